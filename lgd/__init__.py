@@ -1,0 +1,1 @@
+"""Learned guidance for diffusion models, in JAX."""

@@ -1,0 +1,120 @@
+"""The exact denoiser of a labelled Gaussian mixture."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from lgd.diffusion import expand
+from lgd.types import PRNGKey, Schedule
+
+
+class MixtureParams(NamedTuple):
+    """Components with diagonal covariance: means (n, d), variances (n, d), log-weights (n,)."""
+
+    means: Float[Array, "n d"]
+    variances: Float[Array, "n d"]
+    log_weights: Float[Array, " n"]
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussianMixture:
+    """Posterior mean E[x0 | x_t, c] of a mixture whose component i belongs to class labels[i].
+
+    The label ``num_classes`` is the unconditional input: all components. Data are vectors (d,).
+    ``p(x_t | i) = N(alpha m_i, alpha^2 v_i + sigma^2)`` and
+    ``E[x0 | x_t, i] = m_i + alpha v_i / (alpha^2 v_i + sigma^2) (x_t - alpha m_i)``.
+    """
+
+    labels: tuple[int, ...]
+    schedule: Schedule
+
+    def __post_init__(self) -> None:
+        if sorted(set(self.labels)) != list(range(self.num_classes)):
+            raise ValueError(f"expected every label from 0 to the largest, got {self.labels}")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; also the label of the unconditional input."""
+        return max(self.labels) + 1
+
+    def params(
+        self,
+        means: Float[Array, "n d"],
+        variances: Float[Array, "n d"] | Float[Array, " n"] | float,
+        weights: Float[Array, " n"] | None = None,
+    ) -> MixtureParams:
+        """Parameters from means, variances (per axis, per component or one) and weights (equal)."""
+        means = jnp.asarray(means, jnp.float32)
+        if len(means) != len(self.labels):
+            raise ValueError(f"expected {len(self.labels)} means, got {len(means)}")
+        spread = jnp.asarray(variances, jnp.float32)
+        spread = spread[:, None] if spread.ndim == 1 else spread
+        weights = jnp.ones(len(means)) if weights is None else jnp.asarray(weights)
+        log_weights = jnp.log(weights / jnp.sum(weights))
+        return MixtureParams(means, jnp.broadcast_to(spread, means.shape), log_weights)
+
+    def apply(
+        self,
+        params: MixtureParams,
+        x_t: Float[Array, "b d"],
+        *,
+        t: Float[Array, " b"],
+        c: Int[Array, " b"],
+    ) -> Float[Array, "b d"]:
+        """``E[x0 | x_t, c]``, (b, d)."""
+        alpha, sigma = (
+            expand(f(t), x_t)[..., None] for f in (self.schedule.alpha, self.schedule.sigma)
+        )
+        residual = x_t[:, None] - alpha * params.means[None]  # (b, n, d)
+        total = alpha**2 * params.variances[None] + sigma**2
+        posterior = jax.nn.softmax(self._log_joint(params, residual, total, c), axis=-1)
+        means = params.means[None] + alpha * params.variances[None] / total * residual
+        return jnp.sum(posterior[..., None] * means, axis=1)
+
+    def null(self, c: Int[Array, " b"]) -> Int[Array, " b"]:
+        """The label num_classes: all components."""
+        return jnp.full_like(c, self.num_classes)
+
+    def log_density(
+        self,
+        params: MixtureParams,
+        x_t: Float[Array, "b d"],
+        *,
+        t: Float[Array, " b"],
+        c: Int[Array, " b"],
+    ) -> Float[Array, " b"]:
+        """``log p(x_t | c)``, (b,)."""
+        alpha, sigma = (
+            expand(f(t), x_t)[..., None] for f in (self.schedule.alpha, self.schedule.sigma)
+        )
+        residual = x_t[:, None] - alpha * params.means[None]
+        total = alpha**2 * params.variances[None] + sigma**2
+        joint = self._log_joint(params, residual, total, c)
+        prior = jnp.where(self._member(c), params.log_weights[None], -jnp.inf)
+        return jax.nn.logsumexp(joint, axis=-1) - jax.nn.logsumexp(prior, axis=-1)
+
+    def draw(self, key: PRNGKey, params: MixtureParams, c: Int[Array, " b"]) -> Float[Array, "b d"]:
+        """Draw x0 ~ p(x0 | c), (b, d)."""
+        component_key, normal_key = jax.random.split(key)
+        logits = jnp.where(self._member(c), params.log_weights[None], -jnp.inf)
+        i = jax.random.categorical(component_key, logits)
+        z = jax.random.normal(normal_key, (len(c), params.means.shape[-1]))
+        return params.means[i] + jnp.sqrt(params.variances[i]) * z
+
+    def _log_joint(
+        self,
+        params: MixtureParams,
+        residual: Float[Array, "b n d"],
+        total: Float[Array, "b n d"],
+        c: Int[Array, " b"],
+    ) -> Float[Array, "b n"]:
+        """``log w_i + log p(x_t | i)`` for the components of class c, else -inf."""
+        log_normal = -0.5 * jnp.sum(residual**2 / total + jnp.log(2 * jnp.pi * total), axis=-1)
+        return jnp.where(self._member(c), params.log_weights[None] + log_normal, -jnp.inf)
+
+    def _member(self, c: Int[Array, " b"]) -> Array:
+        labels = jnp.asarray(self.labels)
+        return (c[:, None] == labels[None]) | (c[:, None] == self.num_classes)

@@ -1,0 +1,257 @@
+"""Learned guidance weights omega(s, t, c): the paper's network, and tables.
+
+Every model is a frozen dataclass of settings with three pure functions: ``init(key) -> params``,
+``apply(params, *, s, t, c) -> (b,)`` and ``project(params)``, and lies in [0, omega_max]: the
+one-step objectives are surrogates that are biased low, and their unconstrained optimum is negative
+at small s even for an exact denoiser. Queries outside the `Support` a model was trained on are
+moved into it.
+"""
+
+import dataclasses
+import itertools
+from typing import Literal, NamedTuple, get_args
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from lgd import schedules
+from lgd.types import Condition, OmegaFn, OmegaModel, Params, PRNGKey, Schedule
+
+Output = Literal["relu", "softplus"]
+
+
+class Support(NamedTuple):
+    """Where (s, t) was seen in training: s >= s_min, t <= t_max, gap_min <= t - s <= gap_max."""
+
+    s_min: float = 0.0
+    t_max: float = 1.0
+    gap_min: float = 0.0
+    gap_max: float = 1.0
+
+    def clamp(
+        self, s: Float[Array, " b"], t: Float[Array, " b"]
+    ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+        """The nearest supported pair that keeps t, where the denoiser is called, if it can."""
+        t = jnp.clip(t, self.s_min + self.gap_min, self.t_max)
+        s = jnp.clip(s, jnp.maximum(self.s_min, t - self.gap_max), t - self.gap_min)
+        return s, t
+
+
+def grid_support(times: tuple[float, ...]) -> Support:
+    """The support of a model trained on the steps of one decreasing grid of times."""
+    gaps = [t - s for t, s in itertools.pairwise(times)]
+    return Support(s_min=times[-1], t_max=times[0], gap_min=min(gaps), gap_max=max(gaps))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
+    """The paper's MLP (App. D): both times as logsnr through a 2-layer MLP, plus the condition.
+
+    Starts at omega = init_omega everywhere, with every layer receiving gradients from the second
+    step on. ``output``: "relu" is min(relu(z), omega_max), as in the paper; "softplus" is the
+    smooth omega_max tanh(softplus(z) / omega_max), which has no dead zone and is never exactly 0.
+    ``condition``: "class" takes labels (b,) below num_classes, "vector" takes (b, e) embeddings,
+    "none" ignores c.
+    """
+
+    schedule: Schedule
+    num_classes: int = 0
+    condition: Literal["class", "vector", "none"] = "class"
+    width: int = 64
+    depth: int = 6
+    output: Output = "relu"
+    init_omega: float = 1.0
+    omega_max: float = 10.0
+    support: Support = Support()
+
+    def __post_init__(self) -> None:
+        _check_range(self.init_omega, self.omega_max)
+        if self.output not in get_args(Output):
+            raise ValueError(f"expected output in {get_args(Output)}, got {self.output!r}")
+        if self.condition == "class" and self.num_classes < 1:
+            raise ValueError(f"expected num_classes >= 1, got {self.num_classes}")
+        if self.width < 1 or self.depth < 1:
+            raise ValueError(f"expected width, depth >= 1, got {self.width} and {self.depth}")
+
+    @property
+    def _module(self) -> "_OmegaMLP":
+        return _OmegaMLP(num_classes=self.num_classes, width=self.width, depth=self.depth)
+
+    def init(self, key: PRNGKey, c: Condition | None = None) -> Params:
+        """Parameters; a vector-conditioned network needs an example c (1, e) for its width."""
+        if self.condition == "vector" and c is None:
+            raise ValueError(
+                "expected an example condition c (b, e) for a vector-conditioned model"
+            )
+        example = jnp.zeros(1, jnp.int32) if c is None else c
+        return self._module.init(key, jnp.zeros((1, 2)), self._conditioning(example))
+
+    def apply(
+        self, params: Params, *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition
+    ) -> Float[Array, " b"]:
+        """omega(s, t, c) in [0, omega_max], (b,)."""
+        s, t = self.support.clamp(s, t)
+        logsnrs = jnp.stack([schedules.clipped_logsnr(self.schedule, u) for u in (s, t)], axis=-1)
+        z = self._module.apply(params, logsnrs, self._conditioning(c))
+        return self._bounded(z)
+
+    def project(self, params: Params) -> Params:
+        """The output map keeps the range; parameters are free."""
+        return params
+
+    def _conditioning(self, c: Condition) -> Condition | None:
+        return None if self.condition == "none" else c
+
+    def _bounded(self, z: Float[Array, " b"]) -> Float[Array, " b"]:
+        if self.output == "relu":
+            return jnp.minimum(nn.relu(z + self.init_omega), self.omega_max)
+        start = _inverse_bounded_softplus(self.init_omega, self.omega_max)
+        return self.omega_max * jnp.tanh(nn.softplus(z + start) / self.omega_max)
+
+
+class _OmegaMLP(nn.Module):
+    """(b, 2) logsnrs and a condition to (b,) logits, zero at the start."""
+
+    num_classes: int
+    width: int
+    depth: int
+
+    @nn.compact
+    def __call__(
+        self, logsnrs: Float[Array, "b 2"], c: Int[Array, " b"] | Float[Array, "b e"] | None
+    ) -> Float[Array, " b"]:
+        h = nn.Dense(self.width)(nn.silu(nn.Dense(self.width)(logsnrs / 5.0)))
+        if c is not None and c.ndim == 1:
+            h = h + nn.Embed(self.num_classes, self.width)(c)
+        elif c is not None:
+            h = h + nn.Dense(self.width)(c)
+        for _ in range(self.depth):
+            h = nn.silu(nn.Dense(self.width)(h))
+        return nn.Dense(1, kernel_init=nn.initializers.zeros)(h)[:, 0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepTable:
+    """One value for each class and step of a grid of times, interpolated linearly in t.
+
+    Trained by projected gradients: after each update the values are clipped to [0, omega_max],
+    so that a weight that has reached 0 can still rise. num_classes = 0: one row for all classes.
+    ``support`` defaults to the grid's.
+    """
+
+    times: tuple[float, ...]
+    num_classes: int = 0
+    init_omega: float = 1.0
+    omega_max: float = 10.0
+
+    def __post_init__(self) -> None:
+        _check_range(self.init_omega, self.omega_max)
+        if len(self.times) < 2 or any(t <= s for t, s in itertools.pairwise(self.times)):
+            raise ValueError(f"expected at least two decreasing times, got {self.times}")
+
+    @property
+    def support(self) -> Support:
+        """Range of times of the grid."""
+        return grid_support(self.times)
+
+    def init(self, key: PRNGKey) -> Params:
+        """``{"values": (max(num_classes, 1), num_steps)}``, every entry init_omega."""
+        shape = (max(self.num_classes, 1), len(self.times) - 1)
+        return {"values": jnp.full(shape, self.init_omega, jnp.float32)}
+
+    def apply(
+        self, params: Params, *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition
+    ) -> Float[Array, " b"]:
+        """omega at the start t of the step; s is ignored. (b,)."""
+        lower, upper, weight = _locate(t, jnp.asarray(self.times[-2::-1], t.dtype))
+        values = params["values"][:, ::-1]  # ascending in t
+        row = _rows(self.num_classes, c, t)
+        return (1.0 - weight) * values[row, lower] + weight * values[row, upper]
+
+    def project(self, params: Params) -> Params:
+        """Values clipped to [0, omega_max]."""
+        return {"values": jnp.clip(params["values"], 0.0, self.omega_max)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BinTable:
+    """One value for each class, s-bin and t-bin of the support, bilinear between bin centres.
+
+    Projected like `StepTable`. num_classes = 0: one table for all classes.
+    """
+
+    support: Support = Support()
+    num_classes: int = 0
+    num_bins: int = 10
+    init_omega: float = 1.0
+    omega_max: float = 10.0
+
+    def __post_init__(self) -> None:
+        _check_range(self.init_omega, self.omega_max)
+        if self.num_bins < 2:
+            raise ValueError(f"expected num_bins >= 2, got {self.num_bins}")
+
+    def init(self, key: PRNGKey) -> Params:
+        """``{"values": (max(num_classes, 1), num_bins, num_bins)}``, every entry init_omega."""
+        shape = (max(self.num_classes, 1), self.num_bins, self.num_bins)
+        return {"values": jnp.full(shape, self.init_omega, jnp.float32)}
+
+    def apply(
+        self, params: Params, *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition
+    ) -> Float[Array, " b"]:
+        """omega(s, t, c), (b,)."""
+        s, t = self.support.clamp(s, t)
+        s_centres, t_centres = self.bin_centres()
+        s_lo, s_hi, s_weight = _locate(s, s_centres.astype(s.dtype))
+        t_lo, t_hi, t_weight = _locate(t, t_centres.astype(t.dtype))
+        row, values = _rows(self.num_classes, c, t), params["values"]
+        at_s_lo = (1.0 - t_weight) * values[row, s_lo, t_lo] + t_weight * values[row, s_lo, t_hi]
+        at_s_hi = (1.0 - t_weight) * values[row, s_hi, t_lo] + t_weight * values[row, s_hi, t_hi]
+        return (1.0 - s_weight) * at_s_lo + s_weight * at_s_hi
+
+    def project(self, params: Params) -> Params:
+        """Values clipped to [0, omega_max]."""
+        return {"values": jnp.clip(params["values"], 0.0, self.omega_max)}
+
+    def bin_centres(self) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        """Centres of the s-bins and of the t-bins, ascending."""
+        lo, hi, gap = self.support.s_min, self.support.t_max, self.support.gap_min
+        fractions = (jnp.arange(self.num_bins) + 0.5) / self.num_bins
+        width = hi - gap - lo
+        return lo + width * fractions, lo + gap + width * fractions
+
+
+def bind(model: OmegaModel, params: Params) -> OmegaFn:
+    """The omega function of a model with these parameters."""
+
+    def omega(*, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition) -> Float[Array, " b"]:
+        return model.apply(params, s=s, t=t, c=c)
+
+    return omega
+
+
+def _locate(
+    x: Float[Array, " b"], knots: Float[Array, " n"]
+) -> tuple[Int[Array, " b"], Int[Array, " b"], Float[Array, " b"]]:
+    """Neighbouring knots (ascending) of x and the weight of the upper one; clamped at the ends."""
+    position = jnp.interp(x, knots, jnp.arange(len(knots), dtype=x.dtype))
+    lower = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, max(len(knots) - 2, 0))
+    upper = jnp.minimum(lower + 1, len(knots) - 1)
+    return lower, upper, position - lower
+
+
+def _rows(num_classes: int, c: Condition, t: Float[Array, " b"]) -> Int[Array, " b"]:
+    return c if num_classes else jnp.zeros(t.shape, jnp.int32)
+
+
+def _inverse_bounded_softplus(omega: float, omega_max: float) -> Float[Array, ""]:
+    softplus = omega_max * jnp.arctanh(jnp.asarray(omega) / omega_max)
+    return softplus + jnp.log(-jnp.expm1(-softplus))
+
+
+def _check_range(init_omega: float, omega_max: float) -> None:
+    if not 0.0 < init_omega < omega_max:
+        raise ValueError(
+            f"expected 0 < init_omega < omega_max, got {init_omega} and omega_max {omega_max}"
+        )

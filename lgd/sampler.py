@@ -1,0 +1,285 @@
+"""Guided sampling: one pure step per solver, and one scan that walks a grid of times.
+
+`sample` starts from noise and is jitted once for all schedules: it takes omega as an array
+(num_steps, b). `unroll` is the same walk from any start, differentiable in omega and in the start;
+each step is rematerialised, so memory grows by the stored states only.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from lgd import guidance
+from lgd.diffusion import bridge_coefficients, denoise_pair, expand, from_x0
+from lgd.types import Condition, Denoiser, Params, PRNGKey, Scalar
+
+Solver = Literal["ddim", "heun", "dpmpp_2m"]
+X = Float[Array, "b *dims"]
+GuidedDenoiser = Callable[[X, Float[Array, " b"]], X]  # (x_t, t) -> x0_hat
+
+
+class Samples(NamedTuple):
+    """Result of `sample`; ``trajectory`` holds the states at every time of the grid, or None."""
+
+    x0: Float[Array, "b *dims"]
+    nfe: int  # network evaluations per sample; a guided call is 2
+    trajectory: Float[Array, "n b *dims"] | None = None
+
+
+class _Step(NamedTuple):
+    """What one step of the walk is given."""
+
+    key: PRNGKey
+    t: Float[Array, ""]
+    s: Float[Array, ""]
+    omega: Float[Array, " b"]
+    churn: Float[Array, ""]
+    is_first: Bool[Array, ""]
+    is_last: Bool[Array, ""]
+
+
+def sample(
+    key: PRNGKey,
+    denoiser: Denoiser,
+    params: Params,
+    omegas: Float[Array, "k b"],
+    c: Condition,
+    *,
+    shape: tuple[int, ...],
+    times: Float[Array, " n"],
+    churn: Scalar = 0.0,
+    solver: Solver = "ddim",
+    return_trajectory: bool = False,
+) -> Samples:
+    """Draw guided samples, from ``sigma(times[0]) z`` down to times[-1].
+
+    Args:
+      key: source of the initial noise and, for churn > 0, of every step's.
+      denoiser: a frozen model; ``params`` its arrays.
+      omegas: the weight of every step and sample, (num_steps, b); see `guidance.on_grid`.
+      c: conditions, leaves (b, ...).
+      shape: shape of one sample.
+      times: decreasing, (num_steps + 1,), within [0, 1].
+      churn: 0 deterministic, 1 ancestral; only "ddim" takes churn > 0.
+      solver: "ddim" (Euler, for rectified flow), "heun" or "dpmpp_2m".
+      return_trajectory: also return the state at every time.
+
+    Raises:
+      ValueError: for shapes, times or solver settings that do not fit.
+    """
+    batch = jax.tree.leaves(c)[0].shape[0]
+    times = _checked_times(times)
+    _check(omegas, batch, times, churn, solver)
+    x0, trajectory = _sample(
+        key,
+        params,
+        omegas,
+        c,
+        times,
+        jnp.asarray(churn, jnp.float32),
+        denoiser=denoiser,
+        shape=(batch, *shape),
+        solver=solver,
+        return_trajectory=return_trajectory,
+    )
+    return Samples(x0, count_nfe(len(times) - 1, solver), trajectory)
+
+
+def count_nfe(num_steps: int, solver: Solver) -> int:
+    """Network evaluations per sample of a guided run: 2 a call; Heun calls twice but at the end."""
+    calls = 2 * num_steps - 1 if solver == "heun" else num_steps
+    return 2 * calls
+
+
+@functools.partial(jax.jit, static_argnames=("denoiser", "shape", "solver", "return_trajectory"))
+def _sample(
+    key: PRNGKey,
+    params: Params,
+    omegas: Float[Array, "k b"],
+    c: Condition,
+    times: Float[Array, " n"],
+    churn: Float[Array, ""],
+    *,
+    denoiser: Denoiser,
+    shape: tuple[int, ...],
+    solver: Solver,
+    return_trajectory: bool,
+) -> tuple[X, Float[Array, "n b *dims"] | None]:
+    noise_key, walk_key = jax.random.split(key)
+    start = denoiser.schedule.sigma(times[0]) * jax.random.normal(noise_key, shape)
+    end, states = _walk(walk_key, denoiser, params, omegas, c, start, times, churn, solver)
+    if not return_trajectory:
+        return end, None
+    return end, jnp.concatenate([start[None], states])
+
+
+def unroll(
+    key: PRNGKey,
+    denoiser: Denoiser,
+    params: Params,
+    omegas: Float[Array, "k b"],
+    c: Condition,
+    x_t: Float[Array, "b *dims"],
+    *,
+    times: Float[Array, " n"],
+    churn: Scalar = 0.0,
+    solver: Solver = "ddim",
+) -> Float[Array, "b *dims"]:
+    """K guided steps from x_t at times[0] to times[-1]; reverse-differentiable.
+
+    Gradients flow to omegas, x_t and params through every step (``lax.scan`` over
+    ``jax.checkpoint``). Arguments as in `sample`.
+    """
+    times = _checked_times(times)
+    _check(omegas, x_t.shape[0], times, churn, solver)
+    churn = jnp.asarray(churn, jnp.float32)
+    return _walk(key, denoiser, params, omegas, c, x_t, times, churn, solver)[0]
+
+
+def _walk(
+    key: PRNGKey,
+    denoiser: Denoiser,
+    params: Params,
+    omegas: Float[Array, "k b"],
+    c: Condition,
+    start: X,
+    times: Float[Array, " n"],
+    churn: Float[Array, ""],
+    solver: Solver,
+) -> tuple[X, Float[Array, "k b *dims"]]:
+    """The scan: final state, and the state after every step."""
+    step_fn, first_memory = _SOLVERS[solver]
+
+    @jax.checkpoint
+    def body(carry: tuple[X, Any], step: _Step) -> tuple[tuple[X, Any], X]:
+        x, memory = carry
+
+        def x0_hat(x_t: X, t: Float[Array, " b"]) -> X:
+            cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c)
+            return guidance.mix(cond, uncond, step.omega)
+
+        x, memory = step_fn(denoiser, x0_hat, x, memory, step)
+        return (x, memory), x
+
+    index = jnp.arange(len(times) - 1)
+    steps = _Step(
+        key=jax.vmap(lambda i: jax.random.fold_in(key, i))(index),
+        t=times[:-1],
+        s=times[1:],
+        omega=omegas,
+        churn=jnp.broadcast_to(churn, index.shape),
+        is_first=index == 0,
+        is_last=index == len(index) - 1,
+    )
+    (end, _), states = jax.lax.scan(body, (start, first_memory(start)), steps)
+    return end, states
+
+
+def _ddim(
+    denoiser: Denoiser, x0_hat: GuidedDenoiser, x: X, memory: None, step: _Step
+) -> tuple[X, None]:
+    """Churned DDIM (paper, Eq. 2): one draw of the bridge kernel."""
+    t, s = jnp.full(len(x), step.t), jnp.full(len(x), step.s)
+    estimate = x0_hat(x, t)
+    scale = bridge_coefficients(t, s, schedule=denoiser.schedule, churn=step.churn)
+    moved = expand(scale.x0, x) * estimate + expand(scale.x_t, x) * x
+    moved = moved + expand(scale.noise, x) * _kernel_noise(step, x)
+    return _ending(step, moved, estimate), None
+
+
+def _kernel_noise(step: _Step, x: X) -> X:
+    """Fresh noise; drawn only where churn asks for it."""
+    draw = functools.partial(jax.random.normal, shape=x.shape, dtype=x.dtype)
+    return jax.lax.cond(step.churn > 0.0, draw, lambda key: jnp.zeros_like(x), step.key)
+
+
+def _ending(step: _Step, moved: X, estimate: X) -> X:
+    """Data time 0 is reached by returning x0_hat, also where sigma(0) > 0 (EDM)."""
+    return jnp.where(step.s == 0.0, estimate, moved)
+
+
+def _heun(
+    denoiser: Denoiser, x0_hat: GuidedDenoiser, x: X, memory: None, step: _Step
+) -> tuple[X, None]:
+    """Heun's method in t on ``dx/dt = alpha' x0_hat + sigma' eps_hat``, predicted by DDIM.
+
+    omega(s, t) of the step serves both stages; the last step of the grid is DDIM's. For rectified
+    flow this is the textbook method; cf. Karras et al. (2022), Alg. 1.
+    """
+    t, s = jnp.full(len(x), step.t), jnp.full(len(x), step.s)
+    estimate = x0_hat(x, t)
+    scale = bridge_coefficients(t, s, schedule=denoiser.schedule, churn=jnp.zeros(()))
+    predicted = _ending(step, expand(scale.x0, x) * estimate + expand(scale.x_t, x) * x, estimate)
+
+    def corrected() -> X:
+        drift = functools.partial(from_x0, schedule=denoiser.schedule, kind="velocity")
+        slopes = drift(estimate, x, t=t) + drift(x0_hat(predicted, s), predicted, t=s)
+        return x + 0.5 * (step.s - step.t) * slopes
+
+    return jax.lax.cond(step.is_last, lambda: predicted, corrected), None
+
+
+class _Previous(NamedTuple):
+    """What the multistep solver remembers: the last x0_hat and its ``logsnr / 2``."""
+
+    estimate: X
+    half_logsnr: Float[Array, ""]
+
+
+def _dpmpp_2m(
+    denoiser: Denoiser, x0_hat: GuidedDenoiser, x: X, memory: _Previous, step: _Step
+) -> tuple[X, _Previous]:
+    """DPM-Solver++(2M) (Lu et al., 2022, Alg. 2): DDIM with x0_hat extrapolated in logsnr.
+
+    First order at both ends of the grid. Steps of infinite logsnr (t = 1 or s = 0) are first order
+    by themselves, and so is the one after.
+    """
+    t, s = jnp.full(len(x), step.t), jnp.full(len(x), step.s)
+    estimate = x0_hat(x, t)
+    now, then = (0.5 * denoiser.schedule.logsnr(u) for u in (step.t, step.s))
+    at_end = step.is_first | step.is_last
+    weight = jnp.where(at_end, 0.0, 0.5 * (then - now) / (now - memory.half_logsnr))
+    extrapolated = estimate + weight * (estimate - memory.estimate)
+    scale = bridge_coefficients(t, s, schedule=denoiser.schedule, churn=jnp.zeros(()))
+    moved = expand(scale.x0, x) * extrapolated + expand(scale.x_t, x) * x
+    return _ending(step, moved, estimate), _Previous(estimate, now)
+
+
+_SOLVERS: dict[str, tuple[Callable[..., Any], Callable[[X], Any]]] = {
+    "ddim": (_ddim, lambda start: None),
+    "heun": (_heun, lambda start: None),
+    "dpmpp_2m": (_dpmpp_2m, lambda start: _Previous(jnp.zeros_like(start), jnp.zeros(()))),
+}
+
+
+def _checked_times(times: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Times as float32; concrete ones must decrease within [0, 1]."""
+    if isinstance(times, jax.core.Tracer):
+        return times
+    grid = np.asarray(times, np.float32)
+    if grid.ndim != 1 or len(grid) < 2 or not (np.diff(grid) < 0).all():
+        raise ValueError(f"expected at least two decreasing times, got {grid}")
+    if not 0.0 <= grid[-1] < grid[0] <= 1.0:
+        raise ValueError(f"expected times within [0, 1], got {grid[0]} to {grid[-1]}")
+    return jnp.asarray(grid)
+
+
+def _check(
+    omegas: Float[Array, "k b"], batch: int, times: Float[Array, " n"], churn: Scalar, solver: str
+) -> None:
+    if solver not in get_args(Solver):
+        raise ValueError(f"expected solver in {get_args(Solver)}, got {solver!r}")
+    if omegas.shape != (len(times) - 1, batch):
+        expected = (len(times) - 1, batch)
+        raise ValueError(f"expected omegas (num_steps, b) = {expected}, got {omegas.shape}")
+    if isinstance(churn, jax.core.Tracer):
+        return
+    if not 0.0 <= float(churn) <= 1.0:
+        raise ValueError(f"expected churn in [0, 1], got {churn}")
+    if solver != "ddim" and float(churn) > 0.0:
+        raise ValueError(f"expected churn = 0 with solver {solver!r}, got {churn}")

@@ -1,0 +1,203 @@
+"""State, one sharded jitted step, and the loop. Serves denoisers, classifiers and omega alike.
+
+A loss is ``loss(params, frozen, batch, key) -> (scalar, info)``; ``batches(step)`` returns the
+batch of a step, so that the step number is all there is to resume. Randomness of step i comes from
+``fold_in(key, i)``.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from lgd.types import Denoiser, OmegaModel, Params, PRNGKey, PyTree
+
+Loss = Callable[[Params, PyTree, PyTree, PRNGKey], tuple[Float[Array, ""], dict[str, Array]]]
+Batches = Callable[[int], PyTree]
+StepFn = Callable[["TrainState", PyTree, PyTree, PRNGKey], tuple["TrainState", dict[str, Array]]]
+
+
+class TrainState(NamedTuple):
+    """Everything that training changes; the key and the data are functions of ``step``."""
+
+    step: Int[Array, ""]
+    params: Params
+    ema: Params
+    opt_state: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """Adam with clipping of the gradient's norm, warm-up, and a cosine decay to 0.
+
+    ema_decay: of the parameters, bias-corrected by a warm-up ``min(decay, (1+i)/(10+i))``.
+    clip: global norm of the gradient above which it is scaled down; 0: no clipping.
+    """
+
+    num_steps: int
+    learning_rate: float = 1e-3
+    warmup_steps: int = 0
+    decay: bool = True
+    clip: float = 1.0
+    ema_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1 or not 0 <= self.warmup_steps < self.num_steps:
+            raise ValueError(f"expected 0 <= warmup_steps < num_steps, got {self}")
+        if not self.learning_rate > 0.0 or self.clip < 0.0 or not 0.0 <= self.ema_decay < 1.0:
+            raise ValueError(f"expected learning_rate > 0, clip >= 0, ema_decay in [0, 1), got {self}")
+
+    def transformation(self) -> optax.GradientTransformation:
+        """The optax transformation."""
+        steps = self.num_steps - self.warmup_steps
+        main = (
+            optax.cosine_decay_schedule(self.learning_rate, steps)
+            if self.decay
+            else optax.constant_schedule(self.learning_rate)
+        )
+        warmup = optax.linear_schedule(0.0, self.learning_rate, max(self.warmup_steps, 1))
+        rate = optax.join_schedules([warmup, main], [self.warmup_steps])
+        clip = optax.clip_by_global_norm(self.clip) if self.clip else optax.identity()
+        return optax.chain(clip, optax.adam(rate))
+
+
+class Store(Protocol):
+    """Where `fit` saves; `lgd.checkpoint.CheckpointStore` is one."""
+
+    def save(self, step: int, state: PyTree) -> None: ...
+    def restore(self, like: PyTree) -> Any: ...
+
+
+def init_state(params: Params, optimizer: Optimizer) -> TrainState:
+    """State before the first step; the EMA starts at the parameters."""
+    params = jax.tree.map(jnp.array, params)
+    ema = jax.tree.map(jnp.copy, params)
+    return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.transformation().init(params))
+
+
+def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """All devices along one axis named "data"."""
+    devices = jax.devices() if devices is None else devices
+    return Mesh(np.asarray(devices), ("data",))
+
+
+def make_step(
+    loss: Loss,
+    optimizer: Optimizer,
+    *,
+    mesh: Mesh,
+    project: Callable[[Params], Params] = lambda params: params,
+) -> StepFn:
+    """One training step: jitted, state donated, batch sharded over "data", the rest replicated.
+
+    Returns ``(new_state, info)``, where info has the loss, its parts and the gradient's norm.
+    """
+    transformation = optimizer.transformation()
+
+    def step(
+        state: TrainState, frozen: PyTree, batch: PyTree, key: PRNGKey
+    ) -> tuple[TrainState, dict[str, Array]]:
+        value_and_grad = jax.value_and_grad(loss, has_aux=True)
+        step_key = jax.random.fold_in(key, state.step)
+        (value, info), grads = value_and_grad(state.params, frozen, batch, step_key)
+        updates, opt_state = transformation.update(grads, state.opt_state, state.params)
+        params = project(optax.apply_updates(state.params, updates))
+        decay = jnp.minimum(optimizer.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        ema = optax.incremental_update(params, state.ema, 1.0 - decay)
+        info = {"loss": value, "grad_norm": optax.global_norm(grads), **info}
+        return TrainState(state.step + 1, params, ema, opt_state), info
+
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    by_example = NamedSharding(mesh, PartitionSpec("data"))
+    return jax.jit(
+        step,
+        in_shardings=(everywhere, everywhere, by_example, everywhere),
+        out_shardings=(everywhere, everywhere),
+        donate_argnums=0,
+    )
+
+
+def fit(
+    key: PRNGKey,
+    loss: Loss,
+    params: Params,
+    *,
+    frozen: PyTree = (),
+    batches: Batches,
+    optimizer: Optimizer,
+    project: Callable[[Params], Params] = lambda params: params,
+    mesh: Mesh | None = None,
+    store: Store | None = None,
+    save_every: int = 0,
+    log_every: int = 0,
+    on_log: Callable[[int, dict[str, float]], None] | None = None,
+    on_step: Callable[[int, Params], None] | None = None,
+) -> TrainState:
+    """Train for ``optimizer.num_steps`` steps, resuming from the store if it holds any.
+
+    Args:
+      key: source of all randomness; the key of step i is ``fold_in(key, i)``.
+      loss: see the module's docstring.
+      params: initial parameters.
+      frozen: what the loss reads and training does not change (a denoiser's parameters).
+      batches: step -> batch, arrays with a leading axis divisible by the number of devices.
+      optimizer: settings; also the number of steps.
+      project: applied to the parameters after every update.
+      mesh: devices with an axis "data"; all devices by default.
+      store: checkpoints, every ``save_every`` steps and at the end.
+      on_log: called with (step, info) every ``log_every`` steps and at the end.
+      on_step: called with (step, EMA of the parameters) after every step.
+
+    Raises:
+      FloatingPointError: when a logged loss is not finite.
+    """
+    mesh = data_mesh() if mesh is None else mesh
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    by_example = NamedSharding(mesh, PartitionSpec("data"))
+    state = jax.device_put(init_state(params, optimizer), everywhere)
+    frozen, key = jax.device_put((frozen, key), everywhere)
+    restored = store.restore(state) if store is not None else None
+    state = state if restored is None else restored.state
+    step_fn = make_step(loss, optimizer, mesh=mesh, project=project)
+    num_steps = optimizer.num_steps
+    for step in range(int(state.step), num_steps):
+        batch = jax.device_put(batches(step), by_example)
+        state, info = step_fn(state, frozen, batch, key)
+        done = step + 1
+        if on_log is not None and _due(done, log_every, num_steps):
+            on_log(done, _finite(done, info))
+        if on_step is not None:
+            on_step(done, state.ema)
+        if store is not None and _due(done, save_every, num_steps):
+            store.save(done, state)
+    return state
+
+
+def omega_loss(objective: Any, model: OmegaModel, denoiser: Denoiser) -> Loss:
+    """The loss of an objective as a function of a model's parameters."""
+    from lgd.omega import bind
+
+    def loss(
+        params: Params, denoiser_params: Params, batch: PyTree, key: PRNGKey
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        return objective(key, bind(model, params), denoiser, denoiser_params, batch)
+
+    return loss
+
+
+def _due(done: int, every: int, last: int) -> bool:
+    return done == last or (every > 0 and done % every == 0)
+
+
+def _finite(step: int, info: dict[str, Array]) -> dict[str, float]:
+    values = {name: float(value) for name, value in info.items()}
+    bad = {name: value for name, value in values.items() if not np.isfinite(value)}
+    if bad:
+        raise FloatingPointError(f"step {step}: expected finite values, got {bad}")
+    return values
