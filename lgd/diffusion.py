@@ -70,7 +70,9 @@ def to_x0(
     if kind == "velocity":
         alpha_rate, sigma_rate = (expand(r, x_t) for r in schedules.rates(schedule, t))
         wronskian = sigma_rate * alpha - sigma * alpha_rate
-        return (sigma_rate * x_t - sigma * prediction) / wronskian
+        at_data = wronskian == 0.0  # linear VP at t = 0, where x_t is alpha x0
+        numerator = jnp.where(at_data, x_t, sigma_rate * x_t - sigma * prediction)
+        return numerator / jnp.where(at_data, alpha, wronskian)
     raise ValueError(f"expected kind in {KINDS}, got {kind!r}")
 
 

@@ -8,17 +8,19 @@ moved into it.
 """
 
 import dataclasses
+import functools
 import itertools
 from typing import Literal, NamedTuple, get_args
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from lgd import schedules
 from lgd.types import Condition, OmegaFn, OmegaModel, Params, PRNGKey, Schedule
 
-Output = Literal["relu", "softplus"]
+Output = Literal["projected", "relu", "softplus"]
 
 
 class Support(NamedTuple):
@@ -49,8 +51,9 @@ class Network:
     """The paper's MLP (App. D): both times as logsnr through a 2-layer MLP, plus the condition.
 
     Starts at omega = init_omega everywhere, with every layer receiving gradients from the second
-    step on. ``output``: "relu" is min(relu(z), omega_max), as in the paper; "softplus" is the
-    smooth omega_max tanh(softplus(z) / omega_max), which has no dead zone and is never exactly 0.
+    step on. ``output``: "projected" clips to [0, omega_max] and lets gradients back in (see
+    `projected_clip`); "relu" is min(relu(z), omega_max), as in the paper, which dies where an
+    update overshoots 0; "softplus" is omega_max tanh(softplus(z) / omega_max), never exactly 0.
     ``condition``: "class" takes labels (b,) below num_classes, "vector" takes (b, e) embeddings,
     "none" ignores c.
     """
@@ -60,7 +63,7 @@ class Network:
     condition: Literal["class", "vector", "none"] = "class"
     width: int = 64
     depth: int = 6
-    output: Output = "relu"
+    output: Output = "projected"
     init_omega: float = 1.0
     omega_max: float = 10.0
     support: Support = Support()
@@ -104,10 +107,38 @@ class Network:
         return None if self.condition == "none" else c
 
     def _bounded(self, z: Float[Array, " b"]) -> Float[Array, " b"]:
+        if self.output == "projected":
+            return projected_clip(z + self.init_omega, 0.0, self.omega_max)
         if self.output == "relu":
             return jnp.minimum(nn.relu(z + self.init_omega), self.omega_max)
         start = _inverse_bounded_softplus(self.init_omega, self.omega_max)
         return self.omega_max * jnp.tanh(nn.softplus(z + start) / self.omega_max)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def projected_clip(z: Float[Array, "*s"], lo: float, hi: float) -> Float[Array, "*s"]:
+    """``clip(z, lo, hi)`` whose gradient is cut only where a descent step would leave the range.
+
+    Outside (lo, hi) a cotangent that points back inside passes unchanged, as in a projected
+    gradient method: a value that has reached 0 can still rise.
+    """
+    return jnp.clip(z, lo, hi)
+
+
+def _projected_clip_fwd(
+    z: Float[Array, "*s"], lo: float, hi: float
+) -> tuple[Float[Array, "*s"], Float[Array, "*s"]]:
+    return jnp.clip(z, lo, hi), z
+
+
+def _projected_clip_bwd(
+    lo: float, hi: float, z: Float[Array, "*s"], cotangent: Float[Array, "*s"]
+) -> tuple[Float[Array, "*s"]]:
+    leaving = ((z <= lo) & (cotangent > 0.0)) | ((z >= hi) & (cotangent < 0.0))
+    return (jnp.where(leaving, 0.0, cotangent),)
+
+
+projected_clip.defvjp(_projected_clip_fwd, _projected_clip_bwd)
 
 
 class _OmegaMLP(nn.Module):

@@ -82,7 +82,8 @@ class LinearVP:
         return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1.0)), 0.0)
 
     def logsnr(self, t: Times) -> Times:
-        return -jnp.log(jnp.expm1(self._rate_integral(t)))
+        integral = self._rate_integral(t)
+        return -integral - jnp.log(-jnp.expm1(-integral))
 
     def t_from_logsnr(self, logsnr: Times) -> Times:
         integral = jax.nn.softplus(-logsnr)
@@ -204,14 +205,29 @@ def edm_times(
     """num_steps + 1 decreasing times: EDM's rho grid of noise-to-data ratios, then 0.
 
     Karras et al. (2022), Eq. 5: ``sigma_i = (hi + i/(N-1) (lo - hi))^rho`` for i < N; the ratio
-    sigma/alpha of the given schedule takes these values, and the last time is 0.
+    sigma/alpha of the given schedule takes these values, and the last time is 0. Raises ValueError
+    where the schedule does not reach sigma_max, or reaches sigma_min only at t = 0: on `edm` with
+    its own ends the rho grid is `uniform_times`.
     """
     if num_steps < 2:
         raise ValueError(f"expected num_steps >= 2, got {num_steps}")
     grid = EDM(float(sigma_min), float(sigma_max), float(rho))
+    _check_reach(schedule, grid)
     ratios = grid.sigma(jnp.linspace(1.0, 0.0, num_steps))
-    times = schedule.t_from_logsnr(-2.0 * jnp.log(ratios))
+    times = jnp.minimum(schedule.t_from_logsnr(-2.0 * jnp.log(ratios)), 1.0)
     return jnp.concatenate([times, jnp.zeros(1)])
+
+
+def _check_reach(schedule: Schedule, grid: EDM) -> None:
+    with jax.ensure_compile_time_eval():
+        ends = jnp.exp(-0.5 * schedule.logsnr(jnp.asarray([0.0, 1.0], jnp.float32)))
+        smallest, largest = float(ends[0]), float(ends[1])
+    rounding = 1.0 + 1e-4
+    if not (smallest * rounding < grid.sigma_min and grid.sigma_max <= largest * rounding):
+        raise ValueError(
+            f"expected noise-to-data ratios above {smallest} and up to {largest}, the schedule's, "
+            f"got {grid.sigma_min} and {grid.sigma_max}"
+        )
 
 
 def _with_ends(times: Float[Array, " n"], ends: Float[Array, "2"]) -> Float[Array, " n"]:

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 
 class ResidualMLP(nn.Module):
-    """Flattens its input; every block sees logsnr and label through one shared embedding.
+    """Flattens its input; every block sees logsnr and label, through its own embeddings.
 
     Labels go from 0 to num_classes, where num_classes means "no label". The output starts at zero.
     """
@@ -25,7 +25,9 @@ class ResidualMLP(nn.Module):
         times = fourier_features(logsnr, 32)
         h = nn.Dense(self.width)(x.reshape(len(x), -1))
         for _ in range(self.depth):
-            embedding = nn.Dense(self.width)(times) + nn.Embed(self.num_classes + 1, self.width)(labels)
+            embedding = nn.Dense(self.width)(times) + nn.Embed(self.num_classes + 1, self.width)(
+                labels
+            )
             h = h + nn.Dense(self.width)(nn.silu(nn.LayerNorm()(h) + embedding))
         out = nn.Dense(math.prod(x.shape[1:]), kernel_init=nn.initializers.zeros)
         return out(nn.silu(nn.LayerNorm()(h))).reshape(x.shape)

@@ -1,0 +1,107 @@
+"""Every field there is, with its meaning and default. Other configs hold their differences.
+
+A name, a type or a range that does not fit is refused before anything runs; the ranges stand in
+`experiments/config.py`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The defaults; 8x8 digits."""
+    config = ConfigDict()
+    config.seed = 0  # of everything: data split, training, sampling
+
+    config.data = ConfigDict()
+    config.data.name = "digits"  # digits: scikit-learn's 1,797 8x8 images; mixture: 2-D Gaussians
+    config.data.num_train = 900  # real examples for training (mixture: drawn from the true law)
+    config.data.num_validation = 400  # ... for all tuning and selection
+    config.data.num_test = 497  # ... for the numbers reported
+
+    config.schedule = "rectified_flow"  # rectified_flow, cosine, linear_vp, edm
+
+    config.denoiser = ConfigDict()
+    config.denoiser.level = "under"  # under, middle, well: how long it is trained; exact: mixture only
+    config.denoiser.num_steps = ConfigDict()  # training steps of each level
+    config.denoiser.num_steps.under = 400
+    config.denoiser.num_steps.middle = 1000
+    config.denoiser.num_steps.well = 4000
+    config.denoiser.kind = "velocity"  # what the network predicts: x0, eps, v, velocity, score
+    config.denoiser.width = 256
+    config.denoiser.depth = 4
+    config.denoiser.batch_size = 256
+    config.denoiser.learning_rate = 1e-3
+    config.denoiser.ema_decay = 0.99
+    config.denoiser.label_dropout = 0.1  # share of examples trained without their label
+    config.denoiser.times = "uniform"  # law of t in training: uniform, logit_normal
+
+    config.sampling = ConfigDict()
+    config.sampling.num_steps = 25
+    config.sampling.grid = "uniform"  # uniform, logsnr, edm
+    config.sampling.solver = "ddim"  # ddim (Euler for rectified flow), heun, dpmpp_2m
+    config.sampling.churn = 0.0  # 0: deterministic, 1: ancestral; the paper samples at 0
+
+    config.guidance = ConfigDict()
+    # Learned rows: self_consistency, l2, conditional_marginal, guided_score_matching, trajectory.
+    config.guidance.methods = ("self_consistency", "l2", "trajectory")
+    config.guidance.num_snapshots = 4  # of each training, equally spaced; validation picks one
+
+    config.guidance.omega = ConfigDict()  # the paper's network, for the one-step objectives
+    config.guidance.omega.width = 64
+    config.guidance.omega.depth = 6
+    config.guidance.omega.output = "projected"  # projected, relu (paper), softplus
+    config.guidance.omega.init = 1.0  # omega everywhere before the first step
+    config.guidance.omega.max = 10.0  # learned weights stay within [0, max]
+
+    config.guidance.one_step = ConfigDict()  # self_consistency, l2, conditional_marginal, ...
+    config.guidance.one_step.num_steps = 300  # paper: 100,000
+    config.guidance.one_step.batch_size = 256
+    config.guidance.one_step.learning_rate = 3e-3  # not stated by the paper
+    config.guidance.one_step.ema_decay = 0.98  # not stated by the paper
+    config.guidance.one_step.beta = 1.75  # power of the distance, in (0, 2]; l2 has 2
+    config.guidance.one_step.lam = 1.0  # weight of the within-set term, in [0, 1]; l2 has 0
+    config.guidance.one_step.num_particles = 4  # m; conditional_marginal: members of a group
+    config.guidance.one_step.churn = 1.0  # of the training step
+    config.guidance.one_step.coupling = "independent"  # independent (paper), shared
+    config.guidance.one_step.s_min = 0.01  # s >= s_min; swept by the paper
+    config.guidance.one_step.delta = 0.1  # t - s >= delta; the paper's best is about .1
+    config.guidance.one_step.zeta = 0.01  # t <= 1 - zeta; not stated by the paper
+
+    config.guidance.trajectory = ConfigDict()  # a table over class and step of the sampling grid
+    config.guidance.trajectory.num_steps = 150
+    config.guidance.trajectory.num_particles = 32  # of each class and step of training
+    config.guidance.trajectory.num_targets = 64  # real examples they are compared with
+    config.guidance.trajectory.learning_rate = 0.02
+    config.guidance.trajectory.ema_decay = 0.95
+    config.guidance.trajectory.beta = 1.0
+    config.guidance.trajectory.lam = 1.0
+
+    config.evaluation = ConfigDict()
+    config.evaluation.num_samples = 2000  # of each run; split equally over the classes
+    config.evaluation.num_screening = 1000  # samples of the first look at the interval grid
+    config.evaluation.num_finalists = 8  # best of the first look, run again in full
+    config.evaluation.validation_seeds = 2
+    config.evaluation.test_seeds = 5
+    # Hand-made schedules. Grids grow by themselves when the best value lies at an edge.
+    config.evaluation.constant_weights = (
+        0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0,
+    )  # fmt: skip
+    config.evaluation.interval_weights = (0.1, 0.2, 0.4, 0.7, 1.2)
+    config.evaluation.interval_lower = (0.0, 0.15, 0.3, 0.45)  # in t
+    config.evaluation.interval_upper = (0.55, 0.7, 0.85, 1.0)
+    config.evaluation.clamp_linear_scales = (
+        0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0,
+    )  # fmt: skip
+
+    config.classifier = ConfigDict()  # its features give the Frechet distance, its labels accuracy
+    config.classifier.num_steps = 600
+    config.classifier.width = 128
+    config.classifier.num_features = 32
+    config.classifier.batch_size = 128
+    config.classifier.learning_rate = 1e-3
+
+    config.training = ConfigDict()  # common to every training
+    config.training.save_every = 100  # steps between checkpoints
+    config.training.log_every = 10  # steps between lines of metrics.jsonl
+    config.training.clip = 1.0  # norm of the gradient; 0: no clipping
+    return config

@@ -1,0 +1,468 @@
+import functools
+import itertools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+from scipy.special import softmax
+
+from lgd import guidance, sampler, schedules
+from lgd.denoisers import GaussianMixture, from_function
+from lgd.diffusion import add_noise, bridge_step, denoise_pair
+
+SCHEDULES = {
+    "rectified_flow": schedules.rectified_flow(),
+    "cosine": schedules.cosine(),
+    "linear_vp": schedules.linear_vp(),
+    "edm": schedules.edm(),
+}
+SOLVERS = ("ddim", "heun", "dpmpp_2m")
+MEANS = np.asarray([[1.0, 0.2], [-0.8, 0.9], [0.1, -1.2]])
+VARIANCES = np.asarray([0.10, 0.05, 0.15])
+LABELS = (0, 0, 1)
+CLASSES = jnp.asarray([0, 1, 1, 0, 0], jnp.int32)
+
+
+def mixture(schedule):
+    model = GaussianMixture(LABELS, schedule)
+    return model, model.params(jnp.asarray(MEANS, jnp.float32), jnp.asarray(VARIANCES, jnp.float32))
+
+
+class Relabelled(NamedTuple):
+    """A denoiser whose two predictions agree: both conditional, or both unconditional."""
+
+    base: GaussianMixture
+    always_null: bool
+
+    @property
+    def schedule(self):
+        return self.base.schedule
+
+    def apply(self, params, x_t, *, t, c):
+        return self.base.apply(params, x_t, t=t, c=self.base.null(c) if self.always_null else c)
+
+    def null(self, c):
+        return c
+
+
+def run(denoiser, params, omegas, *, key=0, c=CLASSES, times=None, solver="ddim", churn=0.0):
+    times = schedules.uniform_times(len(omegas)) if times is None else times
+    return sampler.sample(
+        jax.random.key(key),
+        denoiser,
+        params,
+        omegas,
+        c,
+        shape=(2,),
+        times=times,
+        churn=churn,
+        solver=solver,
+        return_trajectory=True,
+    )
+
+
+WALKS = [("ddim", 0.0), ("ddim", 0.6), ("heun", 0.0), ("dpmpp_2m", 0.0)]
+
+
+@pytest.mark.parametrize(("solver", "churn"), WALKS)
+@pytest.mark.parametrize(("omega", "always_null"), [(0.0, False), (-1.0, True)])
+def test_omega_0_and_minus_1_are_bitwise_the_unguided_samplers(solver, churn, omega, always_null):
+    denoiser, params = mixture(SCHEDULES["cosine"])
+    omegas = jnp.full((6, 5), omega)
+    guided = run(denoiser, params, omegas, solver=solver, churn=churn)
+    unguided = Relabelled(denoiser, always_null)
+    plain = run(unguided, params, jnp.full((6, 5), 0.3), solver=solver, churn=churn)
+    np.testing.assert_array_equal(guided.trajectory, plain.trajectory)
+    other = run(denoiser, params, jnp.full((6, 5), 0.3), solver=solver, churn=churn)
+    assert not np.allclose(guided.x0, other.x0, atol=1e-3)
+
+
+class Numpy:
+    """The probability flow of the mixture and its solvers, in float64 and from the formulas."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def alpha(self, t):
+        return 1.0 - t if self.name == "rectified_flow" else np.cos(np.pi * t / 2)
+
+    def sigma(self, t):
+        return t if self.name == "rectified_flow" else np.sin(np.pi * t / 2)
+
+    def rates(self, t):
+        if self.name == "rectified_flow":
+            return -1.0, 1.0
+        return -np.pi / 2 * np.sin(np.pi * t / 2), np.pi / 2 * np.cos(np.pi * t / 2)
+
+    def x0_hat(self, x, t, omega, c):
+        alpha, sigma = self.alpha(t), self.sigma(t)
+        total = alpha**2 * VARIANCES[:, None] + sigma**2
+        residual = x[:, None] - alpha * MEANS
+        log_joint = -0.5 * np.sum(residual**2 / total + np.log(total), axis=-1)
+        each = MEANS + alpha * VARIANCES[:, None] / total * residual
+
+        def mean(member):
+            weights = softmax(np.where(member, log_joint, -np.inf), axis=1)
+            return np.sum(weights[..., None] * each, axis=1)
+
+        cond = mean(np.asarray(LABELS) == np.asarray(c)[:, None])
+        uncond = mean(np.ones_like(log_joint, bool))
+        return cond + np.asarray(omega)[:, None] * (cond - uncond)
+
+    def drift(self, x, t, omega, c):
+        x0_hat = self.x0_hat(x, t, omega, c)
+        alpha_rate, sigma_rate = self.rates(t)
+        return alpha_rate * x0_hat + sigma_rate * (x - self.alpha(t) * x0_hat) / self.sigma(t)
+
+    def ddim(self, x, t, s, x0_hat):
+        return self.alpha(s) * x0_hat + self.sigma(s) / self.sigma(t) * (x - self.alpha(t) * x0_hat)
+
+    def walk(self, solver, x, times, omegas, c):
+        half_logsnr = [np.log(self.alpha(t) / self.sigma(t)) for t in times]
+        previous = None
+        for i, (t, s) in enumerate(itertools.pairwise(times)):
+            x0_hat = self.x0_hat(x, t, omegas[i], c)
+            middle = 0 < i < len(times) - 2
+            if solver == "heun" and i < len(times) - 2:
+                slope = self.drift(x, t, omegas[i], c)
+                x_euler = self.ddim(x, t, s, x0_hat)
+                x = x + (s - t) * 0.5 * (slope + self.drift(x_euler, s, omegas[i], c))
+            elif solver == "dpmpp_2m" and middle:  # Lu et al. (2022), Alg. 2
+                h, h_last = half_logsnr[i + 1] - half_logsnr[i], half_logsnr[i] - half_logsnr[i - 1]
+                ratio = h_last / h
+                extrapolated = (1 + 1 / (2 * ratio)) * x0_hat - 1 / (2 * ratio) * previous
+                decay = self.sigma(s) / self.sigma(t)
+                x = decay * x - self.alpha(s) * np.expm1(-h) * extrapolated
+            else:
+                x = self.ddim(x, t, s, x0_hat)
+            previous = x0_hat
+        return x
+
+
+@pytest.mark.parametrize("name", ["rectified_flow", "cosine"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_scan_equals_a_float64_loop_from_the_formulas(solver, name):
+    denoiser, params = mixture(SCHEDULES[name])
+    rng = np.random.default_rng(0)
+    omegas, start = rng.uniform(-0.5, 2.0, (6, 5)), rng.normal(size=(5, 2))
+    times = np.asarray([0.97, 0.9, 0.7, 0.55, 0.4, 0.2, 0.05])
+    end = sampler.unroll(
+        jax.random.key(0),
+        denoiser,
+        params,
+        jnp.asarray(omegas, jnp.float32),
+        CLASSES,
+        jnp.asarray(start, jnp.float32),
+        times=jnp.asarray(times, jnp.float32),
+        solver=solver,
+    )
+    expected = Numpy(name).walk(solver, start, times, omegas, CLASSES)
+    np.testing.assert_allclose(end, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("churn", [0.0, 0.5, 1.0])
+def test_scan_equals_a_python_loop_of_bridge_steps(name, churn):
+    denoiser, params = mixture(SCHEDULES[name])
+    omegas = jax.random.uniform(jax.random.key(1), (4, 5))
+    times = schedules.uniform_times(4, start=0.9, end=0.1)
+    start, key = jax.random.normal(jax.random.key(2), (5, 2)), jax.random.key(3)
+    end = sampler.unroll(key, denoiser, params, omegas, CLASSES, start, times=times, churn=churn)
+    looped = plain_unroll(denoiser, params, omegas, CLASSES, start, times, churn, key)
+    np.testing.assert_allclose(end, looped, rtol=1e-5, atol=1e-5)
+
+
+NUM_STEPS = (32, 64, 128)
+
+
+@pytest.fixture(scope="module")
+def flow_start():
+    rng = np.random.default_rng(5)
+    return rng.normal(size=(16, 2)), rng.integers(0, 2, 16), rng.uniform(-0.3, 1.0, 16)
+
+
+@pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("heun", 2), ("dpmpp_2m", 2)])
+@pytest.mark.parametrize("name", ["rectified_flow", "cosine"])
+def test_order_of_convergence(flow_start, name, solver, order):
+    start, c, omega = flow_start
+    denoiser, params = mixture(SCHEDULES[name])
+    flow, lo, hi = Numpy(name), 0.02, 0.98
+
+    def slope(t, x):
+        return flow.drift(x.reshape(-1, 2), t, omega, c).ravel()
+
+    exact = solve_ivp(slope, (hi, lo), start.ravel(), rtol=1e-10, atol=1e-12).y[:, -1]
+
+    def error(num_steps):
+        end = sampler.unroll(
+            jax.random.key(0),
+            denoiser,
+            params,
+            jnp.broadcast_to(jnp.asarray(omega, jnp.float32), (num_steps, 16)),
+            jnp.asarray(c, jnp.int32),
+            jnp.asarray(start, jnp.float32),
+            times=schedules.uniform_times(num_steps, start=hi, end=lo),
+            solver=solver,
+        )
+        return np.sqrt(np.mean((np.ravel(end) - exact) ** 2))
+
+    errors = [error(n) for n in NUM_STEPS]
+    fitted = -np.polyfit(np.log(NUM_STEPS), np.log(errors), 1)[0]
+    print(name, solver, errors, fitted)
+    assert abs(fitted - order) < 0.25
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_data_time_is_reached_by_returning_x0_hat(name, solver):
+    denoiser, params = mixture(SCHEDULES[name])
+    omegas = jnp.full((4, 5), 0.7)
+    samples = run(denoiser, params, omegas, solver=solver, churn=float(solver == "ddim"))
+    before, t = samples.trajectory[-2], jnp.full(5, 0.25)
+    expected = guidance.mix(*denoise_pair(denoiser, params, before, t=t, c=CLASSES), 0.7)
+    np.testing.assert_allclose(samples.x0, expected, rtol=1e-5, atol=1e-5)
+    assert np.isfinite(samples.trajectory).all()
+
+
+def test_one_compilation_serves_all_omegas_keys_times_classes_and_churn():
+    denoiser, params = mixture(SCHEDULES["rectified_flow"])
+    before = sampler._sample._cache_size()
+    for seed, churn in enumerate([0.0, 1, 0.5, np.float64(0.25), jnp.asarray(0.75)]):
+        omegas = guidance.on_grid(
+            guidance.constant(seed) if seed % 2 else guidance.clamp_linear(2.0),
+            schedules.uniform_times(7),
+            CLASSES,
+        )
+        times = schedules.uniform_times(7, start=1.0 - 0.05 * seed, end=0.02 * seed)
+        c = jnp.roll(CLASSES, seed)
+        run(denoiser, params, omegas, key=seed, c=c, times=times, churn=churn)
+    assert sampler._sample._cache_size() == before + 1
+
+
+@pytest.mark.parametrize("name", ["linear_vp", "edm"])
+def test_trajectory_has_every_state_from_the_noise_to_the_result(name):
+    denoiser, params = mixture(SCHEDULES[name])
+    c = jnp.zeros(4096, jnp.int32)
+    samples = run(denoiser, params, jnp.zeros((3, 4096)), c=c)
+    assert samples.trajectory.shape == (4, 4096, 2)
+    np.testing.assert_array_equal(samples.trajectory[-1], samples.x0)
+    start = np.asarray(samples.trajectory[0]) / denoiser.schedule.sigma(jnp.ones(()))
+    assert abs(start.mean()) < 4 / np.sqrt(8192)
+    assert abs(start.std() - 1) < 4 / np.sqrt(2 * 8192)
+    without = sampler.sample(
+        jax.random.key(0),
+        denoiser,
+        params,
+        jnp.zeros((3, 4096)),
+        c,
+        shape=(2,),
+        times=schedules.uniform_times(3),
+    )
+    assert without.trajectory is None
+    np.testing.assert_array_equal(without.x0, samples.x0)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("num_steps", [1, 5])
+def test_nfe_is_the_number_of_real_network_evaluations(solver, num_steps):
+    evaluated = []
+
+    def network(params, x_t, t, c):
+        jax.debug.callback(lambda x: evaluated.append(len(x)), x_t)
+        return 0.5 * x_t
+
+    schedule = SCHEDULES["rectified_flow"]
+    denoiser = from_function(network, schedule=schedule, kind="x0", null=2)
+    samples = run(denoiser, (), jnp.zeros((num_steps, 5)), solver=solver)
+    jax.block_until_ready(samples.x0)
+    jax.effects_barrier()
+    assert sum(evaluated) == samples.nfe * 5
+    assert samples.nfe == sampler.count_nfe(num_steps, solver)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("churn", [0.0, 0.5, 1.0])
+def test_point_mass_from_noised_data_keeps_the_exact_law(name, churn):
+    schedule, mu, size = SCHEDULES[name], jnp.asarray([0.7, -1.5]), 20_000
+    denoiser = GaussianMixture((0,), schedule)
+    params = denoiser.params(mu[None], 0.0)
+    times = jnp.asarray([0.9, 0.75, 0.5, 0.35])
+    data = jnp.broadcast_to(mu, (size, 2))
+    x_t = add_noise(jax.random.key(0), data, t=jnp.full(size, times[0]), schedule=schedule)
+    omegas, c = jnp.full((3, size), 2.0), jnp.zeros(size, jnp.int32)
+    walk = {"times": times, "churn": churn}
+    x_s = sampler.unroll(jax.random.key(1), denoiser, params, omegas, c, x_t, **walk)
+    z = (x_s - schedule.alpha(times[-1]) * mu) / schedule.sigma(times[-1])
+    np.testing.assert_allclose(np.mean(z, axis=0), 0.0, atol=4 / np.sqrt(size))
+    np.testing.assert_allclose(np.std(z, axis=0), 1.0, atol=4 / np.sqrt(2 * size))
+    start = (x_t - schedule.alpha(times[0]) * mu) / schedule.sigma(times[0])
+    kept = np.corrcoef(start[:, 0], z[:, 0])[0, 1]
+    assert kept > 0.999 if churn == 0.0 else kept < 0.95
+
+
+@pytest.mark.parametrize(("solver", "churn"), WALKS)
+def test_classes_side_by_side_equal_one_class_at_a_time(solver, churn):
+    denoiser, params = mixture(SCHEDULES["rectified_flow"])
+    omegas = jnp.full((4, 5), 0.8)
+    together = run(denoiser, params, omegas, solver=solver, churn=churn)
+    for label in (0, 1):
+        alone = run(denoiser, params, omegas, c=jnp.full(5, label), solver=solver, churn=churn)
+        rows = CLASSES == label
+        np.testing.assert_allclose(together.x0[rows], alone.x0[rows], rtol=1e-6, atol=1e-6)
+        assert not np.allclose(together.x0[~rows], alone.x0[~rows], atol=1e-2)
+
+
+def test_omega_is_taken_per_sample_and_per_step():
+    denoiser, params = mixture(SCHEDULES["rectified_flow"])
+    omegas = jnp.zeros((4, 5)).at[2, 3].set(1.0)
+    changed = run(denoiser, params, omegas).trajectory
+    plain = run(denoiser, params, jnp.zeros((4, 5))).trajectory
+    differs = np.any(np.asarray(changed != plain), axis=-1)
+    expected = np.zeros((5, 5), bool)
+    expected[3:, 3] = True
+    np.testing.assert_array_equal(differs, expected)
+
+
+def test_conditions_may_be_trees_of_arrays():
+    def network(params, x_t, t, c):
+        return x_t * 0.1 + c["text"] @ params + c["label"][:, None]
+
+    schedule = SCHEDULES["rectified_flow"]
+    null = functools.partial(jax.tree.map, jnp.zeros_like)
+    denoiser = from_function(network, schedule=schedule, kind="x0", null=null)
+    weights, text = jnp.ones((3, 2)), jnp.arange(15.0).reshape(5, 3)
+    c = {"label": CLASSES.astype(jnp.float32), "text": text}
+    samples = run(denoiser, weights, jnp.full((1, 5), 1.0), c=c)
+    plain = network(weights, samples.trajectory[0], None, c)
+    shift = text @ weights + c["label"][:, None]
+    np.testing.assert_allclose(samples.x0, plain + shift, rtol=1e-5)
+
+
+VALID = {
+    "omegas": jnp.zeros((3, 5)),
+    "times": jnp.asarray([0.9, 0.6, 0.3, 0.0]),
+    "churn": 0.0,
+    "solver": "ddim",
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"omegas": jnp.zeros((2, 5))}, r"expected omegas .*\(3, 5\), got \(2, 5\)"),
+        ({"omegas": jnp.zeros((3, 4))}, r"expected omegas .*\(3, 5\), got \(3, 4\)"),
+        ({"times": jnp.asarray([0.9, 0.6, 0.6, 0.0])}, "expected .* decreasing times, got"),
+        ({"times": jnp.asarray([0.0, 0.3, 0.6, 0.9])}, "expected .* decreasing times, got"),
+        ({"times": jnp.asarray([0.9, jnp.nan, 0.3, 0.0])}, "expected .* decreasing times, got"),
+        ({"times": jnp.asarray([0.9])}, "expected at least two .* times, got"),
+        ({"times": jnp.asarray([1.1, 0.6, 0.3, 0.0])}, r"expected times within \[0, 1\], got 1.1"),
+        ({"times": jnp.asarray([0.9, 0.6, 0.3, -0.1])}, r"within \[0, 1\], got 0.9.* to -0.1"),
+        ({"churn": 1.5}, r"expected churn in \[0, 1\], got 1.5"),
+        ({"churn": -0.1}, r"expected churn in \[0, 1\], got -0.1"),
+        ({"churn": float("nan")}, r"expected churn in \[0, 1\], got nan"),
+        ({"churn": 0.5, "solver": "heun"}, "expected churn = 0 with solver 'heun', got 0.5"),
+        ({"churn": 1.0, "solver": "dpmpp_2m"}, "expected churn = 0 .*'dpmpp_2m', got 1.0"),
+    ],
+)
+def test_bad_arguments_name_what_was_expected_and_got(wrong, message):
+    denoiser, params = mixture(SCHEDULES["rectified_flow"])
+    arguments = VALID | wrong
+    omegas = arguments.pop("omegas")
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match=message):
+        sampler.sample(key, denoiser, params, omegas, CLASSES, shape=(2,), **arguments)
+    with pytest.raises(ValueError, match=message):
+        sampler.unroll(key, denoiser, params, omegas, CLASSES, jnp.zeros((5, 2)), **arguments)
+
+
+def test_unknown_solver_is_named():
+    with pytest.raises(Exception, match="euler"):  # jaxtyping's check comes first under pytest
+        run(*mixture(SCHEDULES["rectified_flow"]), VALID["omegas"], solver="euler")
+
+
+def plain_unroll(denoiser, params, omegas, c, x, times, churn, key):
+    """DDIM without scan and without checkpoint."""
+    for i, (t, s) in enumerate(itertools.pairwise(times)):
+        t, s = jnp.full(len(x), t, x.dtype), jnp.full(len(x), s, x.dtype)
+        x0_hat = guidance.mix(*denoise_pair(denoiser, params, x, t=t, c=c), omegas[i])
+        step = {"t": t, "s": s, "schedule": denoiser.schedule, "churn": churn}
+        x = bridge_step(jax.random.fold_in(key, i), x, x0_hat, **step)
+    return x
+
+
+@pytest.mark.parametrize(("solver", "churn"), WALKS)
+@pytest.mark.parametrize("num_steps", [1, 2, 4])
+def test_gradients_of_unroll_equal_finite_differences(num_steps, solver, churn):
+    with jax.enable_x64(True):
+        denoiser, params = mixture(SCHEDULES["rectified_flow"])
+        times = schedules.uniform_times(num_steps, start=0.9, end=0.1)
+        omegas = jax.random.uniform(jax.random.key(1), (num_steps, 3), jnp.float64)
+        x_t = jax.random.normal(jax.random.key(2), (3, 2), jnp.float64)
+        weights = jax.random.normal(jax.random.key(3), (3, 2), jnp.float64)
+        walk = {"times": times, "churn": churn, "solver": solver}
+
+        @jax.jit
+        def objective(omegas, x_t):
+            end = sampler.unroll(
+                jax.random.key(4), denoiser, params, omegas, CLASSES[:3], x_t, **walk
+            )
+            return jnp.sum(weights * end + end**2)
+
+        gradients = jax.jit(jax.grad(objective, argnums=(0, 1)))(omegas, x_t)
+        point, h = (omegas, x_t), 1e-5
+        for argument, gradient in enumerate(gradients):
+            for index in np.ndindex(gradient.shape):
+                moved = [
+                    objective(
+                        *(a.at[index].add(d) if i == argument else a for i, a in enumerate(point))
+                    )
+                    for d in (h, -h)
+                ]
+                expected = (moved[0] - moved[1]) / (2 * h)
+                np.testing.assert_allclose(gradient[index], expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("churn", [0.0, 1.0])
+@pytest.mark.parametrize("end", [0.1, 0.0])
+def test_gradients_of_unroll_equal_those_of_a_plain_loop(churn, end):
+    denoiser, params = mixture(SCHEDULES["cosine"])
+    times = schedules.uniform_times(4, start=1.0, end=end)
+    omegas = jax.random.uniform(jax.random.key(1), (4, 5))
+    start, key = jax.random.normal(jax.random.key(2), (5, 2)), jax.random.key(3)
+
+    def scanned(omegas, start, params):
+        walk = {"times": times, "churn": churn}
+        return sampler.unroll(key, denoiser, params, omegas, CLASSES, start, **walk)
+
+    def looped(omegas, start, params):
+        return plain_unroll(denoiser, params, omegas, CLASSES, start, times, churn, key)
+
+    def gradients(walk):
+        value = jax.jit(jax.grad(lambda *args: jnp.sum(walk(*args) ** 2), argnums=(0, 1, 2)))
+        return jax.tree.leaves(value(omegas, start, params))
+
+    for one, other in zip(gradients(scanned), gradients(looped), strict=True):
+        assert np.abs(other).max() > 1e-3
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_gradients_are_finite_from_noise_to_data(name, solver):
+    denoiser, params = mixture(SCHEDULES[name])
+    times = schedules.uniform_times(4)
+    start = denoiser.schedule.sigma(jnp.ones(())) * jax.random.normal(jax.random.key(0), (5, 2))
+
+    @jax.jit
+    @jax.grad
+    def gradient(omegas):
+        walk = {"times": times, "solver": solver}
+        key = jax.random.key(1)
+        return jnp.sum(sampler.unroll(key, denoiser, params, omegas, CLASSES, start, **walk))
+
+    found = gradient(jnp.zeros((4, 5)))
+    assert np.isfinite(found).all()
+    assert np.abs(found[1:]).min() > 0.0
