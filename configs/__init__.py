@@ -1,0 +1,1 @@
+"""Experiment settings: `default.py` has every field, the others their differences."""

@@ -21,7 +21,9 @@ def get_config() -> ConfigDict:
     config.schedule = "rectified_flow"  # rectified_flow, cosine, linear_vp, edm
 
     config.denoiser = ConfigDict()
-    config.denoiser.level = "under"  # under, middle, well: how long it is trained; exact: mixture only
+    config.denoiser.level = (
+        "under"  # under, middle, well: how long it is trained; exact: mixture only
+    )
     config.denoiser.num_steps = ConfigDict()  # training steps of each level
     config.denoiser.num_steps.under = 400
     config.denoiser.num_steps.middle = 1000

@@ -1,0 +1,1 @@
+"""The launcher, its stages, and what they leave behind."""

@@ -19,18 +19,21 @@ from jaxtyping import Array, Float
 from lgd import discrepancy, gram, guidance, sampler
 from lgd.diffusion import bridge_coefficients, denoise_pair, noised
 from lgd.omega import Support, grid_support
-from lgd.types import Condition, Denoiser, FeatureFn, OmegaFn, Params, PRNGKey, RewardFn, Schedule
+from lgd.types import (
+    Batch,
+    Condition,
+    Denoiser,
+    FeatureFn,
+    OmegaFn,
+    Params,
+    PRNGKey,
+    RewardFn,
+    Schedule,
+)
 
 Coupling = Literal["independent", "shared"]
 Start = Literal["noise", "data"]
 Info = dict[str, Float[Array, ""]]
-
-
-class Batch(NamedTuple):
-    """Real data: examples x0 (b, *dims), c (b, ...); or groups x0 (g, n, *dims), c (g, ...)."""
-
-    x0: Float[Array, "b *dims"]
-    c: Condition
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ moved into it.
 import dataclasses
 import functools
 import itertools
+import math
 from typing import Literal, NamedTuple, get_args
 
 import flax.linen as nn
@@ -79,7 +80,7 @@ class Network:
 
     @property
     def _module(self) -> "_OmegaMLP":
-        return _OmegaMLP(num_classes=self.num_classes, width=self.width, depth=self.depth)
+        return _OmegaMLP(self.num_classes, self.width, self.depth, self._initial_logit())
 
     def init(self, key: PRNGKey, c: Condition | None = None) -> Params:
         """Parameters; a vector-conditioned network needs an example c (1, e) for its width."""
@@ -108,11 +109,17 @@ class Network:
 
     def _bounded(self, z: Float[Array, " b"]) -> Float[Array, " b"]:
         if self.output == "projected":
-            return projected_clip(z + self.init_omega, 0.0, self.omega_max)
+            return projected_clip(z, 0.0, self.omega_max)
         if self.output == "relu":
-            return jnp.minimum(nn.relu(z + self.init_omega), self.omega_max)
-        start = _inverse_bounded_softplus(self.init_omega, self.omega_max)
-        return self.omega_max * jnp.tanh(nn.softplus(z + start) / self.omega_max)
+            return jnp.minimum(nn.relu(z), self.omega_max)
+        return self.omega_max * jnp.tanh(nn.softplus(z) / self.omega_max)
+
+    def _initial_logit(self) -> float:
+        """The z that `_bounded` maps to init_omega."""
+        if self.output != "softplus":
+            return self.init_omega
+        softplus = self.omega_max * math.atanh(self.init_omega / self.omega_max)
+        return softplus + math.log(-math.expm1(-softplus))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -142,11 +149,12 @@ projected_clip.defvjp(_projected_clip_fwd, _projected_clip_bwd)
 
 
 class _OmegaMLP(nn.Module):
-    """(b, 2) logsnrs and a condition to (b,) logits, zero at the start."""
+    """(b, 2) logsnrs and a condition to (b,) logits, a constant at the start."""
 
     num_classes: int
     width: int
     depth: int
+    initial_logit: float
 
     @nn.compact
     def __call__(
@@ -159,7 +167,8 @@ class _OmegaMLP(nn.Module):
             h = h + nn.Dense(self.width)(c)
         for _ in range(self.depth):
             h = nn.silu(nn.Dense(self.width)(h))
-        return nn.Dense(1, kernel_init=nn.initializers.zeros)(h)[:, 0]
+        start = nn.initializers.constant(self.initial_logit)
+        return nn.Dense(1, kernel_init=nn.initializers.zeros, bias_init=start)(h)[:, 0]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -253,6 +262,9 @@ class BinTable:
         return lo + width * fractions, lo + gap + width * fractions
 
 
+LearnedModel = Network | StepTable | BinTable
+
+
 def bind(model: OmegaModel, params: Params) -> OmegaFn:
     """The omega function of a model with these parameters."""
 
@@ -274,11 +286,6 @@ def _locate(
 
 def _rows(num_classes: int, c: Condition, t: Float[Array, " b"]) -> Int[Array, " b"]:
     return c if num_classes else jnp.zeros(t.shape, jnp.int32)
-
-
-def _inverse_bounded_softplus(omega: float, omega_max: float) -> Float[Array, ""]:
-    softplus = omega_max * jnp.arctanh(jnp.asarray(omega) / omega_max)
-    return softplus + jnp.log(-jnp.expm1(-softplus))
 
 
 def _check_range(init_omega: float, omega_max: float) -> None:

@@ -207,9 +207,7 @@ def metric_against_weight(
 
 
 @style.context(_RC)
-def training_curves(
-    curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, ylabel: str
-) -> Figure:
+def training_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, ylabel: str) -> Figure:
     """(steps (n,), values (n,)) of every run in its own panel: raw, and a moving average over it.
 
     The average spans 1/25 of the run. The y axis holds all of it and the central 98% of the raw
@@ -310,7 +308,9 @@ def method_bars(rows: Sequence[Mapping[str, Any]], metric: str, lower_is_better:
     ax.spines["left"].set_visible(False)
     ax.grid(axis="x", visible=False)
     direction = "lower" if lower_is_better else "higher"
-    ax.set_xlabel(f"{metric.replace('_', ' ')}, mean $\\pm$ 2 standard errors ({direction} is better)")
+    ax.set_xlabel(
+        f"{metric.replace('_', ' ')}, mean $\\pm$ 2 standard errors ({direction} is better)"
+    )
     return _settled(figure)
 
 

@@ -253,7 +253,10 @@ def _dpmpp_2m(
 _SOLVERS: dict[str, tuple[Callable[..., Any], Callable[[X], Any]]] = {
     "ddim": (_ddim, lambda start: None),
     "heun": (_heun, lambda start: None),
-    "dpmpp_2m": (_dpmpp_2m, lambda start: _Previous(jnp.zeros_like(start), jnp.zeros(()))),
+    "dpmpp_2m": (
+        _dpmpp_2m,
+        lambda start: _Previous(jnp.zeros_like(start), jnp.zeros((), jnp.float32)),  # as the times
+    ),
 }
 
 

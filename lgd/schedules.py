@@ -218,6 +218,17 @@ def edm_times(
     return jnp.concatenate([times, jnp.zeros(1)])
 
 
+def _with_ends(times: Float[Array, " n"], ends: Float[Array, "2"]) -> Float[Array, " n"]:
+    return times.at[0].set(ends[0]).at[-1].set(ends[1])
+
+
+def _check_grid(num_steps: int, start: Scalar, end: Scalar) -> None:
+    if num_steps < 1:
+        raise ValueError(f"expected num_steps >= 1, got {num_steps}")
+    if not 0.0 <= float(end) < float(start) <= 1.0:
+        raise ValueError(f"expected 0 <= end < start <= 1, got start {start} and end {end}")
+
+
 def _check_reach(schedule: Schedule, grid: EDM) -> None:
     with jax.ensure_compile_time_eval():
         ends = jnp.exp(-0.5 * schedule.logsnr(jnp.asarray([0.0, 1.0], jnp.float32)))
@@ -228,14 +239,3 @@ def _check_reach(schedule: Schedule, grid: EDM) -> None:
             f"expected noise-to-data ratios above {smallest} and up to {largest}, the schedule's, "
             f"got {grid.sigma_min} and {grid.sigma_max}"
         )
-
-
-def _with_ends(times: Float[Array, " n"], ends: Float[Array, "2"]) -> Float[Array, " n"]:
-    return times.at[0].set(ends[0]).at[-1].set(ends[1])
-
-
-def _check_grid(num_steps: int, start: Scalar, end: Scalar) -> None:
-    if num_steps < 1:
-        raise ValueError(f"expected num_steps >= 1, got {num_steps}")
-    if not 0.0 <= float(end) < float(start) <= 1.0:
-        raise ValueError(f"expected 0 <= end < start <= 1, got start {start} and end {end}")

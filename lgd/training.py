@@ -7,7 +7,7 @@ batch of a step, so that the step number is all there is to resume. Randomness o
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from lgd.types import Denoiser, OmegaModel, Params, PRNGKey, PyTree
+from lgd.types import Params, PRNGKey, PyTree
 
 Loss = Callable[[Params, PyTree, PyTree, PRNGKey], tuple[Float[Array, ""], dict[str, Array]]]
 Batches = Callable[[int], PyTree]
@@ -51,7 +51,9 @@ class Optimizer:
         if self.num_steps < 1 or not 0 <= self.warmup_steps < self.num_steps:
             raise ValueError(f"expected 0 <= warmup_steps < num_steps, got {self}")
         if not self.learning_rate > 0.0 or self.clip < 0.0 or not 0.0 <= self.ema_decay < 1.0:
-            raise ValueError(f"expected learning_rate > 0, clip >= 0, ema_decay in [0, 1), got {self}")
+            raise ValueError(
+                f"expected learning_rate > 0, clip >= 0, ema_decay in [0, 1), got {self}"
+            )
 
     def transformation(self) -> optax.GradientTransformation:
         """The optax transformation."""
@@ -67,6 +69,7 @@ class Optimizer:
         return optax.chain(clip, optax.adam(rate))
 
 
+@runtime_checkable
 class Store(Protocol):
     """Where `fit` saves; `lgd.checkpoint.CheckpointStore` is one."""
 
@@ -78,7 +81,9 @@ def init_state(params: Params, optimizer: Optimizer) -> TrainState:
     """State before the first step; the EMA starts at the parameters."""
     params = jax.tree.map(jnp.array, params)
     ema = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.transformation().init(params))
+    return TrainState(
+        jnp.zeros((), jnp.int32), params, ema, optimizer.transformation().init(params)
+    )
 
 
 def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
@@ -166,6 +171,7 @@ def fit(
     state = state if restored is None else restored.state
     step_fn = make_step(loss, optimizer, mesh=mesh, project=project)
     num_steps = optimizer.num_steps
+    check_divisible(batches(int(state.step)), mesh)
     for step in range(int(state.step), num_steps):
         batch = jax.device_put(batches(step), by_example)
         state, info = step_fn(state, frozen, batch, key)
@@ -179,16 +185,14 @@ def fit(
     return state
 
 
-def omega_loss(objective: Any, model: OmegaModel, denoiser: Denoiser) -> Loss:
-    """The loss of an objective as a function of a model's parameters."""
-    from lgd.omega import bind
-
-    def loss(
-        params: Params, denoiser_params: Params, batch: PyTree, key: PRNGKey
-    ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        return objective(key, bind(model, params), denoiser, denoiser_params, batch)
-
-    return loss
+def check_divisible(batch: PyTree, mesh: Mesh) -> None:
+    """Raise ValueError unless the leading axis of every array splits over the mesh's devices."""
+    for path, leaf in jax.tree.leaves_with_path(batch):
+        if leaf.shape[0] % mesh.shape["data"]:
+            raise ValueError(
+                f"batch{jax.tree_util.keystr(path)}: expected a leading axis divisible by the "
+                f"{mesh.shape['data']} devices of the mesh, got shape {leaf.shape}"
+            )
 
 
 def _due(done: int, every: int, last: int) -> bool:

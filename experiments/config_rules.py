@@ -1,0 +1,254 @@
+"""What a config may hold: a line for every field of configs/default.py, then rules across fields.
+
+A rule sees values of the default's type. It completes "field: expected ..., got ...".
+"""
+
+import itertools
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+NUM_DIGITS = 1797  # images that scikit-learn ships
+MARGIN = 1e-6  # below this a range is empty in float32
+
+
+class Rule(NamedTuple):
+    """What one field may hold, in words and as a test."""
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+class Across(NamedTuple):
+    """A rule of several fields: takes their values, returns what is wrong with the first or None.
+
+    Runs only when every one of these fields is right by itself.
+    """
+
+    fields: tuple[str, ...]
+    wrong: Callable[..., str | None]
+
+
+def integer(least: int) -> Rule:
+    """Steps, sizes and seeds are int32 on the device."""
+    return Rule(f"an integer >= {least} (and < 2^31)", lambda n: least <= n < 2**31)
+
+
+def number(interval: str) -> Rule:
+    """A number in an interval like "(0, 2]", in float32 too: 1 - 1e-9 is not in [0, 1)."""
+    return Rule(f"a number in {interval}", lambda x: _inside(x, interval))
+
+
+def one_of(*names: str) -> Rule:
+    """One name of several."""
+    return Rule(f"one of {', '.join(names)}", lambda name: name in names)
+
+
+def different(*names: str) -> Rule:
+    """A tuple of any of these names, none of them twice; may be empty."""
+    return Rule(
+        f"a tuple of different names of {', '.join(names)}",
+        lambda chosen: set(chosen) <= set(names) and len(set(chosen)) == len(chosen),
+    )
+
+
+def increasing(interval: str, *, least: int = 1, first: float | None = None) -> Rule:
+    """A strictly increasing tuple of at least so many numbers in an interval."""
+    start = "" if first is None else f", the first of them {first}"
+    return Rule(
+        f"a tuple of {least} or more increasing numbers in {interval}{start}",
+        lambda grid: (
+            len(grid) >= least
+            and all(_inside(x, interval) for x in grid)
+            and all(_float32(a) < _float32(b) for a, b in itertools.pairwise(grid))
+            and (first is None or grid[0] == first)
+        ),
+    )
+
+
+def _inside(x: float, interval: str) -> bool:
+    low, high = (float(end) for end in interval[1:-1].split(","))
+
+    def holds(value: float) -> bool:
+        above = low < value or (value == low and interval[0] == "[")
+        return above and (value < high or (value == high and interval[-1] == "]"))
+
+    return holds(x) and holds(_float32(x))
+
+
+def _float32(x: float) -> float:
+    return float(struct.unpack("f", struct.pack("f", x))[0])
+
+
+POSITIVE = number("(0, 1e9]")
+SHARE = number("[0, 1]")
+DECAY = number("[0, 1)")
+
+FIELDS: dict[str, Rule] = {
+    "seed": integer(0),
+    "data.name": one_of("digits", "mixture"),
+    "data.num_train": integer(1),
+    "data.num_validation": integer(1),
+    "data.num_test": integer(1),
+    "schedule": one_of("rectified_flow", "cosine", "linear_vp", "edm"),
+    "denoiser.level": one_of("under", "middle", "well", "exact"),
+    "denoiser.num_steps.under": integer(1),
+    "denoiser.num_steps.middle": integer(1),
+    "denoiser.num_steps.well": integer(1),
+    "denoiser.kind": one_of("x0", "eps", "v", "velocity", "score"),
+    "denoiser.width": integer(1),
+    "denoiser.depth": integer(1),
+    "denoiser.batch_size": integer(1),
+    "denoiser.learning_rate": POSITIVE,
+    "denoiser.ema_decay": DECAY,
+    "denoiser.label_dropout": number("[0, 1)"),
+    "denoiser.times": one_of("uniform", "logit_normal"),
+    "sampling.num_steps": integer(1),
+    "sampling.grid": one_of("uniform", "logsnr", "edm"),
+    "sampling.solver": one_of("ddim", "heun", "dpmpp_2m"),
+    "sampling.churn": SHARE,
+    "guidance.methods": different(
+        "self_consistency", "l2", "conditional_marginal", "guided_score_matching", "trajectory"
+    ),
+    "guidance.num_snapshots": integer(1),
+    "guidance.omega.width": integer(1),
+    "guidance.omega.depth": integer(1),
+    "guidance.omega.output": one_of("projected", "relu", "softplus"),
+    "guidance.omega.init": POSITIVE,
+    "guidance.omega.max": POSITIVE,
+    "guidance.one_step.num_steps": integer(1),
+    "guidance.one_step.batch_size": integer(1),
+    "guidance.one_step.learning_rate": POSITIVE,
+    "guidance.one_step.ema_decay": DECAY,
+    "guidance.one_step.beta": number("(0, 2]"),
+    "guidance.one_step.lam": SHARE,
+    "guidance.one_step.num_particles": integer(1),
+    "guidance.one_step.churn": SHARE,
+    "guidance.one_step.coupling": one_of("independent", "shared"),
+    "guidance.one_step.s_min": number("[0, 1)"),
+    "guidance.one_step.delta": number("(0, 1)"),
+    "guidance.one_step.zeta": number("[0, 1)"),
+    "guidance.trajectory.num_steps": integer(1),
+    "guidance.trajectory.num_particles": integer(1),
+    "guidance.trajectory.num_targets": integer(1),
+    "guidance.trajectory.learning_rate": POSITIVE,
+    "guidance.trajectory.ema_decay": DECAY,
+    "guidance.trajectory.beta": number("(0, 2]"),
+    "guidance.trajectory.lam": SHARE,
+    "evaluation.num_samples": integer(2),
+    "evaluation.num_screening": integer(2),
+    "evaluation.num_finalists": integer(1),
+    "evaluation.validation_seeds": integer(1),
+    "evaluation.test_seeds": integer(2),  # a standard deviation needs two
+    "evaluation.constant_weights": increasing("[0, 1e9]", least=3, first=0.0),
+    "evaluation.interval_weights": increasing("(0, 1e9]"),
+    "evaluation.interval_lower": increasing("[0, 1]"),
+    "evaluation.interval_upper": increasing("[0, 1]"),
+    "evaluation.clamp_linear_scales": increasing("(0, 1e9]"),
+    "classifier.num_steps": integer(1),
+    "classifier.width": integer(1),
+    "classifier.num_features": integer(1),
+    "classifier.batch_size": integer(1),
+    "classifier.learning_rate": POSITIVE,
+    "training.save_every": integer(1),
+    "training.log_every": integer(1),
+    "training.clip": number("[0, 1e9]"),
+}
+
+
+def _s_range(s_min: float, delta: float, zeta: float) -> str | None:
+    end = 1.0 - zeta - delta
+    if s_min < end - MARGIN:
+        return None
+    return f"expected s_min < 1 - zeta - delta = {round(end, 6)} (else no s is left), got {s_min}"
+
+
+def _some_upper_above(lower: Sequence[float], upper: Sequence[float]) -> str | None:
+    stuck = [end for end in lower if end >= max(upper)]
+    return (
+        f"expected every end < {max(upper)}, the largest upper end, got {stuck}" if stuck else None
+    )
+
+
+def _some_lower_below(upper: Sequence[float], lower: Sequence[float]) -> str | None:
+    stuck = [end for end in upper if end <= min(lower)]
+    return f"expected every end > {min(lower)}, the least lower end, got {stuck}" if stuck else None
+
+
+def _init_below_max(init: float, most: float) -> str | None:
+    return None if init < most else f"expected init < guidance.omega.max = {most}, got {init}"
+
+
+def _exact_is_mixture(level: str, data: str) -> str | None:
+    if level != "exact" or data == "mixture":
+        return None
+    return f"expected under, middle or well for data {data} (exact: mixture only), got 'exact'"
+
+
+def _churn_is_ddim(churn: float, solver: str) -> str | None:
+    if churn == 0.0 or solver == "ddim":
+        return None
+    return f"expected 0.0 for solver {solver} (above 0: ddim only), got {churn}"
+
+
+def _screening_at_most_samples(screening: int, samples: int) -> str | None:
+    if screening <= samples:
+        return None
+    return f"expected at most evaluation.num_samples = {samples}, got {screening}"
+
+
+def _enough_digits(train: int, validation: int, test: int, data: str) -> str | None:
+    total = train + validation + test
+    if data != "digits" or total <= NUM_DIGITS:
+        return None
+    return f"expected num_train + num_validation + num_test <= {NUM_DIGITS} digits, got {total}"
+
+
+def _pairs_for_lam(particles: int, lam: float) -> str | None:
+    return f"expected 2 or more for lam = {lam} > 0, got 1" if lam > 0.0 and particles < 2 else None
+
+
+def _pairs_for_groups(particles: int, methods: Sequence[str]) -> str | None:
+    if particles >= 2 or "conditional_marginal" not in methods:
+        return None
+    return f"expected 2 or more for method conditional_marginal, got {particles}"
+
+
+def _steps_of_grid(num_steps: int, grid: str) -> str | None:
+    return "expected 2 or more for grid edm, got 1" if grid == "edm" and num_steps < 2 else None
+
+
+def _snapshots_fit(snapshots: int, methods: Sequence[str], one: int, trajectory: int) -> str | None:
+    steps = [trajectory if method == "trajectory" else one for method in methods]
+    if not steps or snapshots <= min(steps):
+        return None
+    return f"expected at most {min(steps)}, the steps of the shortest training, got {snapshots}"
+
+
+ONE_STEP, TRAJECTORY = "guidance.one_step.", "guidance.trajectory."
+LOWER, UPPER = "evaluation.interval_lower", "evaluation.interval_upper"
+
+ACROSS: tuple[Across, ...] = (
+    Across((ONE_STEP + "s_min", ONE_STEP + "delta", ONE_STEP + "zeta"), _s_range),
+    Across((ONE_STEP + "num_particles", ONE_STEP + "lam"), _pairs_for_lam),
+    Across((ONE_STEP + "num_particles", "guidance.methods"), _pairs_for_groups),
+    Across((TRAJECTORY + "num_particles", TRAJECTORY + "lam"), _pairs_for_lam),
+    Across((TRAJECTORY + "num_targets", TRAJECTORY + "lam"), _pairs_for_lam),
+    Across(("guidance.omega.init", "guidance.omega.max"), _init_below_max),
+    Across(
+        (
+            "guidance.num_snapshots",
+            "guidance.methods",
+            ONE_STEP + "num_steps",
+            TRAJECTORY + "num_steps",
+        ),
+        _snapshots_fit,
+    ),
+    Across(("denoiser.level", "data.name"), _exact_is_mixture),
+    Across(("data.num_train", "data.num_validation", "data.num_test", "data.name"), _enough_digits),
+    Across(("sampling.churn", "sampling.solver"), _churn_is_ddim),
+    Across(("sampling.num_steps", "sampling.grid"), _steps_of_grid),
+    Across(("evaluation.num_screening", "evaluation.num_samples"), _screening_at_most_samples),
+    Across((LOWER, UPPER), _some_upper_above),
+    Across((UPPER, LOWER), _some_lower_below),
+)

@@ -1,0 +1,46 @@
+"""The stages of a run, one after another."""
+
+from collections.abc import Sequence
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments import build
+from experiments.stages import denoiser, evaluate, guidance, report
+from experiments.workdir import Workdir
+
+_RUN = {
+    "denoiser": denoiser.run,
+    "guidance": guidance.run,
+    "evaluate": evaluate.run,
+    "report": report.run,
+}
+
+
+class DeviceError(RuntimeError):
+    """The config does not fit the devices."""
+
+
+def run(config: ConfigDict, path: str, stages: Sequence[str]) -> None:
+    """Run the stages named, in order."""
+    _check_devices(config)
+    workdir = Workdir(path, config)
+    dataset = build.dataset(config)
+    for name in stages:
+        _RUN[name](config, workdir, dataset)
+
+
+def _check_devices(config: ConfigDict) -> None:
+    """Batches that are spread over devices must split evenly."""
+    count = jax.device_count()
+    sizes = {
+        "denoiser.batch_size": config.denoiser.batch_size,
+        "classifier.batch_size": config.classifier.batch_size,
+    }
+    errors = [
+        f"{name}: expected a multiple of the {count} devices, got {size}"
+        for name, size in sizes.items()
+        if size % count
+    ]
+    if errors:
+        raise DeviceError("\n".join(errors))

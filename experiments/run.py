@@ -1,0 +1,70 @@
+"""Learn guidance, compare it with tuned hand-made schedules, write a report.
+
+    python -m experiments.run --config=configs/digits.py --workdir=runs/digits
+
+Stages (--stages=denoiser,guidance,evaluate,report) skip what is done and resume what was
+interrupted. Any field of the config can be set: --config.denoiser.level=well. The fields and
+their meanings stand in configs/default.py.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+
+from experiments import config as configs
+
+STAGES = ("denoiser", "guidance", "evaluate", "report")
+BAD_INPUT = 2  # exit code
+
+_CONFIG = flags.DEFINE_string("config", None, "Config file, for example configs/digits.py.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything the run leaves behind.")
+_STAGES = flags.DEFINE_list("stages", list(STAGES), f"Stages to run, of {', '.join(STAGES)}.")
+
+
+def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
+    """Check everything cheap first; JAX is imported after that."""
+    config = _checked(argv, overrides)
+    from experiments import pipeline
+    from experiments.workdir import WorkdirError
+
+    logging.set_verbosity(logging.WARNING)
+    try:
+        pipeline.run(config, _WORKDIR.value, [name for name in STAGES if name in _STAGES.value])
+    except (WorkdirError, pipeline.DeviceError) as error:
+        _refuse([str(error)])
+
+
+def _checked(argv: Sequence[str], overrides: Sequence[str]) -> configs.ConfigDict:
+    errors = [f"expected no positional arguments, got {arg!r}" for arg in argv[1:]]
+    errors += [
+        f"--stages: expected names of {', '.join(STAGES)}, got {name!r}"
+        for name in _STAGES.value
+        if name not in STAGES
+    ]
+    if not _WORKDIR.value:
+        errors.append("--workdir: expected a folder, got none, for example --workdir=runs/digits")
+    if not _CONFIG.value:
+        _refuse([*errors, "--config: expected a file, got none, for example configs/digits.py"])
+    try:
+        config = configs.load(_CONFIG.value, overrides)
+    except configs.ConfigError as error:
+        _refuse([*errors, *error.errors])
+    if errors:
+        _refuse(errors)
+    return config
+
+
+def _refuse(errors: Sequence[str]) -> None:
+    print("\n".join(errors), file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+def launch() -> None:
+    """Entry point: config overrides are taken out before absl parses the rest."""
+    overrides, rest = configs.split_overrides(sys.argv)
+    app.run(lambda argv: main(argv, overrides), argv=rest)
+
+
+if __name__ == "__main__":
+    launch()

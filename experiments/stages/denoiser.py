@@ -1,0 +1,106 @@
+"""Stage 1: train the denoiser, and the classifier that measures its samples."""
+
+from collections.abc import Callable
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments import build
+from experiments.workdir import Workdir
+from lgd import denoisers, training
+from lgd.data import Dataset, pipeline
+from lgd.metrics.classifier import FeatureClassifier, classification_loss
+from lgd.progress import bar
+from lgd.training import Optimizer
+from lgd.types import Batch, Denoiser, Params, PRNGKey
+
+
+def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
+    """Train what is not there yet."""
+    if config.denoiser.level != "exact":
+        _train_denoiser(config, workdir, dataset)
+    if config.data.name == "digits":
+        _train_classifier(config, workdir, dataset)
+
+
+def load(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> tuple[Denoiser, Params]:
+    """The frozen denoiser and its parameters."""
+    if config.denoiser.level == "exact":
+        return build.exact_denoiser(config)
+    denoiser = build.network_denoiser(config, dataset.num_classes)
+    like = jax.eval_shape(lambda: denoiser.init(jax.random.key(0), dataset.shape))
+    return denoiser, jax.device_put(workdir.load_params("denoiser", like))
+
+
+def load_classifier(
+    config: ConfigDict, workdir: Workdir, dataset: Dataset
+) -> tuple[FeatureClassifier, Params]:
+    """The classifier and its parameters."""
+    classifier = build.classifier(config, dataset.num_classes)
+    like = jax.eval_shape(lambda: classifier.init(jax.random.key(0), dataset.test.x[:1]))
+    return classifier, jax.device_put(workdir.load_params("classifier", like))
+
+
+def _train_denoiser(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
+    denoiser = build.network_denoiser(config, dataset.num_classes)
+    settings = config.denoiser
+    objective = denoisers.DenoisingLoss(label_dropout=settings.label_dropout, times=settings.times)
+
+    def loss(params: Params, frozen: tuple, batch: Batch, key: PRNGKey) -> tuple[jax.Array, dict]:
+        return objective(key, denoiser, params, batch.x0, batch.c), {}
+
+    def init(key: PRNGKey) -> Params:
+        return denoiser.init(key, dataset.shape)
+
+    optimizer = build.denoiser_optimizer(config)
+    _train("denoiser", config, workdir, dataset, loss, init, optimizer, settings.batch_size)
+
+
+def _train_classifier(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
+    classifier, settings = build.classifier(config, dataset.num_classes), config.classifier
+
+    def loss(params: Params, frozen: tuple, batch: Batch, key: PRNGKey) -> tuple[jax.Array, dict]:
+        return classification_loss(classifier, params, batch.x0, batch.c, key), {}
+
+    def init(key: PRNGKey) -> Params:
+        return classifier.init(key, dataset.train.x[:1])
+
+    optimizer = Optimizer(
+        num_steps=settings.num_steps, learning_rate=settings.learning_rate, ema_decay=0.99
+    )
+    _train("classifier", config, workdir, dataset, loss, init, optimizer, settings.batch_size)
+
+
+def _train(
+    name: str,
+    config: ConfigDict,
+    workdir: Workdir,
+    dataset: Dataset,
+    loss: training.Loss,
+    init: Callable[[PRNGKey], Params],
+    optimizer: Optimizer,
+    batch_size: int,
+) -> None:
+    """Fit with checkpoints, metrics and a bar; saves the EMA."""
+    if workdir.params_file(name).exists():
+        return
+    init_key, fit_key = jax.random.split(build.stage_key(config, name))
+    with (
+        workdir.timed(name),
+        workdir.checkpoints(name) as store,
+        bar(f"train {name}", optimizer.num_steps) as advance,
+    ):
+        state = training.fit(
+            fit_key,
+            loss,
+            init(init_key),
+            batches=pipeline.examples(dataset.train, batch_size, seed=config.seed),
+            optimizer=optimizer,
+            mesh=training.data_mesh(),
+            store=store,
+            save_every=config.training.save_every,
+            log_every=config.training.log_every,
+            on_log=workdir.metrics(name),
+            on_step=lambda step, ema: advance(step),
+        )
+    workdir.save_params(name, state.ema)

@@ -1,0 +1,67 @@
+"""Stage 2: learn omega with every method asked for."""
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments import build
+from experiments.stages import denoiser as denoiser_stage
+from experiments.workdir import Workdir
+from lgd import learn_guidance, omega
+from lgd.data import Dataset
+from lgd.types import OmegaFn, Params
+
+
+def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
+    """Train what is not there yet."""
+    for method in config.guidance.methods:
+        if not workdir.params_file(
+            _snapshot_name(method, snapshot_steps(config, method)[-1])
+        ).exists():
+            _learn(config, workdir, dataset, method)
+
+
+def snapshot_steps(config: ConfigDict, method: str) -> list[int]:
+    """Steps after which a training is kept as a candidate for selection."""
+    last = build.guidance_optimizer(config, method).num_steps
+    count = min(config.guidance.num_snapshots, last)
+    return [round(last * (i + 1) / count) for i in range(count)]
+
+
+def load(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, step: int) -> OmegaFn:
+    """Omega as it was after this step of training."""
+    model = build.omega_model(config, method, dataset.num_classes)
+    like = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    return omega.bind(
+        model, jax.device_put(workdir.load_params(_snapshot_name(method, step), like))
+    )
+
+
+def _snapshot_name(method: str, step: int) -> str:
+    return f"guidance/{method}-{step:06d}"
+
+
+def _learn(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) -> None:
+    denoiser, params = denoiser_stage.load(config, workdir, dataset)
+    steps = snapshot_steps(config, method)
+
+    def keep(step: int, ema: Params) -> None:
+        if step in steps:
+            workdir.save_params(_snapshot_name(method, step), ema)
+
+    with workdir.timed(f"guidance/{method}"), workdir.checkpoints(f"guidance/{method}") as store:
+        learn_guidance(
+            build.stage_key(config, method),
+            denoiser,
+            params,
+            dataset.train.x,
+            dataset.train.labels,
+            objective=build.objective(config, method),
+            model=build.omega_model(config, method, dataset.num_classes),
+            optimizer=build.guidance_optimizer(config, method),
+            batch_size=config.guidance.one_step.batch_size,
+            store=store,
+            save_every=config.training.save_every,
+            log_every=config.training.log_every,
+            on_log=workdir.metrics(method),
+            on_step=keep,
+        )

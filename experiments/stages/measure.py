@@ -1,0 +1,98 @@
+"""What is measured on test data."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from experiments import build
+from experiments.stages import denoiser as denoiser_stage
+from experiments.workdir import Workdir
+from lgd.data import Dataset
+from lgd.diffusion import add_noise, denoise_pair
+from lgd.evaluation import Generator
+from lgd.metrics.energy import ClassEnergyDistance
+from lgd.metrics.frechet import frechet_distance, moments
+from lgd.types import OmegaFn
+
+PRIMARY = "energy_distance"
+
+
+class Measure:
+    """Samples (classes, n, *dims) -> energy_distance, frechet_distance, accuracy.
+
+    Digits: the Frechet distance of a classifier's features, over all classes at once, and the share
+    of samples that it puts into the class asked for. Mixture: the mean over classes of the Frechet
+    distance in the plane, and the share that the exact posterior puts into the class asked for.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
+        self._energy = ClassEnergyDistance(dataset.test, dataset.num_classes)
+        self._test = dataset.test
+        self._by_class = config.data.name == "mixture"
+        if self._by_class:
+            self._classify = _exact_classifier(config)
+        else:
+            classifier, params = denoiser_stage.load_classifier(config, workdir, dataset)
+            self._classify = jax.jit(lambda x: classifier.apply(params, x))
+
+    def __call__(self, x: Float[Array, "g n *dims"]) -> dict[str, float]:
+        """All metrics of one run."""
+        flat = x.reshape(-1, *x.shape[2:])
+        labels = np.repeat(np.arange(len(x)), x.shape[1])
+        logits, features = self._classify(flat)
+        return {
+            PRIMARY: float(jnp.mean(self._energy(x))),
+            "frechet_distance": self._frechet(np.asarray(features), labels),
+            "accuracy": float(np.mean(np.asarray(logits).argmax(axis=-1) == labels)),
+        }
+
+    def _frechet(self, features: np.ndarray, labels: np.ndarray) -> float:
+        real, real_labels = np.asarray(self._classify(self._test.x)[1]), self._test.labels
+        if not self._by_class:
+            return frechet_distance(moments(features), moments(real))
+        distances = [
+            frechet_distance(moments(features[labels == k]), moments(real[real_labels == k]))
+            for k in np.unique(labels)
+        ]
+        return float(np.mean(distances))
+
+
+def _exact_classifier(config: ConfigDict) -> Callable[[Array], tuple[Array, Array]]:
+    """Log-densities of every class, and the plane itself as features."""
+    exact, params = build.exact_denoiser(config)
+
+    @jax.jit
+    def classify(x: Float[Array, "b d"]) -> tuple[Array, Array]:
+        t = jnp.full(len(x), 1e-3)
+        logits = [
+            exact.log_density(params, x, t=t, c=jnp.full(len(x), k, jnp.int32))
+            for k in range(exact.num_classes)
+        ]
+        return jnp.stack(logits, axis=-1), x
+
+    return classify
+
+
+def guided_weight(omega_fn: OmegaFn, generator: Generator, dataset: Dataset) -> dict[str, float]:
+    """Mean |omega| over the sampling steps on noised test data, plain and weighted by |Delta|^2.
+
+    The weighted one says how far samples are moved: where cond and uncond agree, omega is free.
+    """
+    x0, c = jnp.asarray(dataset.test.x), jnp.asarray(dataset.test.labels)
+
+    @jax.jit
+    def one_step(t: Array, s: Array) -> tuple[Array, Array, Array]:
+        t, s = jnp.full(len(x0), t), jnp.full(len(x0), s)
+        x_t = add_noise(jax.random.key(0), x0, t=t, schedule=generator.denoiser.schedule)
+        cond, uncond = denoise_pair(generator.denoiser, generator.params, x_t, t=t, c=c)
+        delta = jnp.sum(jnp.square(cond - uncond).reshape(len(x0), -1), axis=-1)
+        weight = jnp.abs(omega_fn(s=s, t=t, c=c))
+        return jnp.mean(weight), jnp.mean(weight * delta), jnp.mean(delta)
+
+    pairs = zip(generator.times[:-1], generator.times[1:], strict=True)
+    plain, weighted, total = np.sum([[float(v) for v in one_step(t, s)] for t, s in pairs], axis=0)
+    return {"mean": plain / (len(generator.times) - 1), "mean_by_delta": weighted / total}

@@ -1,0 +1,28 @@
+"""Scikit-learn's 1,797 handwritten digits (UCI Optical Recognition), 8x8."""
+
+import itertools
+
+import numpy as np
+
+from lgd.data.dataset import Dataset, Split
+
+
+def load(
+    num_train: int = 900, num_validation: int = 400, num_test: int = 497, *, seed: int = 0
+) -> Dataset:
+    """Images (n, 8, 8, 1) in [-1, 1], shuffled by seed and split.
+
+    Raises ValueError when the three sizes exceed the 1,797 images.
+    """
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    total = num_train + num_validation + num_test
+    if total > len(pixels) or min(num_train, num_validation, num_test) < 1:
+        raise ValueError(f"expected three positive sizes of sum <= {len(pixels)}, got sum {total}")
+    order = np.random.default_rng(seed).permutation(len(pixels))
+    x = (pixels[order].reshape(-1, 8, 8, 1) / 8.0 - 1.0).astype(np.float32)
+    y = labels[order].astype(np.int32)
+    ends = np.cumsum([0, num_train, num_validation, num_test])
+    train, validation, test = (Split(x[lo:hi], y[lo:hi]) for lo, hi in itertools.pairwise(ends))
+    return Dataset(train, validation, test, tuple(str(digit) for digit in range(10)))

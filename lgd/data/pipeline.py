@@ -1,0 +1,60 @@
+"""Batches as pure functions of the step: the step number is all the state there is."""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from lgd.data.dataset import Split
+from lgd.types import Batch
+
+Batches = Callable[[int], Batch]
+
+
+def examples(split: Split, batch_size: int, *, seed: int) -> Batches:
+    """Step -> examples x0 (b, *dims), c (b,): shuffled epochs, every example once in each.
+
+    Raises ValueError for a batch size below 1 or an empty split.
+    """
+    if batch_size < 1 or not len(split.x):
+        raise ValueError(f"expected batch_size >= 1 and data, got {batch_size} and {len(split.x)}")
+    size = len(split.x)
+
+    @functools.lru_cache(maxsize=2)
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng((seed, epoch)).permutation(size)
+
+    def batch(step: int) -> Batch:
+        position = np.arange(step * batch_size, (step + 1) * batch_size)
+        epochs, offsets = np.divmod(position, size)
+        index = np.concatenate([order(e)[offsets[epochs == e]] for e in np.unique(epochs)])
+        return Batch(split.x[index], split.labels[index])
+
+    return batch
+
+
+def class_groups(split: Split, group_size: int, *, seed: int) -> Batches:
+    """Step -> one group for each class: x0 (classes, group_size, *dims), c (classes,).
+
+    Members are drawn without replacement, or in whole rounds where a class has too few. Raises
+    ValueError if a label below the largest one has no example.
+    """
+    members = [np.flatnonzero(split.labels == label) for label in range(split.labels.max() + 1)]
+    empty = [label for label, index in enumerate(members) if not len(index)]
+    if empty or group_size < 1:
+        raise ValueError(
+            f"expected examples of every class, got none of {empty}; size {group_size}"
+        )
+    classes = np.arange(len(members), dtype=np.int32)
+
+    def batch(step: int) -> Batch:
+        rng = np.random.default_rng((seed, step))
+        index = np.stack([_draw(rng, own, group_size) for own in members])
+        return Batch(split.x[index], classes)
+
+    return batch
+
+
+def _draw(rng: np.random.Generator, index: np.ndarray, size: int) -> np.ndarray:
+    rounds = -(-size // len(index))
+    return np.concatenate([rng.permutation(index) for _ in range(rounds)])[:size]

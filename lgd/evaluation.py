@@ -1,0 +1,208 @@
+"""The protocol: tune every opponent on validation data, report once on test data.
+
+All candidates of a search share their noise, so that differences are of the schedules. Validation
+and test use different real data and different seeds. Grids whose best value lies at an edge grow.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from lgd import guidance, sampler
+from lgd.types import Denoiser, OmegaFn, Params
+
+Score = Callable[[OmegaFn, int], np.ndarray]  # (schedule, samples of each class) -> (classes,)
+MAX_GROWTH = 4  # times an axis of a grid may grow
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Generator:
+    """Draws equally many samples of every class, with the same noise for every schedule.
+
+    Two calls with the same seed and number of samples differ by the schedule only.
+    """
+
+    denoiser: Denoiser
+    params: Params
+    shape: tuple[int, ...]
+    num_classes: int
+    times: Float[Array, " n"]
+    churn: float = 0.0
+    solver: sampler.Solver = "ddim"
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations per sample."""
+        return sampler.count_nfe(len(self.times) - 1, self.solver)
+
+    def __call__(
+        self, omega_fn: OmegaFn, per_class: int, *, seed: int
+    ) -> Float[Array, "g n *dims"]:
+        """Samples (num_classes, per_class, *shape)."""
+        c = jnp.repeat(jnp.arange(self.num_classes, dtype=jnp.int32), per_class)
+        samples = sampler.sample(
+            jax.random.key(seed),
+            self.denoiser,
+            self.params,
+            guidance.on_grid(omega_fn, self.times, c),
+            c,
+            shape=self.shape,
+            times=self.times,
+            churn=self.churn,
+            solver=self.solver,
+        )
+        return samples.x0.reshape(self.num_classes, per_class, *self.shape)
+
+
+class Found(NamedTuple):
+    """The winner of a search: its parameters, schedule, and validation score."""
+
+    params: dict
+    omega_fn: OmegaFn
+    score: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A family of schedules over a product of axes.
+
+    make: from one value of each axis, by keyword, to a schedule; ValueError where they do not fit.
+    axes: increasing values. bounds: how far each axis may grow.
+    """
+
+    make: Callable[..., OmegaFn]
+    axes: Mapping[str, Sequence[float]]
+    bounds: Mapping[str, tuple[float, float]]
+
+    def points(self) -> dict[tuple[float, ...], OmegaFn]:
+        """Every valid combination."""
+        valid = {}
+        for point in itertools.product(*self.axes.values()):
+            try:
+                valid[point] = self.make(**dict(zip(self.axes, point, strict=True)))
+            except ValueError:
+                continue
+        return valid
+
+    def grown(self, best: tuple[float, ...]) -> "Grid | None":
+        """A grid with one more value wherever best lies at an edge inside the bounds, or None."""
+        axes = {
+            name: _grown_axis(list(values), value, self.bounds[name])
+            for (name, values), value in zip(self.axes.items(), best, strict=True)
+        }
+        same = all(len(axes[name]) == len(values) for name, values in self.axes.items())
+        return None if same else dataclasses.replace(self, axes=axes)
+
+
+def _grown_axis(values: list[float], best: float, bounds: tuple[float, float]) -> list[float]:
+    if len(values) < 2:
+        return values
+    if best == values[-1] and best < bounds[1]:
+        return [*values, round(min(2 * values[-1] - values[-2], bounds[1]), 6)]
+    if best == values[0] and best > bounds[0]:
+        return [round(max(2 * values[0] - values[1], bounds[0]), 6), *values]
+    return values
+
+
+class Screened(NamedTuple):
+    """First look at a family: parameters of every point, and scores (points, classes)."""
+
+    grid: Grid
+    points: list[tuple[float, ...]]
+    scores: np.ndarray
+
+    def params(self, index: int) -> dict[str, float]:
+        """Parameters of a point by name."""
+        return dict(zip(self.grid.axes, self.points[index], strict=True))
+
+
+def screen(grid: Grid, score: Score, per_class: int, *, advance: Callable[..., None]) -> Screened:
+    """Score every point of a grid, growing it while the best lies at an edge."""
+    scores: dict[tuple[float, ...], np.ndarray] = {}
+    for _ in range(MAX_GROWTH + 1):
+        for point, omega_fn in grid.points().items():
+            if point not in scores:
+                scores[point] = score(omega_fn, per_class)
+                advance()
+        best = min(scores, key=lambda point: scores[point].mean())
+        wider = grid.grown(best)
+        if wider is None:
+            break
+        grid = wider
+    return Screened(grid, list(scores), np.stack(list(scores.values())))
+
+
+def search(
+    grid: Grid,
+    score: Score,
+    *,
+    screening: int,
+    full: int,
+    finalists: int,
+    advance: Callable[..., None] = lambda note="": None,
+) -> tuple[Found, Screened]:
+    """The point of least mean score: all screened, the best ones run again in full."""
+    screened = screen(grid, score, screening, advance=advance)
+    order = np.argsort(screened.scores.mean(axis=1), kind="stable")[:finalists]
+    found = []
+    for index in order:
+        params = screened.params(int(index))
+        omega_fn = grid.make(**params)
+        found.append(Found(params, omega_fn, float(score(omega_fn, full).mean())))
+        advance()
+    return min(found, key=lambda each: each.score), screened
+
+
+def search_per_class(
+    screened: Screened,
+    make: Callable[..., OmegaFn],
+    score: Score,
+    *,
+    full: int,
+    finalists: int,
+    advance: Callable[..., None] = lambda note="": None,
+) -> Found:
+    """The best point of every class by itself.
+
+    Run j gives every class its j-th best point of the screening, so that ``finalists`` full runs
+    serve all classes. ``make`` takes one list for each axis, an entry for each class.
+    """
+    ranks = np.argsort(screened.scores, axis=0, kind="stable")[:finalists]  # (finalists, classes)
+    points = np.asarray(screened.points)
+
+    def schedule(index: np.ndarray) -> tuple[dict[str, list[float]], OmegaFn]:
+        lists = dict(zip(screened.grid.axes, points[index].T.tolist(), strict=True))
+        return lists, make(**lists)
+
+    scores = []
+    for index in ranks:
+        scores.append(score(schedule(index)[1], full))
+        advance()
+    winners = np.argmin(np.stack(scores), axis=0)
+    classes = np.arange(len(winners))
+    params, omega_fn = schedule(ranks[winners, classes])
+    return Found(params, omega_fn, float(np.stack(scores)[winners, classes].mean()))
+
+
+def summary(values: Sequence[float]) -> dict:
+    """``{"mean", "std" (ddof 1), "values"}`` over seeds."""
+    array = np.asarray(values, np.float64)
+    std = float(array.std(ddof=1)) if len(array) > 1 else 0.0
+    return {"mean": float(array.mean()), "std": std, "values": array.tolist()}
+
+
+def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> dict:
+    """Mean of ours - theirs over seeds that share their noise, and its standard error."""
+    gaps = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
+    if len(gaps) < 2:
+        raise ValueError(f"expected at least 2 seeds, got {len(gaps)}")
+    return {
+        "mean": float(gaps.mean()),
+        "standard_error": float(gaps.std(ddof=1) / len(gaps) ** 0.5),
+    }

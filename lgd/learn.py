@@ -1,0 +1,186 @@
+"""Learn guidance for a frozen model in one call."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from lgd import omega, training
+from lgd.data import pipeline
+from lgd.data.dataset import Split
+from lgd.objectives import Objective, Trajectory
+from lgd.progress import bar
+from lgd.training import Batches, Loss, Optimizer, Store
+from lgd.types import Batch, Denoiser, OmegaFn, OmegaModel, Params, PRNGKey
+
+START_WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+
+
+class Guidance(NamedTuple):
+    """A learned guidance weight; ``omega_fn`` is what `guidance.on_grid` takes."""
+
+    model: omega.LearnedModel
+    params: Params
+    start: float  # the constant that training started from
+
+    @property
+    def omega_fn(self) -> OmegaFn:
+        """omega(s, t, c)."""
+        return omega.bind(self.model, self.params)
+
+
+def learn_guidance(
+    key: PRNGKey,
+    denoiser: Denoiser,
+    denoiser_params: Params,
+    x0: np.ndarray,
+    labels: np.ndarray,
+    *,
+    objective: Objective | None = None,
+    model: omega.LearnedModel | None = None,
+    optimizer: Optimizer | None = None,
+    batch_size: int = 256,
+    start_weights: Sequence[float] = START_WEIGHTS,
+    mesh: Mesh | None = None,
+    store: Store | None = None,
+    save_every: int = 0,
+    log_every: int = 10,
+    on_log: Callable[[int, dict[str, float]], None] | None = None,
+    on_step: Callable[[int, Params], None] | None = None,
+    progress: bool = True,
+) -> Guidance:
+    """Learn omega for a frozen class-conditional denoiser from real examples.
+
+    By default a table over class and step, trained by `Trajectory` over 25 uniform DDIM steps from
+    noise to data: the objective to trust without knowing whether guidance helps. Training starts at
+    the best of a few constant weights under the objective itself.
+
+    Args:
+      key: source of all randomness.
+      denoiser: the frozen model; ``denoiser_params`` its arrays.
+      x0: real examples (n, *dims).
+      labels: their classes (n,), integers from 0.
+      objective: what to minimise, see `lgd.objectives`.
+      model: what to learn; by default a `StepTable` on the grid of a trajectory objective, and the
+        paper's network over the objective's support otherwise. Its init_omega is replaced.
+      optimizer: by default 150 steps at 0.02 for a table, 300 at 3e-3 for a network.
+      batch_size: examples of a step; objectives on groups take one group of every class instead.
+      start_weights: constants to choose the start from, all > 0.
+      mesh: devices, an axis "data"; one device by default.
+      store, save_every, log_every, on_log, on_step: as in `lgd.training.fit`.
+      progress: show a bar.
+
+    Raises:
+      ValueError: when arrays, labels or settings do not fit.
+    """
+    split = _checked_split(x0, labels)
+    objective = _default_objective() if objective is None else objective
+    num_classes = int(split.labels.max()) + 1
+    model = _default_model(objective, num_classes, denoiser) if model is None else model
+    optimizer = _default_optimizer(model) if optimizer is None else optimizer
+    data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
+    batches = _batches(objective, split, batch_size, data_key)
+    mesh = training.data_mesh(jax.devices()[:1]) if mesh is None else mesh
+    start = best_constant(start_key, objective, denoiser, denoiser_params, batches, start_weights)
+    model = dataclasses.replace(model, init_omega=start)
+    name = type(objective).__name__
+    with bar(f"learn omega: {name}", optimizer.num_steps, show=progress) as advance:
+
+        def after_step(step: int, ema: Params) -> None:
+            advance()
+            if on_step is not None:
+                on_step(step, ema)
+
+        state = training.fit(
+            fit_key,
+            omega_loss(objective, model, denoiser),
+            model.init(init_key),
+            frozen=denoiser_params,
+            batches=batches,
+            optimizer=optimizer,
+            project=model.project,
+            mesh=mesh,
+            store=store,
+            save_every=save_every,
+            log_every=log_every,
+            on_log=on_log,
+            on_step=after_step,
+        )
+    return Guidance(model, state.ema, start)
+
+
+def best_constant(
+    key: PRNGKey,
+    objective: Objective,
+    denoiser: Denoiser,
+    denoiser_params: Params,
+    batches: Batches,
+    weights: Sequence[float] = START_WEIGHTS,
+) -> float:
+    """The constant weight with the smallest loss on one batch, all with the same draws."""
+
+    @jax.jit
+    def loss(weight: jax.Array, params: Params, batch: Batch) -> jax.Array:
+        def omega_fn(*, s: jax.Array, t: jax.Array, c: jax.Array) -> jax.Array:
+            return jnp.broadcast_to(weight, t.shape)
+
+        return objective(key, omega_fn, denoiser, params, batch)[0]
+
+    batch = batches(0)
+    losses = [float(loss(jnp.float32(w), denoiser_params, batch)) for w in weights]
+    return float(weights[int(np.argmin(losses))])
+
+
+def omega_loss(objective: Objective, model: OmegaModel, denoiser: Denoiser) -> Loss:
+    """The loss of an objective as a function of a model's parameters."""
+
+    def loss(
+        params: Params, denoiser_params: Params, batch: Batch, key: PRNGKey
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        return objective(key, omega.bind(model, params), denoiser, denoiser_params, batch)
+
+    return loss
+
+
+def _default_objective() -> Trajectory:
+    return Trajectory(times=tuple(np.linspace(1.0, 0.0, 26).tolist()), num_particles=32)
+
+
+def _default_model(
+    objective: Objective, num_classes: int, denoiser: Denoiser
+) -> omega.LearnedModel:
+    if isinstance(objective, Trajectory):
+        return omega.StepTable(times=objective.times, num_classes=num_classes)
+    return omega.Network(
+        schedule=denoiser.schedule, num_classes=num_classes, support=objective.support
+    )
+
+
+def _default_optimizer(model: omega.LearnedModel) -> Optimizer:
+    if isinstance(model, omega.Network):
+        return Optimizer(num_steps=300, learning_rate=3e-3, ema_decay=0.98)
+    return Optimizer(num_steps=150, learning_rate=0.02, ema_decay=0.95)
+
+
+def _batches(objective: Objective, split: Split, batch_size: int, key: PRNGKey) -> Batches:
+    seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
+    if objective.group_size is None:
+        return pipeline.examples(split, batch_size, seed=seed)
+    return pipeline.class_groups(split, objective.group_size, seed=seed)
+
+
+def _checked_split(x0: np.ndarray, labels: np.ndarray) -> Split:
+    x0, labels = np.asarray(x0), np.asarray(labels)
+    if labels.shape != x0.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"expected integer labels ({len(x0)},) for x0 {x0.shape}, "
+            f"got {labels.dtype} {labels.shape}"
+        )
+    if not np.isfinite(x0).all() or labels.min() < 0:
+        raise ValueError("expected finite x0 and labels >= 0, got others")
+    return Split(x0.astype(np.float32), labels.astype(np.int32))

@@ -1,0 +1,41 @@
+"""A small classifier: its features measure Frechet distance, its labels accuracy."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from lgd.types import Params, PRNGKey
+
+
+class FeatureClassifier(nn.Module):
+    """A two-layer MLP on flattened input; returns logits and the last hidden layer."""
+
+    num_classes: int
+    width: int = 128
+    num_features: int = 32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b *dims"]
+    ) -> tuple[Float[Array, "b classes"], Float[Array, "b f"]]:
+        """Logits (b, num_classes) and features (b, num_features)."""
+        h = nn.gelu(nn.Dense(self.width)(x.reshape(len(x), -1)))
+        features = nn.gelu(nn.Dense(self.num_features)(h))
+        return nn.Dense(self.num_classes)(features), features
+
+
+def classification_loss(
+    classifier: FeatureClassifier,
+    params: Params,
+    x: Float[Array, "b *dims"],
+    labels: Int[Array, " b"],
+    key: PRNGKey,
+    *,
+    noise: float = 0.1,
+) -> Float[Array, ""]:
+    """Cross-entropy on inputs blurred by Gaussian noise, with labels smoothed by 0.1."""
+    logits, _ = classifier.apply(params, x + noise * jax.random.normal(key, x.shape))
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, classifier.num_classes), 0.1)
+    return jnp.mean(optax.softmax_cross_entropy(logits, targets))

@@ -1,0 +1,25 @@
+"""A progress bar for anything that takes more than a few seconds."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextmanager
+def bar(label: str, total: int, *, show: bool = True) -> Iterator[Callable[[str], None]]:
+    """Yields ``advance(note)``: one step further, with a short note beside the bar."""
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, disable=not show) as progress:
+        task = progress.add_task(label, total=total, note="")
+
+        def advance(note: str = "") -> None:
+            progress.update(task, advance=1, **({"note": note} if note else {}))
+
+        yield advance

@@ -1,0 +1,145 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lgd import guidance, schedules
+
+T = np.array([0.0, 0.25, 0.5, 0.75, 1.0], np.float32)
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.fixture(scope="module")
+def predictions():
+    return jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 2, 3)), jnp.float32)
+
+
+def evaluate(omega_fn, t=T, c=None):
+    t = jnp.asarray(t)
+    c = jnp.zeros(len(t), jnp.int32) if c is None else jnp.asarray(c)
+    values = omega_fn(s=0.5 * t, t=t, c=c)
+    assert (values.shape, values.dtype) == (t.shape, t.dtype)
+    return np.asarray(values)
+
+
+@pytest.mark.parametrize("omega", [0.0, 0, jnp.zeros(5)])
+def test_no_guidance_is_the_conditional_prediction_to_the_bit(predictions, omega):
+    cond, uncond = predictions
+    np.testing.assert_array_equal(guidance.mix(cond, uncond, omega), cond)
+
+
+@pytest.mark.parametrize("omega", [-1.0, -1, -jnp.ones(5)])
+def test_minus_one_is_the_unconditional_prediction_to_the_bit(predictions, omega):
+    cond, uncond = predictions
+    np.testing.assert_array_equal(guidance.mix(cond, uncond, omega), uncond)
+
+
+@pytest.mark.parametrize("omega", [2.5, jnp.array([-2.0, -0.5, 0.25, 1.0, 7.0])])
+def test_mix_extrapolates_from_uncond_through_cond(predictions, omega):
+    cond, uncond = np.float64(predictions)
+    weight = np.broadcast_to(np.float64(omega), 5)[:, None, None]
+    expected = (1.0 + weight) * cond - weight * uncond
+    np.testing.assert_allclose(guidance.mix(*predictions, omega), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gradient_of_mix_is_the_difference_of_the_predictions(predictions):
+    cond, uncond = predictions
+    omega = jnp.array([-1.0, -0.5, 0.0, 0.3, 4.0])
+    probe = jnp.cos(jnp.arange(30.0)).reshape(cond.shape)
+    slopes = jax.grad(lambda w: jnp.sum(probe * guidance.mix(cond, uncond, w)))(omega)
+    expected = np.sum(probe * (cond - uncond), axis=(1, 2))
+    np.testing.assert_allclose(slopes, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("omega_fn", "expected"),
+    [
+        (guidance.constant(0.7), [0.7, 0.7, 0.7, 0.7, 0.7]),
+        (guidance.limited_interval(0.7, 0.25, 0.75), [0.0, 0.7, 0.7, 0.7, 0.0]),
+        (guidance.linear(2.0), [3.0, 2.0, 1.0, 0.0, -1.0]),
+        (guidance.clamp_linear(2.0), [3.0, 2.0, 1.0, 0.0, 0.0]),
+        (guidance.clamp_linear(2.0, 2.5), [3.0, 2.0, 1.5, 1.5, 1.5]),
+        (guidance.clamp_linear(0.0), [0.0, 0.0, 0.0, 0.0, 0.0]),
+        (guidance.cosine(2.0), [3.0, 2.414214, 1.0, -0.414214, -1.0]),
+        (guidance.clamp_cosine(2.0), [3.0, 2.414214, 1.0, 0.0, 0.0]),
+        (guidance.clamp_cosine(2.0, 1.5), [3.0, 2.414214, 1.0, 0.5, 0.5]),
+        (guidance.clamp_cosine(0.0, 1.0), [0.0, 0.0, 0.0, 0.0, 0.0]),
+        (guidance.power_cosine(4.0, 1.0), [3.0, 2.414214, 1.0, -0.414214, -1.0]),
+        (guidance.power_cosine(4.0, 2.0), [3.0, 1.390181, -0.414214, -0.961571, -1.0]),
+        (guidance.power_cosine(4.0, 0.5), [3.0, 2.825816, 2.211430, 1.0, -1.0]),
+    ],
+)
+def test_schedules_have_the_values_computed_by_hand(omega_fn, expected):
+    np.testing.assert_allclose(evaluate(omega_fn), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "omega_fn",
+    [
+        guidance.limited_interval(3.0, 0.2, 0.8),
+        guidance.limited_interval_per_class([3.0], [0.2], [0.8]),
+    ],
+)
+def test_interval_is_closed(omega_fn):
+    lo, hi = np.float32([0.2, 0.8])
+    t = np.array([np.nextafter(lo, np.float32(0)), lo, hi, np.nextafter(hi, np.float32(1))])
+    np.testing.assert_array_equal(evaluate(omega_fn, t), [0.0, 3.0, 3.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("lo", "hi", "expected"),
+    [
+        (-1.0, 3.0, [0.0, 2.0, 2.0, 0.0, 0.0]),
+        (-INF, 0.0, [0.0, 0.0, 2.0, 2.0, 2.0]),
+        (0.0, INF, [2.0, 2.0, 2.0, 0.0, 0.0]),
+    ],
+)
+def test_interval_in_logsnr(lo, hi, expected):
+    """Rectified flow has logsnr 2 log 3 = 2.197 at t = 1/4, 0 at 1/2 and -2.197 at 3/4."""
+    omega_fn = guidance.limited_interval(2.0, lo, hi, logsnr_of=schedules.rectified_flow())
+    np.testing.assert_array_equal(evaluate(omega_fn), expected)
+
+
+def test_interval_of_every_class():
+    omega_fn = guidance.limited_interval_per_class([1.0, 2.0], [0.0, 0.5], [0.25, 1.0])
+    np.testing.assert_array_equal(evaluate(omega_fn, c=[0] * 5), [1.0, 1.0, 0.0, 0.0, 0.0])
+    np.testing.assert_array_equal(evaluate(omega_fn, c=[1] * 5), [0.0, 0.0, 2.0, 2.0, 2.0])
+    np.testing.assert_array_equal(evaluate(omega_fn, c=[0, 0, 1, 0, 1]), [1.0, 1.0, 2.0, 0.0, 2.0])
+
+
+@pytest.mark.parametrize("structure", ["labels", "dict"])
+def test_on_grid_holds_omega_of_every_step_and_example(structure):
+    labels = jnp.array([1, 2, 3, 4])
+    c = labels if structure == "labels" else {"label": labels, "vector": jnp.zeros((4, 7))}
+
+    def digits(*, s, t, c):
+        return 100.0 * t + 10.0 * s + (c if structure == "labels" else c["label"])
+
+    table = guidance.on_grid(digits, jnp.array([4.0, 2.0, 1.0]), c)
+    np.testing.assert_array_equal(table, [[421.0, 422, 423, 424], [211.0, 212, 213, 214]])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: guidance.constant(NAN),
+        lambda: guidance.limited_interval(INF, 0.2, 0.8),
+        lambda: guidance.limited_interval(1.0, 0.8, 0.8),
+        lambda: guidance.limited_interval(1.0, -0.1, 0.8),
+        lambda: guidance.limited_interval(1.0, 0.2, 1.1),
+        lambda: guidance.limited_interval(1.0, NAN, 0.8),
+        lambda: guidance.limited_interval(1.0, 3.0, 2.0, logsnr_of=schedules.cosine()),
+        lambda: guidance.limited_interval_per_class([1.0], [0.1], [0.5, 0.6]),
+        lambda: guidance.limited_interval_per_class([1.0, 1.0], [0.1, 0.7], [0.5, 0.6]),
+        lambda: guidance.limited_interval_per_class([1.0, NAN], [0.1, 0.2], [0.5, 0.6]),
+        lambda: guidance.linear(INF),
+        lambda: guidance.clamp_linear(1.0, NAN),
+        lambda: guidance.cosine(NAN),
+        lambda: guidance.clamp_cosine(INF),
+        lambda: guidance.power_cosine(NAN, 1.0),
+        lambda: guidance.power_cosine(1.0, 0.0),
+    ],
+)
+def test_bad_arguments_raise(call):
+    with pytest.raises(ValueError, match="expected"):
+        call()
