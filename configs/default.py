@@ -62,7 +62,8 @@ def get_config() -> ConfigDict:
     config.guidance.one_step.ema_decay = 0.98  # not stated by the paper
     config.guidance.one_step.beta = 1.75  # power of the distance, in (0, 2]; l2 has 2
     config.guidance.one_step.lam = 1.0  # weight of the within-set term, in [0, 1]; l2 has 0
-    config.guidance.one_step.num_particles = 4  # m; conditional_marginal: members of a group
+    config.guidance.one_step.num_particles = 4  # m
+    config.guidance.one_step.group_size = 8  # members of a group of conditional_marginal
     config.guidance.one_step.churn = 1.0  # of the training step
     config.guidance.one_step.coupling = "independent"  # independent (paper), shared
     config.guidance.one_step.s_min = 0.01  # s >= s_min; swept by the paper

@@ -1,6 +1,6 @@
 """Every stage at its smallest, in under a minute; the numbers mean nothing.
 
-    python -m experiments.run --config=configs/smoke.py --workdir=runs/smoke
+python -m experiments.run --config=configs/smoke.py --workdir=runs/smoke
 """
 
 from ml_collections import ConfigDict

@@ -85,7 +85,7 @@ def objective(config: ConfigDict, method: str) -> objectives.Objective:
     energy = {"beta": one_step.beta, "lam": one_step.lam}
     if method == "conditional_marginal":
         return objectives.ConditionalMarginalConsistency(
-            group_size=one_step.batch_size // 8, churn=one_step.churn, time_law=law, **energy
+            group_size=one_step.group_size, churn=one_step.churn, time_law=law, **energy
         )
     consistency = objectives.SelfConsistency(
         num_particles=one_step.num_particles,

@@ -123,6 +123,7 @@ FIELDS: dict[str, Rule] = {
     "guidance.one_step.beta": number("(0, 2]"),
     "guidance.one_step.lam": SHARE,
     "guidance.one_step.num_particles": integer(1),
+    "guidance.one_step.group_size": integer(2),
     "guidance.one_step.churn": SHARE,
     "guidance.one_step.coupling": one_of("independent", "shared"),
     "guidance.one_step.s_min": number("[0, 1)"),
@@ -208,12 +209,6 @@ def _pairs_for_lam(particles: int, lam: float) -> str | None:
     return f"expected 2 or more for lam = {lam} > 0, got 1" if lam > 0.0 and particles < 2 else None
 
 
-def _pairs_for_groups(particles: int, methods: Sequence[str]) -> str | None:
-    if particles >= 2 or "conditional_marginal" not in methods:
-        return None
-    return f"expected 2 or more for method conditional_marginal, got {particles}"
-
-
 def _steps_of_grid(num_steps: int, grid: str) -> str | None:
     return "expected 2 or more for grid edm, got 1" if grid == "edm" and num_steps < 2 else None
 
@@ -231,7 +226,6 @@ LOWER, UPPER = "evaluation.interval_lower", "evaluation.interval_upper"
 ACROSS: tuple[Across, ...] = (
     Across((ONE_STEP + "s_min", ONE_STEP + "delta", ONE_STEP + "zeta"), _s_range),
     Across((ONE_STEP + "num_particles", ONE_STEP + "lam"), _pairs_for_lam),
-    Across((ONE_STEP + "num_particles", "guidance.methods"), _pairs_for_groups),
     Across((TRAJECTORY + "num_particles", TRAJECTORY + "lam"), _pairs_for_lam),
     Across((TRAJECTORY + "num_targets", TRAJECTORY + "lam"), _pairs_for_lam),
     Across(("guidance.omega.init", "guidance.omega.max"), _init_below_max),

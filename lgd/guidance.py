@@ -66,7 +66,8 @@ def limited_interval_per_class(
     """`limited_interval` with its own (w, lo, hi) for each class; c holds int labels (b,)."""
     if not len(w) == len(lo) == len(hi):
         raise ValueError(f"expected equal lengths, got {len(w)}, {len(lo)} and {len(hi)}")
-    for one_lo, one_hi in zip(lo, hi, strict=True):
+    for one_w, one_lo, one_hi in zip(w, lo, hi, strict=True):
+        _check_finite(w=one_w)
         _check_interval(one_lo, one_hi, in_times=True)
     weights, lower, upper = (jnp.asarray(v, jnp.float32) for v in (w, lo, hi))
 

@@ -69,7 +69,8 @@ def learn_guidance(
       model: what to learn; by default a `StepTable` on the grid of a trajectory objective, and the
         paper's network over the objective's support otherwise. Its init_omega is replaced.
       optimizer: by default 150 steps at 0.02 for a table, 300 at 3e-3 for a network.
-      batch_size: examples of a step; objectives on groups take one group of every class instead.
+      batch_size: examples of a step; objectives on groups take as many rounds of one group for
+        every class as fit, and at least one.
       start_weights: constants to choose the start from, all > 0.
       mesh: devices, an axis "data"; one device by default.
       store, save_every, log_every, on_log, on_step: as in `lgd.training.fit`.
@@ -171,7 +172,9 @@ def _batches(objective: Objective, split: Split, batch_size: int, key: PRNGKey) 
     seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
     if objective.group_size is None:
         return pipeline.examples(split, batch_size, seed=seed)
-    return pipeline.class_groups(split, objective.group_size, seed=seed)
+    members = objective.group_size * (int(split.labels.max()) + 1)
+    rounds = max(1, batch_size // members)
+    return pipeline.class_groups(split, objective.group_size, seed=seed, rounds=rounds)
 
 
 def _checked_split(x0: np.ndarray, labels: np.ndarray) -> Split:

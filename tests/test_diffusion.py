@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from lgd import diffusion, schedules
-from lgd.denoisers import GaussianMixture
 
 CHURNS = np.array([0.0, 0.05, 0.5, 1.0], np.float32)
 ENDS = np.array([(1.0, 0.0), (1.0, 0.5), (0.5, 0.0), (1.0, 0.99), (0.01, 0.0)])
@@ -97,12 +96,12 @@ def test_every_kind_converts_to_every_other(converted, source, target):
     np.testing.assert_allclose(pairs[source, target], truth[target], atol=2e-4 * scale)
 
 
-@pytest.mark.parametrize("t", [0.0, 1.0])
-def test_conversions_are_finite_at_the_ends_and_right_where_the_kind_knows_x0(schedule, t):
-    x0, eps = jnp.asarray(np.random.default_rng(2).normal(size=(2, 3, 4)), jnp.float32)
+def test_conversions_are_finite_at_the_ends_and_right_where_the_kind_knows_x0(schedule):
+    t = jnp.array([0.0, 1.0])
+    x0, eps = np.random.default_rng(2).normal(size=(2, 2, 4)).astype(np.float32)
 
     @jax.jit
-    def there_and_back(t):
+    def there_and_back(x0, eps, t):
         x_t = diffusion.noised(x0, eps, t=t, schedule=schedule)
 
         def both(kind):
@@ -111,12 +110,12 @@ def test_conversions_are_finite_at_the_ends_and_right_where_the_kind_knows_x0(sc
 
         return {kind: both(kind) for kind in diffusion.KINDS}, schedule.alpha(t)
 
-    results, alpha = there_and_back(jnp.full(3, t))
+    results, alpha = jax.tree.map(np.asarray, there_and_back(x0, eps, t))
     for kind, (prediction, again) in results.items():
         assert np.isfinite(prediction).all(), kind
         assert np.isfinite(again).all(), kind
-        if alpha[0] > 0.0 or kind not in ("eps", "score"):
-            np.testing.assert_allclose(again, x0, rtol=1e-3, atol=1e-3, err_msg=kind)
+        known = alpha > (0.0 if kind in ("eps", "score") else -1.0)
+        np.testing.assert_allclose(again[known], x0[known], rtol=1e-3, atol=1e-3, err_msg=kind)
 
 
 @pytest.mark.parametrize("convert", [diffusion.to_x0, diffusion.from_x0])
@@ -135,20 +134,12 @@ def test_point_mass_is_carried_exactly(kernel):
     np.testing.assert_allclose(variance, expected, rtol=1e-5)
 
 
-def test_kernel_with_posterior_samples_preserves_gaussian_marginals(schedule, kernel):
+def test_kernel_with_posterior_samples_preserves_gaussian_marginals(kernel):
+    """Data N(m, v); x0 | x_t is normal, its mean linear in x_t. The mean alone is too narrow."""
     m, v = 0.8, 0.6
-    data = GaussianMixture(labels=(0,), schedule=schedule)
-
-    @jax.jit
-    def posterior_mean(x):
-        c = jnp.zeros(len(PAIRS), jnp.int32)
-        x_t = jnp.full((len(PAIRS), 1), x)
-        params = data.params(jnp.full((1, 1), m), v)
-        return data.apply(params, x_t, t=jnp.asarray(PAIRS[:, 0]), c=c)[:, 0]
-
-    intercept = np.float64(posterior_mean(0.0))
-    slope = np.float64(posterior_mean(1.0)) - intercept
     x_t_variance = kernel.alpha_t**2 * v + kernel.sigma_t**2
+    slope = kernel.alpha_t * v / x_t_variance
+    intercept = m - slope * kernel.alpha_t * m
     posterior_variance = v * kernel.sigma_t**2 / x_t_variance
 
     from_mean = (kernel.x0 * slope + kernel.x_t) ** 2 * x_t_variance + kernel.noise**2
@@ -298,8 +289,8 @@ def test_denoise_pair_is_two_calls_in_one_batch():
 
     x_t, vector = jnp.asarray(np.random.default_rng(4).normal(size=(2, 3, 5)), jnp.float32)
     t, c = jnp.arange(3.0), {"label": jnp.arange(3), "vector": vector}
-    pair = diffusion.denoise_pair(Recorder(), 2.0, x_t, t=t, c=c)
+    pair = jax.jit(lambda x, t, c: diffusion.denoise_pair(Recorder(), 2.0, x, t=t, c=c))(x_t, t, c)
     assert batches == [6]
     for found, condition in zip(pair, (c, Recorder().null(c)), strict=True):
         alone = Recorder().apply(2.0, x_t, t=t, c=condition)
-        np.testing.assert_array_equal(found, alone)
+        np.testing.assert_allclose(found, alone, rtol=1e-6)

@@ -28,7 +28,7 @@ def coefficients():
 def exact_squares(rows, x, y):
     """|x_i - y_j|^2 of the particles themselves, in float64."""
     rows, x, y = (np.float64(v) for v in (rows, x, y))
-    return np.square(((x[:, :, None] - y[:, None]) @ rows[:, None])).sum(-1)
+    return np.square((x[:, :, None] - y[:, None]) @ rows[:, None]).sum(-1)
 
 
 def test_gram_matrix_holds_the_inner_products(rows, matrix):

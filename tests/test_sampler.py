@@ -26,6 +26,7 @@ LABELS = (0, 0, 1)
 CLASSES = jnp.asarray([0, 1, 1, 0, 0], jnp.int32)
 
 
+@functools.cache
 def mixture(schedule):
     model = GaussianMixture(LABELS, schedule)
     return model, model.params(jnp.asarray(MEANS, jnp.float32), jnp.asarray(VARIANCES, jnp.float32))
@@ -65,9 +66,9 @@ def run(denoiser, params, omegas, *, key=0, c=CLASSES, times=None, solver="ddim"
 
 
 @functools.cache
-def walker(name, solver="ddim"):
+def walker(name, solver="ddim", labels=LABELS):
     """`unroll` compiled once for each schedule, solver and shape."""
-    denoiser = mixture(SCHEDULES[name])[0]
+    denoiser = GaussianMixture(labels, SCHEDULES[name])
 
     def walk(key, params, omegas, c, x_t, times, churn):
         return sampler.unroll(
@@ -201,7 +202,7 @@ def test_scan_equals_a_python_loop_of_bridge_steps(name, churn):
     )
 
 
-NUM_STEPS = (32, 64, 128)
+NUM_STEPS = (32, 128)
 
 
 @pytest.fixture(scope="module")
@@ -230,9 +231,8 @@ def test_order_of_convergence(flow_start, name, solver, order):
         return np.sqrt(np.mean((np.ravel(end) - exact) ** 2))
 
     errors = [error(n) for n in NUM_STEPS]
-    fitted = -np.polyfit(np.log(NUM_STEPS), np.log(errors), 1)[0]
-    print(name, solver, errors, fitted)
-    assert abs(fitted - order) < 0.25
+    measured = np.log(errors[0] / errors[1]) / np.log(NUM_STEPS[1] / NUM_STEPS[0])
+    assert abs(measured - order) < 0.2
 
 
 @pytest.mark.parametrize("name", ["rectified_flow", "edm"])
@@ -306,14 +306,13 @@ def test_nfe_is_the_number_of_real_network_evaluations(solver, num_steps):
 @pytest.mark.parametrize("churn", [0.0, 0.5, 1.0])
 def test_point_mass_from_noised_data_keeps_the_exact_law(name, churn):
     schedule, mu, size = SCHEDULES[name], jnp.asarray([0.7, -1.5]), 20_000
-    denoiser = GaussianMixture((0,), schedule)
-    params = denoiser.params(mu[None], 0.0)
+    params = GaussianMixture((0,), schedule).params(mu[None], 0.0)
     times = jnp.asarray([0.9, 0.75, 0.5, 0.35])
     data = jnp.broadcast_to(mu, (size, 2))
     x_t = add_noise(jax.random.key(0), data, t=jnp.full(size, times[0]), schedule=schedule)
     omegas, c = jnp.full((3, size), 2.0), jnp.zeros(size, jnp.int32)
-    walk = {"times": times, "churn": churn}
-    x_s = sampler.unroll(jax.random.key(1), denoiser, params, omegas, c, x_t, **walk)
+    walk = walker(name, labels=(0,))
+    x_s = walk(jax.random.key(1), params, omegas, c, x_t, times, churn)
 
     def standardised(x, t):
         return (np.asarray(x) - np.asarray(schedule.alpha(t) * mu)) / np.asarray(schedule.sigma(t))
@@ -464,7 +463,7 @@ def test_gradients_of_unroll_equal_those_of_a_plain_loop(churn, end):
 
 @pytest.mark.parametrize(
     ("name", "solver"),
-    [("rectified_flow", solver) for solver in SOLVERS] + [("linear_vp", "heun"), ("edm", "heun")],
+    [("rectified_flow", solver) for solver in SOLVERS] + [("linear_vp", "heun")],
 )
 def test_gradients_are_finite_from_noise_to_data(name, solver):
     params = mixture(SCHEDULES[name])[1]

@@ -1,10 +1,178 @@
-"""Stage 4: report/ with a table and figures."""
+"""Stage 4: report/ with the table and every figure, from results.json."""
 
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from experiments.workdir import Workdir
+from experiments import build, tables
+from experiments.stages import evaluate
+from experiments.stages import guidance as guidance_stage
+from experiments.workdir import Workdir, read_json, write_text
+from lgd import guidance, plots, schedules
 from lgd.data import Dataset
+from lgd.types import OmegaFn
+
+_MAKERS = {
+    "unguided": lambda: guidance.constant(0.0),
+    "constant": guidance.constant,
+    "limited_interval": guidance.limited_interval,
+    "limited_interval_per_class": guidance.limited_interval_per_class,
+    "clamp_linear": guidance.clamp_linear,
+}
+_SHOWN = ("unguided", "constant", "limited_interval")  # beside the learned rows in pictures
+_SHOW_SEED = evaluate.TEST_SEED
 
 
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
-    """Write report/."""
+    """Write report/report.md and its figures; made anew every time."""
+    results = read_json(workdir.path / "results.json")
+    folder = workdir.path / "report"
+    folder.mkdir(exist_ok=True)
+    figures = _figures(config, workdir, dataset, results)
+    for name, figure in figures.items():
+        plots.save(figure, folder / f"{name}.png")
+    write_text(folder / "report.md", _markdown(results, list(figures)))
+    print(tables.markdown(results))
+    print(f"report: {folder / 'report.md'}")
+
+
+def omega_functions(
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, results: Mapping
+) -> dict[str, OmegaFn]:
+    """The schedule of every row, from the parameters selected."""
+    functions = {}
+    for row in results["rows"]:
+        name = row["method"]
+        if name.startswith("learned:"):
+            method, step = name.removeprefix("learned:"), row["params"]["step"]
+            functions[name] = guidance_stage.load(config, workdir, dataset, method, step)
+        else:
+            functions[name] = _MAKERS[name](**row["params"])
+    return functions
+
+
+def _figures(
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, results: Mapping
+) -> dict[str, Figure]:
+    functions = omega_functions(config, workdir, dataset, results)
+    lower = results["lower_is_better"]
+    figures = {
+        "methods": plots.method_bars(results["rows"], results["primary_metric"], lower),
+        "frechet": plots.method_bars(results["rows"], "frechet_distance", lower),
+        "omega": _omega_figure(config, dataset, functions),
+        "weight": _weight_figure(results),
+    }
+    if config.guidance.methods:
+        curves = {
+            f"learned:{name}": workdir.curve(name, "loss") for name in config.guidance.methods
+        }
+        figures["training"] = plots.training_curves(curves, ylabel="training loss")
+    samples = _samples_figure if config.data.name == "digits" else _density_figure
+    return figures | {"samples": samples(config, workdir, dataset, _shown(functions))}
+
+
+def _shown(functions: Mapping[str, OmegaFn]) -> dict[str, OmegaFn]:
+    return {
+        name: function
+        for name, function in functions.items()
+        if name in _SHOWN or name.startswith("learned:")
+    }
+
+
+def _omega_figure(config: ConfigDict, dataset: Dataset, functions: Mapping[str, OmegaFn]) -> Figure:
+    """Omega of every step of the sampling grid, over the logsnr that the step starts from."""
+    times = build.times(config)
+    c = jnp.arange(dataset.num_classes, dtype=jnp.int32)
+    values = {name: np.asarray(guidance.on_grid(fn, times, c)) for name, fn in functions.items()}
+    learned = {name: v.T for name, v in values.items() if name.startswith("learned:")}
+    hand_made = {
+        name: values[name][:, 0] for name in ("constant", "limited_interval", "clamp_linear")
+    }
+    logsnr = np.asarray(schedules.clipped_logsnr(build.schedule(config), times[:-1]))
+    inside = np.abs(logsnr) < 0.99 * schedules.LOGSNR_LIMIT  # the ends may be infinite
+    return plots.omega_curves(
+        {name: v[:, inside] for name, v in learned.items()},
+        {name: v[inside] for name, v in hand_made.items()},
+        logsnr=logsnr[inside],
+        class_names=dataset.class_names,
+    )
+
+
+def _weight_figure(results: Mapping) -> Figure:
+    constant = results["constant_screening"]
+    others = {
+        row["method"]: (row["validation"], 0.0)
+        for row in results["rows"]
+        if row["validation"] is not None and row["method"] != "constant"
+    }
+    weights, values = constant["weights"], constant["values"]
+    label = f"{results['primary_metric'].replace('_', ' ')} (validation)"
+    return plots.metric_against_weight(
+        weights, values, np.zeros(len(values)), others, metric_name=label
+    )
+
+
+def _samples_figure(
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, functions: Mapping[str, OmegaFn]
+) -> Figure:
+    """Ten samples of every class, the same noise for every method."""
+    generator = evaluate.make_generator(config, workdir, dataset)
+    samples = {
+        name: np.asarray(generator(function, 8, seed=_SHOW_SEED))
+        for name, function in functions.items()
+    }
+    return plots.sample_grid(samples, list(dataset.class_names))
+
+
+def _density_figure(
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, functions: Mapping[str, OmegaFn]
+) -> Figure:
+    """Samples over the density of all classes."""
+    generator = evaluate.make_generator(config, workdir, dataset)
+    exact, params = build.exact_denoiser(config)
+    limit, size = float(np.abs(dataset.test.x).max()) * 1.05, 200
+    axis = jnp.linspace(-limit, limit, size)
+    plane = jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    null = jnp.full(len(plane), exact.num_classes, jnp.int32)
+    density = jax.jit(exact.log_density)(params, plane, t=jnp.full(len(plane), 1e-3), c=null)
+    samples, labels = {}, np.repeat(np.arange(dataset.num_classes), 100)
+    for name, function in functions.items():
+        samples[name] = np.asarray(generator(function, 100, seed=_SHOW_SEED)).reshape(-1, 2)
+    return plots.density_samples(
+        samples,
+        dict.fromkeys(samples, labels),
+        np.asarray(density).reshape(size, size),
+        extent=(-limit, limit, -limit, limit),
+        class_names=dataset.class_names,
+    )
+
+
+_CAPTIONS = {
+    "methods": "The primary metric of every row on test data.",
+    "frechet": "Fréchet distance of every row on test data, an independent metric.",
+    "omega": "What was learned: omega of every class over logsnr, hand-made schedules drawn in.",
+    "weight": "Constant guidance over its weight, on validation data; the other rows as lines.",
+    "training": "Training loss of every learned row.",
+    "samples": "Samples of every method from the same noise.",
+}
+
+
+def _markdown(results: Mapping, figures: list[str]) -> str:
+    config = results["config"]
+    row = results["rows"][0]
+    lines = [
+        f"# {config['data']['name']}, denoiser: {config['denoiser']['level']}\n",
+        f"{row['num_samples']} samples a run, {config['evaluation']['test_seeds']} test seeds, "
+        f"{row['num_steps']} steps ({row['nfe']} network evaluations); mean ± standard error. "
+        f"Parameters were selected on validation data. {results['device']}, "
+        f"commit {results['commit'][:12]}.\n",
+        tables.markdown(results),
+        "Differences paired by seed, learned minus other; bold beyond two standard errors:\n",
+        tables.comparisons(results),
+    ]
+    lines += [f"![{_CAPTIONS[name]}]({name}.png)\n\n{_CAPTIONS[name]}\n" for name in figures]
+    return "\n".join(lines)

@@ -33,10 +33,10 @@ def examples(split: Split, batch_size: int, *, seed: int) -> Batches:
     return batch
 
 
-def class_groups(split: Split, group_size: int, *, seed: int) -> Batches:
-    """Step -> one group for each class: x0 (classes, group_size, *dims), c (classes,).
+def class_groups(split: Split, group_size: int, *, seed: int, rounds: int = 1) -> Batches:
+    """Step -> ``rounds`` groups for each class: x0 (g, group_size, *dims), c (g,).
 
-    Members are drawn without replacement, or in whole rounds where a class has too few. Raises
+    g = rounds x classes. Members are drawn without replacement, or in whole rounds where a class has too few. Raises
     ValueError if a label below the largest one has no example.
     """
     members = [np.flatnonzero(split.labels == label) for label in range(split.labels.max() + 1)]
@@ -45,11 +45,11 @@ def class_groups(split: Split, group_size: int, *, seed: int) -> Batches:
         raise ValueError(
             f"expected examples of every class, got none of {empty}; size {group_size}"
         )
-    classes = np.arange(len(members), dtype=np.int32)
+    classes = np.tile(np.arange(len(members), dtype=np.int32), rounds)
 
     def batch(step: int) -> Batch:
         rng = np.random.default_rng((seed, step))
-        index = np.stack([_draw(rng, own, group_size) for own in members])
+        index = np.stack([_draw(rng, members[label], group_size) for label in classes])
         return Batch(split.x[index], classes)
 
     return batch

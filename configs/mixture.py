@@ -1,0 +1,36 @@
+"""A 2-D spiral of eight classes whose law is known, so that every claim can be checked.
+
+    python -m experiments.run --config=configs/mixture.py --workdir=runs/mixture
+
+--config.denoiser.level: under (default), middle, well: a small network; exact: the true denoiser.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """Differences from the defaults."""
+    config = default.get_config()
+    config.data.name = "mixture"
+    config.data.num_train = 8000
+    config.data.num_validation = 8000
+    config.data.num_test = 16000
+    config.denoiser.width = 64
+    config.denoiser.depth = 3
+    config.denoiser.num_steps.under = 500
+    config.denoiser.num_steps.middle = 2000
+    config.denoiser.num_steps.well = 10000
+    config.guidance.methods = (
+        "self_consistency",
+        "l2",
+        "conditional_marginal",
+        "guided_score_matching",
+        "trajectory",
+    )
+    config.guidance.trajectory.num_particles = 256
+    config.guidance.trajectory.num_targets = 256
+    config.evaluation.num_samples = 8000
+    config.evaluation.num_screening = 2000
+    return config

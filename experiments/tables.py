@@ -1,0 +1,100 @@
+"""Markdown tables from results.json files; writes those of the README.
+
+    python -m experiments.tables            # rewrite the tables between the README's markers
+    python -m experiments.tables --check    # exit 1 if they differ from experiments/results/
+
+A marker pair is ``<!-- table: NAME -->`` ... ``<!-- end -->``, where NAME is a file of
+experiments/results/ without its ending.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from experiments.workdir import read_json
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "results"
+_MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+_METRICS = {
+    "energy_distance": "energy distance ↓",
+    "frechet_distance": "Fréchet distance ↓",
+    "accuracy": "accuracy ↑",
+}
+
+
+def markdown(results: Mapping) -> str:
+    """Rows by metrics, mean ± standard error over test seeds; the best mean of each in bold."""
+    rows = results["rows"]
+    best = {name: _best(rows, name) for name in _METRICS}
+    lines = [
+        "| method | selected on validation data | " + " | ".join(_METRICS.values()) + " |",
+        "|---|---|" + "---:|" * len(_METRICS),
+    ]
+    for row in rows:
+        cells = [_cell(row["metrics"][name], bold=row["method"] == best[name]) for name in _METRICS]
+        lines.append(f"| {row['method']} | {_params(row['params'])} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def comparisons(results: Mapping) -> str:
+    """Learned rows against unguided and the best hand-made one: paired differences."""
+    lines = [
+        "| learned | against | metric | difference | standard error |",
+        "|---|---|---|---:|---:|",
+    ]
+    for each in results["comparisons"]:
+        decisive = abs(each["mean"]) > 2.0 * each["standard_error"]
+        mean = f"**{each['mean']:+.5f}**" if decisive else f"{each['mean']:+.5f}"
+        names = f"| {each['method']} | {each['against']} | {each['metric']} "
+        lines.append(f"{names}| {mean} | {each['standard_error']:.5f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _best(rows: Sequence[Mapping], metric: str) -> str:
+    pick = max if metric == "accuracy" else min
+    return pick(rows, key=lambda row: row["metrics"][metric]["mean"])["method"]
+
+
+def _cell(metric: Mapping, *, bold: bool) -> str:
+    error = metric["std"] / len(metric["values"]) ** 0.5
+    text = f"{metric['mean']:.4f} ± {error:.4f}"
+    return f"**{text}**" if bold else text
+
+
+def _params(params: Mapping) -> str:
+    if any(isinstance(value, list) for value in params.values()):
+        return "one interval for each class"
+    return ", ".join(f"{name} {value:g}" for name, value in params.items()) or "none"
+
+
+def rewritten(readme: str) -> str:
+    """The README with every marked table made anew."""
+
+    def table(match: re.Match) -> str:
+        results = read_json(RESULTS / f"{match['name']}.json")
+        return f"{match[1]}{markdown(results)}{match[3]}"
+
+    return _MARKED.sub(table, readme)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 on a difference"
+    )
+    check = parser.parse_args().check
+    readme = ROOT / "README.md"
+    new, old = rewritten(readme.read_text()), readme.read_text()
+    if check and new != old:
+        sys.exit("README.md: expected the tables of experiments/results; run -m experiments.tables")
+    if not check:
+        readme.write_text(new)
+
+
+if __name__ == "__main__":
+    main()
