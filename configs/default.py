@@ -74,7 +74,7 @@ def get_config() -> ConfigDict:
     config.guidance.trajectory.num_steps = 150
     config.guidance.trajectory.num_particles = 32  # of each class and step of training
     config.guidance.trajectory.num_targets = 64  # real examples they are compared with
-    config.guidance.trajectory.learning_rate = 0.02
+    config.guidance.trajectory.learning_rate = 0.1
     config.guidance.trajectory.ema_decay = 0.95
     config.guidance.trajectory.beta = 1.0
     config.guidance.trajectory.lam = 1.0

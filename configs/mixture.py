@@ -15,13 +15,13 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.data.name = "mixture"
     config.data.num_train = 8000
-    config.data.num_validation = 8000
-    config.data.num_test = 16000
+    config.data.num_validation = 4000
+    config.data.num_test = 8000
     config.denoiser.width = 64
     config.denoiser.depth = 3
-    config.denoiser.num_steps.under = 500
-    config.denoiser.num_steps.middle = 2000
-    config.denoiser.num_steps.well = 10000
+    config.denoiser.num_steps.under = 150
+    config.denoiser.num_steps.middle = 500
+    config.denoiser.num_steps.well = 5000
     config.guidance.methods = (
         "self_consistency",
         "l2",
@@ -31,6 +31,6 @@ def get_config() -> ConfigDict:
     )
     config.guidance.trajectory.num_particles = 256
     config.guidance.trajectory.num_targets = 256
-    config.evaluation.num_samples = 8000
+    config.evaluation.num_samples = 4000
     config.evaluation.num_screening = 2000
     return config

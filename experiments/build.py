@@ -11,7 +11,7 @@ from lgd import denoisers, objectives, omega, schedules
 from lgd.data import Dataset, digits, spiral
 from lgd.metrics.classifier import FeatureClassifier
 from lgd.training import Optimizer
-from lgd.types import Denoiser, Params, Schedule
+from lgd.types import Schedule
 
 
 def schedule(config: ConfigDict) -> Schedule:
@@ -43,7 +43,9 @@ def network_denoiser(config: ConfigDict, num_classes: int) -> denoisers.NetworkD
     return denoisers.NetworkDenoiser(module, schedule(config), num_classes, config.denoiser.kind)
 
 
-def exact_denoiser(config: ConfigDict) -> tuple[Denoiser, Params]:
+def exact_denoiser(
+    config: ConfigDict,
+) -> tuple[denoisers.GaussianMixture, denoisers.MixtureParams]:
     """The exact denoiser of the 2-D mixture."""
     return spiral.mixture(schedule(config))
 

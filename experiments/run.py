@@ -9,33 +9,36 @@ their meanings stand in configs/default.py.
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
 
 from experiments import config as configs
 
 STAGES = ("denoiser", "guidance", "evaluate", "report")
 BAD_INPUT = 2  # exit code
 
-_CONFIG = flags.DEFINE_string("config", None, "Config file, for example configs/digits.py.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for everything the run leaves behind.")
+_CONFIG = flags.DEFINE_string("config", "", "Config file, for example configs/digits.py.")
+_WORKDIR = flags.DEFINE_string("workdir", "", "Folder for everything the run leaves behind.")
 _STAGES = flags.DEFINE_list("stages", list(STAGES), f"Stages to run, of {', '.join(STAGES)}.")
 
 
 def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
     """Check everything cheap first; JAX is imported after that."""
-    config = _checked(argv, overrides)
+    config, workdir = _checked(argv, overrides)
     from experiments import pipeline
     from experiments.workdir import WorkdirError
 
     logging.set_verbosity(logging.WARNING)
     try:
-        pipeline.run(config, _WORKDIR.value, [name for name in STAGES if name in _STAGES.value])
+        pipeline.run(config, workdir, [name for name in STAGES if name in _STAGES.value])
     except (WorkdirError, pipeline.DeviceError) as error:
         _refuse([str(error)])
 
 
-def _checked(argv: Sequence[str], overrides: Sequence[str]) -> configs.ConfigDict:
+def _checked(argv: Sequence[str], overrides: Sequence[str]) -> tuple[ConfigDict, str]:
+    """The config and the workdir; every mistake in one message."""
     errors = [f"expected no positional arguments, got {arg!r}" for arg in argv[1:]]
     errors += [
         f"--stages: expected names of {', '.join(STAGES)}, got {name!r}"
@@ -45,17 +48,18 @@ def _checked(argv: Sequence[str], overrides: Sequence[str]) -> configs.ConfigDic
     if not _WORKDIR.value:
         errors.append("--workdir: expected a folder, got none, for example --workdir=runs/digits")
     if not _CONFIG.value:
-        _refuse([*errors, "--config: expected a file, got none, for example configs/digits.py"])
+        errors.append("--config: expected a file, got none, for example configs/digits.py")
+        _refuse(errors)
     try:
         config = configs.load(_CONFIG.value, overrides)
     except configs.ConfigError as error:
         _refuse([*errors, *error.errors])
     if errors:
         _refuse(errors)
-    return config
+    return config, _WORKDIR.value
 
 
-def _refuse(errors: Sequence[str]) -> None:
+def _refuse(errors: Sequence[str]) -> NoReturn:
     print("\n".join(errors), file=sys.stderr)
     sys.exit(BAD_INPUT)
 

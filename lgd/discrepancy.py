@@ -42,7 +42,7 @@ def energy_distance(
     outside (0, 2] or sets of one particle when lam > 0.
     """
     check_settings(beta, lam)
-    if _is_concrete(lam) and lam > 0.0 and min(len(x), len(y)) < 2:
+    if _is_concrete(lam) and float(lam) > 0.0 and min(len(x), len(y)) < 2:
         raise ValueError(f"expected at least 2 particles a side, got {len(x)} and {len(y)}")
     cross = jnp.mean(power(squared_distances(x, y), beta))
     within = off_diagonal_mean(power(squared_distances(x, x), beta))
@@ -52,9 +52,9 @@ def energy_distance(
 
 def check_settings(beta: Scalar, lam: Scalar) -> None:
     """Raise ValueError for concrete beta outside (0, 2] or lam outside [0, 1]."""
-    if _is_concrete(beta) and not 0.0 < beta <= 2.0:
+    if _is_concrete(beta) and not 0.0 < float(beta) <= 2.0:
         raise ValueError(f"expected 0 < beta <= 2, got {beta}")
-    if _is_concrete(lam) and not 0.0 <= lam <= 1.0:
+    if _is_concrete(lam) and not 0.0 <= float(lam) <= 1.0:
         raise ValueError(f"expected 0 <= lam <= 1, got {lam}")
 
 

@@ -1,7 +1,8 @@
 """Learn guidance for a frozen model in one call."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from lgd import omega, training
+from lgd import guidance, omega, training
 from lgd.data import pipeline
 from lgd.data.dataset import Split
 from lgd.objectives import Objective, Trajectory
@@ -19,6 +20,17 @@ from lgd.training import Batches, Loss, Optimizer, Store
 from lgd.types import Batch, Denoiser, OmegaFn, OmegaModel, Params, PRNGKey
 
 START_WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+_FINE_TABLE = omega.StepTable(times=tuple(np.linspace(1.0, 0.0, 65).tolist()))
+
+
+def start_schedules() -> dict[str, OmegaFn]:
+    """Hand-made schedules that training may start from: constants, intervals, clamp-linear."""
+    named: dict[str, OmegaFn] = {f"constant({w:g})": guidance.constant(w) for w in START_WEIGHTS}
+    for w, (lo, hi) in itertools.product((0.1, 0.3, 1.0, 3.0), ((0.0, 0.5), (0.2, 0.8))):
+        named[f"limited_interval({w:g}, {lo:g}, {hi:g})"] = guidance.limited_interval(w, lo, hi)
+    for scale in (0.6, 0.8, 1.0, 1.5, 2.5):
+        named[f"clamp_linear({scale:g})"] = guidance.clamp_linear(scale)
+    return named
 
 
 class Guidance(NamedTuple):
@@ -26,7 +38,7 @@ class Guidance(NamedTuple):
 
     model: omega.LearnedModel
     params: Params
-    start: float  # the constant that training started from
+    start: str  # the schedule that training started from
 
     @property
     def omega_fn(self) -> OmegaFn:
@@ -45,7 +57,7 @@ def learn_guidance(
     model: omega.LearnedModel | None = None,
     optimizer: Optimizer | None = None,
     batch_size: int = 256,
-    start_weights: Sequence[float] = START_WEIGHTS,
+    start: Mapping[str, OmegaFn] | None = None,
     mesh: Mesh | None = None,
     store: Store | None = None,
     save_every: int = 0,
@@ -57,8 +69,8 @@ def learn_guidance(
     """Learn omega for a frozen class-conditional denoiser from real examples.
 
     By default a table over class and step, trained by `Trajectory` over 25 uniform DDIM steps from
-    noise to data: the objective to trust without knowing whether guidance helps. Training starts at
-    the best of a few constant weights under the objective itself.
+    noise to data: the objective to trust without knowing whether guidance helps. Training starts
+    from the best of a few hand-made schedules under the objective itself.
 
     Args:
       key: source of all randomness.
@@ -67,11 +79,12 @@ def learn_guidance(
       labels: their classes (n,), integers from 0.
       objective: what to minimise, see `lgd.objectives`.
       model: what to learn; by default a `StepTable` on the grid of a trajectory objective, and the
-        paper's network over the objective's support otherwise. Its init_omega is replaced.
-      optimizer: by default 150 steps at 0.02 for a table, 300 at 3e-3 for a network.
+        paper's network over the objective's support otherwise.
+      optimizer: by default 150 steps at 0.1 for a table, 300 at 3e-3 for a network.
       batch_size: examples of a step; objectives on groups take as many rounds of one group for
         every class as fit, and at least one.
-      start_weights: constants to choose the start from, all > 0.
+      start: schedules to choose the start from, by name; by default `start_schedules`, or the
+        constants among them for a network. A network starts at the mean of the schedule chosen.
       mesh: devices, an axis "data"; one device by default.
       store, save_every, log_every, on_log, on_step: as in `lgd.training.fit`.
       progress: show a bar.
@@ -87,20 +100,24 @@ def learn_guidance(
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
     batches = _batches(objective, split, batch_size, data_key)
     mesh = training.data_mesh(jax.devices()[:1]) if mesh is None else mesh
-    start = best_constant(start_key, objective, denoiser, denoiser_params, batches, start_weights)
-    model = dataclasses.replace(model, init_omega=start)
+    start = _start_candidates(model) if start is None else start
+    table = _FINE_TABLE if isinstance(model, omega.Network) else model
+    chosen = best_schedule(
+        start_key, objective, denoiser, denoiser_params, batches, start, table=table
+    )
+    model, params = _started(model, init_key, start[chosen], num_classes)
     name = type(objective).__name__
     with bar(f"learn omega: {name}", optimizer.num_steps, show=progress) as advance:
 
         def after_step(step: int, ema: Params) -> None:
-            advance()
+            advance("")
             if on_step is not None:
                 on_step(step, ema)
 
         state = training.fit(
             fit_key,
             omega_loss(objective, model, denoiser),
-            model.init(init_key),
+            params,
             frozen=denoiser_params,
             batches=batches,
             optimizer=optimizer,
@@ -112,29 +129,52 @@ def learn_guidance(
             on_log=on_log,
             on_step=after_step,
         )
-    return Guidance(model, state.ema, start)
+    return Guidance(model, state.ema, chosen)
 
 
-def best_constant(
+def best_schedule(
     key: PRNGKey,
     objective: Objective,
     denoiser: Denoiser,
     denoiser_params: Params,
     batches: Batches,
-    weights: Sequence[float] = START_WEIGHTS,
-) -> float:
-    """The constant weight with the smallest loss on one batch, all with the same draws."""
+    schedules: Mapping[str, OmegaFn],
+    *,
+    table: omega.StepTable | omega.BinTable,
+    num_batches: int = 4,
+) -> str:
+    """The name of the schedule with the smallest loss, all with the same data and draws.
 
-    @jax.jit
-    def loss(weight: jax.Array, params: Params, batch: Batch) -> jax.Array:
-        def omega_fn(*, s: jax.Array, t: jax.Array, c: jax.Array) -> jax.Array:
-            return jnp.broadcast_to(weight, t.shape)
+    Schedules are compared as they stand in ``table``, so that one compiled loss serves all.
+    """
+    loss = jax.jit(omega_loss(objective, table, denoiser))
+    keys = jax.random.split(key, num_batches)
 
-        return objective(key, omega_fn, denoiser, params, batch)[0]
+    def mean_loss(omega_fn: OmegaFn) -> float:
+        params = table.tabulate(omega_fn)
+        losses = [loss(params, denoiser_params, batches(i), keys[i])[0] for i in range(num_batches)]
+        return float(jnp.mean(jnp.stack(losses)))
 
-    batch = batches(0)
-    losses = [float(loss(jnp.float32(w), denoiser_params, batch)) for w in weights]
-    return float(weights[int(np.argmin(losses))])
+    return min(schedules, key=lambda name: mean_loss(schedules[name]))
+
+
+def _start_candidates(model: omega.LearnedModel) -> dict[str, OmegaFn]:
+    named = start_schedules()
+    if not isinstance(model, omega.Network):
+        return named
+    return {name: fn for name, fn in named.items() if name.startswith("constant")}
+
+
+def _started(
+    model: omega.LearnedModel, key: PRNGKey, omega_fn: OmegaFn, num_classes: int
+) -> tuple[omega.LearnedModel, Params]:
+    """The model with parameters that equal the schedule, or for a network its mean."""
+    if not isinstance(model, omega.Network):
+        return model, model.tabulate(omega_fn)
+    c = jnp.arange(num_classes, dtype=jnp.int32)
+    mean = float(jnp.mean(guidance.on_grid(omega_fn, jnp.linspace(1.0, 0.0, 33), c)))
+    model = dataclasses.replace(model, init_omega=min(max(mean, 0.01), 0.99 * model.omega_max))
+    return model, model.init(key)
 
 
 def omega_loss(objective: Objective, model: OmegaModel, denoiser: Denoiser) -> Loss:
@@ -165,7 +205,7 @@ def _default_model(
 def _default_optimizer(model: omega.LearnedModel) -> Optimizer:
     if isinstance(model, omega.Network):
         return Optimizer(num_steps=300, learning_rate=3e-3, ema_decay=0.98)
-    return Optimizer(num_steps=150, learning_rate=0.02, ema_decay=0.95)
+    return Optimizer(num_steps=150, learning_rate=0.1, ema_decay=0.95)
 
 
 def _batches(objective: Objective, split: Split, batch_size: int, key: PRNGKey) -> Batches:

@@ -10,7 +10,7 @@ objective differentiates through K unrolled steps.
 """
 
 import dataclasses
-from typing import Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -135,8 +135,8 @@ def particle_coefficients(
 
     none = block(jnp.zeros_like(s)) + zero[None]
     guided = (scale.x0[:, None] * omega)[:, :, None] * eye[None]
-    proposal = (block(alpha_s), block(scale.x0), guided, block(scale.x_t * schedule.sigma(t)))
-    proposal = (*proposal, block(scale.noise), none)
+    eps = block(scale.x_t * schedule.sigma(t))
+    proposal = (block(alpha_s), block(scale.x0), guided, eps, block(scale.noise), none)
     noise = (block(sigma_s), none, none) if coupling == "shared" else (none, none, block(sigma_s))
     target = (block(alpha_s), none, none, *noise)
     return jnp.concatenate(proposal, axis=-1), jnp.concatenate(target, axis=-1)
@@ -191,7 +191,7 @@ class SelfConsistency:
     reward: RewardFn | None = None
     reward_weight: float = 0.0
 
-    group_size = None  # takes single examples
+    group_size: ClassVar[None] = None  # takes single examples
 
     def __post_init__(self) -> None:
         _check_energy(self.beta, self.lam, self.num_particles)
@@ -238,8 +238,8 @@ class ConditionalMarginalConsistency:
     reward: RewardFn | None = None
     reward_weight: float = 0.0
 
-    coupling = "independent"
-    pairs = "off_diagonal"
+    coupling: ClassVar[Coupling] = "independent"
+    pairs: ClassVar[Pairs] = "off_diagonal"
 
     def __post_init__(self) -> None:
         _check_energy(self.beta, self.lam, self.group_size)
@@ -305,7 +305,7 @@ class GuidedScoreMatching:
     time_law: TimeLaw = TimeLaw()
     num_particles: int = 4
 
-    group_size = None
+    group_size: ClassVar[None] = None
 
     @property
     def support(self) -> Support:
@@ -386,8 +386,17 @@ class Trajectory:
         targets = self._targets(target_key, batch.x0, denoiser.schedule)
         times = jnp.asarray(self.times)
         omegas = guidance.on_grid(omega_fn, times, member_c)
-        walk = {"times": times, "churn": self.churn, "solver": self.solver}
-        x_s = sampler.unroll(walk_key, denoiser, params, omegas, member_c, x_t, **walk)
+        x_s = sampler.unroll(
+            walk_key,
+            denoiser,
+            params,
+            omegas,
+            member_c,
+            x_t,
+            times=times,
+            churn=self.churn,
+            solver=self.solver,
+        )
         loss = jnp.mean(self._distance(x_s, targets, len(batch.x0)))
         info = {"distance": loss, "omega": jnp.mean(omegas)}
         if self.reward is None:

@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lgd import schedules
+from lgd import guidance, schedules
 from lgd.types import Condition, OmegaFn, OmegaModel, Params, PRNGKey, Schedule
 
+Conditioning = Literal["class", "vector", "none"]
 Output = Literal["projected", "relu", "softplus"]
 
 
@@ -61,7 +62,7 @@ class Network:
 
     schedule: Schedule
     num_classes: int = 0
-    condition: Literal["class", "vector", "none"] = "class"
+    condition: Conditioning = "class"
     width: int = 64
     depth: int = 6
     output: Output = "projected"
@@ -73,6 +74,9 @@ class Network:
         _check_range(self.init_omega, self.omega_max)
         if self.output not in get_args(Output):
             raise ValueError(f"expected output in {get_args(Output)}, got {self.output!r}")
+        if self.condition not in get_args(Conditioning):
+            expected = get_args(Conditioning)
+            raise ValueError(f"expected condition in {expected}, got {self.condition!r}")
         if self.condition == "class" and self.num_classes < 1:
             raise ValueError(f"expected num_classes >= 1, got {self.num_classes}")
         if self.width < 1 or self.depth < 1:
@@ -97,7 +101,7 @@ class Network:
         """omega(s, t, c) in [0, omega_max], (b,)."""
         s, t = self.support.clamp(s, t)
         logsnrs = jnp.stack([schedules.clipped_logsnr(self.schedule, u) for u in (s, t)], axis=-1)
-        z = self._module.apply(params, logsnrs, self._conditioning(c))
+        z: Array = self._module.apply(params, logsnrs, self._conditioning(c))  # type: ignore[assignment]
         return self._bounded(z)
 
     def project(self, params: Params) -> Params:
@@ -177,7 +181,7 @@ class StepTable:
 
     Trained by projected gradients: after each update the values are clipped to [0, omega_max],
     so that a weight that has reached 0 can still rise. num_classes = 0: one row for all classes.
-    ``support`` defaults to the grid's.
+    ``support`` is the grid's.
     """
 
     times: tuple[float, ...]
@@ -200,12 +204,18 @@ class StepTable:
         shape = (max(self.num_classes, 1), len(self.times) - 1)
         return {"values": jnp.full(shape, self.init_omega, jnp.float32)}
 
+    def tabulate(self, omega_fn: OmegaFn) -> Params:
+        """Parameters that hold the values of a schedule on the grid, clipped to the range."""
+        c = jnp.arange(max(self.num_classes, 1), dtype=jnp.int32)
+        values = guidance.on_grid(omega_fn, jnp.asarray(self.times), c)
+        return self.project({"values": values.T})
+
     def apply(
         self, params: Params, *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition
     ) -> Float[Array, " b"]:
         """omega at the start t of the step; s is ignored. (b,)."""
         lower, upper, weight = _locate(t, jnp.asarray(self.times[-2::-1], t.dtype))
-        values = params["values"][:, ::-1]  # ascending in t
+        values = jnp.asarray(params["values"])[:, ::-1]  # ascending in t
         row = _rows(self.num_classes, c, t)
         return (1.0 - weight) * values[row, lower] + weight * values[row, upper]
 
@@ -237,6 +247,24 @@ class BinTable:
         shape = (max(self.num_classes, 1), self.num_bins, self.num_bins)
         return {"values": jnp.full(shape, self.init_omega, jnp.float32)}
 
+    def tabulate(self, omega_fn: OmegaFn) -> Params:
+        """Parameters that hold the values of a schedule at the bin centres, clipped to the range.
+
+        Centres with s >= t take the value for the smallest supported step.
+        """
+        shape = (max(self.num_classes, 1), self.num_bins, self.num_bins)
+        s_centres, t_centres = self.bin_centres()
+        c, s, t = (
+            jnp.broadcast_to(axis, shape).reshape(-1)
+            for axis in (
+                jnp.arange(shape[0], dtype=jnp.int32)[:, None, None],
+                s_centres[None, :, None],
+                t_centres[None, None, :],
+            )
+        )
+        s, t = self.support.clamp(s, t)
+        return self.project({"values": omega_fn(s=s, t=t, c=c).reshape(shape)})
+
     def apply(
         self, params: Params, *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition
     ) -> Float[Array, " b"]:
@@ -245,7 +273,7 @@ class BinTable:
         s_centres, t_centres = self.bin_centres()
         s_lo, s_hi, s_weight = _locate(s, s_centres.astype(s.dtype))
         t_lo, t_hi, t_weight = _locate(t, t_centres.astype(t.dtype))
-        row, values = _rows(self.num_classes, c, t), params["values"]
+        row, values = _rows(self.num_classes, c, t), jnp.asarray(params["values"])
         at_s_lo = (1.0 - t_weight) * values[row, s_lo, t_lo] + t_weight * values[row, s_lo, t_hi]
         at_s_hi = (1.0 - t_weight) * values[row, s_hi, t_lo] + t_weight * values[row, s_hi, t_hi]
         return (1.0 - s_weight) * at_s_lo + s_weight * at_s_hi

@@ -20,6 +20,6 @@ def bar(label: str, total: int, *, show: bool = True) -> Iterator[Callable[[str]
         task = progress.add_task(label, total=total, note="")
 
         def advance(note: str = "") -> None:
-            progress.update(task, advance=1, **({"note": note} if note else {}))
+            progress.update(task, advance=1, note=note)
 
         yield advance

@@ -16,7 +16,7 @@ PyTree: TypeAlias = Any
 Params: TypeAlias = PyTree
 Condition: TypeAlias = PyTree  # leaves (b, ...): int labels (b,), or vectors (b, e), or a dict
 PRNGKey: TypeAlias = jax.Array
-Scalar: TypeAlias = float | int | np.generic | Float[Array, ""]
+Scalar: TypeAlias = float | int | np.number[Any] | Float[Array, ""]
 
 
 @runtime_checkable

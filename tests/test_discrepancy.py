@@ -145,6 +145,12 @@ def test_off_diagonal_mean_leaves_self_pairs_out():
     assert discrepancy.off_diagonal_mean(square[0, :1, :1]) == 0.0
 
 
+def test_settings_may_be_arrays_that_a_jitted_function_closes_over(two_sets):
+    beta, lam = jnp.asarray(1.0), jnp.asarray(0.5)
+    found = jax.jit(lambda x, y: discrepancy.energy_distance(x, y, beta=beta, lam=lam))(*two_sets)
+    assert found == pytest.approx(2.75)
+
+
 def test_one_particle_a_side_is_enough_without_within_terms(two_sets):
     x, y = (z[:1] for z in two_sets)
     assert jax.jit(functools.partial(discrepancy.energy_distance, lam=0.0))(x, y) == 3.0

@@ -101,6 +101,6 @@ def _train(
             save_every=config.training.save_every,
             log_every=config.training.log_every,
             on_log=workdir.metrics(name),
-            on_step=lambda step, ema: advance(step),
+            on_step=lambda step, ema: advance(""),
         )
     workdir.save_params(name, state.ema)

@@ -1,7 +1,7 @@
 """Stage 3: tune every opponent on validation data, then measure every row once on test data."""
 
 import importlib.metadata
-import platform
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ from experiments import build
 from experiments import config as configs
 from experiments.stages import denoiser as denoiser_stage
 from experiments.stages import guidance as guidance_stage
-from experiments.stages.measure import PRIMARY, Measure, guided_weight
+from experiments.stages.measure import PRIMARY, Measure, guided_weight, squared_gap
 from experiments.workdir import Workdir, write_json
 from lgd import guidance
 from lgd.data import Dataset
@@ -162,6 +162,7 @@ def _measure_rows(
     measure = Measure(config, workdir, dataset)
     per_class = config.evaluation.num_samples // dataset.num_classes
     seeds = [TEST_SEED + i for i in range(config.evaluation.test_seeds)]
+    gap, c = squared_gap(generator, dataset), jax.numpy.asarray(dataset.test.labels)
     rows = []
     with bar("measure on test data", len(candidates.found) * len(seeds)) as advance:
         for name, found in candidates.found.items():
@@ -178,7 +179,7 @@ def _measure_rows(
                     "num_steps": config.sampling.num_steps,
                     "nfe": generator.nfe,
                     "validation": found.score if np.isfinite(found.score) else None,
-                    "omega": guided_weight(found.omega_fn, generator, dataset),
+                    "omega": guided_weight(found.omega_fn, generator.times, c, gap),
                 }
             )
     return rows
@@ -189,7 +190,7 @@ def _results(config: ConfigDict, rows: list[dict], candidates: Candidates) -> di
     return {
         "config": configs.to_dict(config),
         "commit": _commit(),
-        "device": f"{jax.devices()[0].device_kind} ({platform.machine()}, {len(jax.devices())} device)",
+        "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores",
         "versions": {
             name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "numpy")
         },

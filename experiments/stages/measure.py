@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from experiments import build
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir
+from lgd import guidance
 from lgd.data import Dataset
 from lgd.diffusion import add_noise, denoise_pair
 from lgd.evaluation import Generator
@@ -51,7 +52,10 @@ class Measure:
         }
 
     def _frechet(self, features: np.ndarray, labels: np.ndarray) -> float:
-        real, real_labels = np.asarray(self._classify(self._test.x)[1]), self._test.labels
+        real, real_labels = (
+            np.asarray(self._classify(jnp.asarray(self._test.x))[1]),
+            self._test.labels,
+        )
         if not self._by_class:
             return frechet_distance(moments(features), moments(real))
         distances = [
@@ -77,22 +81,27 @@ def _exact_classifier(config: ConfigDict) -> Callable[[Array], tuple[Array, Arra
     return classify
 
 
-def guided_weight(omega_fn: OmegaFn, generator: Generator, dataset: Dataset) -> dict[str, float]:
-    """Mean |omega| over the sampling steps on noised test data, plain and weighted by |Delta|^2.
-
-    The weighted one says how far samples are moved: where cond and uncond agree, omega is free.
-    """
+def squared_gap(generator: Generator, dataset: Dataset) -> Float[Array, "k n"]:
+    """``|cond - uncond|^2`` of noised test data at the start of every sampling step."""
     x0, c = jnp.asarray(dataset.test.x), jnp.asarray(dataset.test.labels)
 
     @jax.jit
-    def one_step(t: Array, s: Array) -> tuple[Array, Array, Array]:
-        t, s = jnp.full(len(x0), t), jnp.full(len(x0), s)
+    def one_step(t: Float[Array, ""]) -> Float[Array, " n"]:
+        t = jnp.full(len(x0), t)
         x_t = add_noise(jax.random.key(0), x0, t=t, schedule=generator.denoiser.schedule)
         cond, uncond = denoise_pair(generator.denoiser, generator.params, x_t, t=t, c=c)
-        delta = jnp.sum(jnp.square(cond - uncond).reshape(len(x0), -1), axis=-1)
-        weight = jnp.abs(omega_fn(s=s, t=t, c=c))
-        return jnp.mean(weight), jnp.mean(weight * delta), jnp.mean(delta)
+        return jnp.sum(jnp.square(cond - uncond).reshape(len(x0), -1), axis=-1)
 
-    pairs = zip(generator.times[:-1], generator.times[1:], strict=True)
-    plain, weighted, total = np.sum([[float(v) for v in one_step(t, s)] for t, s in pairs], axis=0)
-    return {"mean": plain / (len(generator.times) - 1), "mean_by_delta": weighted / total}
+    return jnp.stack([one_step(t) for t in generator.times[:-1]])
+
+
+def guided_weight(
+    omega_fn: OmegaFn, times: Float[Array, " n"], c: Array, gap: Float[Array, "k n"]
+) -> dict[str, float]:
+    """Mean |omega| over the sampling steps, plain and weighted by |Delta|^2.
+
+    The weighted one says how far samples are moved: where cond and uncond agree, omega is free.
+    """
+    weight = jnp.abs(guidance.on_grid(omega_fn, times, c))
+    by_gap = jnp.sum(weight * gap) / jnp.sum(gap)
+    return {"mean": float(jnp.mean(weight)), "mean_by_delta": float(by_gap)}

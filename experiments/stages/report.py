@@ -1,6 +1,6 @@
 """Stage 4: report/ with the table and every figure, from results.json."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from lgd import guidance, plots, schedules
 from lgd.data import Dataset
 from lgd.types import OmegaFn
 
-_MAKERS = {
+_MAKERS: dict[str, Callable[..., OmegaFn]] = {
     "unguided": lambda: guidance.constant(0.0),
     "constant": guidance.constant,
     "limited_interval": guidance.limited_interval,

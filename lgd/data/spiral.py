@@ -38,5 +38,5 @@ def load(
         return Split(np.asarray(exact.draw(key, params, labels)), np.asarray(labels))
 
     sizes = (num_train, num_validation, num_test)
-    splits = [draw(key, size) for key, size in zip(keys, sizes, strict=True)]
-    return Dataset(*splits, class_names=tuple(f"arm {k}" for k in range(NUM_CLASSES)))
+    train, validation, test = (draw(key, size) for key, size in zip(keys, sizes, strict=True))
+    return Dataset(train, validation, test, tuple(f"arm {k}" for k in range(NUM_CLASSES)))

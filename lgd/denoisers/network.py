@@ -1,7 +1,7 @@
 """A trained network as a denoiser: conversions, dropout of labels, and its training loss."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -11,6 +11,8 @@ from jaxtyping import Array, Float, Int
 from lgd.diffusion import Kind, expand, from_x0, noised, to_x0
 from lgd.schedules import clipped_logsnr
 from lgd.types import Params, PRNGKey, Schedule
+
+Times = Literal["uniform", "logit_normal"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +43,8 @@ class NetworkDenoiser:
     ) -> Float[Array, "b *dims"]:
         """The network's own prediction, of kind ``self.kind``."""
         size = jnp.sqrt(self.schedule.alpha(t) ** 2 + self.schedule.sigma(t) ** 2)
-        return self.module.apply(
-            params, x_t / expand(size, x_t), clipped_logsnr(self.schedule, t), c
-        )
+        logsnr = clipped_logsnr(self.schedule, t)
+        return self.module.apply(params, x_t / expand(size, x_t), logsnr, c)  # type: ignore[return-value]
 
     def apply(
         self,
@@ -71,11 +72,13 @@ class DenoisingLoss:
     """
 
     label_dropout: float = 0.1
-    times: Literal["uniform", "logit_normal"] = "uniform"
+    times: Times = "uniform"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.label_dropout < 1.0:
             raise ValueError(f"expected label_dropout in [0, 1), got {self.label_dropout}")
+        if self.times not in get_args(Times):
+            raise ValueError(f"expected times in {get_args(Times)}, got {self.times!r}")
 
     def __call__(
         self,
