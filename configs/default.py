@@ -46,13 +46,16 @@ def get_config() -> ConfigDict:
     config.guidance = ConfigDict()
     # Learned rows: self_consistency, l2, conditional_marginal, guided_score_matching, trajectory.
     config.guidance.methods = ("self_consistency", "l2", "trajectory")
+    # Where training starts. best: the best of a few hand-made schedules under the objective itself
+    # (a network takes its mean); init: the constant guidance.omega.init.
+    config.guidance.start = "best"
     config.guidance.num_snapshots = 4  # of each training, equally spaced; validation picks one
 
     config.guidance.omega = ConfigDict()  # the paper's network, for the one-step objectives
     config.guidance.omega.width = 64
     config.guidance.omega.depth = 6
     config.guidance.omega.output = "projected"  # projected, relu (paper), softplus
-    config.guidance.omega.init = 1.0  # omega everywhere before the first step
+    config.guidance.omega.init = 1.0  # omega everywhere before the first step, for start = "init"
     config.guidance.omega.max = 10.0  # learned weights stay within [0, max]
 
     config.guidance.one_step = ConfigDict()  # self_consistency, l2, conditional_marginal, ...

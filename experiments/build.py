@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from lgd import denoisers, objectives, omega, schedules
+from lgd import denoisers, guidance, objectives, omega, schedules
 from lgd.data import Dataset, digits, spiral
 from lgd.metrics.classifier import FeatureClassifier
 from lgd.training import Optimizer
-from lgd.types import Schedule
+from lgd.types import OmegaFn, Schedule
 
 
 def schedule(config: ConfigDict) -> Schedule:
@@ -112,6 +112,14 @@ def _trajectory(config: ConfigDict) -> objectives.Trajectory:
         churn=config.sampling.churn,
         solver=config.sampling.solver,
     )
+
+
+def start_schedules(config: ConfigDict) -> dict[str, OmegaFn] | None:
+    """The one schedule that training starts from, or None for the best of several."""
+    if config.guidance.start == "best":
+        return None
+    weight = config.guidance.omega.init
+    return {f"constant({weight:g})": guidance.constant(weight)}
 
 
 def omega_model(config: ConfigDict, method: str, num_classes: int) -> omega.LearnedModel:

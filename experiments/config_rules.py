@@ -110,6 +110,7 @@ FIELDS: dict[str, Rule] = {
     "guidance.methods": different(
         "self_consistency", "l2", "conditional_marginal", "guided_score_matching", "trajectory"
     ),
+    "guidance.start": one_of("best", "init"),
     "guidance.num_snapshots": integer(1),
     "guidance.omega.width": integer(1),
     "guidance.omega.depth": integer(1),

@@ -21,10 +21,10 @@ class DeviceError(RuntimeError):
     """The config does not fit the devices."""
 
 
-def run(config: ConfigDict, path: str, stages: Sequence[str]) -> None:
-    """Run the stages named, in order."""
+def run(config: ConfigDict, path: str, stages: Sequence[str], *, command: str = "") -> None:
+    """Run the stages named, in order; ``command`` is noted in the results."""
     _check_devices(config)
-    workdir = Workdir(path, config)
+    workdir = Workdir(path, config, command=command)
     dataset = build.dataset(config)
     for name in stages:
         _RUN[name](config, workdir, dataset)

@@ -32,9 +32,16 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
 
     logging.set_verbosity(logging.WARNING)
     try:
-        pipeline.run(config, workdir, [name for name in STAGES if name in _STAGES.value])
+        stages = [name for name in STAGES if name in _STAGES.value]
+        pipeline.run(config, workdir, stages, command=_command(overrides))
     except (WorkdirError, pipeline.DeviceError) as error:
         _refuse([str(error)])
+
+
+def _command(overrides: Sequence[str]) -> str:
+    """The command that makes this run again, but for the workdir."""
+    fields = [f"--config.{override}" for override in overrides]
+    return " ".join(["python -m experiments.run", f"--config={_CONFIG.value}", *fields])
 
 
 def _checked(argv: Sequence[str], overrides: Sequence[str]) -> tuple[ConfigDict, str]:

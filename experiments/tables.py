@@ -54,6 +54,15 @@ def comparisons(results: Mapping) -> str:
     return "\n".join(lines) + "\n"
 
 
+def provenance(results: Mapping) -> str:
+    """Command, hardware, time and commit behind a table."""
+    minutes = sum(results["seconds"].values()) / 60.0
+    return (
+        f"\n`{results['command']}` on {results['device']}: {minutes:.1f} minutes in all; "
+        f"commit {results['commit'][:12]}.\n"
+    )
+
+
 def _best(rows: Sequence[Mapping], metric: str) -> str:
     pick = max if metric == "accuracy" else min
     return pick(rows, key=lambda row: row["metrics"][metric]["mean"])["method"]
@@ -76,7 +85,7 @@ def rewritten(readme: str) -> str:
 
     def table(match: re.Match) -> str:
         results = read_json(RESULTS / f"{match['name']}.json")
-        return f"{match[1]}{markdown(results)}{match[3]}"
+        return f"{match[1]}{markdown(results)}{provenance(results)}{match[3]}"
 
     return _MARKED.sub(table, readme)
 

@@ -25,8 +25,9 @@ class Workdir:
     ``config.json`` binds the folder to one config: another one is refused with the differences.
     """
 
-    def __init__(self, path: str | Path, config: ConfigDict) -> None:
+    def __init__(self, path: str | Path, config: ConfigDict, *, command: str = "") -> None:
         self.path = Path(path)
+        self.command = command  # that made the run; goes into its results
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

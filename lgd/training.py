@@ -115,7 +115,7 @@ def make_step(
         params = project(optax.apply_updates(state.params, updates))
         decay = jnp.minimum(optimizer.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = optax.incremental_update(params, state.ema, 1.0 - decay)
-        info = {"loss": value, "grad_norm": optax.global_norm(grads), **info}
+        info = {"loss": value, "grad_norm": optax.tree.norm(grads), **info}
         return TrainState(state.step + 1, params, ema, opt_state), info
 
     everywhere = NamedSharding(mesh, PartitionSpec())

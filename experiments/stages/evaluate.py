@@ -53,7 +53,7 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
         candidates = tune(config, workdir, dataset, generator)
     with workdir.timed("test"):
         rows = _measure_rows(config, workdir, dataset, generator, candidates)
-    write_json(workdir.path / "results.json", _results(config, rows, candidates))
+    write_json(workdir.path / "results.json", _results(config, workdir.command, rows, candidates))
 
 
 def make_generator(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Generator:
@@ -185,12 +185,13 @@ def _measure_rows(
     return rows
 
 
-def _results(config: ConfigDict, rows: list[dict], candidates: Candidates) -> dict:
+def _results(config: ConfigDict, command: str, rows: list[dict], candidates: Candidates) -> dict:
     constant = candidates.screened["constant"]
     return {
         "config": configs.to_dict(config),
         "commit": _commit(),
-        "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores",
+        "command": command,
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} cores",
         "versions": {
             name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "numpy")
         },

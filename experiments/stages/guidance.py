@@ -58,6 +58,7 @@ def _learn(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) 
             objective=build.objective(config, method),
             model=build.omega_model(config, method, dataset.num_classes),
             optimizer=build.guidance_optimizer(config, method),
+            start=build.start_schedules(config),
             batch_size=config.guidance.one_step.batch_size,
             store=store,
             save_every=config.training.save_every,

@@ -1,0 +1,52 @@
+"""Publish a finished run: its results and figures into the repository, its table into the README.
+
+    python -m experiments.publish --workdir=runs/digits --name=digits-under
+
+Copies results.json, with the seconds of each stage, to experiments/results/NAME.json, and the
+figures named by --figures to docs/NAME-FIGURE.png; then rewrites the README's tables.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from experiments import tables
+from experiments.workdir import WorkdirError, read_json, read_lines, write_json, write_text
+
+
+def publish(workdir: Path, name: str, figures: list[str]) -> None:
+    """Copy, then rewrite the tables."""
+    results = read_json(workdir / "results.json")
+    if results["commit"].endswith("+changes") or results["commit"] == "unknown":
+        raise WorkdirError(
+            f"{workdir}: expected a run of committed code, got {results['commit']!r}"
+        )
+    timings = read_lines(workdir / "timings.jsonl")
+    results["seconds"] = {line["stage"]: line["seconds"] for line in timings}
+    write_json(tables.RESULTS / f"{name}.json", results)
+    for figure in figures:
+        shutil.copyfile(
+            workdir / "report" / f"{figure}.png", tables.ROOT / "docs" / f"{name}-{figure}.png"
+        )
+    readme = tables.ROOT / "README.md"
+    write_text(readme, tables.rewritten(readme.read_text()))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of a finished run")
+    parser.add_argument(
+        "--name", required=True, help="<config>-<variant>, for example digits-under"
+    )
+    parser.add_argument("--figures", default="", help="names of report figures, by commas")
+    arguments = parser.parse_args()
+    try:
+        publish(arguments.workdir, arguments.name, list(filter(None, arguments.figures.split(","))))
+    except (WorkdirError, FileNotFoundError) as error:
+        sys.exit(f"publish: {error}")
+
+
+if __name__ == "__main__":
+    main()
