@@ -147,9 +147,17 @@ def search(
     finalists: int,
     advance: Callable[..., None] = lambda note="": None,
 ) -> tuple[Found, Screened]:
-    """The point of least mean score: all screened, the best ones run again in full."""
+    """The point of least mean score: all screened, the best ones run again in full.
+
+    With screening = full, the first look is the last.
+    """
     screened = screen(grid, score, screening, advance=advance)
-    order = np.argsort(screened.scores.mean(axis=1), kind="stable")[:finalists]
+    means = screened.scores.mean(axis=1)
+    if screening == full:
+        best = int(np.argmin(means))
+        params = screened.params(best)
+        return Found(params, grid.make(**params), float(means[best])), screened
+    order = np.argsort(means, kind="stable")[:finalists]
     found = []
     for index in order:
         params = screened.params(int(index))
@@ -199,9 +207,9 @@ def summary(values: Sequence[float]) -> dict:
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> dict:
     """Mean of ours - theirs over seeds that share their noise, and its standard error."""
+    if not len(ours) == len(theirs) >= 2:
+        raise ValueError(f"expected at least 2 seeds of both, got {len(ours)} and {len(theirs)}")
     gaps = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
-    if len(gaps) < 2:
-        raise ValueError(f"expected at least 2 seeds, got {len(gaps)}")
     return {
         "mean": float(gaps.mean()),
         "standard_error": float(gaps.std(ddof=1) / len(gaps) ** 0.5),

@@ -1,99 +1,47 @@
 """Every figure of a report, from arrays and plain dicts.
 
 The functions build `matplotlib.figure.Figure` objects and touch neither pyplot nor the caller's
-settings, so they run without a display. In a notebook, ``%matplotlib inline`` shows them. A method
-has one colour in all figures: hand-made schedules are greys and blues, learned ones saturated.
+settings, so they run without a display. In a notebook, ``%matplotlib inline`` shows them.
 """
 
 import math
 import os
-import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib import colors, patheffects, style, ticker
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
+from matplotlib import patheffects, style, ticker
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
-WIDTH = 7.0  # inches; 1,400 pixels, so that text stays readable at a README's 850
-DPI = 200
+from lgd.plot_style import (
+    DPI,
+    STYLE,
+    WIDTH,
+    balanced,
+    class_colors,
+    class_key,
+    is_learned,
+    method_color,
+    method_label,
+    method_line,
+    method_title,
+    panels,
+    settled,
+)
 
-_STYLE = {
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.labelsize": 8,
-    "axes.linewidth": 0.6,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 8.5,
-    "figure.dpi": DPI,
-    "font.size": 8,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.5,
-    "legend.fontsize": 7.5,
-    "legend.frameon": False,
-    "legend.handlelength": 2.4,
-    "lines.linewidth": 1.2,
-    "xtick.labelsize": 7.5,
-    "xtick.major.width": 0.6,
-    "ytick.labelsize": 7.5,
-    "ytick.major.width": 0.6,
-}
-_RC: Any = ["default", _STYLE]  # for style.context: independent of the caller's rcParams
-
-_DASHES = {
-    "constant": (0, (5, 1.5)),
-    "limited_interval": (0, (1, 1)),
-    "clamp_linear": (0, (6, 1.5, 1, 1.5)),
-    "limited_interval_per_class": (0, (3, 1, 1, 1, 1, 1)),
-}
-_COLORS = {
-    "unguided": "#8c8c8c",
-    "constant": "#4a5a70",
-    "limited_interval": "#1b4f9c",
-    "limited_interval_per_class": "#6a9bd1",
-    "clamp_linear": "#1a1a1a",
-    "learned:self_consistency": "#d55e00",
-    "learned:l2": "#e69f00",
-    "learned:conditional_marginal": "#cc5fa0",
-    "learned:guided_score_matching": "#8a7a00",
-    "learned:trajectory": "#009e73",
-    "learned:reward": "#7b2d8e",
-}
-_OTHER_LEARNED = ("#a3123f", "#8c4a1e", "#2f8f2f", "#d6336c")
-_OTHER_HAND_MADE = ("#5f7f8f", "#3d3d5c", "#8fa3b8", "#707070")
-_CLASSES = (  # Tol's twelve, dark and light alternating
-    "#332288", "#88ccee", "#117733", "#ddaa33", "#cc6677", "#44aa99",
-    "#882255", "#999933", "#6699cc", "#661100", "#aa4499", "#777777",
-)  # fmt: skip
-
-
-def method_label(name: str) -> str:
-    """``learned:self_consistency`` as "learned: self consistency"."""
-    return name.replace("_", " ").replace(":", ": ")
-
-
-def method_color(name: str) -> str:
-    """The colour of a method in every figure; an unknown name gets one by its checksum."""
-    others = _OTHER_LEARNED if _is_learned(name) else _OTHER_HAND_MADE
-    return _COLORS.get(name, others[zlib.crc32(name.encode()) % len(others)])
+_PANEL_ROOM = WIDTH - 0.9  # inches; the rest is for labels and keys
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a PNG at `DPI`, cropped to its content: same figure, same bytes."""
-    with style.context(_RC):
-        figure.savefig(
-            path, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.04,
-            metadata={"Software": None},
-        )  # fmt: skip
+    """Write a PNG, cropped to its content: same figure, same bytes."""
+    with style.context(STYLE):
+        crop: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.04}
+        figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None}, **crop)
 
 
-@style.context(_RC)
+@style.context(STYLE)
 def omega_curves(
     learned: Mapping[str, ArrayLike],
     hand_made: Mapping[str, ArrayLike],
@@ -101,7 +49,7 @@ def omega_curves(
     logsnr: ArrayLike,
     class_names: Sequence[str],
 ) -> Figure:
-    """Learned omega (num_classes, k) over logsnr(t) (k,), one panel a method, one line a class.
+    """Omega (num_classes, k) over logsnr(t) (k,), one panel a method, one thin line a class.
 
     The mean over classes is thick; ``hand_made`` schedules (k,) are dashed in every panel.
     omega = 0 is no guidance. Low logsnr, on the left, is noise.
@@ -109,72 +57,75 @@ def omega_curves(
     x = _checked(logsnr, "logsnr", (None,))
     if not np.isfinite(x).all():
         raise ValueError(f"expected finite logsnr, got {x}")
-    class_colors = _class_colors(len(class_names))
-    figure, axes = _panels(learned, per_row=3, height=2.3, sharex=True, sharey=True)
-    thin = 0.9 if len(class_names) <= len(_CLASSES) else 0.5
-    for ax, (name, omega) in zip(axes, learned.items(), strict=True):
-        omega = _checked(omega, f"omega of {name}", (len(class_names), len(x)))
-        for curve, color in zip(omega, class_colors, strict=True):
-            ax.plot(x, curve, color=color, linewidth=thin, alpha=0.75)
+    shape = (len(class_names), len(x))
+    per_class = [_checked(omega, f"omega of {name}", shape) for name, omega in learned.items()]
+    curves = {name: _checked(y, f"omega of {name}", x.shape) for name, y in hand_made.items()}
+    columns = balanced(len(learned), at_most=3)
+    size = (_PANEL_ROOM / columns, 2.3)
+    figure, axes = panels(
+        learned,
+        columns=columns,
+        size=size,
+        share=True,
+        xlabel="",
+        ylabel=r"guidance weight $\omega$",
+    )
+    for ax, name, omega in zip(axes, learned, per_class, strict=True):
+        for y, color in zip(omega, class_colors(len(class_names)), strict=True):
+            ax.plot(x, y, color=color, linewidth=0.9 if len(omega) <= 12 else 0.5, alpha=0.75)
         (mean,) = ax.plot(x, omega.mean(axis=0), color=method_color(name), linewidth=2.4)
         mean.set_path_effects([patheffects.withStroke(linewidth=3.8, foreground="white")])
-        for other, curve in hand_made.items():
-            curve = _checked(curve, f"omega of {other}", (len(x),))
-            ax.plot(x, curve, label=method_label(other), **_line(other, linewidth=1.3))
-        ax.set_xlim(x.min(), x.max())
-        ax.set_ylim(bottom=min(0.0, ax.dataLim.y0))
-    _label_outer(axes, x="", y=r"guidance weight $\omega$")
+        for other, y in curves.items():
+            ax.plot(x, y, **method_line(other, linewidth=1.3))
+    everything = np.concatenate([np.ravel(y) for y in (*per_class, *curves.values())])
+    axes[0].set_xlim(x.min(), x.max())
+    axes[0].set_ylim(*_padded(np.append(everything, 0.0)))
     figure.supxlabel(
-        r"$\mathrm{logsnr}(t) = 2\,\log(\alpha_t / \sigma_t)$, nats   (noise $\rightarrow$ data)",
-        fontsize=8,
+        r"$\mathrm{logsnr}(t) = 2\,\log(\alpha_t / \sigma_t)$, nats   (noise $\rightarrow$ data)"
     )
-    thick = Line2D([], [], color="#d55e00", linewidth=2.4, label="mean over classes")
-    if len(learned) == 1:
-        thick.set_color(method_color(next(iter(learned))))
-    lines = [line for line in axes[0].lines if not line.get_label().startswith("_")]
-    figure.legend(handles=[thick, *lines], loc="outside upper center", ncols=5)
-    _class_key(figure, axes, class_names)
-    return _settled(figure)
+    thick = Line2D([], [], color="#999999", linewidth=2.4, label="mean over classes")
+    dashed = axes[0].lines[len(class_names) + 1 :]
+    figure.legend(handles=[thick, *dashed], loc="outside upper center", ncols=5)
+    class_key(figure, axes, class_names)
+    return settled(figure)
 
 
-@style.context(_RC)
+@style.context(STYLE)
 def sample_grid(samples: Mapping[str, ArrayLike], row_names: Sequence[str]) -> Figure:
     """One block of images (rows, cols, h, w, channels) in [-1, 1] a method; 1 or 3 channels.
 
     Draw every method from the same noise: then an image compares with the one at its place in
     another block. Values outside [-1, 1] are clipped.
     """
-    _check_not_empty(samples)
+    columns = balanced(len(samples), at_most=4)
     shape = (len(row_names), *np.shape(next(iter(samples.values())))[1:])
-    tiles = {
-        name: _tile(_checked(images, f"samples of {name}", shape))
-        for name, images in samples.items()
-    }
-    tile_h, tile_w = next(iter(tiles.values())).shape[:2]
-    per_row = _balanced(len(tiles), at_most=4)
-    num_rows = math.ceil(len(tiles) / per_row)
-    gap, title = round(0.12 * DPI), round(0.26 * DPI)
-    room = min(round(WIDTH * DPI) // per_row - gap, 3 * DPI)
-    w = room // tile_w * tile_w or room  # whole pixels a pixel, where there is room
+    tiles = [_tile(_checked(x, f"samples of {name}", shape)) for name, x in samples.items()]
+    tile_h, tile_w = tiles[0].shape[:2]
+    num_rows = math.ceil(len(tiles) / columns)
+    gap = round(0.12 * DPI)
+    room = min(round(WIDTH * DPI) // columns - gap, 3 * DPI)
+    titles = [method_title(name, width=room / DPI) for name in samples]
+    title_h = round((0.12 + 0.14 * max(len(title.splitlines()) for title in titles)) * DPI)
+    w = room // tile_w * tile_w if room >= 3 * tile_w else room  # small images: whole multiples
     h = round(w * tile_h / tile_w)
-    width, height = per_row * (w + gap) - gap, num_rows * (h + title)
+    width, height = columns * (w + gap) - gap, num_rows * (h + title_h)
     figure = Figure(figsize=(width / DPI, height / DPI))
-    for i, (name, tile) in enumerate(tiles.items()):
-        row, col = divmod(i, per_row)
-        bottom = (num_rows - 1 - row) * (h + title)
-        ax = figure.add_axes((col * (w + gap) / width, bottom / height, w / width, h / height))
+    middles = (np.arange(len(row_names)) + 0.5) * tile_h / len(row_names) - 0.5
+    for i, (name, tile) in enumerate(zip(samples, tiles, strict=True)):
+        row, column = divmod(i, columns)
+        left, bottom = column * (w + gap), (num_rows - 1 - row) * (h + title_h)
+        ax = figure.add_axes((left / width, bottom / height, w / width, h / height))
         ax.imshow(tile, aspect="auto")
-        ax.set_title(method_label(name), color=method_color(name), pad=3)
+        ax.set_title(titles[i], color=method_color(name), pad=3)
         ax.set_xticks([])
-        cell = tile_h / len(row_names)
-        ax.set_yticks((np.arange(len(row_names)) + 0.5) * cell - 0.5, row_names)
-        ax.tick_params(length=0, labelleft=col == 0)
+        ax.set_yticks(middles, row_names)
+        ax.tick_params(length=0, labelleft=column == 0)
         ax.spines[:].set_visible(False)
         ax.grid(False)
-    return _settled(figure)
+    return settled(figure)
 
 
-@style.context(_RC)
+@style.context(STYLE)
 def metric_against_weight(
     weights: ArrayLike,
     mean: ArrayLike,
@@ -185,52 +136,58 @@ def metric_against_weight(
 ) -> Figure:
     """Metric of constant guidance over its weight, all (k,); other methods as (mean, std) lines.
 
-    Bands are +-1 standard deviation over seeds.
+    Bands are +-1 standard deviation. With others, the y axis holds them and the half of the
+    weights that is nearest to them; bad weights leave it.
     """
-    weights = _checked(weights, "weights", (None,))
-    mean, std = _checked(mean, "mean", weights.shape), _checked(std, "std", weights.shape)
+    x = _checked(weights, "weights", (None,))
+    order = np.argsort(x)
+    y, spread = _checked(mean, "mean", x.shape)[order], _checked(std, "std", x.shape)[order]
+    x, color = x[order], method_color("constant")
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     ax = figure.subplots()
-    order = np.argsort(weights)
-    x, y, spread = weights[order], mean[order], std[order]
-    color = method_color("constant")
     ax.fill_between(x, y - spread, y + spread, color=color, alpha=0.2, linewidth=0)
     ax.plot(x, y, color=color, marker="o", markersize=3.2, label=r"constant, over $\omega$")
+    ax.margins(x=0.02)
     for name, (value, error) in sorted(others.items(), key=lambda item: -item[1][0]):
         ax.axhspan(value - error, value + error, color=method_color(name), alpha=0.15, linewidth=0)
-        ax.axhline(value, label=method_label(name), **_line(name, linewidth=1.4))
-    ax.set_xlim(x[0], x[-1])
+        ax.axhline(value, **method_line(name, linewidth=1.4))
+    values, errors = np.reshape([*others.values()], (-1, 2)).T
+    if others:
+        near = np.argsort(np.abs(y - np.median(values)))[: len(y) // 2 + 1]
+        seen = [values - errors, values + errors, y[near] - spread[near], y[near] + spread[near]]
+        ax.set_ylim(*_padded(np.concatenate(seen)))
     ax.set_xlabel(r"guidance weight $\omega$   ($\omega = 0$: no guidance)")
     ax.set_ylabel(metric_name)
-    figure.legend(loc="outside right center", title="mean $\\pm$ 1 std", title_fontsize=7.5)
-    return _settled(figure)
+    title = "mean $\\pm$ 1 std" if np.any(spread > 0) or np.any(errors > 0) else None
+    figure.legend(loc="outside right center", title=title)
+    return settled(figure)
 
 
-@style.context(_RC)
+@style.context(STYLE)
 def training_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, ylabel: str) -> Figure:
     """(steps (n,), values (n,)) of every run in its own panel: raw, and a moving average over it.
 
     The average spans 1/25 of the run. The y axis holds all of it and the central 98% of the raw
     values.
     """
-    figure, axes = _panels(curves, per_row=3, height=1.9, sharex=False, sharey=False)
+    columns = balanced(len(curves), at_most=3)
+    size = (_PANEL_ROOM / columns, 1.9)
+    figure, axes = panels(
+        curves, columns=columns, size=size, share=False, xlabel="training step", ylabel=ylabel
+    )
     for ax, (name, (steps, values)) in zip(axes, curves.items(), strict=True):
         x = _checked(steps, f"steps of {name}", (None,))
         y = _checked(values, f"values of {name}", x.shape)
-        window = np.ones(len(y) // 25 // 2 * 2 + 1)
+        window = np.ones(len(y) // 50 * 2 + 1)
         smooth = np.convolve(y, window, "same") / np.convolve(np.ones_like(y), window, "same")
         ax.plot(x, y, color=method_color(name), alpha=0.3, linewidth=0.7)
         ax.plot(x, smooth, color=method_color(name), linewidth=1.5)
-        seen = np.append(np.nanpercentile(y, [1, 99]), smooth)
-        margin = 0.05 * float(np.nanmax(seen) - np.nanmin(seen))
-        if margin > 0:
-            ax.set_ylim(np.nanmin(seen) - margin, np.nanmax(seen) + margin)
+        ax.set_ylim(*_padded(np.append(np.percentile(y, [1, 99]), smooth)))
         ax.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
-    _label_outer(axes, x="training step", y=ylabel)
-    return _settled(figure)
+    return settled(figure)
 
 
-@style.context(_RC)
+@style.context(STYLE)
 def density_samples(
     samples: Mapping[str, ArrayLike],
     labels: Mapping[str, ArrayLike],
@@ -245,7 +202,6 @@ def density_samples(
     y upwards. Greys: the smallest regions that hold 99, 90 and 50% of its mass. Samples outside
     the extent are not seen.
     """
-    log_density = _checked(log_density, "log_density", (None, None))
     if set(labels) != set(samples):
         raise ValueError(f"expected labels of {sorted(samples)}, got {sorted(labels)}")
     points = {name: _checked(x, f"samples of {name}", (None, 2)) for name, x in samples.items()}
@@ -253,30 +209,33 @@ def density_samples(
         name: _checked(labels[name], f"labels of {name}", (len(x),)).astype(int)
         for name, x in points.items()
     }
-    if class_names is None:
-        num_classes = 1 + max((int(c.max()) for c in classes.values() if c.size), default=0)
-        class_names = [f"class {i}" for i in range(num_classes)]
-    class_colors = np.array(_class_colors(len(class_names)))
-    ratio = (extent[3] - extent[2]) / (extent[1] - extent[0])
-    figure, axes = _panels(samples, per_row=3, height=0.25 + 2.0 * ratio, sharex=True, sharey=True)
-    grid_y, grid_x = (
-        np.linspace(lo, hi, size)
-        for (lo, hi), size in zip((extent[2:], extent[:2]), log_density.shape, strict=True)
+    columns = balanced(len(samples), at_most=4)
+    count = 1 + max(int(c.max()) for c in classes.values())
+    names = [str(i) for i in range(count)] if class_names is None else class_names
+    if count > len(names):
+        raise ValueError(f"expected labels below {len(names)}, got {count - 1}")
+    density = _checked(log_density, "log_density", (None, None))
+    density = np.maximum(density, density.max() - 60.0)  # contours need finite values
+    levels = _mass_levels(density, (0.99, 0.9, 0.5))
+    x_axis = np.linspace(extent[0], extent[1], density.shape[1])
+    y_axis = np.linspace(extent[2], extent[3], density.shape[0])
+    side = min(3.0, _PANEL_ROOM / columns)
+    size = (side, 0.2 + side * (extent[3] - extent[2]) / (extent[1] - extent[0]))
+    figure, axes = panels(
+        samples, columns=columns, size=size, share=True, xlabel="$x_1$", ylabel="$x_2$"
     )
-    levels = _mass_levels(log_density, (0.99, 0.9, 0.5))
     for ax, (name, x) in zip(axes, points.items(), strict=True):
-        ax.contourf(grid_x, grid_y, np.maximum(log_density, log_density.max() - 60.0), levels,
-                    colors=["#ececec", "#d9d9d9", "#bdbdbd"][: len(levels) - 1])  # fmt: skip
-        size = float(np.clip(4000 / max(len(x), 1), 1.0, 8.0))
-        ax.scatter(*x.T, s=size, c=class_colors[classes[name]], alpha=0.8, linewidths=0)
+        greys = ["#ececec", "#d9d9d9", "#bdbdbd"][: len(levels) - 1]
+        ax.contourf(x_axis, y_axis, density, levels, colors=greys)
+        color, area = class_colors(len(names))[classes[name]], np.clip(4000 / len(x), 1.0, 8.0)
+        ax.scatter(x[:, 0], x[:, 1], s=float(area), c=color, alpha=0.8, linewidths=0)
         ax.set(xlim=extent[:2], ylim=extent[2:], aspect="equal")
         ax.grid(False)
-    _label_outer(axes, x="$x_1$", y="$x_2$")
-    _class_key(figure, axes, class_names)
-    return _settled(figure)
+    class_key(figure, axes, names)
+    return settled(figure)
 
 
-@style.context(_RC)
+@style.context(STYLE)
 def method_bars(rows: Sequence[Mapping[str, Any]], metric: str, lower_is_better: bool) -> Figure:
     """Metric of every row of results.json, in their order: mean +-2 standard errors, and each seed.
 
@@ -285,48 +244,36 @@ def method_bars(rows: Sequence[Mapping[str, Any]], metric: str, lower_is_better:
     """
     if not rows or any(metric not in row["metrics"] for row in rows):
         raise ValueError(f"expected rows that all have {metric!r}, got {len(rows)} rows")
-    results = [(row["method"], row["metrics"][metric]) for row in rows]
+    names = [row["method"] for row in rows]
+    results = [row["metrics"][metric] for row in rows]
+    errors = [_two_standard_errors(result) for result in results]
+    digits = _digits(errors)
     figure = Figure(figsize=(WIDTH, 0.75 + 0.24 * len(rows)), layout="constrained")
     ax = figure.subplots()
-    for i, (name, result) in enumerate(results):
-        count, color = len(result["values"]), method_color(name)
-        error = 2.0 * result["std"] / math.sqrt(count) if count > 1 else math.nan
-        ax.scatter(result["values"], [i] * count, s=7, color=color, alpha=0.35, linewidths=0)
-        ax.errorbar(result["mean"], i, xerr=error if count > 1 else None, color=color,
-                    marker="o" if _is_learned(name) else "s", markersize=4.5, capsize=2.5)  # fmt: skip
-        ax.text(1.02, i, _with_error(result["mean"], error), va="center", fontsize=7.5,
-                transform=ax.get_yaxis_transform())  # fmt: skip
-    best = [result["mean"] for name, result in results if not _is_learned(name)]
-    if best:
-        value = min(best) if lower_is_better else max(best)
-        ax.axvline(value, color="#1a1a1a", linewidth=0.8, linestyle=(0, (4, 2)), zorder=0.9)
-        ax.annotate("best hand-made", (value, 1.0), xycoords=("data", "axes fraction"),
-                    xytext=(0, 3), textcoords="offset points", ha="center", fontsize=7.5)  # fmt: skip
-    ax.set_yticks(range(len(rows)), [method_label(name) for name, _ in results])
+    for i, (name, result, error) in enumerate(zip(names, results, errors, strict=True)):
+        color, marker = method_color(name), "o" if is_learned(name) else "s"
+        seeds = result["values"]
+        ax.scatter(seeds, np.full(len(seeds), i + 0.24), s=6, color=color, alpha=0.5, linewidths=0)
+        ax.errorbar(result["mean"], i, xerr=error or None, color=color, fmt=marker, markersize=4.5)
+        number = f"{result['mean']:.{digits}f}" + (f" $\\pm$ {error:.{digits}f}" if error else "")
+        beside = ax.get_yaxis_transform()
+        ax.text(1.02, i, number, fontsize=7.5, va="center_baseline", transform=beside)
+    others = [
+        result["mean"] for name, result in zip(names, results, strict=True) if not is_learned(name)
+    ]
+    if others:
+        best = min(others) if lower_is_better else max(others)
+        ax.axvline(best, color="#1a1a1a", linewidth=0.8, linestyle=(0, (4, 2)), zorder=0.9)
+        ax.text(best, -0.65, "best hand-made", ha="center", va="bottom", fontsize=7.5)
+    ax.set_yticks(range(len(rows)), [method_label(name) for name in names])
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.grid(axis="x", visible=False)
     direction = "lower" if lower_is_better else "higher"
-    ax.set_xlabel(
-        f"{metric.replace('_', ' ')}, mean $\\pm$ 2 standard errors ({direction} is better)"
-    )
-    return _settled(figure)
-
-
-def _is_learned(name: str) -> bool:
-    return name.startswith("learned:")
-
-
-def _line(name: str, *, linewidth: float) -> dict[str, Any]:
-    """Hand-made schedules are told apart by their dashes too."""
-    dashes = "-" if _is_learned(name) else _DASHES.get(name, (0, (2, 2)))
-    return {"color": method_color(name), "linestyle": dashes, "linewidth": linewidth}
-
-
-def _check_not_empty(methods: Mapping[str, Any]) -> None:
-    if not methods:
-        raise ValueError("expected at least one method, got none")
+    label = f"{metric.replace('_', ' ')}, mean $\\pm$ 2 standard errors ({direction} is better)"
+    ax.set_xlabel(label)
+    return settled(figure)
 
 
 def _checked(value: ArrayLike, what: str, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -340,65 +287,11 @@ def _checked(value: ArrayLike, what: str, shape: tuple[int | None, ...]) -> np.n
     return array
 
 
-def _balanced(count: int, *, at_most: int) -> int:
-    """Panels a row, such that rows are as equally long as they can be."""
-    return math.ceil(count / math.ceil(count / at_most))
-
-
-def _panels(
-    methods: Mapping[str, Any], *, per_row: int, height: float, sharex: bool, sharey: bool
-) -> tuple[Figure, list[Axes]]:
-    """A titled panel for every method."""
-    _check_not_empty(methods)
-    cols = _balanced(len(methods), at_most=per_row)
-    num_rows = math.ceil(len(methods) / cols)
-    figure = Figure(figsize=(WIDTH, 0.5 + num_rows * height), layout="constrained")
-    grid = figure.subplots(num_rows, cols, sharex=sharex, sharey=sharey, squeeze=False)
-    axes = list(grid.flat)
-    for ax in axes[len(methods) :]:
-        ax.remove()
-    axes = axes[: len(methods)]
-    for ax, name in zip(axes, methods, strict=True):
-        ax.set_title(method_label(name), color=method_color(name))
-    return figure, axes
-
-
-def _label_outer(axes: Sequence[Axes], *, x: str, y: str) -> None:
-    """Label the lowest panel of every column and the first of every row."""
-    cols = axes[0].get_gridspec().ncols
-    for i, ax in enumerate(axes):
-        if i + cols >= len(axes):
-            ax.set_xlabel(x)
-            ax.tick_params(labelbottom=True)
-        if i % cols == 0:
-            ax.set_ylabel(y)
-
-
-def _class_colors(count: int) -> list[Any]:
-    if count <= len(_CLASSES):
-        return list(_CLASSES[:count])
-    return [*mpl.colormaps["viridis"](np.linspace(0.0, 0.92, count))]
-
-
-def _class_key(figure: Figure, axes: Sequence[Axes], names: Sequence[str]) -> None:
-    """A legend of the classes beside the panels; a colour bar where they are too many."""
-    palette = _class_colors(len(names))
-    if len(names) <= len(_CLASSES):
-        dots = [
-            Line2D([], [], color=color, marker="o", markersize=4, linestyle="", label=name)
-            for color, name in zip(palette, names, strict=True)
-        ]
-        figure.legend(handles=dots, loc="outside right center", handlelength=1.0)
-    else:
-        scale = ScalarMappable(colors.Normalize(0, len(names) - 1), colors.ListedColormap(palette))
-        figure.colorbar(scale, ax=list(axes), label="class", pad=0.02, aspect=30)
-
-
-def _settled(figure: Figure) -> Figure:
-    """Lay out once, so that later draws, under whatever settings, change nothing."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    return figure
+def _padded(values: np.ndarray) -> tuple[float, float]:
+    """Limits of an axis that holds these values, with 4% to spare."""
+    low, top = float(np.min(values)), float(np.max(values))
+    spare = 0.04 * (top - low) or 0.04 * abs(top) or 1.0
+    return low - spare, top + spare
 
 
 def _tile(images: np.ndarray) -> np.ndarray:
@@ -421,9 +314,13 @@ def _mass_levels(log_density: np.ndarray, masses: Sequence[float]) -> np.ndarray
     return np.append(levels, descending[0] + 1.0)
 
 
-def _with_error(mean: float, error: float) -> str:
-    """Mean and error with two digits of the error."""
-    if not error > 0.0:
-        return f"{mean:.4g}"
-    digits = max(0, 1 - math.floor(math.log10(error)))
-    return f"{mean:.{digits}f} $\\pm$ {error:.{digits}f}"
+def _two_standard_errors(result: Mapping[str, Any]) -> float:
+    """0 where there is but one value."""
+    count = len(result["values"])
+    return 2.0 * result["std"] / math.sqrt(count) if count > 1 else 0.0
+
+
+def _digits(errors: Sequence[float]) -> int:
+    """Decimals that show two digits of the median error; 4 where no error is above 0."""
+    positive = [error for error in errors if error > 0.0]
+    return max(0, 1 - math.floor(math.log10(np.median(positive)))) if positive else 4

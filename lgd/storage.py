@@ -36,7 +36,7 @@ def load_params(path: Path, like: Params) -> Params:
             f"{path}: expected a safetensors file, got a damaged one: {error}"
         ) from None
 
-    def read(key: tuple, leaf: jax.Array) -> np.ndarray:
+    def read(key: tuple, leaf: jax.Array | np.ndarray | jax.ShapeDtypeStruct) -> np.ndarray:
         name = jax.tree_util.keystr(key, simple=True, separator="/")
         if name not in tensors:
             raise ValueError(f"{path}: expected a tensor {name!r}, got only {sorted(tensors)}")

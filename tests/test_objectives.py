@@ -55,6 +55,11 @@ def per_class(values):
     return lambda *, s, t, c: values[c]
 
 
+def evaluate(objective, key, omega_fn, denoiser, params, batch):
+    """One compiled call of an objective."""
+    return jax.jit(lambda batch: objective(key, omega_fn, denoiser, params, batch))(batch)
+
+
 class Particles(NamedTuple):
     """Everything that a group of particles is made of, in float64: (g, m, d) and (g,)."""
 
@@ -156,9 +161,7 @@ def pairs(coupling, lam):
     return SelfConsistency(coupling=coupling, lam=lam).pairs
 
 
-@pytest.mark.parametrize(
-    ("m", "coupling"), [(1, "shared"), (2, "shared"), (2, "independent"), (4, "independent")]
-)
+@pytest.mark.parametrize(("m", "coupling"), [(1, "shared"), (2, "shared"), (4, "independent")])
 def test_gram_loss_and_gradient_equal_those_of_explicit_particles(m, coupling):
     denoiser, params = mixture(COSINE)
     s, t = jnp.asarray([0.1, 0.4, 0.02]), jnp.asarray([0.3, 0.97, 0.75])
@@ -247,8 +250,9 @@ def parabola_minimum(behind, here, ahead, *, step):
     return -step * (ahead - behind) / (2 * (ahead + behind - 2 * here))
 
 
-@pytest.mark.parametrize("churn", [0.0, 1.0])
-@pytest.mark.parametrize("coupling", ["independent", "shared"])
+@pytest.mark.parametrize(
+    ("coupling", "churn"), [("independent", 0.0), ("independent", 1.0), ("shared", 1.0)]
+)
 def test_l2_over_guides_with_independent_noise_as_its_closed_form_says(coupling, churn):
     """Two points at -1 and 1: ``omega = -sigma_s (k - [shared]) / a E[Delta eps] / E[Delta^2]``."""
     s, t = 0.3, 0.6
@@ -288,16 +292,15 @@ def test_l2_over_guides_with_independent_noise_as_its_closed_form_says(coupling,
     if coupling == "independent":
         assert expected > 0.05
     else:
-        assert expected <= 0.0
+        assert expected < -0.1
 
 
-@pytest.mark.parametrize(("beta", "churn"), [(1.0, 1.0), (1.75, 0.0)])
-def test_two_points_with_exact_denoisers_are_best_unguided(beta, churn):
+def test_two_points_with_exact_denoisers_are_best_unguided():
     """The minimum of 4,096 x 4 particles, by a parabola through 3 constants: 0 within 0.03."""
     denoiser, params = two_points(FLOW)
     c = jnp.arange(4096) % 2
     batch = Batch(params.means[c], c)
-    objective = SelfConsistency(beta=beta, churn=churn, time_law=TimeLaw(s_min=0.2))
+    objective = SelfConsistency(beta=1.0, time_law=TimeLaw(s_min=0.2))
     grid = jnp.linspace(-0.5, 1.0, 6)
 
     @jax.jit
@@ -310,7 +313,6 @@ def test_two_points_with_exact_denoisers_are_best_unguided(beta, churn):
     found = np.asarray(losses(jax.random.key(0), params))
     best = int(np.argmin(found))
     minimum = grid[best] + parabola_minimum(*found[best - 1 : best + 2], step=0.3)
-    print(minimum)
     assert abs(minimum) < 0.03
 
 
@@ -330,7 +332,6 @@ def test_training_from_omega_2_gets_near_0():
         project=model.project,
         mesh=training.data_mesh(jax.devices()[:1]),
     )
-    print(state.ema)
     assert np.all(state.ema["values"] >= 0.0)
     assert np.mean(state.ema["values"]) < 0.1
 
@@ -338,7 +339,6 @@ def test_training_from_omega_2_gets_near_0():
 K1_SETTINGS = [
     {"beta": 1.0, "lam": 1.0, "churn": 0.0},
     {"beta": 1.75, "lam": 0.5, "churn": 1.0},
-    {"beta": 2.0, "lam": 0.0, "churn": 0.5},
 ]
 
 
@@ -391,7 +391,6 @@ def test_trajectory_of_an_exact_denoiser_is_best_unguided_and_compares_within_co
         return objective(key, constant(w), denoiser, params, Batch(x0, c))[0]
 
     losses = [float(loss(w, drawn)) for w in weights]
-    print(losses)
     assert np.argmin(losses) == 1
     assert abs(losses[1]) < 0.03
     assert loss(0.0, jnp.flip(drawn, axis=0)) > 10 * losses[1] + 0.3
@@ -414,7 +413,7 @@ def test_trajectory_from_data_starts_at_the_first_members_and_ends_at_the_last()
     )
     first, last = jnp.full((1, 3, 2), 4.0), jnp.full((1, 2, 2), 1.0)
     batch = Batch(jnp.concatenate([first, last], axis=1), jnp.zeros(1, jnp.int32))
-    loss, info = near(jax.random.key(0), constant(0.0), still(), (), batch)
+    loss, info = evaluate(near, jax.random.key(0), constant(0.0), still(), (), batch)
     np.testing.assert_allclose(info["reward"], 4.0, atol=0.1)
     np.testing.assert_allclose(info["distance"], 3.0 * np.sqrt(2), atol=0.15)
     np.testing.assert_allclose(loss, info["distance"] - 0.5 * info["reward"], rtol=1e-6)
@@ -480,7 +479,7 @@ def test_one_step_reward_is_of_the_mixed_prediction_on_noised_real_data():
     denoiser, params = mixture(FLOW)
     objective, key = REWARDED["self_consistency"], jax.random.key(1)
     batch = Batch(jax.random.normal(jax.random.key(0), (3, 3)), jnp.asarray([0, 1, 1]))
-    info = objective(key, constant(0.8), denoiser, params, batch)[1]
+    info = evaluate(objective, key, constant(0.8), denoiser, params, batch)[1]
     particles = one_step_particles(objective, key, denoiser, params, batch)
     x0_hat = particles.cond + 0.8 * (particles.cond - particles.uncond)
     expected = np.mean(x0_hat.sum(axis=-1) * (1 - 3 * np.asarray(batch.c)[:, None]))
@@ -491,7 +490,8 @@ def test_guided_score_matching_is_the_error_of_the_mixed_prediction():
     denoiser, params = mixture(FLOW)
     objective, key = GuidedScoreMatching(num_particles=3), jax.random.key(1)
     batch = Batch(jax.random.normal(jax.random.key(0), (3, 3)), jnp.asarray([0, 1, 1]))
-    loss = objective(key, per_class(jnp.asarray([0.8, -0.4])), denoiser, params, batch)[0]
+    omega_fn = per_class(jnp.asarray([0.8, -0.4]))
+    loss = evaluate(objective, key, omega_fn, denoiser, params, batch)[0]
     particles = one_step_particles(objective, key, denoiser, params, batch)
     omega = np.asarray([0.8, -0.4])[np.asarray(batch.c)][:, None, None]
     error = particles.cond + omega * (particles.cond - particles.uncond) - particles.x0
@@ -518,7 +518,6 @@ def test_guided_score_matching_vanishes_for_an_exact_denoiser():
         for i in range(16)
     ]
     error = np.std(minima, ddof=1) / np.sqrt(len(minima))
-    print(np.mean(minima), error)
     assert error < 0.02
     assert abs(np.mean(minima)) < 4 * error
 
@@ -530,7 +529,7 @@ def test_conditional_marginal_never_compares_a_proposal_with_its_own_target():
     )
     x0 = jnp.asarray([[[10.0, 10.0], [-10.0, -10.0]]])
     batch = Batch(x0, jnp.zeros(1, jnp.int32))
-    loss = objective(jax.random.key(0), constant(0.0), still(), (), batch)[0]
+    loss = evaluate(objective, jax.random.key(0), constant(0.0), still(), (), batch)[0]
     np.testing.assert_allclose(loss, 20 * np.sqrt(2), rtol=0.02)
 
 

@@ -325,6 +325,27 @@ def test_tables_start_at_their_initial_value_and_project_into_the_range(make):
     assert make().init(jax.random.key(0))["values"].shape == (1, *shape[1:])
 
 
+def digits(*, s, t, c):
+    """A schedule whose value tells where it was asked, but for class 0, where it is negative."""
+    return (100.0 * t + 10.0 * s + c) * jnp.where(c > 0, 1.0, -1.0)
+
+
+def test_step_table_tabulates_a_schedule_within_its_range():
+    table = StepTable(times=(1.0, 0.5, 0.0), num_classes=3, omega_max=90.0)
+    found = jax.jit(lambda: table.tabulate(digits))()["values"]
+    np.testing.assert_array_equal(found, [[0.0, 0.0], [90.0, 51.0], [90.0, 52.0]])
+
+
+def test_bin_table_tabulates_a_schedule_at_its_supported_centres():
+    """Centres are .3, .7 for s and .4, .8 for t; (.7, .4) becomes (.3, .4)."""
+    support = Support(s_min=0.1, t_max=1.0, gap_min=0.1)
+    table = BinTable(support=support, num_classes=3, num_bins=2, omega_max=85.0)
+    found = jax.jit(lambda: table.tabulate(digits))()["values"]
+    np.testing.assert_array_equal(found[0], 0.0)
+    np.testing.assert_allclose(found[1], [[44.0, 84.0], [44.0, 85.0]], rtol=1e-6)
+    np.testing.assert_allclose(found[2], [[45.0, 85.0], [45.0, 85.0]], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "model",
     [

@@ -77,21 +77,24 @@ def tune(
     settings = config.evaluation
     real = ClassEnergyDistance(dataset.validation, dataset.num_classes)
     full = settings.num_samples // dataset.num_classes
+    screening = settings.num_screening // dataset.num_classes
 
     def score(omega_fn: OmegaFn, per_class: int) -> np.ndarray:
         seeds = range(settings.validation_seeds if per_class == full else 1)
         return np.mean([real(generator(omega_fn, per_class, seed=seed)) for seed in seeds], axis=0)
 
-    effort = {
-        "screening": settings.num_screening // dataset.num_classes,
-        "full": full,
-        "finalists": settings.num_finalists,
-    }
     found = {"unguided": Found({}, guidance.constant(0.0), float("nan"))}
     screened: dict[str, Screened] = {}
     with bar("tune hand-made schedules", _num_candidates(config)) as advance:
         for name, grid in _grids(config).items():
-            found[name], screened[name] = search(grid, score, **effort, advance=advance)
+            found[name], screened[name] = search(
+                grid,
+                score,
+                screening=screening if name == "limited_interval" else full,
+                full=full,
+                finalists=settings.num_finalists,
+                advance=advance,
+            )
         per_class = search_per_class(
             screened["limited_interval"],
             guidance.limited_interval_per_class,
@@ -132,7 +135,7 @@ def _grids(config: ConfigDict) -> dict[str, Grid]:
 
 def _num_candidates(config: ConfigDict) -> int:
     points = sum(len(grid.points()) for grid in _grids(config).values())
-    return points + 4 * config.evaluation.num_finalists
+    return points + 2 * config.evaluation.num_finalists
 
 
 def _select(

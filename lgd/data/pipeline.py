@@ -27,7 +27,7 @@ def examples(split: Split, batch_size: int, *, seed: int) -> Batches:
     def batch(step: int) -> Batch:
         position = np.arange(step * batch_size, (step + 1) * batch_size)
         epochs, offsets = np.divmod(position, size)
-        index = np.concatenate([order(e)[offsets[epochs == e]] for e in np.unique(epochs)])
+        index = np.concatenate([order(int(e))[offsets[epochs == e]] for e in np.unique(epochs)])
         return Batch(split.x[index], split.labels[index])
 
     return batch

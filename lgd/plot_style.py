@@ -1,0 +1,164 @@
+"""How figures look: one style, one colour for each method and class, panels and keys.
+
+Hand-made schedules are greys and blues with dashes of their own, learned ones saturated and solid.
+Colours were chosen to be told apart with protanopia and deuteranopia too.
+"""
+
+import math
+import textwrap
+import zlib
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import colors
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+WIDTH = 7.0  # inches; 1,400 pixels, so that text stays readable at a README's 850
+DPI = 200
+
+_SETTINGS = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 8.5,
+    "figure.dpi": DPI,
+    "figure.labelsize": 8,
+    "font.size": 8,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.5,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+    "legend.title_fontsize": 7.5,
+    "lines.linewidth": 1.2,
+    "xtick.labelsize": 7.5,
+    "xtick.major.width": 0.6,
+    "ytick.labelsize": 7.5,
+    "ytick.major.width": 0.6,
+}
+STYLE: Any = ["default", _SETTINGS]  # for style.context: whatever the caller's rcParams
+
+_COLORS = {
+    "unguided": "#8c8c8c",
+    "constant": "#4a5a70",
+    "limited_interval": "#1b4f9c",
+    "limited_interval_per_class": "#5a9fd4",
+    "clamp_linear": "#1a1a1a",
+    "learned:self_consistency": "#d55e00",
+    "learned:l2": "#e69f00",
+    "learned:conditional_marginal": "#ee1560",
+    "learned:guided_score_matching": "#5c4a14",
+    "learned:trajectory": "#07925f",
+    "learned:reward": "#6a22b5",
+}
+_OTHER_LEARNED = ("#a3123f", "#8c4a1e", "#2f8f2f", "#b0369a")
+_OTHER_HAND_MADE = ("#4f7285", "#3d3d5c", "#2a6f97", "#666666")
+_DASHES = {
+    "constant": (0, (5, 1.5)),
+    "limited_interval": (0, (1, 1)),
+    "clamp_linear": (0, (6, 1.5, 1, 1.5)),
+    "limited_interval_per_class": (0, (3, 1, 1, 1, 1, 1)),
+}
+_CLASS_COLORS = (  # after Paul Tol's qualitative twelve, dark and light alternating
+    *("#332288", "#88ccee", "#117733", "#ddaa33", "#cc6677", "#44aa99"),
+    *("#882255", "#999933", "#6699cc", "#661100", "#aa4499", "#333333"),
+)
+
+
+def method_label(name: str) -> str:
+    """``learned:self_consistency`` as "learned: self consistency"."""
+    return name.replace("_", " ").replace(":", ": ")
+
+
+def method_title(name: str, *, width: float) -> str:
+    """The label, in as many lines as panels of this width in inches need to keep apart."""
+    return textwrap.fill(method_label(name), max(12, int(14 * width)))
+
+
+def method_color(name: str) -> str:
+    """The colour of a method in every figure; an unknown name gets one by its checksum."""
+    others = _OTHER_LEARNED if is_learned(name) else _OTHER_HAND_MADE
+    return _COLORS.get(name, others[zlib.crc32(name.encode()) % len(others)])
+
+
+def method_line(name: str, *, linewidth: float) -> dict[str, Any]:
+    """Label, colour and dashes of a method's line."""
+    dashes = "-" if is_learned(name) else _DASHES.get(name, (0, (2, 2)))
+    look = {"color": method_color(name), "linestyle": dashes, "linewidth": linewidth}
+    return {"label": method_label(name), **look}
+
+
+def is_learned(name: str) -> bool:
+    """Whether a method's schedule was learned, by its name."""
+    return name.startswith("learned:")
+
+
+def class_colors(count: int) -> np.ndarray:
+    """RGBA (count, 4): distinct up to 12 classes, shades in their order above."""
+    if count <= len(_CLASS_COLORS):
+        return colors.to_rgba_array(_CLASS_COLORS[:count])
+    return mpl.colormaps["viridis"](np.linspace(0.0, 0.92, count))
+
+
+def class_key(figure: Figure, axes: Sequence[Axes], names: Sequence[str]) -> None:
+    """A legend of the classes beside the panels; a colour bar where they are too many."""
+    palette = class_colors(len(names))
+    if len(names) <= len(_CLASS_COLORS):
+        dots = [
+            Line2D([], [], color=color, marker="o", markersize=4, linestyle="", label=name)
+            for color, name in zip(palette, names, strict=True)
+        ]
+        figure.legend(handles=dots, loc="outside right center", handlelength=1.0, title="class")
+    else:
+        scale = ScalarMappable(colors.Normalize(0, len(names) - 1), colors.ListedColormap(palette))
+        figure.colorbar(scale, ax=list(axes), label="class", pad=0.02, aspect=30)
+
+
+def balanced(count: int, *, at_most: int) -> int:
+    """Panels in a row, such that rows are as equally long as they can be."""
+    if count < 1:
+        raise ValueError("expected at least one method, got none")
+    return math.ceil(count / math.ceil(count / at_most))
+
+
+def panels(
+    methods: Collection[str],
+    *,
+    columns: int,
+    size: tuple[float, float],
+    share: bool,
+    xlabel: str,
+    ylabel: str,
+) -> tuple[Figure, list[Axes]]:
+    """A titled panel for every method, of about this size in inches; outer ones are labelled."""
+    rows = math.ceil(len(methods) / columns)
+    figsize = (size[0] * columns + 0.9, size[1] * rows + 0.5)
+    figure = Figure(figsize=figsize, layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=share, sharey=share, squeeze=False).ravel()
+    axes = [ax for ax, _ in zip(grid, methods, strict=False)]
+    for ax in grid[len(methods) :]:
+        ax.remove()
+    for i, (ax, name) in enumerate(zip(axes, methods, strict=True)):
+        ax.set_title(method_title(name, width=size[0]), color=method_color(name))
+        if i % columns == 0:
+            ax.set_ylabel(ylabel)
+        if i + columns >= len(methods):
+            ax.set_xlabel(xlabel)
+            ax.tick_params(labelbottom=True)  # the panel below may have been removed
+    return figure, axes
+
+
+def settled(figure: Figure) -> Figure:
+    """Lay out once, so that later draws, under whatever settings, change nothing."""
+    figure.align_ylabels()
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure

@@ -1,0 +1,199 @@
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from lgd import schedules
+from lgd.data import Split, digits, pipeline, spiral
+
+FLOW = schedules.rectified_flow()
+
+
+def numbered(size, num_classes=1):
+    """Example i holds the number i; labels go round."""
+    return Split(
+        np.arange(size, dtype=np.float32)[:, None],
+        (np.arange(size) % num_classes).astype(np.int32),
+    )
+
+
+def with_labels(*labels):
+    return Split(np.arange(len(labels), dtype=np.float32)[:, None], np.asarray(labels, np.int32))
+
+
+def numbers(batch):
+    """Which examples of `numbered` a batch holds."""
+    return batch.x0[..., 0].astype(int)
+
+
+def equal(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def splits(dataset):
+    return dataset.train, dataset.validation, dataset.test
+
+
+# Digits
+
+
+def test_digits_are_scikit_learns_each_in_one_split():
+    dataset = digits.load()
+    assert [len(split.x) for split in splits(dataset)] == [900, 400, 497]
+    assert (dataset.shape, dataset.num_classes) == ((8, 8, 1), 10)
+    assert dataset.class_names == tuple("0123456789")
+    x = np.concatenate([split.x for split in splits(dataset)])
+    labels = np.concatenate([split.labels for split in splits(dataset)])
+    assert (x.dtype, labels.dtype) == (np.float32, np.int32)
+    assert (x.min(), x.max()) == (-1.0, 1.0)
+
+    images, digit = load_digits(return_X_y=True)  # pixels 0 to 16, all images different
+    ours = {(*np.round(8 * (x + 1)).ravel(), y) for x, y in zip(x, labels, strict=True)}
+    assert ours == {(*image, y) for image, y in zip(images, digit, strict=True)}
+    assert len(ours) == 1797
+
+
+def test_digits_are_shuffled_by_the_seed():
+    first, again, other = (digits.load(100, 50, 60, seed=seed) for seed in (1, 1, 2))
+    assert [len(split.x) for split in splits(first)] == [100, 50, 60]
+    assert all(equal(a, b) for a, b in zip(splits(first), splits(again), strict=True))
+    assert not any(equal(a, b) for a, b in zip(splits(first), splits(other), strict=True))
+    assert all(len(np.unique(split.labels)) == 10 for split in splits(first))
+
+
+@pytest.mark.parametrize("sizes", [(1000, 500, 298), (0, 10, 10), (10, 0, 10), (10, 10, -1)])
+def test_digits_refuse_sizes_that_do_not_fit(sizes):
+    with pytest.raises(ValueError, match=f"expected .* <= 1797.*, got sum {sum(sizes)}"):
+        digits.load(*sizes)
+
+
+# Spiral
+
+
+@pytest.fixture(scope="module")
+def spirals():
+    return spiral.load(16_000, 16_003, 16_007, schedule=FLOW, seed=3)
+
+
+def test_spiral_splits_are_balanced_and_different(spirals):
+    assert [len(split.x) for split in splits(spirals)] == [16_000] * 3
+    assert (spirals.shape, spirals.num_classes, len(spirals.class_names)) == ((2,), 8, 8)
+    for split in splits(spirals):
+        assert (split.x.dtype, split.labels.dtype) == (np.float32, np.int32)
+        assert set(np.bincount(split.labels)) == {len(split.labels) // 8}
+    for one, other in itertools.combinations(splits(spirals), 2):
+        assert not {tuple(x) for x in one.x} & {tuple(x) for x in other.x}
+
+
+def test_spiral_draws_have_the_mean_and_covariance_of_their_class(spirals):
+    exact, params = spiral.mixture(FLOW)
+    labels, means = np.asarray(exact.labels), np.asarray(params.means, np.float64)
+    variances = np.asarray(params.variances, np.float64)
+    for label in range(spirals.num_classes):
+        mine = labels == label
+        x = spirals.train.x[spirals.train.labels == label].astype(np.float64)
+        mean = means[mine].mean(axis=0)
+        covariance = np.cov(means[mine].T, ddof=0) + np.diag(variances[mine].mean(axis=0))
+        error = np.sqrt(np.diag(covariance) / len(x))
+        assert (np.abs(x.mean(axis=0) - mean) < 4.5 * error).all()
+        products = np.einsum("ni,nj->nij", x - mean, x - mean)
+        error = products.std(axis=0) / len(x) ** 0.5
+        assert (np.abs(products.mean(axis=0) - covariance) < 4.5 * error).all()
+
+
+def test_spiral_is_deterministic_and_lies_where_it_says(spirals):
+    again = spiral.load(16_000, 16_003, 16_007, schedule=FLOW, seed=3)
+    assert all(equal(a, b) for a, b in zip(splits(spirals), splits(again), strict=True))
+    other = spiral.load(16_000, 16_003, 16_007, schedule=FLOW, seed=4)
+    assert not np.array_equal(spirals.test.x, other.test.x)
+    exact, params = spiral.mixture(FLOW)
+    assert exact.labels == tuple(sorted(exact.labels))
+    reach = jnp.abs(params.means) + 3.0 * jnp.sqrt(params.variances)
+    assert float(jnp.max(reach)) <= 2.0
+
+
+# Batches of examples
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(12, 4), (10, 3), (7, 7), (5, 13), (6, 1)])
+def test_examples_come_once_in_every_epoch(size, batch_size):
+    batches = pipeline.examples(numbered(size), batch_size, seed=0)
+    seen = np.concatenate([numbers(batches(step)) for step in range(4 * size)])
+    epochs = seen[: len(seen) // size * size].reshape(-1, size)
+    assert (np.sort(epochs, axis=1) == np.arange(size)).all()
+    assert len({tuple(epoch) for epoch in epochs}) > len(epochs) // 2
+
+
+def test_examples_keep_their_labels_and_types():
+    split = numbered(10, num_classes=3)
+    batch = pipeline.examples(split, 4, seed=5)(7)
+    assert (batch.x0.shape, batch.c.shape) == ((4, 1), (4,))
+    assert (batch.x0.dtype, batch.c.dtype) == (np.float32, np.int32)
+    assert np.array_equal(batch.c, numbers(batch) % 3)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda seed: pipeline.examples(numbered(10), 3, seed=seed),
+        lambda seed: pipeline.class_groups(numbered(10, 2), 3, seed=seed, rounds=2),
+    ],
+    ids=["examples", "class_groups"],
+)
+def test_batch_is_a_function_of_the_step(make):
+    forwards = make(1)
+    expected = [forwards(step) for step in range(40)]
+    jumping = make(1)
+    for step in (39, 3, 0, 39, 17, 4, 3):
+        assert equal(jumping(step), expected[step])
+    other = make(2)
+    assert not all(equal(other(step), expected[step]) for step in range(3))
+    assert not equal(expected[0], expected[1])
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(10, 0), (0, 4)])
+def test_examples_refuse_no_batch_and_no_data(size, batch_size):
+    with pytest.raises(ValueError, match=f"expected batch_size .*, got {batch_size} and {size}"):
+        pipeline.examples(numbered(size), batch_size, seed=0)
+
+
+# Groups of a class
+
+
+def test_groups_hold_different_members_of_their_class():
+    batches = pipeline.class_groups(numbered(60, 3), 15, seed=0, rounds=2)
+    for step in range(5):
+        batch = batches(step)
+        assert (batch.x0.shape, batch.x0.dtype, batch.c.dtype) == ((6, 15, 1), np.float32, np.int32)
+        assert batch.c.tolist() == [0, 1, 2, 0, 1, 2]
+        assert (numbers(batch) % 3 == batch.c[:, None]).all()
+        assert all(len(set(group)) == 15 for group in numbers(batch))
+        assert not np.array_equal(numbers(batch)[:3], numbers(batch)[3:])
+
+
+def test_groups_of_small_classes_take_whole_rounds():
+    labels = [0, 1, 1, 1, 0, 0, 0, 0, 2]
+    batch = pipeline.class_groups(with_labels(*labels), 8, seed=0)(11)
+    for label, group in enumerate(numbers(batch)):
+        members = np.flatnonzero(np.asarray(labels) == label)
+        whole = 8 // len(members) * len(members)
+        counts = np.bincount(group, minlength=len(labels))[members]
+        assert counts.sum() == 8
+        assert counts.max() - counts.min() <= 1
+        assert (np.bincount(group[:whole])[members] == 8 // len(members)).all()
+
+
+def test_every_member_of_a_class_is_drawn_in_the_end():
+    batches = pipeline.class_groups(numbered(40, 2), 5, seed=0)
+    drawn = np.concatenate([numbers(batches(step)).ravel() for step in range(40)])
+    assert set(drawn) == set(range(40))
+
+
+@pytest.mark.parametrize(
+    ("labels", "group_size", "got"), [((0, 2, 2), 4, r"\[1\]"), ((0, 1), 0, "size 0")]
+)
+def test_groups_refuse_a_class_without_examples(labels, group_size, got):
+    with pytest.raises(ValueError, match=f"expected .*, got .*{got}"):
+        pipeline.class_groups(with_labels(*labels), group_size, seed=0)

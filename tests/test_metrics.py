@@ -1,0 +1,174 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.linalg import sqrtm
+from scipy.stats import ortho_group
+
+from lgd import discrepancy, training
+from lgd.data import Split, pipeline
+from lgd.metrics.classifier import FeatureClassifier, classification_loss
+from lgd.metrics.energy import ClassEnergyDistance
+from lgd.metrics.frechet import Moments, frechet_distance, moments
+
+RNG = np.random.default_rng(0)
+
+
+def covariance(size, rank=None, *, seed=0):
+    factor = np.random.default_rng(seed).normal(size=(size, size if rank is None else rank))
+    return factor @ factor.T
+
+
+# Frechet distance
+
+
+def test_moments_are_numpys():
+    features = RNG.normal(size=(20, 3)).astype(np.float32) + 1000.0
+    got = moments(features)
+    exact = features.astype(np.float64)
+    centred = exact - exact.mean(axis=0)
+    np.testing.assert_allclose(got.mean, exact.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(got.covariance, centred.T @ centred / 19, rtol=1e-8)
+    assert moments(features[:, :1]).covariance.shape == (1, 1)
+
+
+def test_frechet_distance_of_a_set_to_itself_is_zero():
+    features = RNG.normal(size=(50, 6))
+    features[:, 5] = features[:, 0]  # a singular covariance
+    got = moments(features)
+    assert abs(frechet_distance(got, got)) < 1e-7
+
+
+def test_frechet_distance_of_commuting_gaussians():
+    """|m - m'|^2 + sum (sqrt(a) - sqrt(b))^2, for C = Q diag(a) Q', C' = Q diag(b) Q'."""
+    a, b = np.array([4.0, 1.0, 0.25, 0.0]), np.array([1.0, 9.0, 0.25, 2.0])
+    q = ortho_group.rvs(4, random_state=0)
+    x, y = (Moments(m, q * v @ q.T) for m, v in ((np.zeros(4), a), (np.array([3.0, 0, 0, 4]), b)))
+    expected = 25.0 + np.sum((np.sqrt(a) - np.sqrt(b)) ** 2)
+    assert frechet_distance(x, y) == pytest.approx(expected, abs=1e-6)  # roots of rounded zeros
+
+
+@pytest.mark.parametrize("size", [1, 3, 12])
+def test_frechet_distance_by_scipys_matrix_root(size):
+    x = Moments(RNG.normal(size=size), covariance(size, seed=1))
+    y = Moments(RNG.normal(size=size), covariance(size, seed=2))
+    root = sqrtm(x.covariance @ y.covariance)
+    expected = np.sum((x.mean - y.mean) ** 2)
+    expected += np.trace(x.covariance + y.covariance - 2.0 * np.real(root))
+    assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-8)
+    assert frechet_distance(y, x) == pytest.approx(expected, rel=1e-8)
+
+
+def test_frechet_distance_does_not_see_rotations_and_shifts():
+    x, y = RNG.normal(size=(40, 5)), 0.5 * RNG.normal(size=(60, 5)) + 0.3
+    q = ortho_group.rvs(5, random_state=1)
+    turned = frechet_distance(moments(x @ q + 2.0), moments(y @ q + 2.0))
+    assert turned == pytest.approx(frechet_distance(moments(x), moments(y)), rel=1e-9)
+
+
+@pytest.mark.parametrize(("samples", "warns"), [(4, True), (5, True), (6, False)])
+def test_moments_warn_of_too_few_samples(samples, warns, recwarn):
+    moments(RNG.normal(size=(samples, 5)))
+    assert [str(w.message) for w in recwarn] == [
+        f"covariance of 5 features from {samples}" for _ in range(warns)
+    ]
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 3), (0, 3), (4, 3, 2)])
+def test_moments_refuse_other_shapes(shape):
+    with pytest.raises(ValueError, match=r"expected features .*, got \("):
+        moments(np.zeros(shape))
+
+
+# Energy distance
+
+
+def unequal_classes(counts, shape=(2, 3)):
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    order = np.random.default_rng(1).permutation(len(labels))
+    x = np.random.default_rng(2).normal(size=(len(labels), *shape)).astype(np.float32)
+    return Split((x + labels[:, None, None]).astype(np.float32)[order], labels[order])
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """Real examples, samples, and their distance."""
+    real = unequal_classes((2, 7, 4))
+    samples = jnp.asarray(RNG.normal(size=(3, 5, 2, 3)) * 1.5, jnp.float32)
+    return real, samples, ClassEnergyDistance(real, 3)(samples)
+
+
+def test_class_energy_distance_by_loops(measured):
+    real, samples, got = measured
+
+    def mean_distance(pairs):
+        return np.mean([np.linalg.norm((a - b).ravel()) for a, b in pairs])
+
+    for label, x in enumerate(np.asarray(samples, np.float64)):
+        y = real.x[real.labels == label].astype(np.float64)
+        cross = mean_distance([(a, b) for a in x for b in y])
+        own = [[(a, b) for a in z for b in z if a is not b] for z in (list(x), list(y))]
+        expected = cross - 0.5 * (mean_distance(own[0]) + mean_distance(own[1]))
+        assert float(got[label]) == pytest.approx(expected, abs=2e-6)
+
+
+def test_class_energy_distance_is_that_of_discrepancy(measured):
+    real, samples, got = measured
+    distance = jax.jit(discrepancy.energy_distance)
+    for label, x in enumerate(np.asarray(samples)):
+        y = real.x[real.labels == label]
+        expected = distance(x.reshape(len(x), -1), y.reshape(len(y), -1))
+        assert float(got[label]) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_class_energy_distance_of_far_sets_is_near_their_gap(measured):
+    real, samples, _ = measured
+    far = ClassEnergyDistance(real, 3)(samples + 1000.0)
+    np.testing.assert_allclose(np.asarray(far), 1000.0 * 6**0.5, rtol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("counts", "num_classes"), [((5, 1, 5), 3), ((5, 5), 3), ((5, 5, 5), 2), ((5, 0, 5), 3)]
+)
+def test_class_energy_distance_refuses_small_and_unknown_classes(counts, num_classes):
+    with pytest.raises(ValueError, match=f"expected >= 2 examples of {num_classes} classes, got"):
+        ClassEnergyDistance(unequal_classes(counts), num_classes)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 2, 3), (3, 1, 2, 3)])
+def test_class_energy_distance_refuses_other_groups(measured, shape):
+    distance = ClassEnergyDistance(measured[0], 3)
+    with pytest.raises(ValueError, match="expected 3 classes of >= 2 samples, got"):
+        distance(jnp.zeros(shape))
+
+
+# Classifier
+
+
+def test_classifier_learns_separable_blobs():
+    labels = np.arange(240, dtype=np.int32) % 3
+    centres = np.array([[2.0, 0.0], [-1.0, 1.7], [-1.0, -1.7]], np.float32)
+    x = (centres[labels] + 0.4 * RNG.normal(size=(240, 2))).astype(np.float32)
+    classifier = FeatureClassifier(3, width=16, num_features=4)
+
+    def loss(params, frozen, batch, key):
+        return classification_loss(classifier, params, batch.x0, batch.c, key), {}
+
+    losses: list[float] = []
+    state = training.fit(
+        jax.random.key(1),
+        loss,
+        jax.jit(classifier.init)(jax.random.key(0), jnp.asarray(x[:1])),
+        batches=pipeline.examples(Split(x[:160], labels[:160]), 32, seed=0),
+        optimizer=training.Optimizer(num_steps=80, learning_rate=0.02, ema_decay=0.9),
+        mesh=training.data_mesh(jax.devices()[:1]),
+        log_every=1,
+        on_log=lambda step, info: losses.append(info["loss"]),
+    )
+    logits, features = jax.jit(classifier.apply)(state.ema, jnp.asarray(x[160:]))
+    assert (logits.shape, features.shape) == ((80, 3), (80, 4))
+    assert np.mean(np.asarray(logits).argmax(axis=-1) == labels[160:]) > 0.97
+    smoothed = 0.1 * 2 / 3  # of every label, spread over the other classes: no loss is below ...
+    entropy = -(1 - smoothed) * np.log(1 - smoothed) - smoothed * np.log(smoothed / 2)
+    assert min(losses) >= entropy
+    assert losses[-1] < entropy + 0.1 < losses[0]

@@ -1,0 +1,375 @@
+import math
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex, to_rgba
+
+from lgd import plot_style, plots
+
+METHODS = [
+    *("unguided", "constant", "limited_interval", "limited_interval_per_class", "clamp_linear"),
+    *("learned:self_consistency", "learned:l2", "learned:conditional_marginal"),
+    *("learned:guided_score_matching", "learned:trajectory", "learned:reward"),
+]
+LOGSNR = np.linspace(-4.0, 6.0, 21)
+CLASSES = ["zero", "one", "two"]
+EXTENT = (-4.0, 4.0, -3.0, 3.0)
+
+
+def bumps(height, num_classes=3):
+    scale = height * np.arange(1, num_classes + 1)[:, None]
+    return scale * np.exp(-0.5 * (LOGSNR - 1.0) ** 2)
+
+
+def omega_figure(**changes):
+    arguments = {
+        "learned": {"learned:self_consistency": bumps(0.2), "learned:trajectory": bumps(0.5)},
+        "hand_made": {"constant": np.full(21, 0.4), "limited_interval": (LOGSNR > 0) * 0.9},
+        "logsnr": LOGSNR,
+        "class_names": CLASSES,
+    }
+    return plots.omega_curves(**arguments | changes)
+
+
+def images(channels=1, seed=0):
+    return np.random.default_rng(seed).uniform(-1.2, 1.2, (2, 3, 4, 5, channels))
+
+
+def grid_figure(**changes):
+    arguments = {
+        "samples": {name: images(seed=i) for i, name in enumerate(METHODS[:5])},
+        "row_names": ["cat", "dog"],
+    }
+    return plots.sample_grid(**arguments | changes)
+
+
+def weight_figure(**changes):
+    weights = np.array([1.0, 0.0, 0.5, 8.0])
+    arguments = {
+        "weights": weights,
+        "mean": 1.0 + (weights - 0.5) ** 2,
+        "std": np.full(4, 0.05),
+        "others": {"learned:trajectory": (0.8, 0.02), "limited_interval": (0.9, 0.03)},
+        "metric_name": "energy distance",
+    }
+    return plots.metric_against_weight(**arguments | changes)
+
+
+def training_figure(**changes):
+    steps = np.arange(200)
+    values = 1.0 + np.random.default_rng(0).normal(size=200)
+    arguments = {
+        "curves": {"denoiser": (steps * 10, np.full(200, 2.0)), "learned:l2": (steps, values)},
+        "ylabel": "loss",
+    }
+    return plots.training_curves(**arguments | changes)
+
+
+def gaussian_log_density():
+    x, y = np.meshgrid(np.linspace(*EXTENT[:2], 161), np.linspace(*EXTENT[2:], 121))
+    return -0.5 * (x**2 + y**2)
+
+
+def density_figure(**changes):
+    rng = np.random.default_rng(0)
+    names = ("unguided", "learned:trajectory")
+    arguments = {
+        "samples": {name: rng.normal(size=(30, 2)) for name in names},
+        "labels": {name: np.arange(30) % 3 for name in names},
+        "log_density": gaussian_log_density(),
+        "extent": EXTENT,
+    }
+    return plots.density_samples(**arguments | changes)
+
+
+def row(method, values):
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    result = {"mean": float(np.mean(values)), "std": std, "values": values}
+    return {"method": method, "metrics": {"energy_distance": result}}
+
+
+def bars_figure(**changes):
+    arguments = {
+        "rows": [
+            row("unguided", [1.5, 1.6, 1.7, 1.8]),
+            row("constant", [1.4, 1.42, 1.44, 1.46]),
+            row("learned:trajectory", [1.3]),
+        ],
+        "metric": "energy_distance",
+        "lower_is_better": True,
+    }
+    return plots.method_bars(**arguments | changes)
+
+
+FIGURES = [
+    omega_figure, grid_figure, weight_figure, training_figure, density_figure, bars_figure
+]  # fmt: skip
+
+
+def png(figure, path):
+    plots.save(figure, path)
+    return path.read_bytes()
+
+
+def legend_texts(figure):
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def titles(figure):
+    return [ax.get_title().replace("\n", " ") for ax in figure.axes]
+
+
+@pytest.mark.parametrize("make", FIGURES)
+def test_same_input_same_bytes(make, tmp_path):
+    figure = make()
+    first = png(figure, tmp_path / "a.png")
+    assert first.startswith(b"\x89PNG")
+    assert png(figure, tmp_path / "a.png") == first  # saving does not change the figure
+    with mpl.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.dpi": 30}):
+        assert png(make(), tmp_path / "b.png") == first
+
+
+def test_a_png_holds_no_text_chunk(tmp_path):
+    data = png(bars_figure(), tmp_path / "a.png")
+    assert b"tEXt" not in data
+    assert b"tIME" not in data
+
+
+def test_pyplot_is_not_imported():
+    code = "import sys, lgd.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_jax_arrays_draw_as_numpy_ones(tmp_path):
+    omega = bumps(0.5).astype(np.float32)
+    figures = [omega_figure(learned={"learned:l2": x}) for x in (omega, jnp.asarray(omega))]
+    a, b = (png(figure, tmp_path / f"{i}.png") for i, figure in enumerate(figures))
+    assert a == b
+
+
+def test_every_method_has_its_own_colour():
+    assert len({plot_style.method_color(name) for name in METHODS}) == len(METHODS)
+
+
+def test_unknown_methods_have_stable_colours():
+    learned = plot_style.method_color("learned:something_new")
+    assert learned == plot_style.method_color("learned:something_new")
+    assert learned not in {plot_style.method_color(name) for name in METHODS}
+    red, green, blue, _ = to_rgba(plot_style.method_color("power_cosine"))
+    assert blue >= max(red, green)  # greys and blues for what was made by hand
+
+
+def test_labels_are_readable():
+    assert plot_style.method_label("limited_interval") == "limited interval"
+    assert plot_style.method_label("learned:self_consistency") == "learned: self consistency"
+
+
+def test_omega_has_a_line_for_every_class_the_mean_and_every_schedule():
+    figure = omega_figure()
+    assert titles(figure) == ["learned: self consistency", "learned: trajectory"]
+    for ax, height in zip(figure.axes, (0.2, 0.5), strict=True):
+        assert len(ax.lines) == 3 + 1 + 2
+        np.testing.assert_allclose(ax.lines[3].get_ydata(), bumps(height).mean(axis=0))
+        assert ax.lines[3].get_linewidth() > 2 * ax.lines[0].get_linewidth()
+        assert all(line.get_linestyle() == "--" for line in ax.lines[4:])
+    assert to_hex(figure.axes[1].lines[3].get_color()) == plot_style.method_color(
+        "learned:trajectory"
+    )
+
+
+def test_omega_axes_run_from_noise_to_data_and_hold_everything():
+    figure = omega_figure()
+    assert all(ax.get_xlim() == (-4.0, 6.0) for ax in figure.axes)
+    (limits,) = {ax.get_ylim() for ax in figure.axes}
+    assert limits[0] < 0.0
+    assert limits[1] > bumps(0.5).max()
+    assert r"noise $\rightarrow$ data" in figure.get_supxlabel()
+
+
+def test_omega_legends():
+    texts = legend_texts(omega_figure())
+    assert texts == ["mean over classes", "constant", "limited interval", *CLASSES]
+
+
+def test_many_classes_get_a_colour_bar():
+    names = [f"class {i}" for i in range(40)]
+    figure = omega_figure(learned={"learned:l2": bumps(0.1, 40)}, class_names=names)
+    assert figure.axes[-1].get_ylabel() == "class"
+    assert len(figure.axes[0].lines) == 40 + 1 + 2
+    assert not set(names) & set(legend_texts(figure))
+
+
+def test_omega_that_is_zero_everywhere():
+    figure = omega_figure(learned={"learned:l2": np.zeros((3, 21))}, hand_made={})
+    assert np.diff(figure.axes[0].get_ylim()) > 0
+
+
+def test_grid_places_every_image():
+    x = images()
+    figure = grid_figure(samples={"unguided": x, "constant": -x})
+    block = np.asarray(figure.axes[0].images[0].get_array())
+    assert block.shape == (2 * 4 + 1, 3 * 5 + 2, 3)
+    expected = np.clip((x[1, 2] + 1.0) / 2.0, 0.0, 1.0)
+    np.testing.assert_allclose(block[5:9, 12:17], np.broadcast_to(expected, (4, 5, 3)))
+    np.testing.assert_array_equal(block[4], 1.0)  # the seam
+
+
+def test_grid_titles_and_rows():
+    figure = grid_figure()
+    assert titles(figure) == [plot_style.method_label(name) for name in METHODS[:5]]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["cat", "dog"]
+
+
+def test_grid_pixels_are_whole_screen_pixels():
+    figure = grid_figure()
+    for ax in figure.axes:
+        assert ax.bbox.width / (3 * 5 + 2) == pytest.approx(round(ax.bbox.width / (3 * 5 + 2)))
+
+
+def test_grid_in_colour_and_larger_than_the_page(tmp_path):
+    x = np.zeros((1, 8, 100, 100, 3))
+    figure = grid_figure(samples={"unguided": x, "constant": x, "clamp_linear": x}, row_names=["a"])
+    assert figure.get_figwidth() <= plot_style.WIDTH
+    assert png(figure, tmp_path / "a.png")
+
+
+def test_weight_line_is_sorted_and_banded():
+    ax = weight_figure().axes[0]
+    line = ax.lines[0]
+    np.testing.assert_array_equal(line.get_xdata(), [0.0, 0.5, 1.0, 8.0])
+    np.testing.assert_allclose(line.get_ydata(), [1.25, 1.0, 1.25, 57.25])
+    band = ax.collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(1.0 - 0.05)
+
+
+def test_weight_others_are_lines_in_the_order_of_their_values():
+    figure = weight_figure()
+    assert legend_texts(figure)[1:] == ["limited interval", "learned: trajectory"]
+    assert [line.get_ydata()[0] for line in figure.axes[0].lines[1:]] == [0.9, 0.8]
+
+
+def test_weight_axis_leaves_out_bad_weights_only():
+    low, top = weight_figure().axes[0].get_ylim()
+    assert low < 0.8 - 0.02
+    assert 1.25 + 0.05 < top < 2.0
+    assert weight_figure(others={}).axes[0].get_ylim()[1] > 57.25
+
+
+def test_weight_legend_speaks_of_errors_only_where_there_are_some():
+    assert "std" in weight_figure().legends[0].get_title().get_text()
+    exact = weight_figure(std=np.zeros(4), others={"unguided": (1.25, 0.0)})
+    assert exact.legends[0].get_title().get_text() == ""
+
+
+def test_training_average_is_unbiased_up_to_the_ends():
+    flat, noisy = training_figure().axes
+    np.testing.assert_allclose(flat.lines[1].get_ydata(), 2.0)
+    assert flat.lines[0].get_xdata()[-1] == 1990
+    raw, smooth = (line.get_ydata() for line in noisy.lines)
+    assert np.std(smooth) < 0.6 * np.std(raw)
+    np.testing.assert_allclose(smooth[100], raw[96:105].mean())
+
+
+def test_training_axis_survives_an_outlier():
+    values = np.sin(np.arange(300.0))
+    values[150] = 1e6
+    (ax,) = training_figure(curves={"learned:l2": (np.arange(300), values)}).axes
+    assert ax.get_ylim()[1] < 1e6
+
+
+def test_training_with_one_value():
+    assert training_figure(curves={"learned:l2": ([0], [1.0])}).axes[0].get_ylabel() == "loss"
+
+
+def test_density_levels_hold_their_mass():
+    # a standard normal in 2-D has mass 1 - exp(-r^2/2) within radius r
+    for ax in density_figure().axes:
+        levels = ax.collections[0].levels[:3]
+        np.testing.assert_allclose(levels, np.log([0.01, 0.1, 0.5]), atol=0.02)
+
+
+def test_density_panels_share_limits_and_aspect():
+    figure = density_figure()
+    assert titles(figure) == ["unguided", "learned: trajectory"]
+    for ax in figure.axes:
+        assert (*ax.get_xlim(), *ax.get_ylim()) == EXTENT
+        assert ax.get_aspect() == 1.0
+        assert len(ax.collections[1].get_offsets()) == 30
+    assert legend_texts(figure) == ["0", "1", "2"]
+
+
+def test_density_colours_follow_the_labels():
+    scatter = density_figure().axes[0].collections[1]
+    faces = scatter.get_facecolors()[:, :3]
+    np.testing.assert_array_equal(faces[0], faces[3])
+    assert len(np.unique(faces, axis=0)) == 3
+
+
+def test_density_may_be_zero_or_flat():
+    log_density = gaussian_log_density()
+    log_density[:10] = -np.inf
+    assert density_figure(log_density=log_density).axes
+    assert density_figure(log_density=np.zeros((5, 6)), class_names=CLASSES).axes
+
+
+def test_bars_show_two_standard_errors():
+    figure = bars_figure()
+    ax = figure.axes[0]
+    segments = [c.get_segments()[0] for c in ax.collections if hasattr(c, "get_segments")]
+    assert len(segments) == 2  # a single value has no error
+    half = np.std([1.5, 1.6, 1.7, 1.8], ddof=1)  # 2 / sqrt(4) = 1
+    np.testing.assert_allclose(segments[0][:, 0], [1.65 - half, 1.65 + half])
+    texts = [text.get_text() for text in ax.texts]
+    assert texts[:3] == [r"1.650 $\pm$ 0.129", r"1.430 $\pm$ 0.026", "1.300"]
+
+
+def test_bars_keep_the_order_of_the_rows():
+    ax = bars_figure().axes[0]
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == ["unguided", "constant", "learned: trajectory"]
+    assert ax.yaxis_inverted()
+
+
+@pytest.mark.parametrize(("lower", "best"), [(True, 1.43), (False, 1.65)])
+def test_bars_mark_the_best_hand_made(lower, best):
+    ax = bars_figure(lower_is_better=lower).axes[0]
+    verticals = [x for x in map(list, (line.get_xdata() for line in ax.lines)) if len(x) == 2]
+    assert verticals == [[pytest.approx(best)] * 2]
+    assert ("lower" if lower else "higher") in ax.get_xlabel()
+
+
+def test_bars_of_learned_methods_only():
+    ax = bars_figure(rows=[row("learned:l2", [1.0, 2.0])]).axes[0]
+    assert "best hand-made" not in [text.get_text() for text in ax.texts]
+
+
+@pytest.mark.parametrize(
+    ("make", "changes", "message"),
+    [
+        (omega_figure, {"learned": {}}, "expected at least one method, got none"),
+        (omega_figure, {"learned": {"a": np.zeros((2, 21))}}, r"omega of a .*\(3, 21\), got \(2"),
+        (omega_figure, {"hand_made": {"a": np.zeros(20)}}, r"of shape \(21,\), got \(20,\)"),
+        (omega_figure, {"logsnr": np.append(LOGSNR[1:], np.inf)}, "expected finite logsnr, got"),
+        (grid_figure, {"samples": {}}, "expected at least one method, got none"),
+        (grid_figure, {"row_names": ["a"]}, r"expected .*\(1, 3, 4, 5, 1\), got \(2, 3, 4, 5, 1\)"),
+        (grid_figure, {"samples": {"a": images(2)}}, "expected 1 or 3 channels, got 2"),
+        (weight_figure, {"std": np.zeros(3)}, r"expected std of shape \(4,\), got \(3,\)"),
+        (weight_figure, {"weights": np.zeros((4, 1))}, r"expected weights .*, got \(4, 1\)"),
+        (training_figure, {"curves": {}}, "expected at least one method, got none"),
+        (training_figure, {"curves": {"a": ([0, 1], [1.0])}}, r"values of a .*\(2,\), got \(1,\)"),
+        (training_figure, {"curves": {"a": ([], [])}}, r"expected steps of a .*, got \(0,\)"),
+        (density_figure, {"samples": {}, "labels": {}}, "expected at least one method, got none"),
+        (density_figure, {"labels": {}}, r"expected labels of .*, got \[\]"),
+        (density_figure, {"log_density": np.zeros(4)}, r"expected log_density .*, got \(4,\)"),
+        (density_figure, {"class_names": ["a"]}, "expected labels below 1, got 2"),
+        (bars_figure, {"rows": []}, "expected rows that all have 'energy_distance', got 0 rows"),
+        (bars_figure, {"metric": "fid"}, "expected rows that all have 'fid', got 3 rows"),
+    ],
+)
+def test_bad_input_is_named(make, changes, message):
+    with pytest.raises(ValueError, match=message):
+        make(**changes)
