@@ -55,8 +55,6 @@ def omega_curves(
     omega = 0 is no guidance. Low logsnr, on the left, is noise.
     """
     x = _checked(logsnr, "logsnr", (None,))
-    if not np.isfinite(x).all():
-        raise ValueError(f"expected finite logsnr, got {x}")
     shape = (len(class_names), len(x))
     per_class = [_checked(omega, f"omega of {name}", shape) for name, omega in learned.items()]
     curves = {name: _checked(y, f"omega of {name}", x.shape) for name, y in hand_made.items()}
@@ -199,8 +197,8 @@ def density_samples(
     """2-D samples (n, 2), coloured by label (n,), over the true density; one panel a method.
 
     ``log_density`` (ny, nx) lies on a regular grid over extent = (x_min, x_max, y_min, y_max),
-    y upwards. Greys: the smallest regions that hold 99, 90 and 50% of its mass. Samples outside
-    the extent are not seen.
+    y upwards. Greys: the smallest regions that hold 99, 90 and 50% of the mass in the extent.
+    Samples outside it are not seen.
     """
     if set(labels) != set(samples):
         raise ValueError(f"expected labels of {sorted(samples)}, got {sorted(labels)}")
@@ -214,8 +212,8 @@ def density_samples(
     names = [str(i) for i in range(count)] if class_names is None else class_names
     if count > len(names):
         raise ValueError(f"expected labels below {len(names)}, got {count - 1}")
-    density = _checked(log_density, "log_density", (None, None))
-    density = np.maximum(density, density.max() - 60.0)  # contours need finite values
+    density = _checked(np.maximum(log_density, -1e30), "log_density", (None, None))
+    density = np.maximum(density, density.max() - 60.0)  # contours of -inf would vanish
     levels = _mass_levels(density, (0.99, 0.9, 0.5))
     x_axis = np.linspace(extent[0], extent[1], density.shape[1])
     y_axis = np.linspace(extent[2], extent[3], density.shape[0])
@@ -277,13 +275,15 @@ def method_bars(rows: Sequence[Mapping[str, Any]], metric: str, lower_is_better:
 
 
 def _checked(value: ArrayLike, what: str, shape: tuple[int | None, ...]) -> np.ndarray:
-    """As float64, of this shape, where None is any size above 0."""
+    """As finite float64, of this shape, where None is any size above 0."""
     array = np.asarray(value, np.float64)
     if array.ndim != len(shape) or any(
         got != want if want is not None else got == 0
         for got, want in zip(array.shape, shape, strict=True)
     ):
         raise ValueError(f"expected {what} of shape {shape}, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"expected finite {what}, got {array[~np.isfinite(array)][0]}")
     return array
 
 

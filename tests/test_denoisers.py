@@ -278,7 +278,7 @@ def test_loss_draws_times_from_its_law(times, second_moment):
 @pytest.fixture(scope="module")
 def small_mlp():
     """A residual MLP with its first params, and with random ones."""
-    module = ResidualMLP(num_classes=2, width=8, depth=2)
+    module = ResidualMLP(num_classes=2, width=8, depth=1)
     denoiser = NetworkDenoiser(module=module, schedule=FLOW, num_classes=2, kind="x0")
     params = jax.jit(denoiser.init, static_argnums=1)(jax.random.key(0), (2, 3))
     leaves, structure = jax.tree.flatten(params)

@@ -150,6 +150,14 @@ def test_finalists_are_run_again_in_full_and_decide():
     assert (found.params, found.score) == ({"w": 1.0}, 2.0)
 
 
+def test_first_look_in_full_is_the_last():
+    score, asked = counted(parabola(1.2))
+    found, screened = search(grid((0.0, 1.0, 2.0)), score, screening=90, full=90, finalists=2)
+    assert (found.params, found.omega_fn) == ({"w": 1.0}, Point(1.0))
+    assert found.score == pytest.approx(1.04)
+    assert len(asked) == len(screened.points) == 3
+
+
 def by_class(point, best):
     """A parabola for every class; the schedule may hold a list of weights, one for each."""
     return (np.broadcast_to(point.w, 3) - np.asarray(best)) ** 2 + np.arange(3.0)

@@ -17,7 +17,7 @@ METHODS = [
 ]
 LOGSNR = np.linspace(-4.0, 6.0, 21)
 CLASSES = ["zero", "one", "two"]
-EXTENT = (-4.0, 4.0, -3.0, 3.0)
+EXTENT = (-5.0, 5.0, -4.0, 4.0)
 
 
 def bumps(height, num_classes=3):
@@ -125,18 +125,17 @@ def titles(figure):
 
 @pytest.mark.parametrize("make", FIGURES)
 def test_same_input_same_bytes(make, tmp_path):
-    figure = make()
-    first = png(figure, tmp_path / "a.png")
+    first = png(make(), tmp_path / "a.png")
     assert first.startswith(b"\x89PNG")
-    assert png(figure, tmp_path / "a.png") == first  # saving does not change the figure
+    assert b"tEXt" not in first
+    assert b"tIME" not in first
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.dpi": 30}):
         assert png(make(), tmp_path / "b.png") == first
 
 
-def test_a_png_holds_no_text_chunk(tmp_path):
-    data = png(bars_figure(), tmp_path / "a.png")
-    assert b"tEXt" not in data
-    assert b"tIME" not in data
+def test_saving_does_not_change_a_figure(tmp_path):
+    figure = weight_figure()
+    assert png(figure, tmp_path / "a.png") == png(figure, tmp_path / "b.png")
 
 
 def test_pyplot_is_not_imported():
@@ -144,11 +143,10 @@ def test_pyplot_is_not_imported():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_jax_arrays_draw_as_numpy_ones(tmp_path):
+def test_jax_arrays_draw_as_numpy_ones():
     omega = bumps(0.5).astype(np.float32)
-    figures = [omega_figure(learned={"learned:l2": x}) for x in (omega, jnp.asarray(omega))]
-    a, b = (png(figure, tmp_path / f"{i}.png") for i, figure in enumerate(figures))
-    assert a == b
+    figure = omega_figure(learned={"learned:l2": jnp.asarray(omega)}, logsnr=jnp.asarray(LOGSNR))
+    np.testing.assert_array_equal(figure.axes[0].lines[1].get_ydata(), omega[1])
 
 
 def test_every_method_has_its_own_colour():
@@ -289,7 +287,7 @@ def test_density_levels_hold_their_mass():
     # a standard normal in 2-D has mass 1 - exp(-r^2/2) within radius r
     for ax in density_figure().axes:
         levels = ax.collections[0].levels[:3]
-        np.testing.assert_allclose(levels, np.log([0.01, 0.1, 0.5]), atol=0.02)
+        np.testing.assert_allclose(levels, np.log([0.01, 0.1, 0.5]), atol=0.03)
 
 
 def test_density_panels_share_limits_and_aspect():
@@ -353,7 +351,11 @@ def test_bars_of_learned_methods_only():
         (omega_figure, {"learned": {}}, "expected at least one method, got none"),
         (omega_figure, {"learned": {"a": np.zeros((2, 21))}}, r"omega of a .*\(3, 21\), got \(2"),
         (omega_figure, {"hand_made": {"a": np.zeros(20)}}, r"of shape \(21,\), got \(20,\)"),
-        (omega_figure, {"logsnr": np.append(LOGSNR[1:], np.inf)}, "expected finite logsnr, got"),
+        (
+            omega_figure,
+            {"logsnr": np.append(LOGSNR[1:], np.inf)},
+            "expected finite logsnr, got inf",
+        ),
         (grid_figure, {"samples": {}}, "expected at least one method, got none"),
         (grid_figure, {"row_names": ["a"]}, r"expected .*\(1, 3, 4, 5, 1\), got \(2, 3, 4, 5, 1\)"),
         (grid_figure, {"samples": {"a": images(2)}}, "expected 1 or 3 channels, got 2"),
@@ -365,6 +367,7 @@ def test_bars_of_learned_methods_only():
         (density_figure, {"samples": {}, "labels": {}}, "expected at least one method, got none"),
         (density_figure, {"labels": {}}, r"expected labels of .*, got \[\]"),
         (density_figure, {"log_density": np.zeros(4)}, r"expected log_density .*, got \(4,\)"),
+        (density_figure, {"log_density": np.full((3, 3), np.nan)}, "finite log_density, got nan"),
         (density_figure, {"class_names": ["a"]}, "expected labels below 1, got 2"),
         (bars_figure, {"rows": []}, "expected rows that all have 'energy_distance', got 0 rows"),
         (bars_figure, {"metric": "fid"}, "expected rows that all have 'fid', got 3 rows"),

@@ -63,10 +63,10 @@ def _figures(
     figures = {
         "methods": plots.method_bars(results["rows"], results["primary_metric"], lower),
         "frechet": plots.method_bars(results["rows"], "frechet_distance", lower),
-        "omega": _omega_figure(config, dataset, functions),
         "weight": _weight_figure(results),
     }
     if config.guidance.methods:
+        figures["omega"] = _omega_figure(config, dataset, functions)
         curves = {
             f"learned:{name}": workdir.curve(name, "loss") for name in config.guidance.methods
         }

@@ -1,0 +1,322 @@
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lgd import omega, schedules, training
+from lgd.checkpoint import CheckpointStore
+from lgd.denoisers import GaussianMixture
+from lgd.learn import omega_loss
+from lgd.objectives import SelfConsistency, Trajectory
+from lgd.training import Optimizer, TrainState
+from lgd.types import Batch
+
+KEY = jax.random.key(11)
+
+
+def regression(params, frozen, batch, key):
+    """Least squares to a frozen slope, from noisy inputs: uses every argument of a loss."""
+    x = batch + 0.1 * jax.random.normal(key, batch.shape)
+    error = x @ (params["w"] - frozen["w"])
+    return jnp.mean(error**2), {"draw": jax.random.uniform(key)}
+
+
+def batches(step):
+    return np.random.default_rng(step).normal(size=(8, 3)).astype(np.float32)
+
+
+def fit(loss=regression, *, optimizer=None, params=None, **settings):
+    defaults = {"frozen": {"w": jnp.asarray([1.0, -2.0, 0.5])}, "batches": batches}
+    params = {"w": jnp.zeros(3)} if params is None else params
+    optimizer = Optimizer(num_steps=7, learning_rate=0.1) if optimizer is None else optimizer
+    return training.fit(KEY, loss, params, optimizer=optimizer, **(defaults | settings))
+
+
+def to_host(tree):
+    return jax.tree.map(np.array, tree)  # copies: the next step donates these buffers
+
+
+def assert_bitwise(one, other):
+    jax.tree.map(np.testing.assert_array_equal, to_host(one), to_host(other))
+
+
+class Walk:
+    """`make_step` by hand: the states after every step, on the host."""
+
+    def __init__(self, optimizer, loss=regression, params=None, **settings):
+        mesh = training.data_mesh(jax.devices()[:1])
+        self.step = training.make_step(loss, optimizer, mesh=mesh, **settings)
+        params = {"w": jnp.zeros(3)} if params is None else params
+        frozen = {"w": jnp.asarray([1.0, -2.0, 0.5])}
+        state = jax.device_put(training.init_state(params, optimizer), jax.devices()[0])
+        self.states, self.infos = [to_host(state)], []
+        for i in range(optimizer.num_steps):
+            state, info = self.step(state, frozen, batches(i), KEY)
+            self.states.append(to_host(state))
+            self.infos.append(to_host(info))
+
+    def updates(self):
+        weights = [state.params["w"] for state in self.states]
+        return np.diff(np.asarray(weights), axis=0)
+
+
+DENOISER = GaussianMixture((0, 1), schedules.rectified_flow())
+MODEL = omega.Network(schedule=DENOISER.schedule, num_classes=2, width=8, depth=2)
+
+
+draw = jax.jit(DENOISER.draw)
+
+
+def denoiser_params():
+    return DENOISER.params(jnp.asarray([[1.0, 0.3], [-0.6, 0.5]]), 0.1)
+
+
+def labelled(step):
+    c = jnp.arange(16) % 2
+    x0 = draw(jax.random.fold_in(jax.random.key(5), step), denoiser_params(), c)
+    return Batch(x0, c)
+
+
+def learn(objective=None, model=MODEL, **settings):
+    objective = SelfConsistency(num_particles=2) if objective is None else objective
+    defaults = {"frozen": denoiser_params(), "batches": labelled}
+    return training.fit(
+        KEY,
+        omega_loss(objective, model, DENOISER),
+        jax.jit(model.init)(jax.random.key(1)),
+        optimizer=Optimizer(num_steps=5, learning_rate=3e-3),
+        **(defaults | settings),
+    )
+
+
+def test_8_devices_learn_what_1_device_learns():
+    losses = {1: [], 8: []}
+
+    def on(count):
+        return learn(
+            mesh=training.data_mesh(jax.devices()[:count]),
+            log_every=1,
+            on_log=lambda step, info: losses[count].append(info["loss"]),
+        )
+
+    one, eight = on(1), on(8)
+    assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(eight)} == {8}
+    np.testing.assert_allclose(losses[1], losses[8], rtol=1e-5)
+    start = jax.jit(MODEL.init)(jax.random.key(1))
+    changes = jax.tree.map(lambda a, b: np.abs(a - b).max(), to_host(one.params), to_host(start))
+    assert max(jax.tree.leaves(changes)) > 5e-3
+    compare = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
+    jax.tree.map(compare, to_host(one.params), to_host(eight.params))
+    jax.tree.map(compare, to_host(one.ema), to_host(eight.ema))
+
+
+def test_nothing_is_compiled_after_the_first_step(monkeypatch):
+    made, make_step = [], training.make_step
+
+    def remembered(*arguments, **settings):
+        made.append(make_step(*arguments, **settings))
+        return made[-1]
+
+    monkeypatch.setattr(training, "make_step", remembered)
+    fit()
+    assert [step._cache_size() for step in made] == [1]
+
+
+class MemoryStore:
+    """The states saved, on the host."""
+
+    def __init__(self):
+        self.saved = {}
+
+    def save(self, step, state):
+        self.saved[step] = to_host(state)
+
+    def restore(self, like):
+        if not self.saved:
+            return None
+        newest = self.saved[max(self.saved)]
+        return SimpleNamespace(
+            state=jax.tree.map(lambda a, b: jax.device_put(a, b.sharding), newest, like)
+        )
+
+
+def stops_at(stop):
+    def interrupted(step):
+        if step == stop:
+            raise KeyboardInterrupt
+        return batches(step)
+
+    return interrupted
+
+
+@pytest.mark.parametrize("kind", ["memory", "checkpoint"])
+def test_resumed_equals_uninterrupted_bitwise(kind, tmp_path):
+    whole_log, log = [], []
+    settings = {"save_every": 2, "log_every": 1}
+    whole = fit(on_log=lambda *entry: whole_log.append(entry), log_every=1)
+    store = MemoryStore() if kind == "memory" else CheckpointStore(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        fit(store=store, batches=stops_at(5), on_log=lambda *entry: log.append(entry), **settings)
+    assert [step for step, _ in log] == [1, 2, 3, 4, 5]
+    store = store if kind == "memory" else CheckpointStore(tmp_path)
+    del log[4:]  # step 5 was not saved and is done again
+    resumed = fit(store=store, on_log=lambda *entry: log.append(entry), **settings)
+    assert log == whole_log
+    assert_bitwise(resumed, whole)
+    assert int(resumed.step) == 7
+    assert_bitwise(fit(store=store, **settings), whole)  # nothing left to do
+
+
+def test_states_are_saved_at_the_steps_asked_for_and_at_the_end():
+    store = MemoryStore()
+    final = fit(store=store, save_every=3)
+    assert list(store.saved) == [3, 6, 7]
+    assert [int(state.step) for state in store.saved.values()] == [3, 6, 7]
+    assert_bitwise(store.saved[7], final)
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.15, 0.999])
+def test_ema_follows_its_formula(ema_decay):
+    states = Walk(Optimizer(num_steps=4, learning_rate=0.1, ema_decay=ema_decay)).states
+    expected = np.float64(states[0].params["w"])
+    for i, state in enumerate(states[1:]):
+        decay = min(ema_decay, (1 + i) / (10 + i))
+        expected = decay * expected + (1 - decay) * np.float64(state.params["w"])
+        np.testing.assert_allclose(state.ema["w"], expected, rtol=1e-5, atol=1e-7)
+    assert isinstance(states[-1], TrainState)
+    assert int(states[-1].step) == 4
+
+
+@pytest.mark.parametrize(("clip", "expected"), [(0.0, 5.0), (1.0, 1.0), (7.0, 5.0)])
+def test_gradients_above_the_clip_are_scaled_down_to_it(clip, expected):
+    def linear(params, frozen, batch, key):
+        return jnp.dot(params["w"], jnp.asarray([3.0, 4.0, 0.0])), {}
+
+    walk = Walk(Optimizer(num_steps=1, clip=clip), linear)
+    momentum = optax.tree.get(walk.states[1].opt_state, "mu")["w"]  # (1 - 0.9) times the gradient
+    np.testing.assert_allclose(np.linalg.norm(momentum), 0.1 * expected, rtol=1e-5)
+    np.testing.assert_allclose(walk.infos[0]["grad_norm"], 5.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rates"),
+    [
+        ({"decay": False}, [1, 1, 1, 1]),
+        ({"decay": False, "warmup_steps": 2}, [0, 0.5, 1, 1]),
+        ({"decay": True}, 0.5 * (1 + np.cos(np.pi * np.arange(4) / 4))),
+        ({"decay": True, "warmup_steps": 2}, [0, 0.5, 1, 0.5]),
+    ],
+)
+def test_learning_rate_warms_up_and_decays(settings, rates):
+    def slope_1(params, frozen, batch, key):
+        return jnp.sum(params["w"]), {}
+
+    walk = Walk(Optimizer(num_steps=4, learning_rate=0.2, **settings), slope_1)
+    expected = -0.2 * np.asarray(rates)[:, None] * np.ones(3)  # Adam, of a constant gradient
+    np.testing.assert_allclose(walk.updates(), expected, rtol=3e-5, atol=1e-6)
+
+
+def test_projection_is_applied_after_every_update():
+    def project(params):
+        return {"w": jnp.clip(params["w"], -0.05, 0.15)}
+
+    optimizer = Optimizer(num_steps=4, learning_rate=0.1, ema_decay=0.0)
+    states = Walk(optimizer, project=project).states
+    assert all(state.params["w"].min() >= -0.05 for state in states)
+    np.testing.assert_allclose(states[-1].params["w"][:2], [0.15, -0.05])
+    final = fit(optimizer=optimizer, project=project, on_step=lambda step, ema: None)
+    np.testing.assert_allclose(final.params["w"][:2], [0.15, -0.05])
+    np.testing.assert_array_equal(final.ema["w"], final.params["w"])
+
+
+def test_log_is_called_at_the_steps_asked_for_with_the_values_of_that_step():
+    log, steps = {}, []
+    frozen = {"w": jnp.asarray([1.0, -2.0, 0.5])}
+    fit(log_every=3, on_log=log.__setitem__, on_step=lambda step, ema: steps.append(step))
+    assert list(log) == [3, 6, 7]
+    assert steps == [1, 2, 3, 4, 5, 6, 7]
+    first = {}
+    fit(optimizer=Optimizer(num_steps=1), on_log=first.__setitem__)
+    key = jax.random.fold_in(KEY, 0)
+    start = {"w": jnp.zeros(3)}
+    expected = jax.value_and_grad(regression, has_aux=True)(start, frozen, batches(0), key)
+    (loss, info), gradient = expected
+    np.testing.assert_allclose(first[1]["loss"], loss, rtol=1e-6)
+    np.testing.assert_allclose(first[1]["grad_norm"], np.linalg.norm(gradient["w"]), rtol=1e-5)
+    np.testing.assert_allclose(first[1]["draw"], info["draw"], rtol=1e-6)
+    for step, values in log.items():
+        drawn = jax.random.uniform(jax.random.fold_in(KEY, step - 1))
+        np.testing.assert_allclose(values["draw"], drawn, rtol=1e-6)
+        assert {type(value) for value in values.values()} == {float}
+
+
+def test_on_step_receives_the_ema():
+    seen = []
+    final = fit(on_step=lambda step, ema: seen.append(to_host(ema)))
+    assert_bitwise(seen[-1], final.ema)
+    assert len({tuple(ema["w"]) for ema in seen}) == 7
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_step():
+    logged = []
+
+    def broken(step):
+        return batches(step) * (np.nan if step == 4 else 1.0)
+
+    with pytest.raises(FloatingPointError, match=r"step 5: expected finite .* got .*'loss': nan"):
+        fit(batches=broken, log_every=1, on_log=lambda step, info: logged.append(step))
+    assert logged == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("objective", "model"),
+    [
+        (SelfConsistency(num_particles=2), MODEL),
+        (
+            Trajectory(times=(1.0, 0.5, 0.0), num_particles=2, num_targets=2),
+            omega.StepTable(times=(1.0, 0.5, 0.0), num_classes=2),
+        ),
+    ],
+    ids=["self_consistency", "trajectory"],
+)
+def test_the_frozen_model_and_the_start_are_unchanged_to_the_bit(objective, model):
+    frozen, start = denoiser_params(), jax.jit(model.init)(jax.random.key(1))
+    before = to_host((frozen, start))
+
+    def grouped(step):
+        x0, c = labelled(step)
+        return Batch(x0.reshape(8, 2, 2), c[:8]) if objective.group_size else Batch(x0, c)
+
+    state = learn(objective, model, frozen=frozen, batches=grouped)
+    assert_bitwise(before, (frozen, start))
+    moved = jax.tree.map(lambda a, b: np.any(np.array(a) != np.array(b)), state.params, start)
+    assert any(jax.tree.leaves(moved))
+
+
+def test_a_batch_that_does_not_divide_over_the_devices_is_refused():
+    message = r"divisible by the 8 devices.*, got shape \(6, 3\)"
+    with pytest.raises(ValueError, match=message):
+        fit(batches=lambda step: batches(step)[:6])
+    three = training.data_mesh(jax.devices()[:3])
+    assert int(fit(batches=lambda step: batches(step)[:6], mesh=three).step) == 7
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_steps": 0}, "expected 0 <= warmup_steps < num_steps, got"),
+        ({"num_steps": 5, "warmup_steps": 5}, "expected 0 <= warmup_steps < num_steps, got"),
+        ({"num_steps": 5, "warmup_steps": -1}, "expected 0 <= warmup_steps < num_steps, got"),
+        ({"num_steps": 5, "learning_rate": 0.0}, "expected learning_rate > 0, .* got"),
+        ({"num_steps": 5, "learning_rate": float("nan")}, "expected learning_rate > 0, .* got"),
+        ({"num_steps": 5, "clip": -1.0}, ".*clip >= 0.*, got"),
+        ({"num_steps": 5, "ema_decay": 1.0}, r".*ema_decay in \[0, 1\), got"),
+    ],
+)
+def test_optimizer_refuses_settings_outside_their_range(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Optimizer(**settings)
