@@ -84,7 +84,9 @@ def get_config() -> ConfigDict:
 
     config.evaluation = ConfigDict()
     config.evaluation.num_samples = 2000  # of each run; split equally over the classes
-    config.evaluation.num_screening = 1000  # samples of the first look at the interval grid, one seed
+    config.evaluation.num_screening = (
+        1000  # samples of the first look at the interval grid, one seed
+    )
     config.evaluation.num_finalists = 8  # best of the first look, run again in full
     config.evaluation.validation_seeds = 2
     config.evaluation.test_seeds = 5

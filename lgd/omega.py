@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lgd import guidance, schedules
+from lgd import schedules
 from lgd.types import Condition, OmegaFn, OmegaModel, Params, PRNGKey, Schedule
 
 Conditioning = Literal["class", "vector", "none"]
@@ -206,9 +206,11 @@ class StepTable:
 
     def tabulate(self, omega_fn: OmegaFn) -> Params:
         """Parameters that hold the values of a schedule on the grid, clipped to the range."""
-        c = jnp.arange(max(self.num_classes, 1), dtype=jnp.int32)
-        values = guidance.on_grid(omega_fn, jnp.asarray(self.times), c)
-        return self.project({"values": values.T})
+        rows, steps = max(self.num_classes, 1), len(self.times) - 1
+        c = jnp.repeat(jnp.arange(rows, dtype=jnp.int32), steps)
+        times = jnp.asarray(self.times)
+        t, s = jnp.tile(times[:-1], rows), jnp.tile(times[1:], rows)
+        return self.project({"values": omega_fn(s=s, t=t, c=c).reshape(rows, steps)})
 
     def apply(
         self, params: Params, *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition

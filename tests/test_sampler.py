@@ -425,11 +425,12 @@ def value_and_gradients(solver):
     + [("heun", 0.0, 2), ("heun", 0.0, 4), ("dpmpp_2m", 0.0, 4)],
 )
 def test_gradients_of_unroll_equal_finite_differences(solver, churn, num_steps):
+    objective, h = value_and_gradients(solver), 1e-5
     with jax.enable_x64(True):
         times = jnp.linspace(0.9, 0.1, num_steps + 1, dtype=jnp.float32)
         omegas = jax.random.uniform(jax.random.key(1), (num_steps, 3), jnp.float64)
         x_t = jax.random.normal(jax.random.key(2), (3, 2), jnp.float64)
-        objective, point, h = value_and_gradients(solver), (omegas, x_t), 1e-5
+        point = (omegas, x_t)
         for argument, gradient in enumerate(objective(*point, times, churn)[1]):
             for index in np.ndindex(gradient.shape):
                 moved = [list(point), list(point)]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from lgd.diffusion import Kind, to_x0
@@ -39,7 +40,7 @@ def from_function(
     *,
     schedule: Schedule,
     kind: Kind,
-    null: int | Callable[[Condition], Condition],
+    null: int | np.integer | Callable[[Condition], Condition],
 ) -> FunctionDenoiser:
     """A denoiser from ``function(params, x_t, t, c) -> prediction`` of the given kind.
 
@@ -50,10 +51,8 @@ def from_function(
       null: the label that stands for "no condition", or a function from conditions to
         unconditional inputs of the same structure, shapes and dtypes.
     """
-    if isinstance(null, int):
-        label = null
-        return FunctionDenoiser(function, schedule, kind, _ConstantLabel(label))
-    return FunctionDenoiser(function, schedule, kind, null)
+    null_condition = null if callable(null) else _ConstantLabel(int(null))
+    return FunctionDenoiser(function, schedule, kind, null_condition)
 
 
 @dataclasses.dataclass(frozen=True)
