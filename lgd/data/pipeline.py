@@ -36,8 +36,8 @@ def examples(split: Split, batch_size: int, *, seed: int) -> Batches:
 def class_groups(split: Split, group_size: int, *, seed: int, rounds: int = 1) -> Batches:
     """Step -> ``rounds`` groups for each class: x0 (g, group_size, *dims), c (g,).
 
-    g = rounds x classes. Members are drawn without replacement, or in whole rounds where a class has too few. Raises
-    ValueError if a label below the largest one has no example.
+    g = rounds x classes. Members are drawn without replacement, or in whole rounds where a class
+    has too few. Raises ValueError if a label below the largest one has no example.
     """
     members = [np.flatnonzero(split.labels == label) for label in range(split.labels.max() + 1)]
     empty = [label for label, index in enumerate(members) if not len(index)]
