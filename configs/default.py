@@ -75,10 +75,10 @@ def get_config() -> ConfigDict:
 
     config.guidance.trajectory = ConfigDict()  # a table over class and step of the sampling grid
     config.guidance.trajectory.num_steps = 150
-    config.guidance.trajectory.num_particles = 32  # of each class and step of training
-    config.guidance.trajectory.num_targets = 64  # real examples they are compared with
+    config.guidance.trajectory.num_particles = 40  # of each class and step of training
+    config.guidance.trajectory.num_targets = 96  # real examples they are compared with
     config.guidance.trajectory.learning_rate = 0.1
-    config.guidance.trajectory.ema_decay = 0.95
+    config.guidance.trajectory.ema_decay = 0.98
     config.guidance.trajectory.beta = 1.0
     config.guidance.trajectory.lam = 1.0
 

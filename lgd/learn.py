@@ -205,7 +205,7 @@ def _default_model(
 def _default_optimizer(model: omega.LearnedModel) -> Optimizer:
     if isinstance(model, omega.Network):
         return Optimizer(num_steps=300, learning_rate=3e-3, ema_decay=0.98)
-    return Optimizer(num_steps=150, learning_rate=0.1, ema_decay=0.95)
+    return Optimizer(num_steps=150, learning_rate=0.1, ema_decay=0.98)
 
 
 def _batches(objective: Objective, split: Split, batch_size: int, key: PRNGKey) -> Batches:
