@@ -219,7 +219,7 @@ def _batches(objective: Objective, split: Split, batch_size: int, key: PRNGKey) 
 
 def _checked_split(x0: np.ndarray, labels: np.ndarray) -> Split:
     x0, labels = np.asarray(x0), np.asarray(labels)
-    if labels.shape != x0.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+    if not len(x0) or labels.shape != x0.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"expected integer labels ({len(x0)},) for x0 {x0.shape}, "
             f"got {labels.dtype} {labels.shape}"

@@ -1,4 +1,5 @@
 import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -27,7 +28,8 @@ draw_rows = jax.jit(objectives.draw_rows, static_argnums=1)
 predict_pair = jax.jit(denoise_pair, static_argnums=0)
 sample_times = jax.jit(TimeLaw.sample, static_argnums=(0, 2))
 
-BETAS, LAMS, CHURNS = (0.5, 1.0, 1.75, 2.0), (0.0, 0.5, 1.0), (0.0, 0.5, 1.0)
+ENERGIES = tuple(itertools.product((0.5, 1.0, 1.75, 2.0), (0.0, 0.5, 1.0)))  # beta, lam
+CHURNS = (0.0, 0.5, 1.0)
 
 
 def mixture(schedule):
@@ -129,11 +131,11 @@ def particles_of(rows, x0, denoiser, params, member_c, *, s, t):
     return Particles(x0, cond, uncond, eps, z, eps_target, *levels)
 
 
-def gram_losses(m, coupling):
+def gram_losses(coupling):
     """For each setting of beta and lam: losses (9,) and gradients (9, m), by churn x group."""
 
     def losses(omega, matrix, s, t, beta, lam):
-        step = {"s": s, "t": t, "schedule": COSINE, "coupling": coupling}
+        step = {"s": s, "t": t, "schedule": FLOW, "coupling": coupling}
         blocks = [
             objectives.particle_coefficients(weights, churn=churn, **step)
             for weights, churn in zip(jnp.split(omega, 3), CHURNS, strict=True)
@@ -147,32 +149,28 @@ def gram_losses(m, coupling):
 
     def values_and_gradients(*arguments):
         differentiated = jax.value_and_grad(losses, has_aux=True)
-        found = [differentiated(*arguments, beta, lam) for beta, lam in settings_for(m)]
+        found = [differentiated(*arguments, beta, lam) for beta, lam in ENERGIES]
         return [(value, gradient) for (_, value), gradient in found]
 
     return jax.jit(values_and_gradients)
-
-
-def settings_for(m):
-    return [(beta, lam) for beta in BETAS for lam in LAMS if m > 1 or lam == 0.0]
 
 
 def pairs(coupling, lam):
     return SelfConsistency(coupling=coupling, lam=lam).pairs
 
 
-@pytest.mark.parametrize(("m", "coupling"), [(1, "shared"), (2, "shared"), (4, "independent")])
+@pytest.mark.parametrize(("m", "coupling"), [(2, "shared"), (4, "independent")])
 def test_gram_loss_and_gradient_equal_those_of_explicit_particles(m, coupling):
-    denoiser, params = mixture(COSINE)
+    denoiser, params = mixture(FLOW)
     s, t = jnp.asarray([0.1, 0.4, 0.02]), jnp.asarray([0.3, 0.97, 0.75])
     c, x0 = jnp.repeat(jnp.asarray([0, 1, 0]), m), jax.random.normal(jax.random.key(0), (3, m, 3))
     rows = draw_rows(jax.random.key(1), denoiser, params, x0, c, t=t)
     matrix = gram.gram_matrix(jnp.concatenate(rows, axis=1))
     omega = jax.random.uniform(jax.random.key(2), (9, m), minval=-0.5, maxval=2.0)
-    found = gram_losses(m, coupling)(omega, matrix, s, t)
+    found = gram_losses(coupling)(omega, matrix, s, t)
     particles = particles_of(rows, x0, denoiser, params, c, s=s, t=t)
     weights = np.split(np.asarray(omega, np.float64), 3)
-    for (beta, lam), (value, gradient) in zip(settings_for(m), found, strict=True):
+    for (beta, lam), (value, gradient) in zip(ENERGIES, found, strict=True):
         settings = {"beta": beta, "lam": lam, "coupling": coupling, "pairs": pairs(coupling, lam)}
         for i, churn in enumerate(CHURNS):
             group, settings["churn"] = slice(3 * i, 3 * i + 3), churn
@@ -203,15 +201,14 @@ def settings_of(objective):
     "objective",
     [
         SelfConsistency(),
-        objectives.l2(churn=0.5),
-        SelfConsistency(beta=1.0, lam=0.0, coupling="shared", churn=0.0, num_particles=2),
-        ConditionalMarginalConsistency(beta=1.0, group_size=5),
+        SelfConsistency(beta=1.0, lam=0.0, coupling="shared", churn=0.0),
+        ConditionalMarginalConsistency(beta=1.0, group_size=4),
     ],
-    ids=["self_consistency", "l2", "shared", "conditional_marginal"],
+    ids=["self_consistency", "shared", "conditional_marginal"],
 )
 def test_one_step_objectives_equal_explicit_particles(objective):
     denoiser, params = mixture(FLOW)
-    shape = (3, 3) if objective.group_size is None else (3, 5, 3)
+    shape = (3, 3) if objective.group_size is None else (3, 4, 3)
     batch = Batch(jax.random.normal(jax.random.key(0), shape), jnp.asarray([0, 1, 1]))
     key, weights = jax.random.key(7), jnp.asarray([0.4, 1.5, -0.3])
 
@@ -234,13 +231,13 @@ def test_one_step_objectives_equal_explicit_particles(objective):
 def test_l2_minimiser_equals_its_closed_form():
     denoiser, params = mixture(FLOW)
     objective = objectives.l2(churn=0.7)
-    batch = Batch(jax.random.normal(jax.random.key(0), (4, 3)), jnp.asarray([0, 1, 1, 0]))
+    batch = Batch(jax.random.normal(jax.random.key(0), (3, 3)), jnp.asarray([0, 1, 1]))
     key = jax.random.key(3)
     loss = jax.jit(lambda w: objective(key, constant(w), denoiser, params, batch)[0])
     measured = parabola_minimum(*(np.float64(loss(w)) for w in (-4.0, 0.0, 4.0)), step=4.0)
     particles = one_step_particles(objective, key, denoiser, params, batch)
-    still = particles.proposals(np.zeros((4, 4)), objective.churn)
-    moved = particles.proposals(np.ones((4, 4)), objective.churn) - still  # a Delta
+    still = particles.proposals(np.zeros((3, 4)), objective.churn)
+    moved = particles.proposals(np.ones((3, 4)), objective.churn) - still  # a Delta
     error = still[:, :, None] - particles.targets("independent")[:, None]
     expected = -np.einsum("gjd,gjkd->", moved, error) / (4 * np.sum(moved**2))
     np.testing.assert_allclose(measured, expected, rtol=1e-3)
@@ -336,14 +333,8 @@ def test_training_from_omega_2_gets_near_0():
     assert np.mean(state.ema["values"]) < 0.1
 
 
-K1_SETTINGS = [
-    {"beta": 1.0, "lam": 1.0, "churn": 0.0},
-    {"beta": 1.75, "lam": 0.5, "churn": 1.0},
-]
-
-
-@pytest.mark.parametrize("settings", K1_SETTINGS)
-def test_one_step_trajectory_has_the_gradient_of_self_consistency(settings):
+def test_one_step_trajectory_has_the_gradient_of_self_consistency():
+    settings = {"beta": 1.75, "lam": 0.5, "churn": 0.6}
     denoiser, params = mixture(COSINE)
     m, g, key = 4, 3, jax.random.key(5)
     c, x0 = jnp.asarray([0, 1, 0]), jax.random.normal(jax.random.key(0), (3, 3))
@@ -431,8 +422,7 @@ def test_trajectory_compares_in_the_space_of_features():
 
         return jax.jit(loss)
 
-    plain, tripled, first_two = map(loss_with, (None, lambda x: 3.0 * x, lambda x: x[:, :2]))
-    np.testing.assert_allclose(tripled(x0), 3.0 * plain(x0), rtol=1e-5)
+    plain, first_two = loss_with(None), loss_with(lambda x: x[:, :2])
     moved = x0.at[:, :, 2].add(5.0)
     assert first_two(moved) == first_two(x0)
     assert plain(moved) > plain(x0) + 1.0
@@ -443,10 +433,7 @@ def reward(x0, c):
 
 
 REWARDED = {
-    "self_consistency": SelfConsistency(num_particles=2, reward=reward, reward_weight=50.0),
-    "conditional_marginal": ConditionalMarginalConsistency(
-        group_size=4, reward=reward, reward_weight=50.0
-    ),
+    "self_consistency": SelfConsistency(reward=reward, reward_weight=50.0),
     "trajectory": Trajectory(
         times=(1.0, 0.6, 0.2, 0.0),
         num_particles=2,
@@ -488,7 +475,7 @@ def test_one_step_reward_is_of_the_mixed_prediction_on_noised_real_data():
 
 def test_guided_score_matching_is_the_error_of_the_mixed_prediction():
     denoiser, params = mixture(FLOW)
-    objective, key = GuidedScoreMatching(num_particles=3), jax.random.key(1)
+    objective, key = GuidedScoreMatching(), jax.random.key(1)
     batch = Batch(jax.random.normal(jax.random.key(0), (3, 3)), jnp.asarray([0, 1, 1]))
     omega_fn = per_class(jnp.asarray([0.8, -0.4]))
     loss = evaluate(objective, key, omega_fn, denoiser, params, batch)[0]

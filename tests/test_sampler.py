@@ -32,18 +32,18 @@ def mixture(schedule):
     return model, model.params(jnp.asarray(MEANS, jnp.float32), jnp.asarray(VARIANCES, jnp.float32))
 
 
-class Relabelled(NamedTuple):
-    """A denoiser whose two predictions agree: both conditional, or both unconditional."""
+class Unguided(NamedTuple):
+    """A denoiser whose two predictions agree; its params say which of the two they are."""
 
     base: GaussianMixture
-    always_null: bool
 
     @property
     def schedule(self):
         return self.base.schedule
 
     def apply(self, params, x_t, *, t, c):
-        return self.base.apply(params, x_t, t=t, c=self.base.null(c) if self.always_null else c)
+        params, use_null = params
+        return self.base.apply(params, x_t, t=t, c=jnp.where(use_null, self.base.null(c), c))
 
     def null(self, c):
         return c
@@ -101,13 +101,13 @@ WALKS = [("ddim", 0.0), ("ddim", 0.6), ("heun", 0.0), ("dpmpp_2m", 0.0)]
 
 
 @pytest.mark.parametrize(("solver", "churn"), WALKS)
-@pytest.mark.parametrize(("omega", "always_null"), [(0.0, False), (-1.0, True)])
-def test_omega_0_and_minus_1_are_bitwise_the_unguided_samplers(solver, churn, omega, always_null):
+@pytest.mark.parametrize(("omega", "use_null"), [(0.0, False), (-1.0, True)])
+def test_omega_0_and_minus_1_are_bitwise_the_unguided_samplers(solver, churn, omega, use_null):
     denoiser, params = mixture(SCHEDULES["rectified_flow"])
     omegas = jnp.full((4, 5), omega)
     guided = run(denoiser, params, omegas, solver=solver, churn=churn)
-    unguided = Relabelled(denoiser, always_null)
-    plain = run(unguided, params, jnp.full((4, 5), 0.3), solver=solver, churn=churn)
+    unguided, both = Unguided(denoiser), (params, jnp.asarray(use_null))
+    plain = run(unguided, both, jnp.full((4, 5), 0.3), solver=solver, churn=churn)
     np.testing.assert_array_equal(guided.trajectory, plain.trajectory)
     other = run(denoiser, params, jnp.full((4, 5), 0.3), solver=solver, churn=churn)
     assert not np.allclose(guided.x0, other.x0, atol=1e-3)
@@ -242,7 +242,8 @@ def test_data_time_is_reached_by_returning_x0_hat(name, solver):
     omegas = jnp.full((4, 5), 0.7)
     samples = run(denoiser, params, omegas, solver=solver, churn=float(solver == "ddim"))
     before, t = samples.trajectory[-2], jnp.full(5, 0.25)
-    expected = guidance.mix(*denoise_pair(denoiser, params, before, t=t, c=CLASSES), 0.7)
+    pair = jax.jit(denoise_pair, static_argnums=0)(denoiser, params, before, t=t, c=CLASSES)
+    expected = guidance.mix(*pair, 0.7)
     np.testing.assert_allclose(samples.x0, expected, rtol=1e-5, atol=1e-5)
     assert np.isfinite(samples.trajectory).all()
 
@@ -308,8 +309,9 @@ def test_point_mass_from_noised_data_keeps_the_exact_law(name, churn):
     schedule, mu, size = SCHEDULES[name], jnp.asarray([0.7, -1.5]), 20_000
     params = GaussianMixture((0,), schedule).params(mu[None], 0.0)
     times = jnp.asarray([0.9, 0.75, 0.5, 0.35])
-    data = jnp.broadcast_to(mu, (size, 2))
-    x_t = add_noise(jax.random.key(0), data, t=jnp.full(size, times[0]), schedule=schedule)
+    data, t = jnp.broadcast_to(mu, (size, 2)), jnp.full(size, times[0])
+    noising = jax.jit(add_noise, static_argnames="schedule")
+    x_t = noising(jax.random.key(0), data, t=t, schedule=schedule)
     omegas, c = jnp.full((3, size), 2.0), jnp.zeros(size, jnp.int32)
     walk = walker(name, labels=(0,))
     x_s = walk(jax.random.key(1), params, omegas, c, x_t, times, churn)
@@ -430,14 +432,17 @@ def test_gradients_of_unroll_equal_finite_differences(solver, churn, num_steps):
         times = jnp.linspace(0.9, 0.1, num_steps + 1, dtype=jnp.float32)
         omegas = jax.random.uniform(jax.random.key(1), (num_steps, 3), jnp.float64)
         x_t = jax.random.normal(jax.random.key(2), (3, 2), jnp.float64)
-        point = (omegas, x_t)
-        for argument, gradient in enumerate(objective(*point, times, churn)[1]):
-            for index in np.ndindex(gradient.shape):
-                moved = [list(point), list(point)]
-                for arguments, by in zip(moved, (h, -h), strict=True):
-                    arguments[argument] = point[argument].at[index].add(by)
-                ahead, behind = (objective(*arguments, times, churn)[0] for arguments in moved)
-                expected = (ahead - behind) / (2 * h)
+        point = [np.array(omegas), np.array(x_t)]
+        for values, gradient in zip(
+            point, objective(*map(jnp.array, point), times, churn)[1], strict=True
+        ):
+            for index in np.ndindex(values.shape):
+                value, found = values[index], []
+                for moved in (value + h, value - h):
+                    values[index] = moved
+                    found.append(float(objective(*map(jnp.array, point), times, churn)[0]))
+                values[index] = value
+                expected = (found[0] - found[1]) / (2 * h)
                 np.testing.assert_allclose(gradient[index], expected, rtol=1e-6, atol=1e-8)
 
 

@@ -1,0 +1,216 @@
+"""Objectives of one guided step from t to s: the paper's self-consistency and its relatives."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lgd import gram
+from lgd.objectives.rows import (
+    Coupling,
+    Info,
+    Pairs,
+    check_energy,
+    check_step,
+    draw_rows,
+    gram_loss,
+    particle_coefficients,
+    repeat,
+)
+from lgd.omega import Support
+from lgd.types import Batch, Condition, Denoiser, OmegaFn, Params, PRNGKey, RewardFn
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TimeLaw:
+    """``s ~ U[s_min, 1 - zeta - delta], dt ~ U[delta, 1 - zeta - s], t = s + dt`` (Alg. 1).
+
+    delta is the smallest step, zeta keeps t off 1. The paper sweeps delta (best about .1) and
+    s_min, and does not state zeta.
+    """
+
+    s_min: float = 0.01
+    delta: float = 0.1
+    zeta: float = 0.01
+
+    def __post_init__(self) -> None:
+        if min(self.s_min, self.zeta) < 0.0 or self.delta <= 0.0:
+            raise ValueError(f"expected s_min, zeta >= 0 and delta > 0, got {self}")
+        if self.s_min >= 1.0 - self.zeta - self.delta:
+            raise ValueError(f"expected s_min < 1 - zeta - delta, got {self}")
+
+    @property
+    def support(self) -> Support:
+        """Where this law has mass."""
+        return Support(s_min=self.s_min, t_max=1.0 - self.zeta, gap_min=self.delta)
+
+    def sample(self, key: PRNGKey, batch: int) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+        """Draw (s, t), each (b,)."""
+        s_key, gap_key = jax.random.split(key)
+        s = jax.random.uniform(
+            s_key, (batch,), minval=self.s_min, maxval=1.0 - self.zeta - self.delta
+        )
+        gap = jax.random.uniform(gap_key, (batch,), minval=self.delta, maxval=1.0 - self.zeta - s)
+        return s, s + gap
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SelfConsistency:
+    """Match, given x0, one guided step from t to s with direct noising to s (Alg. 1, Eq. 16-22).
+
+    The paper's settings: beta 1.75, lam 1, 4 particles, training churn 1. With a reward R, adds
+    ``-reward_weight E R(x0_hat, c)`` on the noised real data (Alg. 4).
+    ``coupling="shared"`` gives proposal j and target j the same noise; then lam = 0 pairs j with j
+    only, and lam > 0 pairs j with every other.
+    """
+
+    beta: float = 1.75
+    lam: float = 1.0
+    num_particles: int = 4
+    churn: float = 1.0
+    coupling: Coupling = "independent"
+    time_law: TimeLaw = TimeLaw()
+    reward: RewardFn | None = None
+    reward_weight: float = 0.0
+
+    group_size: ClassVar[None] = None  # takes single examples
+
+    def __post_init__(self) -> None:
+        check_energy(self.beta, self.lam, self.num_particles)
+        check_step(self.churn, self.coupling)
+
+    @property
+    def support(self) -> Support:
+        """Where (s, t) is seen."""
+        return self.time_law.support
+
+    @property
+    def pairs(self) -> Pairs:
+        """Which proposals meet which targets."""
+        if self.coupling == "independent":
+            return "all"
+        return "matched" if self.lam == 0.0 else "off_diagonal"
+
+    def __call__(
+        self, key: PRNGKey, omega_fn: OmegaFn, denoiser: Denoiser, params: Params, batch: Batch
+    ) -> tuple[Float[Array, ""], Info]:
+        """Loss on examples x0 (b, *dims), c (b, ...)."""
+        x0 = jnp.repeat(batch.x0[:, None], self.num_particles, axis=1)
+        return one_step_loss(self, key, omega_fn, denoiser, params, x0, batch.c)
+
+
+def l2(**settings: object) -> SelfConsistency:
+    """The simple l2 objective (Eq. 21): `SelfConsistency` with beta = 2 and lam = 0."""
+    return dataclasses.replace(SelfConsistency(beta=2.0, lam=0.0), **settings)  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConditionalMarginalConsistency:
+    """Match the law of one guided step from t to s with that of noised data of one condition.
+
+    Like `SelfConsistency`, with different real x0 of the same condition in a group, so that the law
+    matched is p(x_s | c) and not p(x_s | x0). A proposal never meets the target made of its own x0.
+    """
+
+    beta: float = 1.75
+    lam: float = 1.0
+    group_size: int = 16
+    churn: float = 1.0
+    time_law: TimeLaw = TimeLaw()
+    reward: RewardFn | None = None
+    reward_weight: float = 0.0
+
+    coupling: ClassVar[Coupling] = "independent"
+    pairs: ClassVar[Pairs] = "off_diagonal"
+
+    def __post_init__(self) -> None:
+        check_energy(self.beta, self.lam, self.group_size)
+        check_step(self.churn, self.coupling)
+
+    @property
+    def support(self) -> Support:
+        """Where (s, t) is seen."""
+        return self.time_law.support
+
+    def __call__(
+        self, key: PRNGKey, omega_fn: OmegaFn, denoiser: Denoiser, params: Params, batch: Batch
+    ) -> tuple[Float[Array, ""], Info]:
+        """Loss on groups x0 (g, n, *dims), c (g, ...)."""
+        return one_step_loss(self, key, omega_fn, denoiser, params, batch.x0, batch.c)
+
+
+def one_step_loss(
+    settings: SelfConsistency | ConditionalMarginalConsistency,
+    key: PRNGKey,
+    omega_fn: OmegaFn,
+    denoiser: Denoiser,
+    params: Params,
+    x0: Float[Array, "g m *dims"],
+    c: Condition,
+) -> tuple[Float[Array, ""], Info]:
+    """Rows -> Gram matrix -> loss, and the reward on the same denoiser call."""
+    g, m = x0.shape[:2]
+    time_key, rows_key = jax.random.split(key)
+    s, t = settings.time_law.sample(time_key, g)
+    member_c = repeat(c, m)
+    rows = draw_rows(rows_key, denoiser, params, x0, member_c, t=t)
+    omega = jnp.repeat(omega_fn(s=s, t=t, c=c)[:, None], m, axis=1)
+    proposal, target = particle_coefficients(
+        omega,
+        s=s,
+        t=t,
+        schedule=denoiser.schedule,
+        churn=settings.churn,
+        coupling=settings.coupling,
+    )
+    matrix = gram.gram_matrix(jnp.concatenate(rows, axis=1))
+    loss = jnp.mean(
+        gram_loss(
+            matrix, proposal, target, beta=settings.beta, lam=settings.lam, pairs=settings.pairs
+        )
+    )
+    info = {"distance": loss, "omega": jnp.mean(omega)}
+    if settings.reward is None:
+        return loss, info
+    x0_hat = x0.reshape(g, m, -1) + rows.residual + omega[:, :, None] * rows.delta
+    reward = jnp.mean(settings.reward(x0_hat.reshape(g * m, *x0.shape[2:]), member_c))
+    return loss - settings.reward_weight * reward, info | {"reward": reward}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GuidedScoreMatching:
+    """``E |x0 - mix(cond, uncond, omega)|^2`` on noised real data (App. C.1): a negative control.
+
+    For an exact denoiser cond is the best prediction there is, and omega goes to 0.
+    """
+
+    time_law: TimeLaw = TimeLaw()
+    num_particles: int = 4
+
+    group_size: ClassVar[None] = None
+
+    @property
+    def support(self) -> Support:
+        """Where (s, t) is seen."""
+        return self.time_law.support
+
+    def __call__(
+        self, key: PRNGKey, omega_fn: OmegaFn, denoiser: Denoiser, params: Params, batch: Batch
+    ) -> tuple[Float[Array, ""], Info]:
+        """Loss on examples x0 (b, *dims), c (b, ...)."""
+        m = self.num_particles
+        time_key, rows_key = jax.random.split(key)
+        s, t = self.time_law.sample(time_key, len(batch.x0))
+        x0 = jnp.repeat(batch.x0[:, None], m, axis=1)
+        rows = draw_rows(rows_key, denoiser, params, x0, repeat(batch.c, m), t=t)
+        omega = omega_fn(s=s, t=t, c=batch.c)
+        eye = jnp.broadcast_to(jnp.eye(m), (len(t), m, m))
+        error = jnp.concatenate([eye, omega[:, None, None] * eye], axis=-1)  # r + omega Delta
+        matrix = gram.gram_matrix(jnp.concatenate([rows.residual, rows.delta], axis=1))
+        per_example = gram_loss(
+            matrix, error, jnp.zeros_like(error), beta=2.0, lam=0.0, pairs="matched"
+        )
+        loss = jnp.mean(per_example)
+        return loss, {"distance": loss, "omega": jnp.mean(omega)}

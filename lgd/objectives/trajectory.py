@@ -1,0 +1,122 @@
+"""The trajectory objective: unroll guided steps, compare where they end with real data."""
+
+import dataclasses
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lgd import discrepancy, guidance, sampler
+from lgd.diffusion import noised
+from lgd.objectives.rows import Info, check_energy, check_step, repeat
+from lgd.omega import Support, grid_support
+from lgd.types import Batch, Denoiser, FeatureFn, OmegaFn, Params, PRNGKey, RewardFn, Schedule
+
+Start = Literal["noise", "data"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """Match the particles that K guided steps reach with real data of the same condition.
+
+    From pure noise (``start="noise"``) or from noised real data (``start="data"``) at times[0], K
+    steps of the sampler go down to times[-1]; an `energy_distance` compares the particles of each
+    condition with real samples noised to times[-1], in data space or in that of ``features``. The
+    gradient flows through all steps and through the frozen denoiser. With a reward R, adds
+    ``-reward_weight E R(x, c)`` on the particles reached.
+
+    A batch has groups of ``group_size`` real members: num_targets to compare with and, for
+    ``start="data"``, num_particles more (the first ones) to start from.
+    """
+
+    times: tuple[float, ...]
+    beta: float = 1.0
+    lam: float = 1.0
+    num_particles: int = 64
+    num_targets: int = 64
+    churn: float = 0.0
+    start: Start = "noise"
+    solver: sampler.Solver = "ddim"
+    features: FeatureFn | None = None
+    reward: RewardFn | None = None
+    reward_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_energy(self.beta, self.lam, min(self.num_particles, self.num_targets))
+        check_step(self.churn, "independent")
+        if self.start not in get_args(Start):
+            raise ValueError(f"expected start in {get_args(Start)}, got {self.start!r}")
+
+    @property
+    def group_size(self) -> int:
+        """Real members that a group must hold."""
+        return self.num_targets + (self.num_particles if self.start == "data" else 0)
+
+    @property
+    def support(self) -> Support:
+        """Where (s, t) is seen: the steps of the grid."""
+        return grid_support(self.times)
+
+    def __call__(
+        self, key: PRNGKey, omega_fn: OmegaFn, denoiser: Denoiser, params: Params, batch: Batch
+    ) -> tuple[Float[Array, ""], Info]:
+        """Loss on groups x0 (g, n, *dims), c (g, ...)."""
+        if batch.x0.shape[1] != self.group_size:
+            raise ValueError(f"expected groups of {self.group_size}, got {batch.x0.shape[1]}")
+        eps_key, target_key, walk_key = jax.random.split(key, 3)
+        member_c = repeat(batch.c, self.num_particles)
+        x_t = self._starts(eps_key, batch.x0, denoiser.schedule)
+        targets = self._targets(target_key, batch.x0, denoiser.schedule)
+        times = jnp.asarray(self.times)
+        omegas = guidance.on_grid(omega_fn, times, member_c)
+        x_s = sampler.unroll(
+            walk_key,
+            denoiser,
+            params,
+            omegas,
+            member_c,
+            x_t,
+            times=times,
+            churn=self.churn,
+            solver=self.solver,
+        )
+        loss = jnp.mean(self._distance(x_s, targets, len(batch.x0)))
+        info = {"distance": loss, "omega": jnp.mean(omegas)}
+        if self.reward is None:
+            return loss, info
+        reward = jnp.mean(self.reward(x_s, member_c))
+        return loss - self.reward_weight * reward, info | {"reward": reward}
+
+    def _starts(
+        self, key: PRNGKey, x0: Float[Array, "g n *dims"], schedule: Schedule
+    ) -> Float[Array, "gm *dims"]:
+        g, _, *dims = x0.shape
+        eps = jax.random.normal(key, (g * self.num_particles, *dims))
+        t = jnp.full(len(eps), self.times[0])
+        if self.start == "noise":
+            return schedule.sigma(t[0]) * eps
+        real = x0[:, : self.num_particles].reshape(eps.shape)
+        return noised(real, eps, t=t, schedule=schedule)
+
+    def _targets(
+        self, key: PRNGKey, x0: Float[Array, "g n *dims"], schedule: Schedule
+    ) -> Float[Array, "gn *dims"]:
+        real = x0[:, -self.num_targets :].reshape(-1, *x0.shape[2:])
+        if self.times[-1] == 0.0:
+            return real
+        s = jnp.full(len(real), self.times[-1])
+        eps = jax.random.normal(key, real.shape)
+        return noised(real, eps, t=s, schedule=schedule)
+
+    def _distance(
+        self, x: Float[Array, "gm *dims"], y: Float[Array, "gn *dims"], g: int
+    ) -> Float[Array, " g"]:
+        if self.features is not None:
+            x, y = self.features(x), self.features(y)
+        x, y = x.reshape(g, len(x) // g, -1), y.reshape(g, len(y) // g, -1)
+
+        def distance(one: Array, other: Array) -> Array:
+            return discrepancy.energy_distance(one, other, beta=self.beta, lam=self.lam)
+
+        return jax.vmap(distance)(x, y)

@@ -1,0 +1,297 @@
+"""The launcher as a user runs it: in a process of its own, killed, run again, given nonsense."""
+
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+
+from configs import default
+from experiments import pipeline
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS, SAVE_EVERY = 100, 20
+TINY = (  # on the mixture: .ci/run has the digits
+    "data.name=mixture",
+    "data.num_train=160",
+    "data.num_validation=80",
+    "data.num_test=80",
+    f"denoiser.num_steps.under={STEPS}",
+    "sampling.num_steps=3",
+    "guidance.methods=trajectory",
+    "guidance.trajectory.num_steps=4",
+    "guidance.trajectory.num_particles=2",
+    "guidance.trajectory.num_targets=2",
+    "evaluation.num_samples=40",
+    "evaluation.num_screening=40",
+    f"training.save_every={SAVE_EVERY}",
+    "training.log_every=1",
+)
+MARK = '{"training": "denoiser", "step": 1, "mark": 1}\n'
+
+
+def command(workdir, *flags, overrides=TINY):
+    fields = [f"--config.{override}" for override in overrides]
+    argv = ["-m", "experiments.run", "--config=configs/smoke.py", f"--workdir={workdir}"]
+    return [sys.executable, *argv, *fields, *flags]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """One CPU device; little compiling, and a cache that spares the later processes even that."""
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+@pytest.fixture(scope="module")
+def launch(environment):
+    def launch(argv):
+        return subprocess.run(
+            argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        )
+
+    return launch
+
+
+def lines(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def stamps(folder):
+    """Of every file, when it was written, and which it is."""
+    files = {str(p.relative_to(folder)): p.stat() for p in folder.rglob("*") if p.is_file()}
+    return {name: (stat.st_mtime_ns, stat.st_ino) for name, stat in files.items()}
+
+
+def strict_json(file):
+    def refuse(constant):
+        raise AssertionError(f"{file}: {constant} is not JSON")
+
+    return json.loads(file.read_text(), parse_constant=refuse)
+
+
+# A run that is killed, resumed up to the report, and started once more
+
+
+def kill_in_the_middle(process, metrics):
+    """SIGKILL as soon as a step after the first checkpoint is logged."""
+    end = time.monotonic() + 200
+    while time.monotonic() < end and process.poll() is None:
+        if metrics.exists() and f'"step": {SAVE_EVERY + 1}' in metrics.read_text():
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.fixture(scope="module")
+def interrupted(environment, tmp_path_factory):
+    """A workdir whose denoiser was killed in training. MARK shows that a run went on from there."""
+    workdir = tmp_path_factory.mktemp("runs") / "interrupted"
+    process = subprocess.Popen(
+        command(workdir), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    kill_in_the_middle(process, workdir / "metrics.jsonl")
+    logged = (workdir / "metrics.jsonl").read_text().splitlines(keepends=True)
+    state = {
+        "returncode": process.returncode,
+        "steps": [json.loads(line)["step"] for line in logged if line.endswith("\n")],
+        "checkpoints": sorted(os.listdir(workdir / "checkpoints" / "denoiser")),
+        "params": (workdir / "params").exists(),
+    }
+    (workdir / "metrics.jsonl").write_text("".join([MARK, *logged, '{"training": "den']))
+    return workdir, state
+
+
+@pytest.fixture(scope="module")
+def resumed(interrupted, launch):
+    """The same workdir, with everything but the report."""
+    workdir, _ = interrupted
+    done = launch(command(workdir, "--stages=evaluate,guidance,denoiser"))  # in their own order
+    assert done.returncode == 0, done.stderr
+    assert not (workdir / "report").exists()
+    return workdir, done
+
+
+@pytest.fixture(scope="module")
+def finished(resumed, launch):
+    """The same workdir, all stages: what was there before, and after."""
+    workdir, _ = resumed
+    before = stamps(workdir)
+    done = launch(command(workdir))
+    assert done.returncode == 0, done.stderr
+    return workdir, done, before
+
+
+def test_kill_came_in_the_middle(interrupted):
+    _, state = interrupted
+    assert state["returncode"] == -signal.SIGKILL
+    assert SAVE_EVERY < state["steps"][-1] < STEPS
+    assert str(SAVE_EVERY) in state["checkpoints"]
+    assert not state["params"]
+
+
+def test_finished_run_leaves_what_the_design_says(finished):
+    workdir, done, _ = finished
+    assert {path.name for path in workdir.iterdir()} == {
+        *("config.json", "metrics.jsonl", "timings.jsonl", "results.json"),
+        *("checkpoints", "params", "report"),
+    }
+    config = strict_json(workdir / "config.json")
+    assert config["denoiser"]["num_steps"]["under"] == STEPS
+    assert config["guidance"]["methods"] == ["trajectory"]
+
+    stages = lines(workdir / "timings.jsonl")
+    assert [line["stage"] for line in stages] == ["denoiser", "guidance/trajectory", "tune", "test"]
+    assert all(line["seconds"] > 0 for line in stages)
+
+    report = (workdir / "report" / "report.md").read_text()
+    pictures = set(re.findall(r"\]\((.*?)\)", report))
+    assert {"omega.png", "samples.png", "weight.png", "training.png", "methods.png"} <= pictures
+    assert {path.name for path in (workdir / "report").iterdir()} == {"report.md", *pictures}
+    for name in pictures:
+        assert (workdir / "report" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert "report.md" in done.stdout
+
+
+def test_run_says_nothing_alarming(resumed, finished):
+    for done in (resumed[1], finished[1]):
+        assert "Traceback" not in done.stderr
+        assert "Warning" not in done.stderr
+
+
+def test_results_are_of_the_documented_form(finished):
+    workdir, *_ = finished
+    results = strict_json(workdir / "results.json")
+    assert results["config"] == strict_json(workdir / "config.json")
+    assert results["primary_metric"] == "energy_distance"
+    assert results["lower_is_better"] is True
+    assert {"jax", "numpy"} <= set(results["versions"])
+    assert all(isinstance(results[name], str) and results[name] for name in ("commit", "device"))
+    methods = [row["method"] for row in results["rows"]]
+    assert methods == [
+        *("unguided", "constant", "limited_interval", "limited_interval_per_class"),
+        *("clamp_linear", "learned:trajectory"),
+    ]
+    for row in results["rows"]:
+        assert (row["num_samples"], row["num_steps"], row["nfe"]) == (40, 3, 6)
+        assert set(row["metrics"]) == {"energy_distance", "frechet_distance", "accuracy"}
+        for metric in row["metrics"].values():
+            values = metric["values"]
+            assert len(values) == 2
+            assert metric["mean"] == pytest.approx(statistics.mean(values))
+            assert metric["std"] == pytest.approx(statistics.stdev(values), abs=1e-12)
+        assert row["method"] in (workdir / "report" / "report.md").read_text()
+    params = {row["method"]: row["params"] for row in results["rows"]}
+    assert params["unguided"] == {}
+    assert set(params["constant"]) == {"w"}
+    assert [len(values) for values in params["limited_interval_per_class"].values()] == [8, 8, 8]
+    assert params["learned:trajectory"]["step"] in (2, 4)
+
+
+def test_interrupted_run_equals_an_uninterrupted_one_to_the_byte(resumed, launch, tmp_path):
+    workdir, _ = resumed
+    whole = tmp_path / "whole"
+    done = launch(command(whole, "--stages=denoiser,guidance"))
+    assert done.returncode == 0, done.stderr
+    names = {f"guidance/trajectory-{step:06d}.safetensors" for step in (2, 4)}
+    assert set(contents(whole / "params")) == {"denoiser.safetensors", *names}
+    assert contents(workdir / "params") == contents(whole / "params")
+
+    metrics = (workdir / "metrics.jsonl").read_text()
+    assert metrics.startswith(MARK)  # it went on from a checkpoint and did not start again
+    assert metrics.removeprefix(MARK) == (whole / "metrics.jsonl").read_text()
+    logged = [(line["training"], line["step"]) for line in lines(whole / "metrics.jsonl")]
+    assert logged == [
+        *(("denoiser", step) for step in range(1, STEPS + 1)),
+        *(("trajectory", step) for step in range(1, 5)),
+    ]
+    fields = {name for line in lines(whole / "metrics.jsonl") for name in line}
+    assert fields == {"training", "step", "loss", "grad_norm", "distance", "omega"}  # no clock
+
+
+def test_stages_that_are_done_are_skipped(finished):
+    workdir, done, before = finished
+    after = stamps(workdir)
+    assert {name: after[name] for name in before} == before
+    assert {Path(name).parts[0] for name in after.keys() - before.keys()} == {"report"}
+    assert "train" not in done.stdout
+
+
+def test_workdir_of_another_config_is_refused(resumed, launch):
+    workdir, _ = resumed
+    before = contents(workdir)
+    done = launch(command(workdir, "--config.seed=7"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "seed: 0 -> 7" in done.stderr
+    assert str(workdir) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert contents(workdir) == before
+
+
+# Nonsense
+
+
+def test_bad_config_is_refused_at_once_with_every_mistake(launch, tmp_path):
+    mistakes = ("seed=-1", "denoiser.kid=v", "guidance.one_step.lam=nan", "sampling.solver=rk4")
+    workdir = tmp_path / "none"
+    before = os.times()
+    done = launch(command(workdir, "--stages=denoiser,dance", "extra", overrides=mistakes))
+    after = os.times()
+    assert (done.returncode, done.stdout) == (2, "")
+    said = done.stderr.splitlines()
+    for part in ("seed: ", "denoiser.kid: ", "guidance.one_step.lam: ", "sampling.solver: "):
+        assert sum(line.startswith(part) for line in said) == 1
+    assert any("'dance'" in line for line in said)
+    assert any("'extra'" in line for line in said)
+    assert len(said) == 6
+    assert not workdir.exists()
+    seconds = sum(
+        getattr(after, n) - getattr(before, n) for n in ("children_user", "children_system")
+    )
+    assert seconds < 3.0
+
+
+def test_nothing_given_names_what_is_missing(launch):
+    done = launch([sys.executable, "-m", "experiments.run"])
+    assert done.returncode == 2
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["--workdir", "--config"]
+
+
+@pytest.mark.parametrize("flag", ["--help", "--helpshort"])
+def test_help_names_stages_and_overrides(launch, flag):
+    done = launch([sys.executable, "-m", "experiments.run", flag])
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said
+    for part in ("denoiser,guidance,evaluate,report", "--config.", "--workdir"):
+        assert part in said
+
+
+def test_batches_that_do_not_split_over_the_devices_are_refused(tmp_path):
+    """Pytest has 8 devices."""
+    assert jax.device_count() == 8
+    config = default.get_config()
+    config.denoiser.batch_size, config.classifier.batch_size = 12, 20
+    with pytest.raises(pipeline.DeviceError) as refusal:
+        pipeline.run(config.lock(), str(tmp_path / "none"), ["denoiser"])
+    assert str(refusal.value).splitlines() == [
+        "denoiser.batch_size: expected a multiple of the 8 devices, got 12",
+        "classifier.batch_size: expected a multiple of the 8 devices, got 20",
+    ]
+    assert not (tmp_path / "none").exists()
