@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import build
 from experiments.stages import denoiser, evaluate, guidance, report
 from experiments.workdir import Workdir
+from lgd.data import Dataset
 
 _RUN = {
     "denoiser": denoiser.run,
@@ -17,8 +19,8 @@ _RUN = {
 }
 
 
-class DeviceError(RuntimeError):
-    """The config does not fit the devices."""
+class MisfitError(RuntimeError):
+    """The config does not fit the devices or the data."""
 
 
 def run(config: ConfigDict, path: str, stages: Sequence[str], *, command: str = "") -> None:
@@ -26,6 +28,7 @@ def run(config: ConfigDict, path: str, stages: Sequence[str], *, command: str = 
     _check_devices(config)
     workdir = Workdir(path, config, command=command)
     dataset = build.dataset(config)
+    _check_data(dataset)
     for name in stages:
         _RUN[name](config, workdir, dataset)
 
@@ -43,4 +46,19 @@ def _check_devices(config: ConfigDict) -> None:
         if size % count
     ]
     if errors:
-        raise DeviceError("\n".join(errors))
+        raise MisfitError("\n".join(errors))
+
+
+def _check_data(dataset: Dataset) -> None:
+    """Every split needs two examples of every class, or distances mean nothing."""
+    errors = []
+    for name in ("train", "validation", "test"):
+        labels = getattr(dataset, name).labels
+        fewest = np.bincount(labels, minlength=dataset.num_classes).min()
+        if fewest < 2:
+            errors.append(
+                f"data.num_{name}: expected at least 2 examples of every class, "
+                f"got {fewest} of one among {len(labels)}"
+            )
+    if errors:
+        raise MisfitError("\n".join(errors))

@@ -29,12 +29,13 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
     config, workdir = _checked(argv, overrides)
     from experiments import pipeline
     from experiments.workdir import WorkdirError
+    from lgd.checkpoint import CheckpointError
 
     logging.set_verbosity(logging.WARNING)
     try:
         stages = [name for name in STAGES if name in _STAGES.value]
         pipeline.run(config, workdir, stages, command=_command(overrides))
-    except (WorkdirError, pipeline.DeviceError) as error:
+    except (WorkdirError, CheckpointError, pipeline.MisfitError) as error:
         _refuse([str(error)])
 
 

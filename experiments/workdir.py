@@ -62,7 +62,10 @@ class Workdir:
                 f"{self.params_file(name)}: expected parameters, found none; "
                 "run the stages that come before (--stages=denoiser,guidance)"
             )
-        return storage.load_params(self.params_file(name), like)
+        try:
+            return storage.load_params(self.params_file(name), like)
+        except ValueError as error:
+            raise WorkdirError(str(error)) from None
 
     @contextmanager
     def checkpoints(self, name: str) -> Iterator[CheckpointStore]:

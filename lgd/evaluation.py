@@ -6,6 +6,7 @@ and test use different real data and different seeds. Grids whose best value lie
 
 import dataclasses
 import itertools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,7 +19,9 @@ from lgd import guidance, sampler
 from lgd.types import Denoiser, OmegaFn, Params
 
 Score = Callable[[OmegaFn, int], np.ndarray]  # (schedule, samples of each class) -> (classes,)
-MAX_GROWTH = 4  # times an axis of a grid may grow
+MAX_GROWTH = 8  # times a grid may grow
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,6 +138,9 @@ def screen(grid: Grid, score: Score, per_class: int, *, advance: Callable[..., N
         if wider is None:
             break
         grid = wider
+    else:
+        _log.warning("the best of %s lies at the edge of a grid grown %d times: %s",
+                     list(grid.axes), MAX_GROWTH, best)  # fmt: skip
     return Screened(grid, list(scores), np.stack(list(scores.values())))
 
 

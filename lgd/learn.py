@@ -50,8 +50,8 @@ def learn_guidance(
     key: PRNGKey,
     denoiser: Denoiser,
     denoiser_params: Params,
-    x0: np.ndarray,
-    labels: np.ndarray,
+    x0: np.ndarray | Array,
+    labels: np.ndarray | Array,
     *,
     objective: Objective | None = None,
     model: omega.LearnedModel | None = None,
@@ -147,6 +147,8 @@ def best_schedule(
 
     Schedules are compared as they stand in ``table``, so that one compiled loss serves all.
     """
+    if len(schedules) == 1:
+        return next(iter(schedules))
     loss = jax.jit(omega_loss(objective, table, denoiser))
     keys = jax.random.split(key, num_batches)
 
@@ -217,7 +219,7 @@ def _batches(objective: Objective, split: Split, batch_size: int, key: PRNGKey) 
     return pipeline.class_groups(split, objective.group_size, seed=seed, rounds=rounds)
 
 
-def _checked_split(x0: np.ndarray, labels: np.ndarray) -> Split:
+def _checked_split(x0: np.ndarray | Array, labels: np.ndarray | Array) -> Split:
     x0, labels = np.asarray(x0), np.asarray(labels)
     if not len(x0) or labels.shape != x0.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(

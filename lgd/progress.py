@@ -20,6 +20,8 @@ def bar(label: str, total: int, *, show: bool = True) -> Iterator[Callable[[str]
         task = progress.add_task(label, total=total, note="")
 
         def advance(note: str = "") -> None:
-            progress.update(task, advance=1, note=note)
+            state = progress.tasks[task]
+            more = max(state.total or 0, state.completed + 1)  # a search may outgrow its estimate
+            progress.update(task, advance=1, total=more, note=note)
 
         yield advance

@@ -157,7 +157,8 @@ def fit(
       mesh: devices with an axis "data"; all devices by default.
       store: checkpoints, every ``save_every`` steps and at the end.
       on_log: called with (step, info) every ``log_every`` steps and at the end.
-      on_step: called with (step, EMA of the parameters) after every step.
+      on_step: called with (step, EMA of the parameters) after every step; the next step donates
+        these arrays, so copy what you keep.
 
     Raises:
       FloatingPointError: when a logged loss is not finite.

@@ -110,7 +110,7 @@ MISTAKES = [
     # ranges
     ("seed=-1", "seed", "expected an integer >= 0", "got -1"),
     ("seed=2147483648", "seed", "(and < 2^31)", "got 2147483648"),
-    ("data.num_train=0", "data.num_train", "expected an integer >= 1", "got 0"),
+    ("data.num_train=0", "data.num_train", "expected an integer >= 16", "got 0"),
     ("classifier.width=-4", "classifier.width", "expected an integer >= 1", "got -4"),
     ("training.save_every=0", "training.save_every", "expected an integer >= 1", "got 0"),
     ("training.clip=-1", "training.clip", "expected a number in [0, 1e9]", "got -1.0"),
@@ -162,7 +162,7 @@ MISTAKES = [
     (G + "omega.init=10", G + "omega.init", "expected init < guidance.omega.max = 10.0", "got 10"),
     ("denoiser.level=exact", "denoiser.level", "well for data digits", "got 'exact'"),
     ("sampling.churn=.5 sampling.solver=heun", "sampling.churn", "solver heun", "got 0.5"),
-    ("sampling.num_steps=1 sampling.grid=edm", "sampling.num_steps", "2 or more for grid", "got 1"),
+    ("sampling.num_steps=1", "sampling.num_steps", "expected an integer >= 3", "got 1"),
     (EVAL + "num_screening=5000", EVAL + "num_screening", "at most evaluation.num_samples", "5000"),
     ("data.num_train=901", "data.num_train", "num_test <= 1797 digits", "got 1798"),
     (ONE + "num_particles=1", ONE + "num_particles", "2 or more for lam = 1.0 > 0", "got 1"),
