@@ -1,6 +1,11 @@
 """Handwritten digits, 8x8, with an under-trained denoiser: guidance has something to do.
 
-Header with command, time, hardware and expected numbers: see the end of the experiment.
+    python -m experiments.run --config=configs/digits.py --workdir=runs/digits
+
+Time: 5.5 minutes on 2 cores of an AMD EPYC (shared with other work). --config.denoiser.level=well
+trains it well (4,000 steps instead of 400), and guidance has nothing to do.
+Expected, energy distance on test images: unguided 0.0933, interval tuned per class 0.0690,
+self-consistency 0.0718, trajectory 0.0669; well-trained: 0.0199, 0.0206, 0.0202, 0.0200.
 """
 
 from ml_collections import ConfigDict

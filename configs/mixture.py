@@ -3,6 +3,9 @@
     python -m experiments.run --config=configs/mixture.py --workdir=runs/mixture
 
 --config.denoiser.level: under (default), middle, well: a small network; exact: the true denoiser.
+Time: 5 minutes on 2 cores of an AMD EPYC (shared with other work).
+Expected, energy distance to the true law: unguided 0.0556, interval tuned per class 0.0417,
+self-consistency 0.0442, trajectory 0.0378.
 """
 
 from ml_collections import ConfigDict
