@@ -161,7 +161,8 @@ def fit(
         these arrays, so copy what you keep.
 
     Raises:
-      FloatingPointError: when a logged loss is not finite.
+      FloatingPointError: when the loss or the gradient of a step that is logged, saved or last is
+        not finite; such a step is never saved.
     """
     mesh = data_mesh() if mesh is None else mesh
     everywhere = NamedSharding(mesh, PartitionSpec())
@@ -177,11 +178,14 @@ def fit(
         batch = jax.device_put(batches(step), by_example)
         state, info = step_fn(state, frozen, batch, key)
         done = step + 1
-        if on_log is not None and _due(done, log_every, num_steps):
-            on_log(done, _finite(done, info))
+        saving = store is not None and _due(done, save_every, num_steps)
+        if saving or _due(done, log_every, num_steps):
+            values = _finite(done, info)
+            if on_log is not None and _due(done, log_every, num_steps):
+                on_log(done, values)
         if on_step is not None:
             on_step(done, state.ema)
-        if store is not None and _due(done, save_every, num_steps):
+        if store is not None and saving:
             store.save(done, state)
     return state
 

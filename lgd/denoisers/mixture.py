@@ -65,11 +65,7 @@ class GaussianMixture:
         c: Int[Array, " b"],
     ) -> Float[Array, "b d"]:
         """``E[x0 | x_t, c]``, (b, d)."""
-        alpha, sigma = (
-            expand(f(t), x_t)[..., None] for f in (self.schedule.alpha, self.schedule.sigma)
-        )
-        residual = x_t[:, None] - alpha * params.means[None]  # (b, n, d)
-        total = alpha**2 * params.variances[None] + sigma**2
+        alpha, residual, total = self._noised(params, x_t, t)
         posterior = jax.nn.softmax(self._log_joint(params, residual, total, c), axis=-1)
         means = params.means[None] + alpha * params.variances[None] / total * residual
         return jnp.sum(posterior[..., None] * means, axis=1)
@@ -87,11 +83,7 @@ class GaussianMixture:
         c: Int[Array, " b"],
     ) -> Float[Array, " b"]:
         """``log p(x_t | c)``, (b,)."""
-        alpha, sigma = (
-            expand(f(t), x_t)[..., None] for f in (self.schedule.alpha, self.schedule.sigma)
-        )
-        residual = x_t[:, None] - alpha * params.means[None]
-        total = alpha**2 * params.variances[None] + sigma**2
+        _, residual, total = self._noised(params, x_t, t)
         joint = self._log_joint(params, residual, total, c)
         prior = jnp.where(self._member(c), params.log_weights[None], -jnp.inf)
         return jax.nn.logsumexp(joint, axis=-1) - jax.nn.logsumexp(prior, axis=-1)
@@ -103,6 +95,16 @@ class GaussianMixture:
         i = jax.random.categorical(component_key, logits)
         z = jax.random.normal(normal_key, (len(c), params.means.shape[-1]))
         return params.means[i] + jnp.sqrt(params.variances[i]) * z
+
+    def _noised(
+        self, params: MixtureParams, x_t: Float[Array, "b d"], t: Float[Array, " b"]
+    ) -> tuple[Float[Array, "b 1 1"], Float[Array, "b n d"], Float[Array, "b n d"]]:
+        """alpha, ``x_t - alpha m_i`` and ``alpha^2 v_i + sigma^2`` of every component."""
+        alpha, sigma = (
+            expand(f(t), x_t)[..., None] for f in (self.schedule.alpha, self.schedule.sigma)
+        )
+        residual = x_t[:, None] - alpha * params.means[None]
+        return alpha, residual, alpha**2 * params.variances[None] + sigma**2
 
     def _log_joint(
         self,
