@@ -288,10 +288,21 @@ def test_batches_that_do_not_split_over_the_devices_are_refused(tmp_path):
     assert jax.device_count() == 8
     config = default.get_config()
     config.denoiser.batch_size, config.classifier.batch_size = 12, 20
-    with pytest.raises(pipeline.DeviceError) as refusal:
+    with pytest.raises(pipeline.MisfitError) as refusal:
         pipeline.run(config.lock(), str(tmp_path / "none"), ["denoiser"])
     assert str(refusal.value).splitlines() == [
         "denoiser.batch_size: expected a multiple of the 8 devices, got 12",
         "classifier.batch_size: expected a multiple of the 8 devices, got 20",
     ]
     assert not (tmp_path / "none").exists()
+
+
+def test_splits_without_two_examples_of_a_class_are_refused_before_training(tmp_path):
+    config = default.get_config()
+    config.denoiser.batch_size = config.classifier.batch_size = 8 * jax.device_count()
+    config.data.num_validation, config.data.num_test = 16, 18
+    with pytest.raises(pipeline.MisfitError) as refusal:
+        pipeline.run(config, str(tmp_path / "run"), ["denoiser"])
+    named = [line.split(":")[0] for line in str(refusal.value).splitlines()]
+    assert named == ["data.num_validation", "data.num_test"]
+    assert not (tmp_path / "run" / "params").exists()
