@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
     config.denoiser.width = 32
     config.denoiser.depth = 1
     config.sampling.num_steps = 4
+    config.guidance.methods = ("self_consistency", "trajectory")
     config.guidance.num_snapshots = 2
     config.guidance.one_step.num_steps = 10
     config.guidance.one_step.batch_size = 32
