@@ -140,6 +140,13 @@ def bridge_coefficients(
     )
 
 
+def bridge_mean(
+    scale: BridgeCoefficients, x_t: Float[Array, "b *dims"], x0_hat: Float[Array, "b *dims"]
+) -> Float[Array, "b *dims"]:
+    """Mean of p(x_s | x_t, x0_hat): ``scale.x0 x0_hat + scale.x_t x_t``."""
+    return expand(scale.x0, x_t) * x0_hat + expand(scale.x_t, x_t) * x_t
+
+
 def bridge_step(
     key: PRNGKey,
     x_t: Float[Array, "b *dims"],
@@ -153,9 +160,7 @@ def bridge_step(
     """Draw x_s from the bridge kernel of `bridge_coefficients`; times with 0 <= s < t <= 1."""
     z = jax.random.normal(key, x_t.shape, x_t.dtype)
     scale = bridge_coefficients(t, s, schedule=schedule, churn=churn)
-    return (
-        expand(scale.x0, x_t) * x0_hat + expand(scale.x_t, x_t) * x_t + expand(scale.noise, x_t) * z
-    )
+    return bridge_mean(scale, x_t, x0_hat) + expand(scale.noise, x_t) * z
 
 
 def denoise_pair(

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from lgd import guidance
-from lgd.diffusion import bridge_coefficients, denoise_pair, expand, from_x0
+from lgd.diffusion import bridge_coefficients, bridge_mean, denoise_pair, expand, from_x0
 from lgd.types import Condition, Denoiser, Params, PRNGKey, Scalar
 
 Solver = Literal["ddim", "heun", "dpmpp_2m"]
@@ -187,8 +187,7 @@ def _ddim(
     t, s = jnp.full(len(x), step.t), jnp.full(len(x), step.s)
     estimate = x0_hat(x, t)
     scale = bridge_coefficients(t, s, schedule=denoiser.schedule, churn=step.churn)
-    moved = expand(scale.x0, x) * estimate + expand(scale.x_t, x) * x
-    moved = moved + expand(scale.noise, x) * _kernel_noise(step, x)
+    moved = bridge_mean(scale, x, estimate) + expand(scale.noise, x) * _kernel_noise(step, x)
     return _ending(step, moved, estimate), None
 
 
@@ -214,7 +213,7 @@ def _heun(
     t, s = jnp.full(len(x), step.t), jnp.full(len(x), step.s)
     estimate = x0_hat(x, t)
     scale = bridge_coefficients(t, s, schedule=denoiser.schedule, churn=jnp.zeros(()))
-    predicted = _ending(step, expand(scale.x0, x) * estimate + expand(scale.x_t, x) * x, estimate)
+    predicted = _ending(step, bridge_mean(scale, x, estimate), estimate)
 
     def corrected() -> X:
         drift = functools.partial(from_x0, schedule=denoiser.schedule, kind="velocity")
@@ -246,7 +245,7 @@ def _dpmpp_2m(
     weight = jnp.where(at_end, 0.0, 0.5 * (then - now) / (now - memory.half_logsnr))
     extrapolated = estimate + weight * (estimate - memory.estimate)
     scale = bridge_coefficients(t, s, schedule=denoiser.schedule, churn=jnp.zeros(()))
-    moved = expand(scale.x0, x) * extrapolated + expand(scale.x_t, x) * x
+    moved = bridge_mean(scale, x, extrapolated)
     return _ending(step, moved, estimate), _Previous(estimate, now)
 
 

@@ -118,8 +118,7 @@ def make_step(
         info = {"loss": value, "grad_norm": optax.tree.norm(grads), **info}
         return TrainState(state.step + 1, params, ema, opt_state), info
 
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    by_example = NamedSharding(mesh, PartitionSpec("data"))
+    everywhere, by_example = _shardings(mesh)
     return jax.jit(
         step,
         in_shardings=(everywhere, everywhere, by_example, everywhere),
@@ -165,8 +164,7 @@ def fit(
         not finite; such a step is never saved.
     """
     mesh = data_mesh() if mesh is None else mesh
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    by_example = NamedSharding(mesh, PartitionSpec("data"))
+    everywhere, by_example = _shardings(mesh)
     state = jax.device_put(init_state(params, optimizer), everywhere)
     frozen, key = jax.device_put((frozen, key), everywhere)
     restored = store.restore(state) if store is not None else None
@@ -188,6 +186,11 @@ def fit(
         if store is not None and saving:
             store.save(done, state)
     return state
+
+
+def _shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
+    """Replicated, and split along the leading axis over "data"."""
+    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
 
 
 def check_divisible(batch: PyTree, mesh: Mesh) -> None:
