@@ -1,7 +1,7 @@
 """Learned guidance for diffusion models, in JAX.
 
 Modules follow the method: `schedules`, `diffusion`, `guidance`, `omega`, `sampler`, `discrepancy`,
-`gram`, `objectives`, `training`, `learn`, `evaluation`, `plots`; models in `denoisers`.
+`gram`, `objectives`, `rewards`, `training`, `learn`, `evaluation`, `plots`; models in `denoisers`.
 """
 
 from lgd import (
@@ -12,6 +12,7 @@ from lgd import (
     guidance,
     objectives,
     omega,
+    rewards,
     sampler,
     schedules,
     training,
@@ -30,6 +31,7 @@ __all__ = [
     "learn_guidance",
     "objectives",
     "omega",
+    "rewards",
     "sampler",
     "schedules",
     "training",

@@ -1,0 +1,90 @@
+"""Where samples stand among the laws tilted by a reward."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lgd import discrepancy
+from lgd.rewards import effective_size, tilt_weights
+
+
+class NearestTilt(NamedTuple):
+    """The tilt, one for all classes, whose law is nearest to samples; and how near it is."""
+
+    gamma: float
+    distance: float  # mean over classes
+
+
+class TiltedLaws:
+    """``p_gamma(x0 | c) ~ p(x0 | c) exp(gamma R(x0, c))`` for a grid of gammas, by weighted draws.
+
+    pool: draws of p(x0 | c), as many of each class; values: their rewards. The pool carries the
+    weights of `rewards.tilt_weights`, so that all gammas share their draws: mean rewards are
+    ``sum_i w_i R_i`` and the energy distance of samples x_j to a tilted law is (beta 1, lam 1)
+    ``sum_i w_i mean_j |x_j - y_i| - mean_{j != k} |x_j - x_k| / 2
+    - sum_{i != l} w_i w_l |y_i - y_l| / (2 (1 - sum_i w_i^2))``. ``effective_size`` says where the
+    draws run out.
+    """
+
+    def __init__(
+        self, pool: Float[Array, "g n *dims"], values: Float[Array, "g r"], gammas: Sequence[float]
+    ) -> None:
+        if values.shape != pool.shape[:2] or not len(gammas):
+            raise ValueError(f"expected values {pool.shape[:2]} and gammas, got {values.shape}")
+        self.gammas = tuple(gammas)
+        self._pool = pool.reshape(*pool.shape[:2], -1)
+        tilt = jax.vmap(lambda gamma: tilt_weights(values, gamma), out_axes=1)
+        self._weights = tilt(jnp.asarray(self.gammas))  # (g, k, n)
+        self._own = _within(self._pool, self._weights)
+        self.mean_reward = jnp.sum(self._weights * values[:, None], axis=-1).T
+        self.effective_size = effective_size(self._weights).T
+
+    def distance(self, x: Float[Array, "g m *dims"]) -> Float[Array, "k g"]:
+        """Energy distance of the samples of every class to every tilted law."""
+        if len(x) != len(self._pool) or x.shape[1] < 2:
+            expected = f"{len(self._pool)} classes of >= 2 samples"
+            raise ValueError(f"expected {expected}, got {x.shape[:2]}")
+        return _distance(x.reshape(*x.shape[:2], -1), self._pool, self._weights, self._own).T
+
+    def nearest(self, distance: Float[Array, "k g"]) -> NearestTilt:
+        """The gamma of least `distance`, averaged over classes."""
+        mean = jnp.mean(distance, axis=1)
+        best = int(jnp.argmin(mean))
+        return NearestTilt(self.gammas[best], float(mean[best]))
+
+
+def _distances(x: Float[Array, "m d"], y: Float[Array, "n d"]) -> Float[Array, "m n"]:
+    return discrepancy.power(discrepancy.squared_distances(x, y), 1.0)
+
+
+def _product(w: Float[Array, "k n"], a: Float[Array, "n *s"]) -> Float[Array, "k *s"]:
+    return jnp.matmul(w, a, precision=jax.lax.Precision.HIGHEST)  # differences of these are small
+
+
+@jax.jit
+def _within(pool: Float[Array, "g n d"], weights: Float[Array, "g k n"]) -> Float[Array, "g k"]:
+    def one(group: tuple[Array, Array]) -> Array:
+        y, w = group
+        total = jnp.sum(_product(w, _distances(y, y)) * w, axis=-1)
+        return total / (1.0 - jnp.sum(jnp.square(w), axis=-1))
+
+    return jax.lax.map(one, (pool, weights))
+
+
+@jax.jit
+def _distance(
+    x: Float[Array, "g m d"],
+    pool: Float[Array, "g n d"],
+    weights: Float[Array, "g k n"],
+    own: Float[Array, "g k"],
+) -> Float[Array, "g k"]:
+    def one(group: tuple[Array, Array, Array, Array]) -> Array:
+        samples, y, w, within_pool = group
+        within = discrepancy.off_diagonal_mean(_distances(samples, samples))
+        cross = _product(w, jnp.mean(_distances(samples, y), axis=0))
+        return cross - 0.5 * (within + within_pool)
+
+    return jax.lax.map(one, (x, pool, weights, own))
