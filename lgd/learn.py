@@ -58,6 +58,7 @@ def learn_guidance(
     optimizer: Optimizer | None = None,
     batch_size: int = 256,
     start: Mapping[str, OmegaFn] | None = None,
+    warm: Guidance | None = None,
     mesh: Mesh | None = None,
     store: Store | None = None,
     save_every: int = 0,
@@ -85,6 +86,8 @@ def learn_guidance(
         every class as fit, and at least one.
       start: schedules to choose the start from, by name; by default `start_schedules`, or the
         constants among them for a network. A network starts at the mean of the schedule chosen.
+      warm: guidance learned before, whose model and parameters training starts from instead, for
+        instance with a smaller reward weight; ``model`` and ``start`` are then left out.
       mesh: devices, an axis "data"; one device by default.
       store, save_every, log_every, on_log, on_step: as in `lgd.training.fit`.
       progress: show a bar.
@@ -92,20 +95,25 @@ def learn_guidance(
     Raises:
       ValueError: when arrays, labels or settings do not fit.
     """
+    if warm is not None and (model is not None or start is not None):
+        raise ValueError("expected no model and no start beside warm, got both")
     split = _checked_split(x0, labels)
     objective = _default_objective() if objective is None else objective
     num_classes = int(split.labels.max()) + 1
-    model = _default_model(objective, num_classes, denoiser) if model is None else model
-    optimizer = _default_optimizer(model) if optimizer is None else optimizer
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
     batches = _batches(objective, split, batch_size, data_key)
     mesh = training.data_mesh(jax.devices()[:1]) if mesh is None else mesh
-    start = _start_candidates(model) if start is None else start
-    table = _FINE_TABLE if isinstance(model, omega.Network) else model
-    chosen = best_schedule(
-        start_key, objective, denoiser, denoiser_params, batches, start, table=table
-    )
-    model, params = _started(model, init_key, start[chosen], num_classes)
+    if warm is None:
+        model = _default_model(objective, num_classes, denoiser) if model is None else model
+        start = _start_candidates(model) if start is None else start
+        table = _FINE_TABLE if isinstance(model, omega.Network) else model
+        chosen = best_schedule(
+            start_key, objective, denoiser, denoiser_params, batches, start, table=table
+        )
+        model, params = _started(model, init_key, start[chosen], num_classes)
+    else:
+        model, params, chosen = warm
+    optimizer = _default_optimizer(model) if optimizer is None else optimizer
     name = type(objective).__name__
     with bar(f"learn omega: {name}", optimizer.num_steps, show=progress) as advance:
 

@@ -262,3 +262,25 @@ def test_large_weight_moves_the_reward_of_the_class_it_can_help(pushed):
     before, after = mean_reward(guidance.constant(0.0)), mean_reward(pushed.omega_fn)
     assert after[0] > before[0] + 0.5
     assert after[1] == pytest.approx(before[1], abs=0.05)
+
+
+def test_warm_training_starts_from_what_was_learned(pushed):
+    """Learning rate near 0: the parameters stay where they were."""
+    again = lgd.learn_guidance(
+        jax.random.key(0),
+        EXACT,
+        MIXTURE,
+        np.zeros((8, 1)),
+        np.arange(8) % 2,
+        objective=Trajectory(times=pushed.model.times, num_particles=2, num_targets=2),
+        warm=pushed,
+        optimizer=training.Optimizer(num_steps=1, learning_rate=1e-9),
+        progress=False,
+    )
+    assert (again.model, again.start) == (pushed.model, pushed.start)
+    np.testing.assert_allclose(again.params["values"], pushed.params["values"], atol=1e-6)
+    with pytest.raises(ValueError, match="expected no model and no start beside warm"):
+        lgd.learn_guidance(
+            jax.random.key(0), EXACT, MIXTURE, np.zeros((8, 1)), np.arange(8) % 2,
+            model=pushed.model, warm=pushed,
+        )  # fmt: skip
