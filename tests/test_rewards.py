@@ -171,6 +171,15 @@ def test_samples_of_a_tilted_law_are_nearest_to_it(laws, gamma):
     assert np.asarray(laws.effective_size[20]) == pytest.approx(2000, rel=1e-3)
 
 
+def test_tilted_laws_part_from_the_untilted_one_as_samples_of_them_do(laws):
+    shift = 0.6 * VARIANCE * A
+    samples = np.concatenate([gaussian(seed=2) + shift, gaussian(seed=3) + 3.0 + shift])
+    at = laws.gammas.index(pytest.approx(0.6))
+    expected = laws.distance(jnp.asarray(samples, jnp.float32))[20]
+    np.testing.assert_allclose(laws.from_untilted[at], expected, atol=0.01)
+    np.testing.assert_allclose(laws.from_untilted[20], 0.0, atol=1e-6)
+
+
 def test_distance_without_tilt_is_the_plain_energy_distance(laws):
     samples = jnp.asarray(gaussian(seed=5) + 0.4)
     plain = jax.jit(lgd.discrepancy.energy_distance)(samples[0], jnp.asarray(gaussian()[0]))

@@ -188,8 +188,8 @@ def _measure_rows(
     return rows
 
 
-def _results(config: ConfigDict, command: str, rows: list[dict], candidates: Candidates) -> dict:
-    constant = candidates.screened["constant"]
+def provenance(config: ConfigDict, command: str) -> dict:
+    """What made a results.json, and how to read it."""
     return {
         "config": configs.to_dict(config),
         "commit": _commit(),
@@ -200,6 +200,13 @@ def _results(config: ConfigDict, command: str, rows: list[dict], candidates: Can
         },
         "primary_metric": PRIMARY,
         "lower_is_better": True,
+    }
+
+
+def _results(config: ConfigDict, command: str, rows: list[dict], candidates: Candidates) -> dict:
+    constant = candidates.screened["constant"]
+    return {
+        **provenance(config, command),
         "rows": rows,
         "comparisons": _comparisons(rows),
         "constant_screening": {

@@ -1,4 +1,7 @@
-"""A small classifier: its features measure Frechet distance, its labels accuracy."""
+"""Small classifiers: one to measure by its features and labels, one to reward by.
+
+Both return logits (b, num_classes) and the last hidden layer (b, f).
+"""
 
 import flax.linen as nn
 import jax
@@ -26,8 +29,29 @@ class FeatureClassifier(nn.Module):
         return nn.Dense(self.num_classes)(features), features
 
 
+class ConvClassifier(nn.Module):
+    """Three 3x3 convolutions on images (h, w, channels), halving twice, each position a feature.
+
+    Another kind of network than `FeatureClassifier`, so that one can check the other.
+    """
+
+    num_classes: int
+    width: int = 16
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w channels"]
+    ) -> tuple[Float[Array, "b classes"], Float[Array, "b f"]]:
+        """Logits (b, num_classes) and features (b, f)."""
+        h = nn.gelu(nn.Conv(self.width, (3, 3))(x))
+        h = nn.gelu(nn.Conv(2 * self.width, (3, 3), strides=2)(h))
+        h = nn.gelu(nn.Conv(2 * self.width, (3, 3), strides=2)(h))
+        features = h.reshape(len(x), -1)
+        return nn.Dense(self.num_classes)(features), features
+
+
 def classification_loss(
-    classifier: FeatureClassifier,
+    classifier: FeatureClassifier | ConvClassifier,
     params: Params,
     x: Float[Array, "b *dims"],
     labels: Int[Array, " b"],

@@ -25,8 +25,9 @@ class TiltedLaws:
     weights of `rewards.tilt_weights`, so that all gammas share their draws: mean rewards are
     ``sum_i w_i R_i`` and the energy distance of samples x_j to a tilted law is (beta 1, lam 1)
     ``sum_i w_i mean_j |x_j - y_i| - mean_{j != k} |x_j - x_k| / 2
-    - sum_{i != l} w_i w_l |y_i - y_l| / (2 (1 - sum_i w_i^2))``. ``effective_size`` says where the
-    draws run out.
+    - sum_{i != l} w_i w_l |y_i - y_l| / (2 (1 - sum_i w_i^2))``. For every gamma and class, (k, g):
+    ``mean_reward``, ``from_untilted`` (the energy distance to p(x0 | c)) and ``effective_size``,
+    which says where the draws run out.
     """
 
     def __init__(
@@ -38,7 +39,8 @@ class TiltedLaws:
         self._pool = pool.reshape(*pool.shape[:2], -1)
         tilt = jax.vmap(lambda gamma: tilt_weights(values, gamma), out_axes=1)
         self._weights = tilt(jnp.asarray(self.gammas))  # (g, k, n)
-        self._own = _within(self._pool, self._weights)
+        self._own, from_untilted = _among(self._pool, self._weights)
+        self.from_untilted = from_untilted.T
         self.mean_reward = jnp.sum(self._weights * values[:, None], axis=-1).T
         self.effective_size = effective_size(self._weights).T
 
@@ -65,11 +67,21 @@ def _product(w: Float[Array, "k n"], a: Float[Array, "n *s"]) -> Float[Array, "k
 
 
 @jax.jit
-def _within(pool: Float[Array, "g n d"], weights: Float[Array, "g k n"]) -> Float[Array, "g k"]:
-    def one(group: tuple[Array, Array]) -> Array:
+def _among(
+    pool: Float[Array, "g n d"], weights: Float[Array, "g k n"]
+) -> tuple[Float[Array, "g k"], Float[Array, "g k"]]:
+    """Mean distance within every tilted law, and energy distance to the untilted one.
+
+    Means are over pairs of different draws.
+    """
+
+    def one(group: tuple[Array, Array]) -> tuple[Array, Array]:
         y, w = group
-        total = jnp.sum(_product(w, _distances(y, y)) * w, axis=-1)
-        return total / (1.0 - jnp.sum(jnp.square(w), axis=-1))
+        distances = _distances(y, y)
+        moved = _product(w, distances)
+        own = jnp.sum(moved * w, axis=-1) / (1.0 - jnp.sum(jnp.square(w), axis=-1))
+        untilted = discrepancy.off_diagonal_mean(distances)
+        return own, jnp.sum(moved, axis=-1) / (len(y) - 1) - 0.5 * (own + untilted)
 
     return jax.lax.map(one, (pool, weights))
 
