@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from lgd import guidance, omega, training
+from lgd import guidance, omega, parallel, processes, training
 from lgd.data import pipeline
 from lgd.data.dataset import Split
 from lgd.objectives import Objective, Trajectory
@@ -20,6 +20,7 @@ from lgd.training import Batches, Loss, Optimizer, Store
 from lgd.types import Batch, Denoiser, OmegaFn, OmegaModel, Params, PRNGKey
 
 START_WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+START_BATCHES = 4  # on which they are compared
 _FINE_TABLE = omega.StepTable(times=tuple(np.linspace(1.0, 0.0, 65).tolist()))
 
 
@@ -88,7 +89,8 @@ def learn_guidance(
         constants among them for a network. A network starts at the mean of the schedule chosen.
       warm: guidance learned before, whose model and parameters training starts from instead, for
         instance with a smaller reward weight; ``model`` and ``start`` are then left out.
-      mesh: devices, an axis "data"; one device by default.
+      mesh: devices, see `parallel.make_mesh`; one by default. They must divide the batch_size of
+        an objective on examples; groups are split where they can be.
       store, save_every, log_every, on_log, on_step: as in `lgd.training.fit`.
       progress: show a bar.
 
@@ -101,14 +103,24 @@ def learn_guidance(
     objective = _default_objective() if objective is None else objective
     num_classes = int(split.labels.max()) + 1
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
-    batches = _batches(objective, split, batch_size, data_key)
-    mesh = training.data_mesh(jax.devices()[:1]) if mesh is None else mesh
+    mesh = parallel.make_mesh(1) if mesh is None else mesh
+    batches, batch_axis = _batches(objective, split, batch_size, mesh, data_key)
+    denoiser = parallel.spread(denoiser, mesh)
+    denoiser_params = parallel.place(
+        denoiser_params, parallel.param_sharding(denoiser_params, mesh)
+    )
     if warm is None:
         model = _default_model(objective, num_classes, denoiser) if model is None else model
         start = _start_candidates(model) if start is None else start
         table = _FINE_TABLE if isinstance(model, omega.Network) else model
         chosen = best_schedule(
-            start_key, objective, denoiser, denoiser_params, batches, start, table=table
+            start_key,
+            omega_loss(objective, table, denoiser),
+            denoiser_params,
+            [parallel.place_batch(batches(i), mesh, batch_axis) for i in range(START_BATCHES)],
+            start,
+            table=table,
+            mesh=mesh,
         )
         model, params = _started(model, init_key, start[chosen], num_classes)
     else:
@@ -131,41 +143,44 @@ def learn_guidance(
             optimizer=optimizer,
             project=model.project,
             mesh=mesh,
+            batch_axis=batch_axis,
             store=store,
             save_every=save_every,
             log_every=log_every,
             on_log=on_log,
             on_step=after_step,
         )
-    return Guidance(model, state.ema, chosen)
+    return Guidance(model, jax.device_put(processes.to_host(state.ema)), chosen)
 
 
 def best_schedule(
     key: PRNGKey,
-    objective: Objective,
-    denoiser: Denoiser,
+    loss: Loss,
     denoiser_params: Params,
-    batches: Batches,
-    schedules: Mapping[str, OmegaFn],
+    batches: Sequence[Batch],
+    candidates: Mapping[str, OmegaFn],
     *,
     table: omega.StepTable | omega.BinTable,
-    num_batches: int = 4,
+    mesh: Mesh,
 ) -> str:
-    """The name of the schedule with the smallest loss, all with the same data and draws.
+    """The name of the candidate schedule of smallest mean loss, all with the same data and draws.
 
-    Schedules are compared as they stand in ``table``, so that one compiled loss serves all.
+    They are compared as they stand in ``table``, whose loss is given, so that one compiled
+    loss serves all. Parameters and batches lie on the mesh.
     """
-    if len(schedules) == 1:
-        return next(iter(schedules))
-    loss = jax.jit(omega_loss(objective, table, denoiser))
-    keys = jax.random.split(key, num_batches)
+    if len(candidates) == 1:
+        return next(iter(candidates))
+    loss = jax.jit(loss)
+    everywhere = parallel.replicated(mesh)
+    keys = [parallel.place(each, everywhere) for each in jax.random.split(key, len(batches))]
 
     def mean_loss(omega_fn: OmegaFn) -> float:
-        params = table.tabulate(omega_fn)
-        losses = [loss(params, denoiser_params, batches(i), keys[i])[0] for i in range(num_batches)]
-        return float(jnp.mean(jnp.stack(losses)))
+        params = parallel.place(table.tabulate(omega_fn), everywhere)
+        pairs = zip(batches, keys, strict=True)
+        losses = [loss(params, denoiser_params, batch, each)[0] for batch, each in pairs]
+        return float(np.mean([np.asarray(value) for value in losses]))
 
-    return min(schedules, key=lambda name: mean_loss(schedules[name]))
+    return min(candidates, key=lambda name: mean_loss(candidates[name]))
 
 
 def _start_candidates(model: omega.LearnedModel) -> dict[str, OmegaFn]:
@@ -215,16 +230,24 @@ def _default_model(
 def _default_optimizer(model: omega.LearnedModel) -> Optimizer:
     if isinstance(model, omega.Network):
         return Optimizer(num_steps=300, learning_rate=3e-3, ema_decay=0.98)
-    return Optimizer(num_steps=150, learning_rate=0.1, ema_decay=0.98)
+    return Optimizer(num_steps=200, learning_rate=0.1, ema_decay=0.98)
 
 
-def _batches(objective: Objective, split: Split, batch_size: int, key: PRNGKey) -> Batches:
+def _batches(
+    objective: Objective, split: Split, batch_size: int, mesh: Mesh, key: PRNGKey
+) -> tuple[Batches, int | None]:
+    """The part of each batch that this process reads, and the axis along which it is split."""
     seed = int(jax.random.randint(key, (), 0, 2**31 - 1))
     if objective.group_size is None:
-        return pipeline.examples(split, batch_size, seed=seed)
-    members = objective.group_size * (int(split.labels.max()) + 1)
-    rounds = max(1, batch_size // members)
-    return pipeline.class_groups(split, objective.group_size, seed=seed, rounds=rounds)
+        rows = parallel.local_rows(batch_size, mesh)
+        return pipeline.examples(split, batch_size, seed=seed, rows=rows), 0
+    num_classes = int(split.labels.max()) + 1
+    rounds = max(1, batch_size // (objective.group_size * num_classes))
+    sizes = {"groups": rounds * num_classes, "members": objective.group_size}
+    even = [name for name, size in sizes.items() if size % mesh.size == 0]
+    part = {name: parallel.local_rows(sizes[name], mesh) for name in even[:1]}
+    batches = pipeline.class_groups(split, objective.group_size, seed=seed, rounds=rounds, **part)
+    return batches, list(sizes).index(even[0]) if even else None
 
 
 def _checked_split(x0: np.ndarray | Array, labels: np.ndarray | Array) -> Split:

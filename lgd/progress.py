@@ -5,10 +5,15 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lgd.processes import is_main_process
+
 
 @contextmanager
 def bar(label: str, total: int, *, show: bool = True) -> Iterator[Callable[[str], None]]:
-    """Yields ``advance(note)``: one step further, with a short note beside the bar."""
+    """Yields ``advance(note)``: one step further, with a short note beside the bar.
+
+    Of several processes, process 0 shows it.
+    """
     columns = (
         TextColumn("{task.description:<28}"),
         BarColumn(bar_width=28),
@@ -16,7 +21,7 @@ def bar(label: str, total: int, *, show: bool = True) -> Iterator[Callable[[str]
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, disable=not show) as progress:
+    with Progress(*columns, disable=not (show and is_main_process())) as progress:
         task = progress.add_task(label, total=total, note="")
 
         def advance(note: str = "") -> None:

@@ -6,6 +6,7 @@ batch of a step, so that the step number is all there is to resume. Randomness o
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -13,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from lgd import parallel
 from lgd.types import Params, PRNGKey, PyTree
 
 Loss = Callable[[Params, PyTree, PyTree, PRNGKey], tuple[Float[Array, ""], dict[str, Array]]]
@@ -86,22 +88,23 @@ def init_state(params: Params, optimizer: Optimizer) -> TrainState:
     )
 
 
-def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """All devices along one axis named "data"."""
-    devices = jax.devices() if devices is None else devices
-    return Mesh(np.asarray(devices), ("data",))
-
-
 def make_step(
     loss: Loss,
     optimizer: Optimizer,
+    state: TrainState,
+    frozen: PyTree,
+    batch: PyTree,
     *,
     mesh: Mesh,
+    batch_axis: int | None = 0,
     project: Callable[[Params], Params] = lambda params: params,
 ) -> StepFn:
-    """One training step: jitted, state donated, batch sharded over "data", the rest replicated.
+    """One training step: jitted, state donated, every argument and result explicitly sharded.
 
-    Returns ``(new_state, info)``, where info has the loss, its parts and the gradient's norm.
+    ``state``, ``frozen`` and ``batch`` stand for what the step will be given: arrays or
+    ShapeDtypeStructs. State and frozen parameters lie as `parallel.param_sharding` says, the batch
+    is split along ``batch_axis``, see `parallel.batch_sharding`. Returns ``(new_state, info)``,
+    where info has the loss, its parts and the gradient's norm.
     """
     transformation = optimizer.transformation()
 
@@ -118,11 +121,13 @@ def make_step(
         info = {"loss": value, "grad_norm": optax.tree.norm(grads), **info}
         return TrainState(state.step + 1, params, ema, opt_state), info
 
-    everywhere, by_example = _shardings(mesh)
+    everywhere = parallel.replicated(mesh)
+    state_sharding, frozen_sharding = parallel.param_sharding((state, frozen), mesh)
+    by_example = parallel.batch_sharding(batch, mesh, batch_axis)
     return jax.jit(
         step,
-        in_shardings=(everywhere, everywhere, by_example, everywhere),
-        out_shardings=(everywhere, everywhere),
+        in_shardings=(state_sharding, frozen_sharding, by_example, everywhere),
+        out_shardings=(state_sharding, everywhere),
         donate_argnums=0,
     )
 
@@ -137,6 +142,7 @@ def fit(
     optimizer: Optimizer,
     project: Callable[[Params], Params] = lambda params: params,
     mesh: Mesh | None = None,
+    batch_axis: int | None = 0,
     store: Store | None = None,
     save_every: int = 0,
     log_every: int = 0,
@@ -150,10 +156,12 @@ def fit(
       loss: see the module's docstring.
       params: initial parameters.
       frozen: what the loss reads and training does not change (a denoiser's parameters).
-      batches: step -> batch, arrays with a leading axis divisible by the number of devices.
+      batches: step -> batch, arrays whose batch_axis the number of devices divides. Several
+        processes return their own part each, see `parallel.local_rows`.
       optimizer: settings; also the number of steps.
       project: applied to the parameters after every update.
-      mesh: devices with an axis "data"; all devices by default.
+      mesh: see `parallel.make_mesh`; all devices along "data" by default.
+      batch_axis: along which a batch is split, see `parallel.batch_sharding`.
       store: checkpoints, every ``save_every`` steps and at the end.
       on_log: called with (step, info) every ``log_every`` steps and at the end.
       on_step: called with (step, EMA of the parameters) after every step; the next step donates
@@ -163,17 +171,20 @@ def fit(
       FloatingPointError: when the loss or the gradient of a step that is logged, saved or last is
         not finite; such a step is never saved.
     """
-    mesh = data_mesh() if mesh is None else mesh
-    everywhere, by_example = _shardings(mesh)
-    state = jax.device_put(init_state(params, optimizer), everywhere)
-    frozen, key = jax.device_put((frozen, key), everywhere)
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    state = _placed_state(params, optimizer, mesh)
+    frozen = parallel.place(frozen, parallel.param_sharding(frozen, mesh))
+    key = parallel.place(key, parallel.replicated(mesh))
     restored = store.restore(state) if store is not None else None
     state = state if restored is None else restored.state
-    step_fn = make_step(loss, optimizer, mesh=mesh, project=project)
+    example = batches(int(state.step))
+    parallel.check_divisible(example, mesh, batch_axis)
+    step_fn = make_step(
+        loss, optimizer, state, frozen, example, mesh=mesh, batch_axis=batch_axis, project=project
+    )
     num_steps = optimizer.num_steps
-    check_divisible(batches(int(state.step)), mesh)
     for step in range(int(state.step), num_steps):
-        batch = jax.device_put(batches(step), by_example)
+        batch = parallel.place_batch(batches(step), mesh, batch_axis)
         state, info = step_fn(state, frozen, batch, key)
         done = step + 1
         saving = store is not None and _due(done, save_every, num_steps)
@@ -188,19 +199,12 @@ def fit(
     return state
 
 
-def _shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
-    """Replicated, and split along the leading axis over "data"."""
-    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
-
-
-def check_divisible(batch: PyTree, mesh: Mesh) -> None:
-    """Raise ValueError unless the leading axis of every array splits over the mesh's devices."""
-    for path, leaf in jax.tree.leaves_with_path(batch):
-        if leaf.shape[0] % mesh.shape["data"]:
-            raise ValueError(
-                f"batch{jax.tree_util.keystr(path)}: expected a leading axis divisible by the "
-                f"{mesh.shape['data']} devices of the mesh, got shape {leaf.shape}"
-            )
+def _placed_state(params: Params, optimizer: Optimizer, mesh: Mesh) -> TrainState:
+    """`init_state` made where it lies, so that no device ever holds all of a large state."""
+    params = parallel.place(params, parallel.param_sharding(params, mesh))
+    init = functools.partial(init_state, optimizer=optimizer)
+    sharding = parallel.param_sharding(jax.eval_shape(init, params), mesh)
+    return jax.jit(init, out_shardings=sharding)(params)
 
 
 def _due(done: int, every: int, last: int) -> bool:

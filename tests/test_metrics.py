@@ -5,7 +5,7 @@ import pytest
 from scipy.linalg import sqrtm
 from scipy.stats import ortho_group
 
-from lgd import discrepancy, training
+from lgd import discrepancy, parallel, training
 from lgd.data import Split, pipeline
 from lgd.metrics.classifier import FeatureClassifier, classification_loss
 from lgd.metrics.energy import ClassEnergyDistance
@@ -161,7 +161,7 @@ def test_classifier_learns_separable_blobs():
         jax.jit(classifier.init)(jax.random.key(0), jnp.asarray(x[:1])),
         batches=pipeline.examples(Split(x[:160], labels[:160]), 32, seed=0),
         optimizer=training.Optimizer(num_steps=80, learning_rate=0.02, ema_decay=0.9),
-        mesh=training.data_mesh(jax.devices()[:1]),
+        mesh=parallel.make_mesh(1),
         log_every=1,
         on_log=lambda step, info: losses.append(info["loss"]),
     )

@@ -9,7 +9,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from lgd import gram, objectives, schedules, training
+from lgd import gram, objectives, parallel, schedules, training
 from lgd.denoisers import GaussianMixture, from_function
 from lgd.diffusion import denoise_pair
 from lgd.learn import omega_loss
@@ -327,7 +327,7 @@ def test_training_from_omega_2_gets_near_0():
         batches=lambda step: batch,
         optimizer=training.Optimizer(num_steps=200, learning_rate=0.05, ema_decay=0.9),
         project=model.project,
-        mesh=training.data_mesh(jax.devices()[:1]),
+        mesh=parallel.make_mesh(1),
     )
     assert np.all(state.ema["values"] >= 0.0)
     assert np.mean(state.ema["values"]) < 0.1

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from lgd import omega, schedules, training
+from lgd import omega, parallel, schedules, training
 from lgd.checkpoint import CheckpointStore
 from lgd.denoisers import GaussianMixture
 from lgd.learn import omega_loss
@@ -48,11 +48,12 @@ class Walk:
     """`make_step` by hand: the states after every step, on the host."""
 
     def __init__(self, optimizer, loss=regression, params=None, **settings):
-        mesh = training.data_mesh(jax.devices()[:1])
-        self.step = training.make_step(loss, optimizer, mesh=mesh, **settings)
         params = {"w": jnp.zeros(3)} if params is None else params
         frozen = {"w": jnp.asarray([1.0, -2.0, 0.5])}
-        state = jax.device_put(training.init_state(params, optimizer), jax.devices()[0])
+        state = training.init_state(params, optimizer)
+        self.step = training.make_step(
+            loss, optimizer, state, frozen, batches(0), mesh=parallel.make_mesh(1), **settings
+        )
         self.states, self.infos = [to_host(state)], []
         for i in range(optimizer.num_steps):
             state, info = self.step(state, frozen, batches(i), KEY)
@@ -114,7 +115,7 @@ def test_8_devices_learn_what_1_device_learns_and_leave_the_frozen_model_alone(n
             model,
             frozen=frozen,
             batches=batch_of,
-            mesh=training.data_mesh(jax.devices()[:count]),
+            mesh=parallel.make_mesh(count),
             log_every=1,
             on_log=lambda step, info, log=log: log.append(info["loss"]),
         )
@@ -296,7 +297,7 @@ def test_a_batch_that_does_not_divide_over_the_devices_is_refused():
     message = r"divisible by the 8 devices.*, got shape \(6, 3\)"
     with pytest.raises(ValueError, match=message):
         fit(batches=lambda step: batches(step)[:6])
-    three = training.data_mesh(jax.devices()[:3])
+    three = parallel.make_mesh(3)
     assert int(fit(batches=lambda step: batches(step)[:6], mesh=three).step) == 7
 
 

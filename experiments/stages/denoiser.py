@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from experiments import build
 from experiments.workdir import Workdir
-from lgd import denoisers, training
+from lgd import denoisers, parallel, training
 from lgd.data import Dataset, pipeline
 from lgd.metrics.classifier import FeatureClassifier, classification_loss
 from lgd.progress import bar
@@ -96,7 +96,7 @@ def _train(
             init(init_key),
             batches=pipeline.examples(dataset.train, batch_size, seed=config.seed),
             optimizer=optimizer,
-            mesh=training.data_mesh(),
+            mesh=parallel.make_mesh(),
             store=store,
             save_every=config.training.save_every,
             log_every=config.training.log_every,
