@@ -74,9 +74,10 @@ def get_config() -> ConfigDict:
     config.guidance.one_step.zeta = 0.01  # t <= 1 - zeta; not stated by the paper
 
     config.guidance.trajectory = ConfigDict()  # a table over class and step of the sampling grid
-    config.guidance.trajectory.num_steps = 150
+    config.guidance.trajectory.num_steps = 200
     config.guidance.trajectory.num_particles = 40  # of each class and step of training
     config.guidance.trajectory.num_targets = 96  # real examples they are compared with
+    config.guidance.trajectory.marginal_weight = 0.5  # of the term that pools all conditions
     config.guidance.trajectory.learning_rate = 0.1
     config.guidance.trajectory.ema_decay = 0.98
     config.guidance.trajectory.beta = 1.0

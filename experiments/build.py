@@ -109,6 +109,7 @@ def _trajectory(config: ConfigDict) -> objectives.Trajectory:
         lam=settings.lam,
         num_particles=settings.num_particles,
         num_targets=settings.num_targets,
+        marginal_weight=settings.marginal_weight,
         churn=config.sampling.churn,
         solver=config.sampling.solver,
     )

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from lgd import guidance, omega, parallel, processes, training
+from lgd import guidance, omega, parallel, processes, schedules, training
 from lgd.data import pipeline
 from lgd.data.dataset import Split
 from lgd.objectives import Objective, Trajectory
@@ -82,7 +82,7 @@ def learn_guidance(
       objective: what to minimise, see `lgd.objectives`.
       model: what to learn; by default a `StepTable` on the grid of a trajectory objective, and the
         paper's network over the objective's support otherwise.
-      optimizer: by default 150 steps at 0.1 for a table, 300 at 3e-3 for a network.
+      optimizer: by default 200 steps at 0.1 for a table, 300 at 3e-3 for a network.
       batch_size: examples of a step; objectives on groups take as many rounds of one group for
         every class as fit, and at least one.
       start: schedules to choose the start from, by name; by default `start_schedules`, or the
@@ -100,7 +100,7 @@ def learn_guidance(
     if warm is not None and (model is not None or start is not None):
         raise ValueError("expected no model and no start beside warm, got both")
     split = _checked_split(x0, labels)
-    objective = _default_objective() if objective is None else objective
+    objective = default_objective() if objective is None else objective
     num_classes = int(split.labels.max()) + 1
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
     mesh = parallel.make_mesh(1) if mesh is None else mesh
@@ -125,7 +125,7 @@ def learn_guidance(
         model, params = _started(model, init_key, start[chosen], num_classes)
     else:
         model, params, chosen = warm
-    optimizer = _default_optimizer(model) if optimizer is None else optimizer
+    optimizer = default_optimizer(model) if optimizer is None else optimizer
     name = type(objective).__name__
     with bar(f"learn omega: {name}", optimizer.num_steps, show=progress) as advance:
 
@@ -213,8 +213,9 @@ def omega_loss(objective: Objective, model: OmegaModel, denoiser: Denoiser) -> L
     return loss
 
 
-def _default_objective() -> Trajectory:
-    return Trajectory(times=tuple(np.linspace(1.0, 0.0, 26).tolist()), num_particles=32)
+def default_objective() -> Trajectory:
+    """`Trajectory` over 25 uniform steps."""
+    return Trajectory(times=tuple(np.asarray(schedules.uniform_times(25)).tolist()))
 
 
 def _default_model(
@@ -227,7 +228,8 @@ def _default_model(
     )
 
 
-def _default_optimizer(model: omega.LearnedModel) -> Optimizer:
+def default_optimizer(model: omega.LearnedModel) -> Optimizer:
+    """Settings that suit a table, or a network."""
     if isinstance(model, omega.Network):
         return Optimizer(num_steps=300, learning_rate=3e-3, ema_decay=0.98)
     return Optimizer(num_steps=200, learning_rate=0.1, ema_decay=0.98)

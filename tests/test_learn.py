@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 import lgd
+from configs import default
+from experiments import build
 from lgd import guidance, objectives, omega, schedules, training
 from lgd.denoisers import GaussianMixture, from_function
 from lgd.diffusion import denoise_pair, noised
-from lgd.learn import START_WEIGHTS, start_schedules
+from lgd.learn import START_WEIGHTS, default_objective, default_optimizer, start_schedules
 
 FLOW = schedules.rectified_flow()
 EXACT = GaussianMixture((0, 1), FLOW)
@@ -119,6 +121,16 @@ def by_default(mixture):
         progress=False,
     )
     return result, log, before
+
+
+def test_api_and_launcher_have_the_same_defaults():
+    config = default.get_config()
+    objective = build.objective(config, "trajectory")
+    assert objective == default_objective()
+    assert build.objective(config, "self_consistency") == objectives.SelfConsistency()
+    for method in ("trajectory", "self_consistency"):
+        model = build.omega_model(config, method, num_classes=10)
+        assert build.guidance_optimizer(config, method) == default_optimizer(model)
 
 
 def test_exact_denoiser_needs_no_guidance(by_default, mixture):

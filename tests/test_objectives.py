@@ -340,7 +340,12 @@ def test_one_step_trajectory_has_the_gradient_of_self_consistency():
     c, x0 = jnp.asarray([0, 1, 0]), jax.random.normal(jax.random.key(0), (3, 3))
     s, t = jnp.full(g, 0.3), jnp.full(g, 0.7)
     trajectory = Trajectory(
-        times=(0.7, 0.3), start="data", num_particles=m, num_targets=m, **settings
+        times=(0.7, 0.3),
+        start="data",
+        num_particles=m,
+        num_targets=m,
+        marginal_weight=0.0,
+        **settings,
     )
     batch = Batch(jnp.repeat(x0[:, None], 2 * m, axis=1), c)
     step = {"s": s, "t": t, "schedule": COSINE, "coupling": "independent"}
@@ -399,6 +404,7 @@ def test_trajectory_from_data_starts_at_the_first_members_and_ends_at_the_last()
         num_particles=3,
         num_targets=2,
         lam=0.0,
+        marginal_weight=0.0,
         reward=lambda x, c: x[:, 0],
         reward_weight=0.5,
     )
@@ -408,6 +414,28 @@ def test_trajectory_from_data_starts_at_the_first_members_and_ends_at_the_last()
     np.testing.assert_allclose(info["reward"], 4.0, atol=0.1)
     np.testing.assert_allclose(info["distance"], 3.0 * np.sqrt(2), atol=0.15)
     np.testing.assert_allclose(loss, info["distance"] - 0.5 * info["reward"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+def test_marginal_term_pools_the_groups(weight):
+    """Two groups whose particles lie where the other's targets are: far apart, equal when pooled.
+
+    With k points of either group at 1 and at -1, the distance within a group is 2, and pooled
+    1 - 2k / (2k - 1): the cross mean less the mean over different pairs.
+    """
+    k = 3
+    near = Trajectory(
+        times=(1e-3, 5e-4, 0.0),
+        start="data",
+        num_particles=k,
+        num_targets=k,
+        marginal_weight=weight,
+    )
+    particles = jnp.asarray([1.0, -1.0])[:, None, None] * jnp.ones((2, k, 1))
+    batch = Batch(jnp.concatenate([particles, -particles], axis=1), jnp.arange(2))
+    loss, info = evaluate(near, jax.random.key(0), constant(0.0), still(), (), batch)
+    np.testing.assert_allclose(info["distance"], 2.0, atol=0.01)
+    np.testing.assert_allclose(loss, 2.0 + weight * (1.0 - 2 * k / (2 * k - 1)), atol=0.01)
 
 
 def test_trajectory_compares_in_the_space_of_features():
@@ -438,6 +466,7 @@ REWARDED = {
         times=(1.0, 0.6, 0.2, 0.0),
         num_particles=2,
         num_targets=4,
+        marginal_weight=0.0,
         reward=reward,
         reward_weight=50.0,
     ),
@@ -582,6 +611,7 @@ GRID = {"times": (1.0, 0.5, 0.0)}
         (lambda: ConditionalMarginalConsistency(group_size=1), "expected at least 2 .*, got 1"),
         (lambda: Trajectory(num_targets=1, **GRID), "expected at least 2 particles, got 1"),
         (lambda: Trajectory(churn=-0.5, **GRID), r"expected churn in \[0, 1\], got -0.5"),
+        (lambda: Trajectory(marginal_weight=-1.0, **GRID), "expected marginal_weight >= 0, got -1"),
     ],
 )
 def test_objectives_refuse_settings_outside_their_range(make, message):

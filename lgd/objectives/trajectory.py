@@ -1,6 +1,7 @@
 """The trajectory objective: unroll guided steps, compare where they end with real data."""
 
 import dataclasses
+import functools
 from typing import Literal, get_args
 
 import jax
@@ -22,9 +23,15 @@ class Trajectory:
 
     From pure noise (``start="noise"``) or from noised real data (``start="data"``) at times[0], K
     steps of the sampler go down to times[-1]; an `energy_distance` compares the particles of each
-    condition with real samples noised to times[-1], in data space or in that of ``features``. The
-    gradient flows through all steps and through the frozen denoiser. With a reward R, adds
-    ``-reward_weight E R(x, c)`` on the particles reached.
+    condition with real samples noised to times[-1], in data space or in that of ``features``::
+
+        loss = mean_c D(p_guided(x_s | c), p(x_s | c)) + marginal_weight D(p_guided(x_s), p(x_s))
+
+    where the second term pools the particles of all groups of a batch, and their targets (the
+    marginal consistency of Eq. 15, at the end of a trajectory). Matching conditions one by one
+    trades the errors of their joint law away; the pooled term sees them. The gradient flows through
+    all steps and through the frozen denoiser. With a reward R, adds ``-reward_weight E R(x, c)`` on
+    the particles reached.
 
     A batch has groups of ``group_size`` real members: num_targets to compare with and, for
     ``start="data"``, num_particles more (the first ones) to start from.
@@ -33,8 +40,9 @@ class Trajectory:
     times: tuple[float, ...]
     beta: float = 1.0
     lam: float = 1.0
-    num_particles: int = 64
-    num_targets: int = 64
+    num_particles: int = 40
+    num_targets: int = 96
+    marginal_weight: float = 0.5  # 0: conditions one by one
     churn: float = 0.0
     start: Start = "noise"
     solver: sampler.Solver = "ddim"
@@ -45,6 +53,8 @@ class Trajectory:
     def __post_init__(self) -> None:
         check_energy(self.beta, self.lam, min(self.num_particles, self.num_targets))
         check_step(self.churn, "independent")
+        if not self.marginal_weight >= 0.0:
+            raise ValueError(f"expected marginal_weight >= 0, got {self.marginal_weight}")
         if self.start not in get_args(Start):
             raise ValueError(f"expected start in {get_args(Start)}, got {self.start!r}")
 
@@ -81,8 +91,8 @@ class Trajectory:
             churn=self.churn,
             solver=self.solver,
         )
-        loss = jnp.mean(self._distance(x_s, targets, len(batch.x0)))
-        info = {"distance": loss, "omega": jnp.mean(omegas)}
+        loss, info = self._distance(x_s, targets, len(batch.x0))
+        info |= {"omega": jnp.mean(omegas)}
         if self.reward is None:
             return loss, info
         reward = jnp.mean(self.reward(x_s, member_c))
@@ -111,12 +121,16 @@ class Trajectory:
 
     def _distance(
         self, x: Float[Array, "gm *dims"], y: Float[Array, "gn *dims"], g: int
-    ) -> Float[Array, " g"]:
+    ) -> tuple[Float[Array, ""], Info]:
+        """Within conditions, and over all of them pooled."""
         if self.features is not None:
             x, y = self.features(x), self.features(y)
-        x, y = x.reshape(g, len(x) // g, -1), y.reshape(g, len(y) // g, -1)
-
-        def distance(one: Array, other: Array) -> Array:
-            return discrepancy.energy_distance(one, other, beta=self.beta, lam=self.lam)
-
-        return jax.vmap(distance)(x, y)
+        x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
+        distance = functools.partial(discrepancy.energy_distance, beta=self.beta, lam=self.lam)
+        groups = (points.reshape(g, len(points) // g, -1) for points in (x, y))
+        conditional = jnp.mean(jax.vmap(distance)(*groups))
+        if self.marginal_weight == 0.0:
+            return conditional, {"distance": conditional}
+        marginal = distance(x, y)
+        loss = conditional + self.marginal_weight * marginal
+        return loss, {"distance": conditional, "marginal_distance": marginal}
