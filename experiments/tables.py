@@ -43,14 +43,15 @@ def markdown(results: Mapping) -> str:
 def comparisons(results: Mapping) -> str:
     """Learned rows against unguided and the best hand-made one: paired differences."""
     lines = [
-        "| learned | against | metric | difference | standard error |",
-        "|---|---|---|---:|---:|",
+        "| learned | against | metric | difference | standard error | real examples |",
+        "|---|---|---|---:|---:|---:|",
     ]
     for each in results["comparisons"]:
         decisive = abs(each["mean"]) > 2.0 * each["standard_error"]
         mean = f"**{each['mean']:+.5f}**" if decisive else f"{each['mean']:+.5f}"
         names = f"| {each['method']} | {each['against']} | {each['metric']} "
-        lines.append(f"{names}| {mean} | {each['standard_error']:.5f} |")
+        real = "" if each["real_error"] is None else f"{each['real_error']:.5f}"
+        lines.append(f"{names}| {mean} | {each['standard_error']:.5f} | {real} |")
     return "\n".join(lines) + "\n"
 
 

@@ -89,25 +89,32 @@ def strict_json(file):
 # A run that is killed, resumed up to the report, and started once more
 
 
-def kill_in_the_middle(process, metrics):
-    """SIGKILL as soon as a step after the first checkpoint is logged."""
+def killed(argv, environment, file, enough):
+    """The process, killed as soon as what a file holds is enough."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(argv, cwd=ROOT, env=environment, **pipes)
     end = time.monotonic() + 200
     while time.monotonic() < end and process.poll() is None:
-        if metrics.exists() and f'"step": {SAVE_EVERY + 1}' in metrics.read_text():
+        if file.exists() and enough(file.read_text()):
             break
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    return process
 
 
 @pytest.fixture(scope="module")
 def interrupted(environment, tmp_path_factory):
-    """A workdir whose denoiser was killed in training. MARK shows that a run went on from there."""
+    """A workdir whose denoiser was killed in training, as soon as a step after the first checkpoint
+    was logged. MARK shows that a run went on from there.
+    """
     workdir = tmp_path_factory.mktemp("runs") / "interrupted"
-    process = subprocess.Popen(
-        command(workdir), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    process = killed(
+        command(workdir),
+        environment,
+        workdir / "metrics.jsonl",
+        lambda text: f'"step": {SAVE_EVERY + 1}' in text,
     )
-    kill_in_the_middle(process, workdir / "metrics.jsonl")
     logged = (workdir / "metrics.jsonl").read_text().splitlines(keepends=True)
     state = {
         "returncode": process.returncode,
@@ -120,7 +127,20 @@ def interrupted(environment, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def resumed(interrupted, launch):
+def measured(interrupted, environment):
+    """The same workdir, killed again in the search for schedules: what it had measured."""
+    workdir, _ = interrupted
+    file = workdir / "measured.jsonl"
+    process = killed(command(workdir), environment, file, lambda text: text.count("\n") >= 5)
+    assert process.returncode == -signal.SIGKILL
+    assert not (workdir / "results.json").exists()
+    with file.open("a") as stream:
+        stream.write('{"key": "valid')
+    return [line for line in file.read_text().splitlines()[:-1] if line.endswith("}")]
+
+
+@pytest.fixture(scope="module")
+def resumed(interrupted, measured, launch):
     """The same workdir, with everything but the report."""
     workdir, _ = interrupted
     done = launch(command(workdir, "--stages=evaluate,guidance,denoiser"))  # in their own order
@@ -150,7 +170,7 @@ def test_kill_came_in_the_middle(interrupted):
 def test_finished_run_leaves_what_the_design_says(finished):
     workdir, done, _ = finished
     assert {path.name for path in workdir.iterdir()} == {
-        *("config.json", "metrics.jsonl", "timings.jsonl", "results.json"),
+        *("config.json", "metrics.jsonl", "timings.jsonl", "measured.jsonl", "results.json"),
         *("checkpoints", "params", "report"),
     }
     config = strict_json(workdir / "config.json")
@@ -205,14 +225,22 @@ def test_results_are_of_the_documented_form(finished):
     assert params["learned:trajectory"]["step"] in (2, 4)
 
 
-def test_interrupted_run_equals_an_uninterrupted_one_to_the_byte(resumed, launch, tmp_path):
+def test_interrupted_run_equals_an_uninterrupted_one_to_the_byte(
+    resumed, measured, launch, tmp_path
+):
     workdir, _ = resumed
     whole = tmp_path / "whole"
-    done = launch(command(whole, "--stages=denoiser,guidance"))
+    done = launch(command(whole, "--stages=denoiser,guidance,evaluate"))
     assert done.returncode == 0, done.stderr
     names = {f"guidance/trajectory-{step:06d}.safetensors" for step in (2, 4)}
     assert set(contents(whole / "params")) == {"denoiser.safetensors", *names}
     assert contents(workdir / "params") == contents(whole / "params")
+
+    found, journal = ((f / "measured.jsonl").read_text().splitlines() for f in (workdir, whole))
+    assert len(measured) >= 5
+    assert found[: len(measured)] == measured  # what was measured before the kill is kept
+    assert found == journal  # and nothing is measured twice
+    assert (workdir / "results.json").read_bytes() == (whole / "results.json").read_bytes()
 
     metrics = (workdir / "metrics.jsonl").read_text()
     assert metrics.startswith(MARK)  # it went on from a checkpoint and did not start again
@@ -223,7 +251,8 @@ def test_interrupted_run_equals_an_uninterrupted_one_to_the_byte(resumed, launch
         *(("trajectory", step) for step in range(1, 5)),
     ]
     fields = {name for line in lines(whole / "metrics.jsonl") for name in line}
-    assert fields == {"training", "step", "loss", "grad_norm", "distance", "omega"}  # no clock
+    parts = {"distance", "marginal_distance", "omega"}
+    assert fields == {"training", "step", "loss", "grad_norm", *parts}  # no clock
 
 
 def test_stages_that_are_done_are_skipped(finished):

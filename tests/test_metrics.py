@@ -112,6 +112,15 @@ def test_class_energy_distance_by_loops(measured):
         assert float(got[label]) == pytest.approx(expected, abs=2e-6)
 
 
+def test_mean_distances_are_in_the_order_of_the_real_examples(measured):
+    real, samples, _ = measured
+    got = ClassEnergyDistance(real, 3).mean_distances(samples)
+    x = np.asarray(samples, np.float64).reshape(*samples.shape[:2], -1)
+    for y, label, distance in zip(real.x, real.labels, got, strict=True):
+        expected = np.linalg.norm(x[label] - y.reshape(-1), axis=-1).mean()
+        assert float(distance) == pytest.approx(expected, rel=1e-5)
+
+
 def test_class_energy_distance_is_that_of_discrepancy(measured):
     real, samples, got = measured
     distance = jax.jit(discrepancy.energy_distance)

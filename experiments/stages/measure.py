@@ -16,53 +16,78 @@ from lgd.data import Dataset
 from lgd.diffusion import add_noise, denoise_pair
 from lgd.evaluation import Generator
 from lgd.metrics.energy import ClassEnergyDistance
-from lgd.metrics.frechet import frechet_distance, moments
+from lgd.metrics.frechet import Moments, frechet_distance, moments
 from lgd.types import OmegaFn
 
 PRIMARY = "energy_distance"
 
 
+NUM_RESAMPLES = 100  # of the real test examples
+
+
 class Measure:
-    """Samples (classes, n, *dims) -> energy_distance, frechet_distance, accuracy.
+    """Samples (classes, n, *dims) -> metrics, and the same on resampled real examples.
 
     Digits: the Frechet distance of a classifier's features, over all classes at once, and the share
     of samples that it puts into the class asked for. Mixture: the mean over classes of the Frechet
     distance in the plane, and the share that the exact posterior puts into the class asked for.
+    Resamples are bootstrap draws within classes; the energy distance keeps its real-real term,
+    which is the same for every row.
     """
 
     def __init__(self, config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
         self._energy = ClassEnergyDistance(dataset.test, dataset.num_classes)
-        self._test = dataset.test
         self._by_class = config.data.name == "mixture"
         if self._by_class:
             self._classify = _exact_classifier(config)
         else:
             classifier, params = denoiser_stage.load_classifier(config, workdir, dataset)
             self._classify = jax.jit(lambda x: classifier.apply(params, x))
+        features = np.asarray(self._classify(jnp.asarray(dataset.test.x))[1])
+        labels = dataset.test.labels
+        self._real = self._moments(features, labels)
+        self._resamples = _resamples(labels, seed=config.seed)
+        self._resampled_real = [self._moments(features[i], labels[i]) for i in self._resamples]
+        self._share = 1.0 / (dataset.num_classes * np.bincount(labels)[labels])
 
-    def __call__(self, x: Float[Array, "g n *dims"]) -> dict[str, float]:
-        """All metrics of one run."""
-        flat = x.reshape(-1, *x.shape[2:])
+    def __call__(self, x: Float[Array, "g n *dims"]) -> dict[str, dict]:
+        """``{"metrics": {name: value}, "resampled": {name: values}}`` of one run."""
         labels = np.repeat(np.arange(len(x)), x.shape[1])
-        logits, features = self._classify(flat)
+        logits, features = self._classify(x.reshape(-1, *x.shape[2:]))
+        mine = self._moments(np.asarray(features), labels)
+        energy = float(jnp.mean(self._energy(x)))
+        cross = self._energy.mean_distances(x) * self._share
+        within = energy - float(cross.sum())
         return {
-            PRIMARY: float(jnp.mean(self._energy(x))),
-            "frechet_distance": self._frechet(np.asarray(features), labels),
-            "accuracy": float(np.mean(np.asarray(logits).argmax(axis=-1) == labels)),
+            "metrics": {
+                PRIMARY: energy,
+                "frechet_distance": _mean_frechet(mine, self._real),
+                "accuracy": float(np.mean(np.asarray(logits).argmax(axis=-1) == labels)),
+            },
+            "resampled": {
+                PRIMARY: [within + float(cross[index].sum()) for index in self._resamples],
+                "frechet_distance": [_mean_frechet(mine, real) for real in self._resampled_real],
+            },
         }
 
-    def _frechet(self, features: np.ndarray, labels: np.ndarray) -> float:
-        real, real_labels = (
-            np.asarray(self._classify(jnp.asarray(self._test.x))[1]),
-            self._test.labels,
-        )
+    def _moments(self, features: np.ndarray, labels: np.ndarray) -> list[Moments]:
         if not self._by_class:
-            return frechet_distance(moments(features), moments(real))
-        distances = [
-            frechet_distance(moments(features[labels == k]), moments(real[real_labels == k]))
-            for k in np.unique(labels)
-        ]
-        return float(np.mean(distances))
+            return [moments(features)]
+        return [moments(features[labels == label]) for label in np.unique(labels)]
+
+
+def _mean_frechet(ours: list[Moments], real: list[Moments]) -> float:
+    return float(np.mean([frechet_distance(x, y) for x, y in zip(ours, real, strict=True)]))
+
+
+def _resamples(labels: np.ndarray, *, seed: int) -> list[np.ndarray]:
+    """Bootstrap draws of indices, as many of each class as there are, class by class."""
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    return [
+        np.concatenate([rng.choice(index, len(index)) for index in members])
+        for _ in range(NUM_RESAMPLES)
+    ]
 
 
 def _exact_classifier(config: ConfigDict) -> Callable[[Array], tuple[Array, Array]]:

@@ -171,7 +171,9 @@ def _markdown(results: Mapping, figures: list[str]) -> str:
         f"Parameters were selected on validation data. {results['device']}, "
         f"commit {results['commit'][:12]}.\n",
         tables.markdown(results),
-        "Differences paired by seed, learned minus other; bold beyond two standard errors:\n",
+        "Differences paired by seed, learned minus other; bold beyond two standard errors over "
+        "seeds. Real examples: how far resampling the test data moves the difference "
+        "(bootstrap within classes, standard deviation).\n",
         tables.comparisons(results),
     ]
     lines += [f"![{_CAPTIONS[name]}]({name}.png)\n\n{_CAPTIONS[name]}\n" for name in figures]

@@ -27,14 +27,24 @@ class ClassEnergyDistance:
         self._real = jnp.asarray(padded)
         self._mask = jnp.arange(counts.max())[None] < jnp.asarray(counts)[:, None]
         self._own = _within(self._real, self._mask)
+        self._labels, order = real.labels, np.argsort(real.labels, kind="stable")
+        self._rank = np.empty(len(order), np.int64)  # of every example among those of its class
+        self._rank[order] = np.concatenate([np.arange(count) for count in counts])
 
     def __call__(self, x: Float[Array, "g n *dims"]) -> Float[Array, " g"]:
         """Distance of each class; x holds n >= 2 samples of every class."""
+        return _distance(self._checked(x), self._real, self._mask, self._own)
+
+    def mean_distances(self, x: Float[Array, "g n *dims"]) -> Float[np.ndarray, " r"]:
+        """``E|x - y_j|`` of every real example y_j to the samples of its class, in their order."""
+        return np.asarray(_to_each(self._checked(x), self._real))[self._labels, self._rank]
+
+    def _checked(self, x: Float[Array, "g n *dims"]) -> Float[Array, "g n d"]:
         if len(x) != len(self._real) or x.shape[1] < 2:
             raise ValueError(
                 f"expected {len(self._real)} classes of >= 2 samples, got {x.shape[:2]}"
             )
-        return _distance(x.reshape(*x.shape[:2], -1), self._real, self._mask, self._own)
+        return x.reshape(*x.shape[:2], -1)
 
 
 def _mean_distance(
@@ -42,6 +52,14 @@ def _mean_distance(
 ) -> Float[Array, ""]:
     distances = discrepancy.power(discrepancy.squared_distances(x, y), 1.0)
     return jnp.sum(jnp.where(mask[None], distances, 0.0)) / (len(x) * jnp.sum(mask))
+
+
+@jax.jit
+def _to_each(x: Float[Array, "g n d"], real: Float[Array, "g r d"]) -> Float[Array, "g r"]:
+    def one(pair: tuple[Array, Array]) -> Array:
+        return jnp.mean(discrepancy.power(discrepancy.squared_distances(*pair), 1.0), axis=0)
+
+    return jax.lax.map(one, (x, real))
 
 
 @jax.jit
