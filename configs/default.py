@@ -44,7 +44,8 @@ def get_config() -> ConfigDict:
     config.sampling.churn = 0.0  # 0: deterministic, 1: ancestral; the paper samples at 0
 
     config.guidance = ConfigDict()
-    # Learned rows: self_consistency, l2, conditional_marginal, guided_score_matching, trajectory.
+    # Learned rows: self_consistency, l2, conditional_marginal, marginal, guided_score_matching,
+    # trajectory.
     config.guidance.methods = ("self_consistency", "l2", "trajectory")
     # Where training starts. best: the best of a few hand-made schedules under the objective itself
     # (a network takes its mean); init: the constant guidance.omega.init.
@@ -66,7 +67,7 @@ def get_config() -> ConfigDict:
     config.guidance.one_step.beta = 1.75  # power of the distance, in (0, 2]; l2 has 2
     config.guidance.one_step.lam = 1.0  # weight of the within-set term, in [0, 1]; l2 has 0
     config.guidance.one_step.num_particles = 4  # m
-    config.guidance.one_step.group_size = 8  # members of a group of conditional_marginal
+    config.guidance.one_step.group_size = 8  # members of a group of the marginal ones
     config.guidance.one_step.churn = 1.0  # of the training step
     config.guidance.one_step.coupling = "independent"  # independent (paper), shared
     config.guidance.one_step.s_min = 0.01  # s >= s_min; swept by the paper

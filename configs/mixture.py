@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
         "self_consistency",
         "l2",
         "conditional_marginal",
+        "marginal",
         "guided_score_matching",
         "trajectory",
     )

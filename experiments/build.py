@@ -89,6 +89,10 @@ def objective(config: ConfigDict, method: str) -> objectives.Objective:
         return objectives.ConditionalMarginalConsistency(
             group_size=one_step.group_size, churn=one_step.churn, time_law=law, **energy
         )
+    if method == "marginal":
+        return objectives.MarginalConsistency(
+            num_particles=one_step.group_size, churn=one_step.churn, time_law=law, **energy
+        )
     consistency = objectives.SelfConsistency(
         num_particles=one_step.num_particles,
         churn=one_step.churn,

@@ -108,7 +108,12 @@ FIELDS: dict[str, Rule] = {
     "sampling.solver": one_of("ddim", "heun", "dpmpp_2m"),
     "sampling.churn": SHARE,
     "guidance.methods": different(
-        "self_consistency", "l2", "conditional_marginal", "guided_score_matching", "trajectory"
+        "self_consistency",
+        "l2",
+        "conditional_marginal",
+        "marginal",
+        "guided_score_matching",
+        "trajectory",
     ),
     "guidance.start": one_of("best", "init"),
     "guidance.num_snapshots": integer(1),
@@ -211,6 +216,12 @@ def _pairs_for_lam(particles: int, lam: float) -> str | None:
     return f"expected 2 or more for lam = {lam} > 0, got 1" if lam > 0.0 and particles < 2 else None
 
 
+def _groups_divide(batch: int, group: int, methods: Sequence[str]) -> str | None:
+    if "marginal" not in methods or batch % group == 0:
+        return None
+    return f"expected a multiple of guidance.one_step.group_size = {group}, got {batch}"
+
+
 def _snapshots_fit(snapshots: int, methods: Sequence[str], one: int, trajectory: int) -> str | None:
     steps = [trajectory if method == "trajectory" else one for method in methods]
     if not steps or snapshots <= min(steps):
@@ -224,6 +235,7 @@ LOWER, UPPER = "evaluation.interval_lower", "evaluation.interval_upper"
 ACROSS: tuple[Across, ...] = (
     Across((ONE_STEP + "s_min", ONE_STEP + "delta", ONE_STEP + "zeta"), _s_range),
     Across((ONE_STEP + "num_particles", ONE_STEP + "lam"), _pairs_for_lam),
+    Across((ONE_STEP + "batch_size", ONE_STEP + "group_size", "guidance.methods"), _groups_divide),
     Across((TRAJECTORY + "num_particles", TRAJECTORY + "lam"), _pairs_for_lam),
     Across((TRAJECTORY + "num_targets", TRAJECTORY + "lam"), _pairs_for_lam),
     Across(("guidance.omega.init", "guidance.omega.max"), _init_below_max),

@@ -55,6 +55,7 @@ _COLORS = {
     "learned:self_consistency": "#d55e00",
     "learned:l2": "#e69f00",
     "learned:conditional_marginal": "#ee1560",
+    "learned:marginal": "#c2508b",
     "learned:guided_score_matching": "#5c4a14",
     "learned:trajectory": "#07925f",
     "learned:reward": "#6a22b5",

@@ -169,7 +169,13 @@ MISTAKES = [
     (ONE + "group_size=1", ONE + "group_size", "2", "got 1"),
     (TRAJ + "num_particles=1", TRAJ + "num_particles", "2 or more for lam = 1.0 > 0", "got 1"),
     (TRAJ + "num_targets=1", TRAJ + "num_targets", "2 or more for lam = 1.0 > 0", "got 1"),
-    (G + "num_snapshots=151", G + "num_snapshots", "at most 150, the steps of", "got 151"),
+    (G + "num_snapshots=201", G + "num_snapshots", "at most 200, the steps of", "got 201"),
+    (
+        f"{G}methods=marginal {ONE}group_size=6",
+        ONE + "batch_size",
+        "a multiple of guidance.one_step.group_size = 6",
+        "got 256",
+    ),
 ]
 
 

@@ -9,7 +9,7 @@ from lgd import discrepancy, parallel, training
 from lgd.data import Split, pipeline
 from lgd.metrics.classifier import FeatureClassifier, classification_loss
 from lgd.metrics.energy import ClassEnergyDistance
-from lgd.metrics.frechet import Moments, frechet_distance, moments
+from lgd.metrics.frechet import Moments, frechet_distance, frechet_distances, moments
 
 RNG = np.random.default_rng(0)
 
@@ -57,6 +57,13 @@ def test_frechet_distance_by_scipys_matrix_root(size):
     expected += np.trace(x.covariance + y.covariance - 2.0 * np.real(root))
     assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-8)
     assert frechet_distance(y, x) == pytest.approx(expected, rel=1e-8)
+
+
+def test_frechet_distances_to_several_sets_are_those_to_each():
+    sets = [moments(RNG.normal(size=(30, 4)) * scale) for scale in (1.0, 2.0, 0.5)]
+    several = Moments(*(np.stack(values) for values in zip(*sets, strict=True)))
+    expected = [frechet_distance(sets[0], each) for each in sets]
+    np.testing.assert_allclose(frechet_distances(sets[0], several), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_frechet_distance_does_not_see_rotations_and_shifts():

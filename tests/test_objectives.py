@@ -16,6 +16,7 @@ from lgd.learn import omega_loss
 from lgd.objectives import (
     ConditionalMarginalConsistency,
     GuidedScoreMatching,
+    MarginalConsistency,
     SelfConsistency,
     TimeLaw,
     Trajectory,
@@ -226,6 +227,36 @@ def test_one_step_objectives_equal_explicit_particles(objective):
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(info["omega"], np.mean(weights), rtol=1e-6)
     assert info["distance"] == value
+
+
+def test_marginal_consistency_of_one_condition_is_the_conditional_one():
+    denoiser, params = mixture(FLOW)
+    x0, c = jax.random.normal(jax.random.key(0), (2, 5, 3)), jnp.asarray([1, 0])
+    settings, key = {"beta": 1.2, "lam": 0.8, "churn": 0.4}, jax.random.key(2)
+    grouped = ConditionalMarginalConsistency(group_size=5, **settings)
+    pooled = MarginalConsistency(num_particles=5, **settings)
+    flat = Batch(x0.reshape(10, 3), jnp.repeat(c, 5))
+    omega_fn = per_class(jnp.asarray([0.3, 1.1]))
+    expected = evaluate(grouped, key, omega_fn, denoiser, params, Batch(x0, c))[0]
+    np.testing.assert_array_equal(
+        evaluate(pooled, key, omega_fn, denoiser, params, flat)[0], expected
+    )
+
+
+def test_marginal_consistency_gives_every_particle_its_own_condition():
+    denoiser, params = mixture(FLOW)
+    objective = MarginalConsistency(num_particles=4, beta=1.0)
+    x0, c = jax.random.normal(jax.random.key(0), (8, 3)), jnp.asarray([0, 1, 1, 0, 1, 0, 0, 0])
+    key, weights = jax.random.key(2), jnp.asarray([0.3, 1.4])
+    loss = evaluate(objective, key, per_class(weights), denoiser, params, Batch(x0, c))[0]
+    time_key, rows_key = jax.random.split(key)
+    s, t = objective.time_law.sample(time_key, 2)
+    groups = x0.reshape(2, 4, 3)
+    rows = draw_rows(rows_key, denoiser, params, groups, c, t=t)
+    particles = particles_of(rows, groups, denoiser, params, c, s=s, t=t)
+    omega = np.asarray(weights, np.float64)[np.asarray(c).reshape(2, 4)]
+    expected = particles.loss(omega, **settings_of(objective)).mean()
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
 def test_l2_minimiser_equals_its_closed_form():
@@ -609,6 +640,7 @@ GRID = {"times": (1.0, 0.5, 0.0)}
         (lambda: objectives.l2(num_particles=0), "expected at least 1 particles, got 0"),
         (lambda: SelfConsistency(churn=1.1), r"expected churn in \[0, 1\], got 1.1"),
         (lambda: ConditionalMarginalConsistency(group_size=1), "expected at least 2 .*, got 1"),
+        (lambda: MarginalConsistency(num_particles=1, lam=0.0), "at least 2 particles, got 1"),
         (lambda: Trajectory(num_targets=1, **GRID), "expected at least 2 particles, got 1"),
         (lambda: Trajectory(churn=-0.5, **GRID), r"expected churn in \[0, 1\], got -0.5"),
         (lambda: Trajectory(marginal_weight=-1.0, **GRID), "expected marginal_weight >= 0, got -1"),
@@ -617,6 +649,14 @@ GRID = {"times": (1.0, 0.5, 0.0)}
 def test_objectives_refuse_settings_outside_their_range(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_marginal_consistency_refuses_a_batch_that_it_cannot_divide():
+    batch = Batch(jnp.zeros((6, 3)), jnp.zeros(6, jnp.int32))
+    with pytest.raises(ValueError, match="expected a batch divisible by num_particles = 4, got 6"):
+        MarginalConsistency(num_particles=4)(
+            jax.random.key(0), constant(0.0), *mixture(FLOW), batch
+        )
 
 
 @pytest.mark.parametrize(("start", "expected"), [("noise", 5), ("data", 8)])

@@ -1,6 +1,6 @@
 """What is measured on test data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from lgd.data import Dataset
 from lgd.diffusion import add_noise, denoise_pair
 from lgd.evaluation import Generator
 from lgd.metrics.energy import ClassEnergyDistance
-from lgd.metrics.frechet import Moments, frechet_distance, moments
+from lgd.metrics.frechet import Moments, frechet_distance, frechet_distances, moments
 from lgd.types import OmegaFn
 
 PRIMARY = "energy_distance"
@@ -47,7 +47,8 @@ class Measure:
         labels = dataset.test.labels
         self._real = self._moments(features, labels)
         self._resamples = _resamples(labels, seed=config.seed)
-        self._resampled_real = [self._moments(features[i], labels[i]) for i in self._resamples]
+        resampled = [self._moments(features[i], labels[i]) for i in self._resamples]
+        self._resampled_real = [_stacked(group) for group in zip(*resampled, strict=True)]
         self._share = 1.0 / (dataset.num_classes * np.bincount(labels)[labels])
 
     def __call__(self, x: Float[Array, "g n *dims"]) -> dict[str, dict]:
@@ -61,12 +62,14 @@ class Measure:
         return {
             "metrics": {
                 PRIMARY: energy,
-                "frechet_distance": _mean_frechet(mine, self._real),
+                "frechet_distance": float(np.mean(list(map(frechet_distance, mine, self._real)))),
                 "accuracy": float(np.mean(np.asarray(logits).argmax(axis=-1) == labels)),
             },
             "resampled": {
                 PRIMARY: [within + float(cross[index].sum()) for index in self._resamples],
-                "frechet_distance": [_mean_frechet(mine, real) for real in self._resampled_real],
+                "frechet_distance": np.mean(
+                    list(map(frechet_distances, mine, self._resampled_real)), axis=0
+                ).tolist(),
             },
         }
 
@@ -76,8 +79,8 @@ class Measure:
         return [moments(features[labels == label]) for label in np.unique(labels)]
 
 
-def _mean_frechet(ours: list[Moments], real: list[Moments]) -> float:
-    return float(np.mean([frechet_distance(x, y) for x, y in zip(ours, real, strict=True)]))
+def _stacked(each: Sequence[Moments]) -> Moments:
+    return Moments(*(np.stack(values) for values in zip(*each, strict=True)))
 
 
 def _resamples(labels: np.ndarray, *, seed: int) -> list[np.ndarray]:

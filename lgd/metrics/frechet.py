@@ -27,11 +27,16 @@ def moments(features: np.ndarray) -> Moments:
 
 def frechet_distance(x: Moments, y: Moments) -> float:
     """``|m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2))`` (Heusel et al., 2017)."""
+    return float(frechet_distances(x, y))
+
+
+def frechet_distances(x: Moments, y: Moments) -> np.ndarray:
+    """`frechet_distance` of one set to several: mean (n, f) and covariance (n, f, f) of y -> (n,)."""
     root = _root(x.covariance)
     cross = np.linalg.eigvalsh(root @ y.covariance @ root)
-    trace = np.trace(x.covariance) + np.trace(y.covariance)
-    trace -= 2.0 * np.sqrt(np.maximum(cross, 0.0)).sum()
-    return float(np.sum((x.mean - y.mean) ** 2) + trace)
+    traces = np.trace(x.covariance) + np.trace(y.covariance, axis1=-2, axis2=-1)
+    roots = np.sqrt(np.maximum(cross, 0.0)).sum(axis=-1)
+    return np.sum((x.mean - y.mean) ** 2, axis=-1) + traces - 2.0 * roots
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:

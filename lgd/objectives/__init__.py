@@ -12,6 +12,7 @@ objective differentiates through K unrolled steps.
 from lgd.objectives.one_step import (
     ConditionalMarginalConsistency,
     GuidedScoreMatching,
+    MarginalConsistency,
     SelfConsistency,
     TimeLaw,
     l2,
@@ -26,12 +27,19 @@ from lgd.objectives.rows import (
 from lgd.objectives.trajectory import Trajectory
 from lgd.types import Batch
 
-Objective = SelfConsistency | ConditionalMarginalConsistency | GuidedScoreMatching | Trajectory
+Objective = (
+    SelfConsistency
+    | ConditionalMarginalConsistency
+    | MarginalConsistency
+    | GuidedScoreMatching
+    | Trajectory
+)
 
 __all__ = [
     "Batch",
     "ConditionalMarginalConsistency",
     "GuidedScoreMatching",
+    "MarginalConsistency",
     "Objective",
     "Rows",
     "SelfConsistency",

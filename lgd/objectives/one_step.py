@@ -1,6 +1,7 @@
 """Objectives of one guided step from t to s: the paper's self-consistency and its relatives."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -98,7 +99,9 @@ class SelfConsistency:
     ) -> tuple[Float[Array, ""], Info]:
         """Loss on examples x0 (b, *dims), c (b, ...)."""
         x0 = jnp.repeat(batch.x0[:, None], self.num_particles, axis=1)
-        return one_step_loss(self, key, omega_fn, denoiser, params, x0, batch.c)
+        omegas = _one_for_each_group(omega_fn, batch.c, self.num_particles)
+        member_c = repeat(batch.c, self.num_particles)
+        return one_step_loss(self, key, omegas, denoiser, params, x0, member_c)
 
 
 def l2(**settings: object) -> SelfConsistency:
@@ -126,7 +129,7 @@ class ConditionalMarginalConsistency:
     pairs: ClassVar[Pairs] = "off_diagonal"
 
     def __post_init__(self) -> None:
-        check_energy(self.beta, self.lam, self.group_size)
+        check_energy(self.beta, self.lam, self.group_size, pairs=self.pairs)
         check_step(self.churn, self.coupling)
 
     @property
@@ -138,25 +141,83 @@ class ConditionalMarginalConsistency:
         self, key: PRNGKey, omega_fn: OmegaFn, denoiser: Denoiser, params: Params, batch: Batch
     ) -> tuple[Float[Array, ""], Info]:
         """Loss on groups x0 (g, n, *dims), c (g, ...)."""
-        return one_step_loss(self, key, omega_fn, denoiser, params, batch.x0, batch.c)
+        omegas = _one_for_each_group(omega_fn, batch.c, self.group_size)
+        member_c = repeat(batch.c, self.group_size)
+        return one_step_loss(self, key, omegas, denoiser, params, batch.x0, member_c)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MarginalConsistency:
+    """Match the law of one guided step from t to s, over all x0 and c, with that of noised data.
+
+    The paper's Eq. 15: num_particles different examples, each with its own condition and so its own
+    omega, share (s, t) and are compared as one set with their targets. A proposal never meets the
+    target made of its own x0. Weaker than `ConditionalMarginalConsistency`: laws that differ
+    between conditions and agree on the whole are at distance 0.
+    """
+
+    beta: float = 1.75
+    lam: float = 1.0
+    num_particles: int = 16
+    churn: float = 1.0
+    time_law: TimeLaw = TimeLaw()
+    reward: RewardFn | None = None
+    reward_weight: float = 0.0
+
+    coupling: ClassVar[Coupling] = "independent"
+    pairs: ClassVar[Pairs] = "off_diagonal"
+    group_size: ClassVar[None] = None  # takes single examples
+
+    def __post_init__(self) -> None:
+        check_energy(self.beta, self.lam, self.num_particles, pairs=self.pairs)
+        check_step(self.churn, self.coupling)
+
+    @property
+    def support(self) -> Support:
+        """Where (s, t) is seen."""
+        return self.time_law.support
+
+    def __call__(
+        self, key: PRNGKey, omega_fn: OmegaFn, denoiser: Denoiser, params: Params, batch: Batch
+    ) -> tuple[Float[Array, ""], Info]:
+        """Loss on examples x0 (b, *dims), c (b, ...); num_particles must divide b."""
+        b, m = len(batch.x0), self.num_particles
+        if b % m:
+            raise ValueError(f"expected a batch divisible by num_particles = {m}, got {b}")
+
+        def omegas(s: Float[Array, " g"], t: Float[Array, " g"]) -> Float[Array, "g m"]:
+            return omega_fn(s=jnp.repeat(s, m), t=jnp.repeat(t, m), c=batch.c).reshape(b // m, m)
+
+        x0 = batch.x0.reshape(b // m, m, *batch.x0.shape[1:])
+        return one_step_loss(self, key, omegas, denoiser, params, x0, batch.c)
+
+
+GroupOmegas = Callable[[Float[Array, " g"], Float[Array, " g"]], Float[Array, "g m"]]
+
+
+def _one_for_each_group(omega_fn: OmegaFn, c: Condition, m: int) -> GroupOmegas:
+    """Members of a group share their condition, and so omega: evaluated once."""
+    return lambda s, t: jnp.repeat(omega_fn(s=s, t=t, c=c)[:, None], m, axis=1)
 
 
 def one_step_loss(
-    settings: SelfConsistency | ConditionalMarginalConsistency,
+    settings: SelfConsistency | ConditionalMarginalConsistency | MarginalConsistency,
     key: PRNGKey,
-    omega_fn: OmegaFn,
+    omegas: GroupOmegas,
     denoiser: Denoiser,
     params: Params,
     x0: Float[Array, "g m *dims"],
-    c: Condition,
+    member_c: Condition,
 ) -> tuple[Float[Array, ""], Info]:
-    """Rows -> Gram matrix -> loss, and the reward on the same denoiser call."""
+    """Rows -> Gram matrix -> loss, and the reward on the same denoiser call.
+
+    ``omegas(s, t)`` gives every member's weight (g, m), ``member_c`` its condition (g m, ...).
+    """
     g, m = x0.shape[:2]
     time_key, rows_key = jax.random.split(key)
     s, t = settings.time_law.sample(time_key, g)
-    member_c = repeat(c, m)
     rows = draw_rows(rows_key, denoiser, params, x0, member_c, t=t)
-    omega = jnp.repeat(omega_fn(s=s, t=t, c=c)[:, None], m, axis=1)
+    omega = omegas(s, t)
     proposal, target = particle_coefficients(
         omega,
         s=s,

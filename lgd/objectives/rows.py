@@ -123,10 +123,10 @@ def repeat(c: Condition, times: int) -> Condition:
     return jax.tree.map(lambda leaf: jnp.repeat(leaf, times, axis=0), c)
 
 
-def check_energy(beta: float, lam: float, num_particles: int) -> None:
+def check_energy(beta: float, lam: float, num_particles: int, *, pairs: Pairs = "all") -> None:
     """Raise ValueError for settings of an energy distance that do not fit."""
     discrepancy.check_settings(beta, lam)
-    fewest = 2 if lam > 0.0 else 1
+    fewest = 2 if lam > 0.0 or pairs == "off_diagonal" else 1
     if num_particles < fewest:
         raise ValueError(f"expected at least {fewest} particles, got {num_particles}")
 
