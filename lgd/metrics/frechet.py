@@ -31,12 +31,12 @@ def frechet_distance(x: Moments, y: Moments) -> float:
 
 
 def frechet_distances(x: Moments, y: Moments) -> np.ndarray:
-    """`frechet_distance` of one set to several: mean (n, f) and covariance (n, f, f) of y -> (n,)."""
+    """`frechet_distance` of x to several sets: means (n, f), covariances (n, f, f) -> (n,)."""
     root = _root(x.covariance)
     cross = np.linalg.eigvalsh(root @ y.covariance @ root)
     traces = np.trace(x.covariance) + np.trace(y.covariance, axis1=-2, axis2=-1)
     roots = np.sqrt(np.maximum(cross, 0.0)).sum(axis=-1)
-    return np.sum((x.mean - y.mean) ** 2, axis=-1) + traces - 2.0 * roots
+    return np.asarray(np.sum((x.mean - y.mean) ** 2, axis=-1) + traces - 2.0 * roots)
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
