@@ -10,6 +10,8 @@ A store is one folder:
 COMMIT and each line of LEDGER are sealed: their own sha256, a space, JSON. The ledger names the
 sha256 of each COMMIT, so that no whole step is swapped or lost unnoticed. Orbax's own commit file
 is not enough: it is written before the arrays can be read back and compared.
+
+Of several processes, all of which save and restore together, process 0 alone reads and writes.
 """
 
 import hashlib
@@ -27,9 +29,12 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from lgd.processes import broadcast, from_main, to_host
+
 COMMIT_FILE = "COMMIT"
 LEDGER_FILE = "LEDGER"
 QUARANTINE = "quarantine"
+_ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 
 logger = logging.getLogger(__name__)
 logging.getLogger("absl").addFilter(  # Orbax writes some 20 INFO lines a save
@@ -53,6 +58,14 @@ class Restored(NamedTuple):
     metadata: dict[str, Any]
 
 
+class _Found(NamedTuple):
+    """A verified step as it lies on disk."""
+
+    step: int
+    arrays: dict[str, np.ndarray]
+    metadata: dict[str, Any]
+
+
 class CheckpointStore:
     """One folder of steps, of which the newest `keep` are kept; it has one writer at a time."""
 
@@ -60,22 +73,28 @@ class CheckpointStore:
         if keep < 1:
             raise ValueError(f"keep: expected at least 1, got {keep}")
         self._root = Path(directory).absolute()
-        self._root.mkdir(parents=True, exist_ok=True)
         self._keep = keep
-        self._orbax = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+        from_main(lambda: self._root.mkdir(parents=True, exist_ok=True))
+        self._orbax = ocp.Checkpointer(
+            ocp.PyTreeCheckpointHandler(multiprocessing_options=_ALONE),
+            multiprocessing_options=_ALONE,
+        )
 
     def save(self, step: int, state: Any, metadata: dict[str, Any] | None = None) -> None:
         """Save finite arrays and JSON metadata; return once they are read back and safe on disk.
 
         A step that exists with the same state is left alone; with another it is an error.
         """
-        leaves = _named_leaves(state)
+        leaves = to_host(_named_leaves(state))
+        from_main(lambda: self._save(step, leaves, metadata or {}))
+
+    def _save(self, step: int, leaves: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
         _refuse_non_finite(leaves, step)
         table = _describe(leaves)
         if self._is_saved(step, table):
             return
         try:
-            self._write(step, leaves, table, metadata or {})
+            self._write(step, leaves, table, metadata)
         except Exception as error:
             shutil.rmtree(self._root / str(step), ignore_errors=True)
             raise CheckpointError(f"{self._root}: step {step} was not saved: {error}") from error
@@ -94,6 +113,22 @@ class CheckpointStore:
             None only where nothing was ever committed. Steps that were committed and all fail, or a
             tree, shape or dtype other than `like`'s, are a `CheckpointError`.
         """
+        leaves, found = _named_leaves(like), []
+
+        def find() -> tuple[int, dict[str, Any]] | None:
+            found.extend(self._newest(leaves))
+            return (found[0].step, found[0].metadata) if found else None
+
+        head = from_main(find)
+        if head is None:
+            return None
+        arrays = broadcast(found[0].arrays if found else {}, leaves)
+        placed = [_place(arrays[name], leaf) for name, leaf in leaves.items()]
+        step, metadata = head
+        return Restored(step, jax.tree.unflatten(jax.tree.structure(like), placed), metadata)
+
+    def _newest(self, leaves: dict[str, Any]) -> list[_Found]:
+        """The newest verified step, or none where nothing was ever committed."""
         ledger = self._read_ledger()
         sums = {line["step"]: line.get("commit") for line in ledger}
         newest = [step for step in sums if step == max(sums) and sums[step]]  # even if it is gone
@@ -102,17 +137,17 @@ class CheckpointStore:
                 shutil.rmtree(self._root / str(step))  # an interrupted save
                 continue
             try:
-                restored = self._load(step, sums.get(step), like)
+                found = self._load(step, sums.get(step), leaves)
             except _DamagedError as damage:
                 ledger.append(self._quarantine(step, damage))
                 continue
             if not sums.get(step):  # killed between commit and ledger
                 self._record(step)
-            return restored
+            return [found]
         if ledger:
             reasons = "\n".join(line["damage"] for line in ledger if "damage" in line)
             raise CheckpointError(f"{self._root}: committed, but no step can be used:\n{reasons}")
-        return None
+        return []
 
     def steps(self) -> list[int]:
         """List the committed steps, ascending, as they are on disk now."""
@@ -160,17 +195,13 @@ class CheckpointStore:
         _fsync(self._root)
         self._record(step)
 
-    def _load(self, step: int, commit_sum: str | None, like: Any) -> Restored:
+    def _load(self, step: int, commit_sum: str | None, leaves: dict[str, Any]) -> _Found:
         folder = self._root / str(step)
         commit = self._read_commit(step, commit_sum)
-        leaves, table = _named_leaves(like), commit["leaves"]
-        _check_structure(leaves, table, folder)
+        _check_structure(leaves, commit["leaves"], folder)
         for name, expected in commit["files"].items():
             _check_sum(_read(folder / name), expected, name)
-        arrays = self._read_arrays(folder, leaves, table)
-        placed = [_place(arrays[name], leaf) for name, leaf in leaves.items()]
-        state = jax.tree.unflatten(jax.tree.structure(like), placed)
-        return Restored(step, state, commit["metadata"])
+        return _Found(step, self._read_arrays(folder, leaves, commit["leaves"]), commit["metadata"])
 
     def _read_commit(self, step: int, commit_sum: str | None = None) -> dict[str, Any]:
         raw = _read(self._root / str(step) / COMMIT_FILE)
@@ -241,7 +272,7 @@ class CheckpointStore:
 
 def digest(state: Any) -> str:
     """Return the sha256 of a tree of arrays: every path, dtype, shape and byte of it."""
-    return _sha256(_to_json(_describe(_named_leaves(state))))
+    return _sha256(_to_json(_describe(to_host(_named_leaves(state)))))
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:
@@ -256,7 +287,7 @@ def _named_leaves(tree: Any) -> dict[str, Any]:
 
 def _refuse_non_finite(leaves: dict[str, Any], step: int) -> None:
     for name, leaf in leaves.items():
-        if jnp.issubdtype(leaf.dtype, np.inexact) and not np.isfinite(np.asarray(leaf)).all():
+        if jnp.issubdtype(leaf.dtype, np.inexact) and not np.isfinite(leaf).all():
             raise CheckpointError(f"step {step}: leaf {name}: expected finite, got NaN or inf")
 
 

@@ -5,6 +5,7 @@ and test use different real data and different seeds. Grids whose best value lie
 """
 
 import dataclasses
+import functools
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +14,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from lgd import guidance, sampler
+from lgd import guidance, parallel, processes, sampler
 from lgd.types import Denoiser, OmegaFn, Params
 
 Score = Callable[[OmegaFn, int], np.ndarray]  # (schedule, samples of each class) -> (classes,)
@@ -28,7 +30,9 @@ _log = logging.getLogger(__name__)
 class Generator:
     """Draws equally many samples of every class, with the same noise for every schedule.
 
-    Two calls with the same seed and number of samples differ by the schedule only.
+    Two calls with the same seed and number of samples differ by the schedule only. With a mesh, its
+    devices share the work. The samples of every class are then split over the devices of this
+    process where these divide their number; each of several processes gets all samples.
     """
 
     denoiser: Denoiser
@@ -38,6 +42,7 @@ class Generator:
     times: Float[Array, " n"]
     churn: float = 0.0
     solver: sampler.Solver = "ddim"
+    mesh: Mesh | None = None
 
     @property
     def nfe(self) -> int:
@@ -52,15 +57,23 @@ class Generator:
         samples = sampler.sample(
             jax.random.key(seed),
             self.denoiser,
-            self.params,
+            self._placed_params,
             guidance.on_grid(omega_fn, self.times, c),
             c,
             shape=self.shape,
             times=self.times,
             churn=self.churn,
             solver=self.solver,
+            mesh=self.mesh,
         )
-        return samples.x0.reshape(self.num_classes, per_class, *self.shape)
+        x0 = processes.local(samples.x0).reshape(self.num_classes, per_class, *self.shape)
+        return x0 if self.mesh is None else parallel.spread_rows(x0, parallel.here(self.mesh), 1)
+
+    @functools.cached_property
+    def _placed_params(self) -> Params:
+        if self.mesh is None:
+            return self.params
+        return parallel.place(self.params, parallel.param_sharding(self.params, self.mesh))
 
 
 class Found(NamedTuple):

@@ -43,6 +43,11 @@ def make_mesh(
     return jax.make_mesh((data, fsdp), AXES, axis_types=auto, devices=devices[:count])
 
 
+def here(mesh: Mesh) -> Mesh:
+    """The mesh's devices that belong to this process, along "data"; itself for one process."""
+    return mesh if jax.process_count() == 1 else make_mesh(devices=mesh.local_devices)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Whole on every device."""
     return NamedSharding(mesh, PartitionSpec())

@@ -12,9 +12,10 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
-from lgd import guidance
+from lgd import guidance, parallel
 from lgd.diffusion import bridge_coefficients, bridge_mean, denoise_pair, expand, from_x0
 from lgd.types import Condition, Denoiser, Params, PRNGKey, Scalar
 
@@ -55,6 +56,7 @@ def sample(
     churn: Scalar = 0.0,
     solver: Solver = "ddim",
     return_trajectory: bool = False,
+    mesh: Mesh | None = None,
 ) -> Samples:
     """Draw guided samples, from ``sigma(times[0]) z`` down to times[-1].
 
@@ -68,6 +70,8 @@ def sample(
       churn: 0 deterministic, 1 ancestral; only "ddim" takes churn > 0.
       solver: "ddim" (Euler, for rectified flow), "heun" or "dpmpp_2m".
       return_trajectory: also return the state at every time.
+      mesh: devices that share the samples, see `parallel.make_mesh`; None: wherever params lie. It
+        changes no draw, and samples by rounding only. Any number of samples will do.
 
     Raises:
       ValueError: for shapes, times or solver settings that do not fit.
@@ -75,13 +79,19 @@ def sample(
     batch = jax.tree.leaves(c)[0].shape[0]
     times = _checked_times(times)
     _check(omegas, batch, times, churn, solver)
+    churn = jnp.asarray(churn, jnp.float32)
+    if mesh is not None:
+        denoiser = parallel.spread(denoiser, mesh)
+        params = parallel.place(params, parallel.param_sharding(params, mesh))
+        omegas, c = parallel.spread_rows(omegas, mesh, 1), parallel.spread_rows(c, mesh)
+        key, times, churn = parallel.place((key, times, churn), parallel.replicated(mesh))
     x0, trajectory = _sample(
         key,
         params,
         omegas,
         c,
         times,
-        jnp.asarray(churn, jnp.float32),
+        churn,
         denoiser=denoiser,
         shape=(batch, *shape),
         solver=solver,
