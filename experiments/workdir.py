@@ -1,4 +1,7 @@
-"""A run's folder: config, metrics, parameters and results, and whether a stage is done."""
+"""A run's folder: config, metrics, parameters and results, and whether a stage is done.
+
+Several processes call everything here together; process 0 alone reads and writes.
+"""
 
 import json
 import os
@@ -7,10 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import config as configs
-from lgd import storage
+from lgd import processes, storage
 from lgd.checkpoint import CheckpointStore
 from lgd.types import Params
 
@@ -28,13 +33,13 @@ class Workdir:
     def __init__(self, path: str | Path, config: ConfigDict, *, command: str = "") -> None:
         self.path = Path(path)
         self.command = command  # that made the run; goes into its results
+        processes.from_main(lambda: self._bind(configs.to_dict(config)))
+
+    def _bind(self, config: Mapping) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WorkdirError(f"{self.path}: expected a folder to write to: {error}") from None
-        self._bind(configs.to_dict(config))
-
-    def _bind(self, config: Mapping) -> None:
         file = self.path / "config.json"
         if not file.exists():
             write_json(file, config)
@@ -53,10 +58,17 @@ class Workdir:
 
     def save_params(self, name: str, params: Params) -> None:
         """Write final parameters."""
-        storage.save_params(self.params_file(name), params)
+        values = processes.to_host(params)
+        processes.from_main(lambda: storage.save_params(self.params_file(name), values))
 
     def load_params(self, name: str, like: Params) -> Params:
         """Read final parameters; says which stage makes them if there are none."""
+        leaves, structure = jax.tree.flatten(like)
+        read: list[np.ndarray] = []
+        processes.from_main(lambda: read.extend(jax.tree.leaves(self._read_params(name, like))))
+        return jax.tree.unflatten(structure, processes.broadcast(read, leaves))
+
+    def _read_params(self, name: str, like: Params) -> Params:
         if not self.params_file(name).exists():
             raise WorkdirError(
                 f"{self.params_file(name)}: expected parameters, found none; "
@@ -80,14 +92,14 @@ class Workdir:
         """
         file, resumed = self.path / "metrics.jsonl", False
 
+        @processes.by_main
         def log(step: int, values: Mapping) -> None:
             nonlocal resumed
             if not resumed:
                 kept = [line for line in read_lines(file) if not _is_later(line, name, step)]
                 write_text(file, "".join(f"{json.dumps(line)}\n" for line in kept))
                 resumed = True
-            with file.open("a") as stream:
-                stream.write(json.dumps({"training": name, "step": step, **values}) + "\n")
+            _append(file, json.dumps({"training": name, "step": step, **values}))
 
         return log
 
@@ -96,9 +108,8 @@ class Workdir:
         """Appends the seconds that a stage took to timings.jsonl."""
         start = time.perf_counter()
         yield
-        seconds = round(time.perf_counter() - start, 2)
-        with (self.path / "timings.jsonl").open("a") as stream:
-            stream.write(json.dumps({"stage": name, "seconds": seconds}) + "\n")
+        line = json.dumps({"stage": name, "seconds": round(time.perf_counter() - start, 2)})
+        _append(self.path / "timings.jsonl", line)
 
     def curve(self, name: str, key: str) -> tuple[list[int], list[float]]:
         """Steps and values of one training's metric."""
@@ -108,10 +119,23 @@ class Workdir:
         return [line["step"] for line in lines], [line[key] for line in lines]
 
 
+@processes.by_main
+def _append(file: Path, line: str) -> None:
+    with file.open("a") as stream:
+        stream.write(line + "\n")
+
+
 def _is_later(line: Mapping, name: str, step: int) -> bool:
     return line["training"] == name and line["step"] >= step
 
 
+@processes.by_main
+def exists(file: Path) -> bool:
+    """Whether there is such a file."""
+    return file.exists()
+
+
+@processes.by_main
 def read_json(file: Path) -> dict:
     """A JSON object; WorkdirError names a missing or damaged file."""
     try:
@@ -125,6 +149,7 @@ def read_json(file: Path) -> dict:
     return value
 
 
+@processes.by_main
 def read_lines(file: Path) -> list[dict]:
     """Objects of a JSON-lines file, if any; a last line cut off by a crash is left out."""
     if not file.exists():
@@ -147,6 +172,7 @@ def write_json(file: Path, value: Mapping) -> None:
     write_text(file, json.dumps(value, indent=2) + "\n")
 
 
+@processes.by_main
 def write_text(file: Path, text: str) -> None:
     """Write a file as a whole or not at all."""
     partial = file.with_name(file.name + ".partial")

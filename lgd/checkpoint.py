@@ -122,8 +122,9 @@ class CheckpointStore:
         head = from_main(find)
         if head is None:
             return None
-        arrays = broadcast(found[0].arrays if found else {}, leaves)
-        placed = [_place(arrays[name], leaf) for name, leaf in leaves.items()]
+        read = [found[0].arrays[name] for name in leaves] if found else []
+        arrays = broadcast(read, list(leaves.values()))
+        placed = [_place(*pair) for pair in zip(arrays, leaves.values(), strict=True)]
         step, metadata = head
         return Restored(step, jax.tree.unflatten(jax.tree.structure(like), placed), metadata)
 

@@ -5,12 +5,14 @@ that all take the same decisions and no file system need be shared.
 """
 
 import contextlib
+import contextvars
+import functools
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -22,7 +24,9 @@ START_SECONDS = 120  # to wait for the last process to start
 HEARTBEAT_SECONDS = 30  # of silence until a process counts as dead
 SHUTDOWN_SECONDS = 30  # to wait for the last process to end
 _CHUNK = 2**26  # bytes sent at once
+_inside = contextvars.ContextVar("inside from_main", default=False)
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -54,20 +58,25 @@ def initialize(
 
 def is_main_process() -> bool:
     """Whether this is process 0, which alone writes and speaks."""
-    return jax.process_index() == 0
+    return not _several() or jax.process_index() == 0
+
+
+def _several() -> bool:
+    """Whether there is more than this process; asks no device where `initialize` was not called."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 @contextlib.contextmanager
 def leaving_at_once() -> Iterator[None]:
     """Where one process of several fails inside, print its traceback and end it at once.
 
-    The others wait for it in a computation, and it would wait for them at its exit. They end when
-    their connection to it breaks, at the latest after `HEARTBEAT_SECONDS`.
+    The others wait for it in a computation, and at its exit it would wait for them. JAX ends them
+    when it is missed, after `HEARTBEAT_SECONDS` at the latest.
     """
     try:
         yield
     except (Exception, KeyboardInterrupt):
-        if jax.process_count() == 1:
+        if not _several():
             raise
         traceback.print_exc()
         sys.stdout.flush()
@@ -79,37 +88,50 @@ def from_main(compute: Callable[[], T]) -> T:
     """What ``compute`` returns in process 0, in every process; it must be JSON.
 
     Called by all processes; only process 0 computes. What it raises is raised there, and
-    `MainProcessError` in the others.
+    `MainProcessError` in the others. Calls inside ``compute`` are plain calls.
     """
-    if jax.process_count() == 1:
+    if not _several() or _inside.get():
         return compute()
     if not is_main_process():
         outcome = json.loads(_send(b""))
         if "error" in outcome:
             raise MainProcessError(outcome["error"])
         return outcome["value"]
+    token = _inside.set(True)
     try:
         value = compute()
         message = json.dumps({"value": value}).encode()
     except Exception as error:
         _send(json.dumps({"error": f"process 0: {type(error).__name__}: {error}"}).encode())
         raise
+    finally:
+        _inside.reset(token)
     _send(message)
     return value
 
 
-def broadcast(arrays: dict[str, np.ndarray], like: dict[str, Any]) -> dict[str, np.ndarray]:
+def by_main(function: Callable[P, T]) -> Callable[P, T]:
+    """The function as process 0 computes it for all, see `from_main`."""
+
+    @functools.wraps(function)
+    def everywhere(*args: P.args, **kwargs: P.kwargs) -> T:
+        return from_main(lambda: function(*args, **kwargs))
+
+    return everywhere
+
+
+def broadcast(arrays: Sequence[np.ndarray], like: Sequence[Any]) -> list[np.ndarray]:
     """The arrays of process 0 in every process, bit for bit; shapes and dtypes of ``like``.
 
     What the other processes pass as ``arrays`` is ignored.
     """
-    if jax.process_count() == 1:
-        return arrays
-    received = {}
-    for name, leaf in like.items():
-        raw = np.ascontiguousarray(arrays[name]).tobytes() if is_main_process() else b""
-        received[name] = np.frombuffer(_send(raw), leaf.dtype).reshape(leaf.shape)
-    return received
+    if not _several():
+        return list(arrays)
+    whole = arrays if is_main_process() else [np.zeros(0)] * len(like)
+    return [
+        np.frombuffer(_send(np.ascontiguousarray(array).tobytes()), leaf.dtype).reshape(leaf.shape)
+        for array, leaf in zip(whole, like, strict=True)
+    ]
 
 
 def to_host(tree: PyTree) -> PyTree:
@@ -126,7 +148,7 @@ def to_host(tree: PyTree) -> PyTree:
 
 def local(tree: PyTree) -> PyTree:
     """Arrays that this process can read by itself: `to_host` for several, unchanged for one."""
-    return tree if jax.process_count() == 1 else to_host(tree)
+    return to_host(tree) if _several() else tree
 
 
 def _send(message: bytes) -> bytes:

@@ -132,11 +132,12 @@ def results(folder):
 def check_messages():
     """What process 0 finds out, every process knows."""
     found = {"step": 3, "names": ["a", "ü"], "long": "x" * 100_000}
-    assert processes.from_main(lambda: found if processes.is_main_process() else 1 / 0) == found
-    sent = {"x": np.asarray([-0.0, np.nan], np.float32), "none": np.zeros((0, 3), np.int8)}
-    arrays = sent if processes.is_main_process() else {}
-    received = processes.broadcast(arrays, sent)
-    assert all(received[name].tobytes() == array.tobytes() for name, array in sent.items())
+    nested = processes.from_main(lambda: processes.from_main(lambda: found))
+    assert nested == found
+    assert processes.from_main(lambda: jax.process_index()) == 0
+    sent = [np.asarray([-0.0, np.nan], np.float32), np.zeros((0, 3), np.int8)]
+    received = processes.broadcast(sent if processes.is_main_process() else [], sent)
+    assert [array.tobytes() for array in received] == [array.tobytes() for array in sent]
     expected = ZeroDivisionError if processes.is_main_process() else processes.MainProcessError
     with pytest.raises(expected, match="division by zero"):
         processes.from_main(lambda: 1 / 0)
