@@ -113,5 +113,7 @@ def get_config() -> ConfigDict:
     config.training = ConfigDict()  # common to every training
     config.training.save_every = 100  # steps between checkpoints
     config.training.log_every = 10  # steps between lines of metrics.jsonl
+    # Where curves go beside metrics.jsonl: tensorboard (files in workdir/tensorboard), wandb
+    config.training.loggers = ()
     config.training.clip = 1.0  # norm of the gradient; 0: no clipping
     return config

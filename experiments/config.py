@@ -156,7 +156,12 @@ def _parse_tuple(text: str, like: tuple[Any, ...]) -> tuple[Any, ...]:
         if not text:
             return ()
     parts = (part.strip() for part in text.removesuffix(",").split(","))
-    return tuple(_parse(part.strip("'\""), like[0]) for part in parts)
+    return tuple(_parse(part.strip("'\""), _element(like)) for part in parts)
+
+
+def _element(like: tuple[Any, ...]) -> Any:
+    """What an element of such a tuple looks like; one that is empty by default holds names."""
+    return like[0] if like else ""
 
 
 def _check(
@@ -196,7 +201,7 @@ def _fitting(value: Any, field: str, like: Any) -> Any:
 def _cast(value: Any, like: Any) -> Any:
     """The value in the type of `like`; an int serves as a float, a list as a tuple."""
     if isinstance(like, tuple) and isinstance(value, tuple | list):
-        return tuple(_cast(element, like[0]) for element in value)
+        return tuple(_cast(element, _element(like)) for element in value)
     kind = type(like)
     fits = isinstance(value, int | float if kind is float else kind)
     if not fits or isinstance(value, bool) is not (kind is bool):

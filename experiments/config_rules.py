@@ -160,6 +160,7 @@ FIELDS: dict[str, Rule] = {
     "classifier.learning_rate": POSITIVE,
     "training.save_every": integer(1),
     "training.log_every": integer(1),
+    "training.loggers": different("tensorboard", "wandb"),
     "training.clip": number("[0, 1e9]"),
 }
 

@@ -1,5 +1,6 @@
 """The stages of a run, one after another."""
 
+import contextlib
 from collections.abc import Sequence
 
 import jax
@@ -26,7 +27,11 @@ class MisfitError(RuntimeError):
 def run(config: ConfigDict, path: str, stages: Sequence[str], *, command: str = "") -> None:
     """Run the stages named, in order; ``command`` is noted in the results."""
     _check_devices(config)
-    workdir = Workdir(path, config, command=command)
+    with contextlib.closing(Workdir(path, config, command=command)) as workdir:
+        _run_stages(config, workdir, stages)
+
+
+def _run_stages(config: ConfigDict, workdir: Workdir, stages: Sequence[str]) -> None:
     dataset = build.dataset(config)
     _check_data(dataset)
     for name in stages:

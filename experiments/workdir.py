@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import config as configs
+from experiments import loggers
 from lgd import processes, storage
 from lgd.checkpoint import CheckpointStore
 from lgd.types import Params
@@ -33,9 +34,19 @@ class Workdir:
     def __init__(self, path: str | Path, config: ConfigDict, *, command: str = "") -> None:
         self.path = Path(path)
         self.command = command  # that made the run; goes into its results
+        self._loggers: list[loggers.Logger] = []  # process 0 has them
         processes.from_main(lambda: self._bind(configs.to_dict(config)))
 
+    def close(self) -> None:
+        """Let the loggers write what they hold."""
+        for logger in self._loggers:
+            logger.close()
+
     def _bind(self, config: Mapping) -> None:
+        try:
+            self._loggers = loggers.make(config["training"]["loggers"], self.path, config)
+        except loggers.MissingPackageError as error:
+            raise WorkdirError(str(error)) from None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -86,11 +97,15 @@ class Workdir:
             yield store
 
     def metrics(self, name: str) -> Callable[[int, Mapping], None]:
-        """A function that appends lines of one training to metrics.jsonl.
+        """A function that appends lines of one training to metrics.jsonl, and tells the loggers.
 
         Its first call drops what an interrupted run logged from that step on.
         """
         file, resumed = self.path / "metrics.jsonl", False
+
+        def tell(step: int, values: Mapping) -> None:
+            for logger in self._loggers:
+                logger(name, step, values)
 
         @processes.by_main
         def log(step: int, values: Mapping) -> None:
@@ -99,7 +114,11 @@ class Workdir:
                 kept = [line for line in read_lines(file) if not _is_later(line, name, step)]
                 write_text(file, "".join(f"{json.dumps(line)}\n" for line in kept))
                 resumed = True
+                for line in kept:
+                    if line.pop("training") == name:
+                        tell(line.pop("step"), line)
             _append(file, json.dumps({"training": name, "step": step, **values}))
+            tell(step, values)
 
         return log
 

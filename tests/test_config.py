@@ -66,7 +66,8 @@ def test_defaults_have_types_that_an_override_can_spell():
     for field, value in DEFAULTS.items():
         assert type(value) in {bool, int, float, str, tuple}, field
         if isinstance(value, tuple):
-            assert {type(element) for element in value} in ({int}, {float}, {str}), field
+            kinds = {type(element) for element in value} or {str}  # none by default: of names
+            assert kinds in ({int}, {float}, {str}), field
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[!_]*.py")), ids=lambda p: p.stem)
@@ -139,6 +140,7 @@ MISTAKES = [
     (ONE + "coupling=none", ONE + "coupling", "one of independent, shared", "got 'none'"),
     (G + "omega.output=tanh", G + "omega.output", "relu, softplus", "got 'tanh'"),
     (G + "methods=l3", G + "methods", "different names of self_consistency, l2", "got ('l3',)"),
+    ("training.loggers=disk", "training.loggers", "names of tensorboard, wandb", "got ('disk',)"),
     (G + "methods=l2,l2", G + "methods", "expected a tuple of different", "got ('l2', 'l2')"),
     # tuples
     (EVAL + "constant_weights=0,1", EVAL + "constant_weights", "3 or more", "got (0.0, 1.0)"),
@@ -225,6 +227,7 @@ def test_rules_across_fields_keep_quiet_about_fields_that_are_wrong_by_themselve
         ("sampling.grid=logsnr", "logsnr"),
         ("guidance.methods=()", ()),
         ("guidance.methods=l2", ("l2",)),
+        ("training.loggers=wandb,tensorboard", ("wandb", "tensorboard")),
         ("guidance.methods=('l2', \"trajectory\")", ("l2", "trajectory")),
         ("evaluation.interval_lower=[0, .25]", (0.0, 0.25)),
         ("evaluation.interval_lower=(0,)", (0.0,)),

@@ -1,0 +1,143 @@
+"""Training curves for TensorBoard and Weights & Biases, beside metrics.jsonl.
+
+A logger is called with (name of the training, step, values) and closed at the end. Trainings follow
+one another. One that is resumed is told again from its first step on, and a logger then replaces
+what it has of it: no step is doubled, and none that a killed process kept in memory is missing. Of
+several processes, process 0 logs.
+"""
+
+import abc
+import importlib
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # what each logger needs
+
+
+class Logger(Protocol):
+    """Where curves go."""
+
+    def __call__(self, training: str, step: int, values: Mapping[str, float]) -> None: ...
+    def close(self) -> None: ...
+
+
+class MissingPackageError(RuntimeError):
+    """A logger's package is not installed; the message says how to install it."""
+
+
+def make(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> list[Logger]:
+    """The loggers of these names for the run of a folder. Raises MissingPackageError."""
+    missing = [name for name in names if find_spec(PACKAGES[name]) is None]
+    if missing:
+        packages = " and ".join(PACKAGES[name] for name in missing)
+        raise MissingPackageError(
+            f"training.loggers: expected {packages} for {' and '.join(missing)}, found none; "
+            "pip install 'lgd[logging]'"
+        )
+    makers: dict[str, Callable[[], Logger]] = {
+        "tensorboard": lambda: TensorBoard(folder / "tensorboard"),
+        "wandb": lambda: WeightsAndBiases(folder, config),
+    }
+    return [makers[name]() for name in names]
+
+
+class _Log(abc.ABC):
+    """A writer for one training at a time: opened at its first step, and anew where steps fall."""
+
+    def __init__(self) -> None:
+        self._writer: Any = None
+        self._last = ("", -1)  # training and step
+
+    def __call__(self, training: str, step: int, values: Mapping[str, float]) -> None:
+        if self._writer is None or self._last[0] != training or self._last[1] >= step:
+            self.close()
+            self._writer = self._open(training, step)
+        self._last = training, step
+        self._write(step, values)
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        if self._writer is not None:
+            self._close()
+        self._writer = None
+
+    @abc.abstractmethod
+    def _open(self, training: str, first_step: int) -> Any: ...
+
+    @abc.abstractmethod
+    def _write(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    @abc.abstractmethod
+    def _close(self) -> None: ...
+
+
+class TensorBoard(_Log):
+    """Event files in ``folder / training``; ``tensorboard --logdir`` shows them."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._package = importlib.import_module("tensorboardX")
+        self._folder = folder
+
+    def _open(self, training: str, first_step: int) -> Any:
+        folder = self._folder / training
+        count = len(list(folder.glob("*.tfevents.*")))
+        return self._package.SummaryWriter(
+            str(folder),
+            purge_step=first_step,  # of older files, forget this step and all after it
+            filename_suffix=f".{count:04d}",  # or files of the same second would be one
+            flush_secs=5,
+        )
+
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def _close(self) -> None:
+        self._writer.close()
+
+
+class WeightsAndBiases(_Log):
+    """A run for each training, in a group named after the folder; wandb's settings apply.
+
+    ``WANDB_MODE=offline`` needs no network; ``wandb sync`` the latest run of a training then, which
+    holds all of its steps.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._package = importlib.import_module("wandb")
+        self._folder, self._config = folder.resolve(), dict(config)
+        self._known = 0  # steps below are on the server already
+
+    def _open(self, training: str, first_step: int) -> Any:
+        run = self._package.init(
+            project="lgd",
+            group=self._folder.name,
+            name=training,
+            id=self._run_id(training),
+            resume="allow",
+            dir=str(self._folder),
+            config=self._config,
+            settings=self._package.Settings(console="off"),
+        )
+        self._known = run.step
+        return run
+
+    def _run_id(self, training: str) -> str:
+        """Made once and kept in the folder, so that a resumed training goes on in its run."""
+        file = self._folder / "wandb" / "ids" / training
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(secrets.token_hex(8))
+        return file.read_text()
+
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
+        if step >= self._known:
+            self._writer.log(dict(values), step=step)
+
+    def _close(self) -> None:
+        self._writer.finish()
