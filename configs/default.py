@@ -84,6 +84,21 @@ def get_config() -> ConfigDict:
     config.guidance.trajectory.beta = 1.0
     config.guidance.trajectory.lam = 1.0
 
+    # With a reward, guidance.methods learn once for each weight, every time from where the weight
+    # before ended, and are compared with hand-made schedules tuned for the same weights.
+    config.reward = ConfigDict()
+    # none; linear, tanh, bump: closed forms of x0; classifier: log p(c | x0), digits only.
+    config.reward.name = "none"
+    config.reward.weights = (0.0, 0.1, 0.3)  # gamma_R: loss = distance - gamma_R reward
+    config.reward.direction = (1.0, 0.0)  # a of linear, <a, x0>, and of tanh, tanh(<a, x0> / scale)
+    config.reward.centre = (1.0, 0.0)  # mu of bump, exp(-|x0 - mu|^2 / (2 scale^2))
+    config.reward.scale = 0.5  # of tanh and bump
+    config.reward.one_step_num_steps = 150  # training steps of every weight but the first one
+    config.reward.trajectory_num_steps = 60
+    config.reward.classifier_width = 16  # channels; another kind of network than the one below
+    config.reward.max_tilt = 4.0  # mixture: laws p(x0 | c) exp(gamma R) with |gamma| up to here
+    config.reward.num_true_draws = 2000  # mixture: of each class, to weigh for these laws
+
     config.evaluation = ConfigDict()
     config.evaluation.num_samples = 2000  # of each run; split equally over the classes
     config.evaluation.num_screening = (

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 NUM_DIGITS = 1797  # images that scikit-learn ships
+SIZES = {"digits": 64, "mixture": 2}  # numbers of one example
 MARGIN = 1e-6  # below this a range is empty in float32
 
 
@@ -63,6 +64,14 @@ def increasing(interval: str, *, least: int = 1, first: float | None = None) -> 
             and all(_float32(a) < _float32(b) for a, b in itertools.pairwise(grid))
             and (first is None or grid[0] == first)
         ),
+    )
+
+
+def numbers(interval: str) -> Rule:
+    """A tuple of at least one number in an interval."""
+    return Rule(
+        f"a tuple of numbers in {interval}",
+        lambda values: len(values) > 0 and all(_inside(x, interval) for x in values),
     )
 
 
@@ -143,6 +152,16 @@ FIELDS: dict[str, Rule] = {
     "guidance.trajectory.ema_decay": DECAY,
     "guidance.trajectory.beta": number("(0, 2]"),
     "guidance.trajectory.lam": SHARE,
+    "reward.name": one_of("none", "linear", "tanh", "bump", "classifier"),
+    "reward.weights": increasing("[0, 1e9]", least=2, first=0.0),
+    "reward.direction": numbers("[-1e9, 1e9]"),
+    "reward.centre": numbers("[-1e9, 1e9]"),
+    "reward.scale": POSITIVE,
+    "reward.one_step_num_steps": integer(1),
+    "reward.trajectory_num_steps": integer(1),
+    "reward.classifier_width": integer(1),
+    "reward.max_tilt": POSITIVE,
+    "reward.num_true_draws": integer(2),
     "evaluation.num_samples": integer(20),
     "evaluation.num_screening": integer(20),
     "evaluation.num_finalists": integer(1),
@@ -230,6 +249,45 @@ def _snapshots_fit(snapshots: int, methods: Sequence[str], one: int, trajectory:
     return f"expected at most {min(steps)}, the steps of the shortest training, got {snapshots}"
 
 
+def _reward_of_data(
+    name: str, data: str, direction: Sequence[float], centre: Sequence[float]
+) -> str | None:
+    if name == "classifier":
+        return None if data == "digits" else f"expected another one for data {data}, got {name!r}"
+    field, vector = ("centre", centre) if name == "bump" else ("direction", direction)
+    if name == "none" or len(vector) == SIZES[data]:
+        return None
+    return (
+        f"expected none, or reward.{field} of {SIZES[data]} numbers for data {data}, got {name!r}"
+    )
+
+
+def _reward_of_methods(name: str, methods: Sequence[str]) -> str | None:
+    if name == "none" or (methods and "guided_score_matching" not in methods):
+        return None
+    return (
+        "expected none unless guidance.methods names some (guided_score_matching takes no reward), "
+        f"got {name!r}"
+    )
+
+
+def _linear_is_held(
+    name: str, methods: Sequence[str], one_step: float, trajectory: float
+) -> str | None:
+    """A linear reward outgrows a distance of power 1 or less; l2 has power 2."""
+    powers = {"trajectory": trajectory, "l2": 2.0}
+    least = min((powers.get(method, one_step) for method in methods), default=2.0)
+    if name != "linear" or least > 1.0:
+        return None
+    return f"expected a bounded reward, or beta > 1, for a loss bounded below, got beta {least}"
+
+
+def _reward_snapshots_fit(snapshots: int, name: str, one: int, trajectory: int) -> str | None:
+    if name == "none" or snapshots <= min(one, trajectory):
+        return None
+    return f"expected at most {min(one, trajectory)}, the steps of one weight, got {snapshots}"
+
+
 ONE_STEP, TRAJECTORY = "guidance.one_step.", "guidance.trajectory."
 LOWER, UPPER = "evaluation.interval_lower", "evaluation.interval_upper"
 
@@ -248,6 +306,24 @@ ACROSS: tuple[Across, ...] = (
             TRAJECTORY + "num_steps",
         ),
         _snapshots_fit,
+    ),
+    Across(
+        ("reward.name", "data.name", "reward.direction", "reward.centre"),
+        _reward_of_data,
+    ),
+    Across(("reward.name", "guidance.methods"), _reward_of_methods),
+    Across(
+        ("reward.name", "guidance.methods", ONE_STEP + "beta", TRAJECTORY + "beta"),
+        _linear_is_held,
+    ),
+    Across(
+        (
+            "guidance.num_snapshots",
+            "reward.name",
+            "reward.one_step_num_steps",
+            "reward.trajectory_num_steps",
+        ),
+        _reward_snapshots_fit,
     ),
     Across(("denoiser.level", "data.name"), _exact_is_mixture),
     Across(("data.num_train", "data.num_validation", "data.num_test", "data.name"), _enough_digits),

@@ -8,7 +8,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import build
-from experiments.stages import denoiser, evaluate, guidance, report
+from experiments.stages import (
+    denoiser,
+    evaluate,
+    guidance,
+    report,
+    reward_evaluate,
+    reward_guidance,
+    reward_report,
+)
 from experiments.workdir import Workdir
 from lgd.data import Dataset
 
@@ -17,6 +25,12 @@ _RUN = {
     "guidance": guidance.run,
     "evaluate": evaluate.run,
     "report": report.run,
+}
+_RUN_WITH_REWARD = {
+    "denoiser": denoiser.run,
+    "guidance": reward_guidance.run,
+    "evaluate": reward_evaluate.run,
+    "report": reward_report.run,
 }
 
 
@@ -34,8 +48,9 @@ def run(config: ConfigDict, path: str, stages: Sequence[str], *, command: str = 
 def _run_stages(config: ConfigDict, workdir: Workdir, stages: Sequence[str]) -> None:
     dataset = build.dataset(config)
     _check_data(dataset)
+    stage_runs = _RUN if config.reward.name == "none" else _RUN_WITH_REWARD
     for name in stages:
-        _RUN[name](config, workdir, dataset)
+        stage_runs[name](config, workdir, dataset)
 
 
 def _check_devices(config: ConfigDict) -> None:

@@ -28,6 +28,8 @@ _METRICS = {
 
 def markdown(results: Mapping) -> str:
     """Rows by metrics, mean ± standard error over test seeds; the best mean of each in bold."""
+    if "reward_metric" in results:
+        return _reward_markdown(results)
     rows = results["rows"]
     best = {name: _best(rows, name) for name in _METRICS}
     lines = [
@@ -37,6 +39,71 @@ def markdown(results: Mapping) -> str:
     for row in rows:
         cells = [_cell(row["metrics"][name], bold=row["method"] == best[name]) for name in _METRICS]
         lines.append(f"| {row['method']} | {_params(row['params'])} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+_REWARD_METRICS = {
+    "reward": "reward ↑",
+    "training_reward": "reward in training ↑",
+    "energy_distance": "energy distance ↓",
+    "loss": "loss ↓",
+    "tilt": "nearest tilt",
+    "tilt_distance": "distance to it ↓",
+}
+
+
+def _reward_markdown(results: Mapping) -> str:
+    """The unguided row; then for every weight the learned rows, and the best hand-made one.
+
+    The latter by its loss, distance - weight reward, on validation data. The least loss of each
+    weight is bold.
+    """
+    rows = results["rows"]
+    names = [name for name in _REWARD_METRICS if name in rows[-1]["metrics"]]
+    lines = [
+        "| reward weight | method | " + " | ".join(_REWARD_METRICS[name] for name in names) + " |",
+        "|---:|---|" + "---:|" * len(names),
+        _reward_line("", rows[0], names, best=None),
+    ]
+    for gamma in results["config"]["reward"]["weights"]:
+        tuned = [row for row in rows if row["params"].get("gamma") == gamma]
+        learned = [row for row in tuned if row["family"].startswith("learned:")]
+        others = [row for row in tuned if not row["family"].startswith("learned:")]
+        hand_made = min(others, key=lambda row: _validation_loss(row, gamma))
+        shown = [hand_made, *learned]
+        best = min(shown, key=lambda row: row["metrics"]["loss"]["mean"])
+        lines += [_reward_line(f"{gamma:g}", row, names, best=best) for row in shown]
+    return "\n".join(lines) + "\n"
+
+
+def _validation_loss(row: Mapping, gamma: float) -> float:
+    scores = row["validation"]
+    return scores["energy_distance"] - gamma * scores["training_reward"]
+
+
+def _reward_line(gamma: str, row: Mapping, names: Sequence[str], *, best: Mapping | None) -> str:
+    cells = [
+        _cell(row["metrics"][name], bold=name == "loss" and row is best)
+        if name in row["metrics"]
+        else ""
+        for name in names
+    ]
+    return f"| {gamma} | {row['family']} | " + " | ".join(cells) + " |"
+
+
+def reward_classes(results: Mapping) -> str:
+    """Per class: reward, how far any row moved it, derivatives at omega = 0."""
+    lines = [
+        "| class | true law | unguided | least | most | by | slope | rising steps | one step |",
+        "|---|---:|---:|---:|---:|---|---:|---:|---:|",
+    ]
+    for each in results["classes"]:
+        name = each["class"] if each["helped"] else f"{each['class']} (cannot be helped)"
+        numbers = (each[key] for key in ("true", "unguided", "least", "most"))
+        slopes = (each[key] for key in ("slope", "slope_up", "one_step_slope"))
+        left = " | ".join(f"{number:.3f}" for number in numbers)
+        right = " | ".join(f"{number:+.3f}" for number in slopes)
+        lines.append(f"| {name} | {left} | {each['most_by']} | {right} |")
     return "\n".join(lines) + "\n"
 
 

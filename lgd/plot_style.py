@@ -85,7 +85,11 @@ def method_title(name: str, *, width: float) -> str:
 
 
 def method_color(name: str) -> str:
-    """The colour of a method in every figure; an unknown name gets one by its checksum."""
+    """The colour of a method in every figure; an unknown name gets one by its checksum.
+
+    Methods that differ by the weight of a reward, "...:reward(0.1)", have one colour.
+    """
+    name = name.partition(":reward(")[0]
     others = _OTHER_LEARNED if is_learned(name) else _OTHER_HAND_MADE
     return _COLORS.get(name, others[zlib.crc32(name.encode()) % len(others)])
 
@@ -95,6 +99,11 @@ def method_line(name: str, *, linewidth: float) -> dict[str, Any]:
     dashes = "-" if is_learned(name) else _DASHES.get(name, (0, (2, 2)))
     look = {"color": method_color(name), "linestyle": dashes, "linewidth": linewidth}
     return {"label": method_label(name), **look}
+
+
+def method_marker(name: str) -> str:
+    """Circles for what was learned, squares for what was made by hand."""
+    return "o" if is_learned(name) else "s"
 
 
 def is_learned(name: str) -> bool:

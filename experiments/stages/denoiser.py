@@ -1,15 +1,15 @@
-"""Stage 1: train the denoiser, and the classifier that measures its samples."""
+"""Stage 1: train the denoiser, and the classifiers that measure and reward its samples."""
 
 from collections.abc import Callable
 
 import jax
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, build_reward
 from experiments.workdir import Workdir
 from lgd import denoisers, parallel, training
 from lgd.data import Dataset, pipeline
-from lgd.metrics.classifier import FeatureClassifier, classification_loss
+from lgd.metrics.classifier import ConvClassifier, FeatureClassifier, classification_loss
 from lgd.progress import bar
 from lgd.training import Optimizer
 from lgd.types import Batch, Denoiser, Params, PRNGKey
@@ -20,7 +20,11 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     if config.denoiser.level != "exact":
         _train_denoiser(config, workdir, dataset)
     if config.data.name == "digits":
-        _train_classifier(config, workdir, dataset)
+        classifier = build.classifier(config, dataset.num_classes)
+        _train_classifier("classifier", classifier, config, workdir, dataset)
+    if config.reward.name == "classifier":
+        rewarder = build_reward.classifier(config, dataset.num_classes)
+        _train_classifier("reward_classifier", rewarder, config, workdir, dataset)
 
 
 def load(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> tuple[Denoiser, Params]:
@@ -37,8 +41,22 @@ def load_classifier(
 ) -> tuple[FeatureClassifier, Params]:
     """The classifier and its parameters."""
     classifier = build.classifier(config, dataset.num_classes)
+    return classifier, _load_classifier("classifier", classifier, workdir, dataset)
+
+
+def load_reward_classifier(
+    config: ConfigDict, workdir: Workdir, dataset: Dataset
+) -> tuple[ConvClassifier, Params]:
+    """The classifier whose log-probability is the reward, and its parameters."""
+    classifier = build_reward.classifier(config, dataset.num_classes)
+    return classifier, _load_classifier("reward_classifier", classifier, workdir, dataset)
+
+
+def _load_classifier(
+    name: str, classifier: FeatureClassifier | ConvClassifier, workdir: Workdir, dataset: Dataset
+) -> Params:
     like = jax.eval_shape(lambda: classifier.init(jax.random.key(0), dataset.test.x[:1]))
-    return classifier, jax.device_put(workdir.load_params("classifier", like))
+    return jax.device_put(workdir.load_params(name, like))
 
 
 def _train_denoiser(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
@@ -56,8 +74,14 @@ def _train_denoiser(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> N
     _train("denoiser", config, workdir, dataset, loss, init, optimizer, settings.batch_size)
 
 
-def _train_classifier(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
-    classifier, settings = build.classifier(config, dataset.num_classes), config.classifier
+def _train_classifier(
+    name: str,
+    classifier: FeatureClassifier | ConvClassifier,
+    config: ConfigDict,
+    workdir: Workdir,
+    dataset: Dataset,
+) -> None:
+    settings = config.classifier
 
     def loss(params: Params, frozen: tuple, batch: Batch, key: PRNGKey) -> tuple[jax.Array, dict]:
         return classification_loss(classifier, params, batch.x0, batch.c, key), {}
@@ -68,7 +92,7 @@ def _train_classifier(config: ConfigDict, workdir: Workdir, dataset: Dataset) ->
     optimizer = Optimizer(
         num_steps=settings.num_steps, learning_rate=settings.learning_rate, ema_decay=0.99
     )
-    _train("classifier", config, workdir, dataset, loss, init, optimizer, settings.batch_size)
+    _train(name, config, workdir, dataset, loss, init, optimizer, settings.batch_size)
 
 
 def _train(

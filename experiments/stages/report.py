@@ -71,7 +71,7 @@ def _figures(
             f"learned:{name}": workdir.curve(name, "loss") for name in config.guidance.methods
         }
         figures["training"] = plots.training_curves(curves, ylabel="training loss")
-    samples = _samples_figure if config.data.name == "digits" else _density_figure
+    samples = samples_figure if config.data.name == "digits" else density_figure
     return figures | {"samples": samples(config, workdir, dataset, _shown(functions))}
 
 
@@ -116,10 +116,10 @@ def _weight_figure(results: Mapping) -> Figure:
     )
 
 
-def _samples_figure(
+def samples_figure(
     config: ConfigDict, workdir: Workdir, dataset: Dataset, functions: Mapping[str, OmegaFn]
 ) -> Figure:
-    """Ten samples of every class, the same noise for every method."""
+    """Eight samples of every class, the same noise for every method."""
     generator = evaluate.make_generator(config, workdir, dataset)
     samples = {
         name: np.asarray(generator(function, 8, seed=_SHOW_SEED))
@@ -128,7 +128,7 @@ def _samples_figure(
     return plots.sample_grid(samples, list(dataset.class_names))
 
 
-def _density_figure(
+def density_figure(
     config: ConfigDict, workdir: Workdir, dataset: Dataset, functions: Mapping[str, OmegaFn]
 ) -> Figure:
     """Samples over the density of all classes."""

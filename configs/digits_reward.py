@@ -1,0 +1,34 @@
+"""Handwritten digits with a classifier's log-probability as the reward, and what it costs.
+
+    python -m experiments.run --config=configs/digits_reward.py --workdir=runs/digits_reward
+
+The reward is log p(c | x0) of a convolutional network; rows are measured with an MLP's.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """Differences from the defaults."""
+    config = default.get_config()
+    config.guidance.methods = ("self_consistency", "trajectory")
+    config.guidance.num_snapshots = 2
+    config.guidance.one_step.num_steps = 150
+    config.guidance.trajectory.num_steps = 80
+    config.guidance.trajectory.num_particles = 24
+    config.guidance.trajectory.num_targets = 64
+    config.guidance.trajectory.marginal_weight = 0.0  # the distance that hand-made rows minimise
+    config.guidance.trajectory.ema_decay = 0.95
+    config.reward.name = "classifier"
+    config.reward.weights = (0.0, 0.1, 0.3, 1.0)
+    config.reward.one_step_num_steps = 100
+    config.reward.trajectory_num_steps = 60
+    config.evaluation.validation_seeds = 1
+    config.evaluation.test_seeds = 3
+    config.evaluation.constant_weights = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+    config.evaluation.interval_weights = (0.35, 0.7, 1.4, 2.8, 5.6)
+    config.evaluation.interval_lower = (0.0, 0.1, 0.2)
+    config.evaluation.interval_upper = (0.15, 0.2, 0.3, 0.4, 0.6, 1.0)
+    return config

@@ -1,0 +1,80 @@
+"""How far omega can move the reward of each class: it only moves samples along Delta.
+
+To first order at omega = 0, through all sampling steps and, as Alg. 4 sees it, through one.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from lgd import sampler
+from lgd.data import Dataset
+from lgd.diffusion import add_noise, denoise_pair
+from lgd.evaluation import Generator
+from lgd.types import RewardFn
+
+
+class Slopes(NamedTuple):
+    """Derivatives of every class's mean reward at omega = 0, (g, k): one for each sampling step."""
+
+    trajectory: np.ndarray  # of the samples' reward, by omega of that step
+    one_step: np.ndarray  # ``E <grad R(cond), Delta>`` on noised real data: of R(x0_hat)
+
+
+def slopes(
+    generator: Generator, dataset: Dataset, reward: RewardFn, per_class: int, *, seed: int
+) -> Slopes:
+    """Both kinds; ``per_class`` samples, and all test examples."""
+    return Slopes(
+        _trajectory_slopes(generator, reward, per_class, seed),
+        _one_step_slopes(generator, dataset, reward, seed),
+    )
+
+
+def _trajectory_slopes(
+    generator: Generator, reward: RewardFn, per_class: int, seed: int
+) -> np.ndarray:
+    c = jnp.repeat(jnp.arange(generator.num_classes, dtype=jnp.int32), per_class)
+    noise_key, walk_key = jax.random.split(jax.random.key(seed))
+    sigma = generator.denoiser.schedule.sigma(generator.times[0])
+    start = sigma * jax.random.normal(noise_key, (len(c), *generator.shape))
+
+    @jax.jit
+    @jax.grad
+    def by_omegas(omegas: Float[Array, "k b"]) -> Float[Array, ""]:
+        x0 = sampler.unroll(
+            walk_key,
+            generator.denoiser,
+            generator.params,
+            omegas,
+            c,
+            start,
+            times=generator.times,
+            churn=generator.churn,
+            solver=generator.solver,
+        )
+        return jnp.sum(reward(x0, c)) / per_class
+
+    gradients = by_omegas(jnp.zeros((len(generator.times) - 1, len(c))))
+    return np.asarray(gradients).reshape(-1, generator.num_classes, per_class).sum(axis=2).T
+
+
+def _one_step_slopes(
+    generator: Generator, dataset: Dataset, reward: RewardFn, seed: int
+) -> np.ndarray:
+    x0, c = jnp.asarray(dataset.test.x), jnp.asarray(dataset.test.labels)
+    schedule = generator.denoiser.schedule
+
+    @jax.jit
+    def one_time(t: Float[Array, ""]) -> Float[Array, " n"]:
+        times = jnp.full(len(x0), t)
+        x_t = add_noise(jax.random.key(seed), x0, t=times, schedule=schedule)
+        cond, uncond = denoise_pair(generator.denoiser, generator.params, x_t, t=times, c=c)
+        return jax.jvp(lambda x0_hat: reward(x0_hat, c), (cond,), (cond - uncond,))[1]
+
+    along = np.stack([np.asarray(one_time(t)) for t in generator.times[:-1]], axis=1)
+    labels = dataset.test.labels
+    return np.stack([along[labels == k].mean(axis=0) for k in range(generator.num_classes)])

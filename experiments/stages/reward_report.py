@@ -1,0 +1,205 @@
+"""Stage 4 of a run with a reward: report/ with tables and figures, from results.json."""
+
+from collections.abc import Mapping, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from experiments import build, tables
+from experiments.stages import report, reward_guidance
+from experiments.stages.measure import PRIMARY
+from experiments.workdir import Workdir, read_json, write_text
+from lgd import guidance, plots, schedules
+from lgd.data import Dataset
+from lgd.types import OmegaFn
+
+_DISTANCE = "energy distance to real test data   (lower is better)"
+
+
+def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
+    """Write report/report.md and its figures; made anew every time."""
+    results = read_json(workdir.path / "results.json")
+    folder = workdir.path / "report"
+    folder.mkdir(exist_ok=True)
+    figures = _figures(config, workdir, dataset, results)
+    for name, figure in figures.items():
+        plots.save(figure, folder / f"{name}.png")
+    write_text(folder / "report.md", _markdown(results, list(figures)))
+    print(tables.markdown(results))
+    print(f"report: {folder / 'report.md'}")
+
+
+def _figures(
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, results: Mapping
+) -> dict[str, Figure]:
+    families = _families(results)
+    name = _reward_name(config)
+    real = None if results["tilted"] else ("real test data", results["true_reward"])
+    figures = {
+        "reward": plots.metric_against_metric(
+            families,
+            (PRIMARY, "reward"),
+            xlabel=_DISTANCE,
+            ylabel=f"mean {name}\n(higher is better)",
+            references=_tilt_curve(results),
+            level=real,
+        ),
+        "weights": plots.metrics_against_reward_weight(_tuned(families), _panels(results)),
+        "classes": _classes_figure(dataset, results, families, name),
+    }
+    if "training_reward" in results["rows"][0]["metrics"]:
+        figures["rewards"] = plots.metric_against_metric(
+            families,
+            ("training_reward", "reward"),
+            xlabel=r"mean reward $\log p(c \mid x_0)$, network of training",
+            ylabel=f"mean {name}",
+        )
+    weights = config.reward.weights
+    some = [weights[0], weights[len(weights) // 2], weights[-1]]
+    shown = _learned(config, workdir, dataset, results, some)
+    figures["omega"] = _omega_figure(config, dataset, shown)
+    samples = report.samples_figure if config.data.name == "digits" else report.density_figure
+    rewarded = _learned(config, workdir, dataset, results, some[1:])
+    unguided = {"unguided": guidance.constant(0.0)}
+    return figures | {"samples": samples(config, workdir, dataset, unguided | rewarded)}
+
+
+def _reward_name(config: ConfigDict) -> str:
+    """What is measured, for the axes."""
+    settings = config.reward
+    if settings.name == "classifier":
+        return r"reward $\log p(c \mid x_0)$, measuring network"
+    if settings.name == "bump":
+        return f"reward: bump of width {settings.scale:g} at {_vector(settings.centre)}"
+    projection = rf"\langle {_vector(settings.direction)}, x_0 \rangle"
+    if settings.name == "linear":
+        return f"reward ${projection}$"
+    return rf"reward $\tanh({projection} / {settings.scale:g})$"
+
+
+def _vector(values: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:g}' for value in values)})" if len(values) < 4 else "a"
+
+
+def _families(results: Mapping) -> dict[str, list[Mapping]]:
+    """Rows by family, in their order; constants start at the unguided row."""
+    families: dict[str, list[Mapping]] = {}
+    for row in results["rows"]:
+        families.setdefault(row["family"], []).append(row)
+    families["constant"] = [*families["unguided"], *families["constant"]]
+    return families
+
+
+def _tuned(families: Mapping[str, list[Mapping]]) -> dict[str, list[Mapping]]:
+    """Families that were tuned for every weight of the reward."""
+    return {name: rows for name, rows in families.items() if "gamma" in rows[-1]["params"]}
+
+
+def _panels(results: Mapping) -> dict[str, str]:
+    labels = {
+        "reward": "mean reward",
+        PRIMARY: "energy distance",
+        "tilt": "nearest tilt",
+        "tilt_distance": "distance to nearest tilt",
+        "accuracy": "accuracy",
+        "frechet_distance": "Fréchet distance",
+    }
+    have = results["rows"][-1]["metrics"]
+    names = [name for name in labels if name in have]
+    return {name: labels[name] for name in names[:4]}
+
+
+def _tilt_curve(results: Mapping) -> dict[str, tuple[list[float], list[float]]]:
+    """What the tilted laws reach, for gammas of 0 and above."""
+    tilted = results["tilted"]
+    if tilted is None:
+        return {}
+    kept = [i for i, gamma in enumerate(tilted["gamma"]) if gamma >= 0.0]
+    x, y = ([tilted[key][i] for i in kept] for key in (PRIMARY, "reward"))
+    return {r"tilted law $p\,e^{\gamma R}$": (x, y)}
+
+
+def _classes_figure(
+    dataset: Dataset, results: Mapping, families: Mapping[str, list[Mapping]], name: str
+) -> Figure:
+    ranges = {}
+    for family, rows in families.items():
+        if family != "unguided":
+            reached = np.asarray([row["reward_by_class"] for row in (results["rows"][0], *rows)])
+            ranges[family] = (reached.min(axis=0), reached.max(axis=0))
+    classes = results["classes"]
+    return plots.reward_ranges(
+        ranges,
+        [each["unguided"] for each in classes],
+        [each["true"] for each in classes],
+        class_names=dataset.class_names,
+        helped=[each["helped"] for each in classes],
+        xlabel=f"mean {name}; bars: all schedules of a family",
+    )
+
+
+def _learned(
+    config: ConfigDict,
+    workdir: Workdir,
+    dataset: Dataset,
+    results: Mapping,
+    weights: Sequence[float],
+) -> dict[str, OmegaFn]:
+    """The learned rows of some weights."""
+    functions = {}
+    for row in results["rows"]:
+        if row["family"].startswith("learned:") and row["params"]["gamma"] in weights:
+            method, params = row["family"].removeprefix("learned:"), row["params"]
+            functions[row["method"]] = reward_guidance.load(
+                config, workdir, dataset, method, params["gamma"], params["step"]
+            )
+    return functions
+
+
+def _omega_figure(config: ConfigDict, dataset: Dataset, functions: Mapping[str, OmegaFn]) -> Figure:
+    times = build.times(config)
+    c = jnp.arange(dataset.num_classes, dtype=jnp.int32)
+    logsnr = np.asarray(schedules.clipped_logsnr(build.schedule(config), times[:-1]))
+    inside = np.abs(logsnr) < 0.99 * schedules.LOGSNR_LIMIT  # the ends may be infinite
+    learned = {
+        name: np.asarray(guidance.on_grid(fn, times, c)).T[:, inside]
+        for name, fn in functions.items()
+    }
+    return plots.omega_curves(learned, {}, logsnr=logsnr[inside], class_names=dataset.class_names)
+
+
+_CAPTIONS = {
+    "reward": "Reward against the primary metric on test data, a curve for each family; up and to "
+    "the left is better. Numbers are weights of the reward.",
+    "weights": "What a family does when tuned for each weight of the reward.",
+    "classes": "How far each family moves the reward of each class.",
+    "rewards": "The reward that was trained on, and the one of an independent network: a row whose "
+    "gain is in the first alone would hack the reward.",
+    "omega": "What was learned for the first, the middle and the last weight.",
+    "samples": "Samples from the same noise.",
+}
+
+
+def _markdown(results: Mapping, figures: list[str]) -> str:
+    config, row = results["config"], results["rows"][0]
+    cannot = [each["class"] for each in results["classes"] if not each["helped"]]
+    lines = [
+        f"# {config['data']['name']} with a reward: {config['reward']['name']}\n",
+        f"{row['num_samples']} samples a run, {config['evaluation']['test_seeds']} test seeds, "
+        f"{row['num_steps']} steps ({row['nfe']} network evaluations); mean ± standard error. "
+        "Every family minimises its loss, distance - weight * reward, on validation data. "
+        f"{results['device']}, commit {results['commit'][:12]}.\n",
+        tables.markdown(results),
+        "Learned minus the best hand-made row of the same weight, paired by seed; bold beyond two "
+        "standard errors over seeds. Real examples: standard deviation of the difference when the "
+        "test data are resampled.\n",
+        tables.comparisons(results),
+        "Classes. Slopes are derivatives of a class's mean reward at ω = 0: by one ω for all "
+        "steps, by those steps alone where it rises, and as one step of Alg. 4 sees it. "
+        f"Classes that no schedule helps: {', '.join(cannot) or 'none'}.\n",
+        tables.reward_classes(results),
+    ]
+    lines += [f"![{_CAPTIONS[name]}]({name}.png)\n\n{_CAPTIONS[name]}\n" for name in figures]
+    return "\n".join(lines)
