@@ -76,6 +76,9 @@ def get_config() -> ConfigDict:
 
     config.guidance.trajectory = ConfigDict()  # a table over class and step of the sampling grid
     config.guidance.trajectory.num_steps = 200
+    # Grids unrolled, by their numbers of steps over sampling.num_steps, 1 being the first; of
+    # several each training step draws one.
+    config.guidance.trajectory.grid_scales = (1.0,)
     config.guidance.trajectory.num_particles = 40  # of each class and step of training
     config.guidance.trajectory.num_targets = 96  # real examples they are compared with
     config.guidance.trajectory.marginal_weight = 0.5  # of the term that pools all conditions

@@ -27,9 +27,9 @@ def dataset(config: ConfigDict) -> Dataset:
     return spiral.load(*sizes, schedule=schedule(config), seed=config.seed)
 
 
-def times(config: ConfigDict) -> Float[Array, " n"]:
-    """The sampling grid."""
-    steps = config.sampling.num_steps
+def times(config: ConfigDict, num_steps: int | None = None) -> Float[Array, " n"]:
+    """The sampling grid, of the config's number of steps or another."""
+    steps = config.sampling.num_steps if num_steps is None else num_steps
     if config.sampling.grid == "uniform":
         return schedules.uniform_times(steps)
     if config.sampling.grid == "logsnr":
@@ -107,8 +107,13 @@ def objective(config: ConfigDict, method: str) -> objectives.Objective:
 
 def _trajectory(config: ConfigDict) -> objectives.Trajectory:
     settings = config.guidance.trajectory
+    first, *more = (
+        tuple(np.asarray(times(config, max(1, round(scale * config.sampling.num_steps)))).tolist())
+        for scale in settings.grid_scales
+    )
     return objectives.Trajectory(
-        times=tuple(np.asarray(times(config)).tolist()),
+        times=first,
+        more_times=tuple(more),
         beta=settings.beta,
         lam=settings.lam,
         num_particles=settings.num_particles,

@@ -58,6 +58,17 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     return config.lock()
 
 
+def from_dict(values: Mapping[str, Any]) -> ConfigDict:
+    """The locked config of a config.json. Raises ConfigError."""
+    defaults = _defaults()
+    good, errors = _check(dict.fromkeys(defaults, _Nothing()) | _flatten(values), defaults)
+    if errors:
+        raise ConfigError(errors)
+    config = default.get_config()
+    config.update_from_flattened_dict(good)
+    return config.lock()
+
+
 def validate(config: Config) -> list[str]:
     """All that is wrong with a config, as lines "field: expected ..., got ..."; [] if nothing."""
     defaults = _defaults()

@@ -145,6 +145,14 @@ FIELDS: dict[str, Rule] = {
     "guidance.one_step.delta": number("(0, 1)"),
     "guidance.one_step.zeta": number("[0, 1)"),
     "guidance.trajectory.num_steps": integer(1),
+    "guidance.trajectory.grid_scales": Rule(
+        "a tuple of different numbers in [0.1, 10], the first of them 1.0",
+        lambda scales: (
+            scales[:1] == (1.0,)
+            and len(set(scales)) == len(scales)
+            and all(_inside(scale, "[0.1, 10]") for scale in scales)
+        ),
+    ),
     "guidance.trajectory.num_particles": integer(1),
     "guidance.trajectory.num_targets": integer(1),
     "guidance.trajectory.marginal_weight": number("[0, 1e9]"),

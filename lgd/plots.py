@@ -415,6 +415,50 @@ def method_bars(rows: Sequence[Mapping[str, Any]], metric: str, lower_is_better:
     return settled(figure)
 
 
+Curve = tuple[ArrayLike, ArrayLike, ArrayLike]  # x, mean, error; each (n,)
+
+
+@style.context(STYLE)
+def method_curves(
+    curves: Mapping[str, Mapping[str, Curve]], *, xlabel: str, ylabel: str, log: str = "x"
+) -> Figure:
+    """One panel a key, in it one line a method: mean +- error over x, ticks at the values of x.
+
+    ``log`` names the axes that are logarithmic: "", "x", "y" or "xy". Panels share their axes, and
+    an empty title leaves its panel without one.
+    """
+    columns = balanced(len(curves), at_most=3)
+    rows = math.ceil(len(curves) / columns)
+    figure = Figure(figsize=(WIDTH, 0.7 + 2.5 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    handles: dict[str, Any] = {}
+    for ax, (title, methods) in zip(grid, curves.items(), strict=False):
+        for name, curve in methods.items():
+            x = _checked(curve[0], f"x of {name}", (None,))
+            mean, error = (_checked(y, f"curve of {name}", x.shape) for y in curve[1:])
+            look = method_line(name, linewidth=1.8 if is_learned(name) else 1.3)
+            handles[name] = ax.errorbar(x, mean, yerr=error, **look, marker="o", markersize=3)
+        _set_scales(ax, log)
+        ax.set_title(title)
+    for ax in grid[len(curves) :]:
+        ax.remove()
+    figure.supxlabel(xlabel)
+    figure.supylabel(ylabel)
+    figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=4)
+    return settled(figure)
+
+
+def _set_scales(ax: Axes, log: str) -> None:
+    """Logarithmic axes with plain numbers at the x drawn."""
+    ticks = sorted({float(x) for line in ax.lines for x in np.atleast_1d(line.get_xdata())})
+    if "x" in log:
+        ax.set_xscale("log")
+        ax.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
+        ax.xaxis.set_minor_locator(ticker.NullLocator())
+    if "y" in log:
+        ax.set_yscale("log")
+
+
 def _checked(value: ArrayLike, what: str, shape: tuple[int | None, ...]) -> np.ndarray:
     """As finite float64, of this shape, where None is any size above 0."""
     array = np.asarray(value, np.float64)

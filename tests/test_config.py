@@ -170,6 +170,7 @@ MISTAKES = [
     (ONE + "num_particles=1", ONE + "num_particles", "2 or more for lam = 1.0 > 0", "got 1"),
     (ONE + "group_size=1", ONE + "group_size", "2", "got 1"),
     (TRAJ + "num_particles=1", TRAJ + "num_particles", "2 or more for lam = 1.0 > 0", "got 1"),
+    (TRAJ + "grid_scales=2,1", TRAJ + "grid_scales", "the first of them 1.0", "got (2.0, 1.0)"),
     (TRAJ + "num_targets=1", TRAJ + "num_targets", "2 or more for lam = 1.0 > 0", "got 1"),
     (G + "num_snapshots=201", G + "num_snapshots", "at most 200, the steps of", "got 201"),
     (
@@ -522,6 +523,14 @@ def test_json_round_trip_keeps_every_value():
     assert again["guidance"]["methods"] == ["l2"]
     assert configs.diff(again, config) == configs.diff(config, again) == []
     assert configs.validate(again) == []
+    assert configs.from_dict(again).to_dict() == config.to_dict()
+
+
+def test_dict_that_is_no_config_is_refused_with_every_mistake():
+    values = copy_through_json(configs.load(DEFAULT)) | {"seed": -1, "more": 1}
+    with pytest.raises(configs.ConfigError) as refusal:
+        configs.from_dict(values)
+    assert [error.split(":")[0] for error in refusal.value.errors] == ["seed", "more"]
 
 
 def test_diff_names_fields_old_and_new():

@@ -21,7 +21,7 @@ from lgd.objectives import (
     TimeLaw,
     Trajectory,
 )
-from lgd.omega import BinTable
+from lgd.omega import BinTable, Support
 from lgd.types import Batch
 
 COSINE, FLOW = schedules.cosine(), schedules.rectified_flow()
@@ -447,6 +447,28 @@ def test_trajectory_from_data_starts_at_the_first_members_and_ends_at_the_last()
     np.testing.assert_allclose(loss, info["distance"] - 0.5 * info["reward"], rtol=1e-6)
 
 
+def test_trajectory_of_several_grids_draws_one_of_them():
+    denoiser, params = mixture(FLOW)
+    x0, c = jax.random.normal(jax.random.key(0), (2, 4, 3)), jnp.asarray([0, 1])
+    settings = {"num_particles": 4, "num_targets": 4}
+    grids = ((1.0, 0.5, 0.0), (1.0, 0.7, 0.4, 0.2, 0.0))
+    several = Trajectory(times=grids[0], more_times=grids[1:], **settings)
+    singles = [Trajectory(times=grid, **settings) for grid in grids]
+    assert several.support == Support(0.0, 1.0, 0.2, 0.5)
+    keys = jax.random.split(jax.random.key(1), 8)
+    batch = Batch(x0, c)
+
+    def losses(objective, keys):
+        return jax.vmap(lambda key: objective(key, constant(0.5), denoiser, params, batch)[0])(keys)
+
+    found = losses(several, keys)
+    own_keys = jax.vmap(lambda key: jax.random.split(key)[1])(keys)
+    alone = np.stack([losses(single, own_keys) for single in singles])
+    near = np.isclose(found, alone, rtol=1e-5, atol=1e-6)
+    assert (near.sum(axis=0) == 1).all()
+    assert near.any(axis=1).all()  # both were drawn
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.7])
 def test_marginal_term_pools_the_groups(weight):
     """Two groups whose particles lie where the other's targets are: far apart, equal when pooled.
@@ -643,6 +665,10 @@ GRID = {"times": (1.0, 0.5, 0.0)}
         (lambda: MarginalConsistency(num_particles=1, lam=0.0), "at least 2 particles, got 1"),
         (lambda: Trajectory(num_targets=1, **GRID), "expected at least 2 particles, got 1"),
         (lambda: Trajectory(churn=-0.5, **GRID), r"expected churn in \[0, 1\], got -0.5"),
+        (
+            lambda: Trajectory(more_times=((0.9, 0.0),), **GRID),
+            r"expected grids from 1.0 to 0.0, got \(\(0.9, 0.0\),\)",
+        ),
         (lambda: Trajectory(marginal_weight=-1.0, **GRID), "expected marginal_weight >= 0, got -1"),
     ],
 )

@@ -1,18 +1,17 @@
 """Stage 3: tune every opponent on validation data, then measure every row once on test data."""
 
 import functools
-import importlib.metadata
-import os
-import subprocess
-from pathlib import Path
+from collections.abc import Callable
 
 import jax
 import numpy as np
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from experiments import build
 from experiments import config as configs
 from experiments.journal import Journal, schedule_key
+from experiments.provenance import provenance as provenance_of_run
 from experiments.stages import denoiser as denoiser_stage
 from experiments.stages.measure import PRIMARY, Measure, guided_weight, squared_gap
 from experiments.stages.tune import HAND_MADE, Candidates, tune
@@ -77,7 +76,7 @@ def _measure_rows(
             for seed in seeds:
                 key = f"test {schedule} n={per_class} seed={seed}"
                 sample = functools.partial(generator, found.omega_fn, per_class, seed=seed)
-                runs.append(journal(key, lambda: measure(sample())))  # noqa: B023, called at once
+                runs.append(journal(key, functools.partial(_of, measure, sample)))
                 advance(name)
             metrics = [run["metrics"] for run in runs]
             resampled[name] = {
@@ -99,16 +98,15 @@ def _measure_rows(
     return rows, resampled
 
 
+def _of(measure: Measure, sample: Callable[[], Array]) -> dict[str, dict]:
+    return measure(sample())
+
+
 def provenance(config: ConfigDict, command: str) -> dict:
     """What made a results.json, and how to read it."""
     return {
         "config": configs.to_dict(config),
-        "commit": _commit(),
-        "command": command,
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} cores",
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("jax", "flax", "optax", "numpy")
-        },
+        **provenance_of_run(command),
         "primary_metric": PRIMARY,
         "lower_is_better": True,
     }
@@ -153,17 +151,3 @@ def _comparisons(rows: list[dict], resampled: dict[str, dict[str, np.ndarray]]) 
         for other in ("unguided", best)
         for metric in values[name]
     ]
-
-
-def _commit() -> str:
-    """The commit of the code that runs, with a mark for local changes; "unknown" outside git."""
-    root = Path(__file__).resolve().parents[2]
-    git = ["git", "-C", str(root)]
-    try:
-        head = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, check=True, text=True
-        )
-        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

@@ -1,5 +1,6 @@
 """Selection: every row's parameters by the primary metric on validation data."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +48,7 @@ class ValidationScore:
         scores = [
             self._journal(
                 f"validation {name} n={per_class} seed={seed}",
-                lambda: self._measure(omega_fn, per_class, seed),  # noqa: B023, called at once
+                functools.partial(self._measure, omega_fn, per_class, seed),
             )
             for seed in range(self._num_seeds if per_class == self.full else 1)
         ]

@@ -33,11 +33,15 @@ class Trajectory:
     all steps and through the frozen denoiser. With a reward R, adds ``-reward_weight E R(x, c)`` on
     the particles reached.
 
+    ``more_times`` are further grids, from the same start to the same end: every call draws one of
+    all grids, so that omega does not fit the step sizes of one.
+
     A batch has groups of ``group_size`` real members: num_targets to compare with and, for
     ``start="data"``, num_particles more (the first ones) to start from.
     """
 
     times: tuple[float, ...]
+    more_times: tuple[tuple[float, ...], ...] = ()
     beta: float = 1.0
     lam: float = 1.0
     num_particles: int = 40
@@ -55,6 +59,10 @@ class Trajectory:
         check_step(self.churn, "independent")
         if not self.marginal_weight >= 0.0:
             raise ValueError(f"expected marginal_weight >= 0, got {self.marginal_weight}")
+        if any((grid[0], grid[-1]) != (self.times[0], self.times[-1]) for grid in self.more_times):
+            raise ValueError(
+                f"expected grids from {self.times[0]} to {self.times[-1]}, got {self.more_times}"
+            )
         if self.start not in get_args(Start):
             raise ValueError(f"expected start in {get_args(Start)}, got {self.start!r}")
 
@@ -65,8 +73,12 @@ class Trajectory:
 
     @property
     def support(self) -> Support:
-        """Where (s, t) is seen: the steps of the grid."""
-        return grid_support(self.times)
+        """Where (s, t) is seen: the steps of the grids."""
+        each = [grid_support(grid) for grid in (self.times, *self.more_times)]
+        return each[0]._replace(
+            gap_min=min(support.gap_min for support in each),
+            gap_max=max(support.gap_max for support in each),
+        )
 
     def __call__(
         self, key: PRNGKey, omega_fn: OmegaFn, denoiser: Denoiser, params: Params, batch: Batch
@@ -74,11 +86,31 @@ class Trajectory:
         """Loss on groups x0 (g, n, *dims), c (g, ...)."""
         if batch.x0.shape[1] != self.group_size:
             raise ValueError(f"expected groups of {self.group_size}, got {batch.x0.shape[1]}")
+        if not self.more_times:
+            return self._loss(key, omega_fn, denoiser, params, batch, self.times)
+        grids = (self.times, *self.more_times)
+        grid_key, loss_key = jax.random.split(key)
+        branches = [
+            functools.partial(self._loss, loss_key, omega_fn, denoiser, params, batch, grid)
+            for grid in grids
+        ]
+        return jax.lax.switch(jax.random.randint(grid_key, (), 0, len(grids)), branches)
+
+    def _loss(
+        self,
+        key: PRNGKey,
+        omega_fn: OmegaFn,
+        denoiser: Denoiser,
+        params: Params,
+        batch: Batch,
+        grid: tuple[float, ...],
+    ) -> tuple[Float[Array, ""], Info]:
+        """The loss of one grid."""
         eps_key, target_key, walk_key = jax.random.split(key, 3)
         member_c = repeat(batch.c, self.num_particles)
         x_t = self._starts(eps_key, batch.x0, denoiser.schedule)
         targets = self._targets(target_key, batch.x0, denoiser.schedule)
-        times = jnp.asarray(self.times)
+        times = jnp.asarray(grid)
         omegas = guidance.on_grid(omega_fn, times, member_c)
         x_s = sampler.unroll(
             walk_key,

@@ -1,0 +1,1 @@
+"""Speed and noise, measured side by side in one run; every module here is one command."""

@@ -1,0 +1,160 @@
+"""What learning and guiding cost beside the bare calls of the denoiser.
+
+    python -m experiments.benchmarks.cost                 # 2 minutes on 2 CPU cores
+    python -m experiments.benchmarks.cost --rounds=20 --name=cost-gpu
+
+Three ratios, each of things run in turn in one process: a one-step training step to the denoiser
+calls in it; guided sampling to its calls; the gradient of a trajectory to its forward pass. And the
+memory of that gradient over the number of steps K, as XLA plans it. The denoiser is a residual MLP
+of some 20 MFLOP a sample. Writes experiments/results/benchmark-NAME.json and prints a table.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from experiments.benchmarks.timing import ratios
+from experiments.provenance import provenance
+from experiments.tables import RESULTS
+from experiments.workdir import write_json
+from lgd import guidance, objectives, omega, parallel, sampler, schedules, training
+from lgd.denoisers import NetworkDenoiser, ResidualMLP
+from lgd.diffusion import denoise_pair
+from lgd.learn import omega_loss
+from lgd.types import Batch, Params
+
+FLOW = schedules.rectified_flow()
+NUM_CLASSES, SHAPE = 10, (16, 16, 1)
+STEPS = (5, 10, 20, 40)  # K of the memory measurement
+TARGETS = {"one_step": 1.10, "sampler": 1.05, "trajectory": 4.5}
+
+
+def make_denoiser(width: int, depth: int) -> tuple[NetworkDenoiser, Params]:
+    """A residual MLP with random parameters."""
+    denoiser = NetworkDenoiser(ResidualMLP(NUM_CLASSES, width, depth), FLOW, NUM_CLASSES)
+    return denoiser, denoiser.init(jax.random.key(0), SHAPE)
+
+
+def pair_call(denoiser: NetworkDenoiser) -> Callable[..., Any]:
+    """The two calls of a guided step, and nothing else."""
+    return jax.jit(lambda params, x, t, c: denoise_pair(denoiser, params, x, t=t, c=c))
+
+
+def inputs(batch: int) -> tuple[Array, Array, Array]:
+    """x_t, t, c."""
+    x = jax.random.normal(jax.random.key(1), (batch, *SHAPE))
+    return x, jnp.full(batch, 0.5), jnp.arange(batch, dtype=jnp.int32) % NUM_CLASSES
+
+
+def one_step(denoiser: NetworkDenoiser, params: Params, batch: int, rounds: int) -> dict:
+    """A training step of self-consistency, m = 4 particles, to one pair of calls on 4 batch."""
+    objective = objectives.SelfConsistency()
+    model = omega.Network(schedule=FLOW, num_classes=NUM_CLASSES, support=objective.support)
+    optimizer = training.Optimizer(num_steps=1000)
+    state = training.init_state(model.init(jax.random.key(0)), optimizer)
+    x, t, c = inputs(batch * objective.num_particles)
+    call, key = pair_call(denoiser), jax.random.key(2)
+    loss = omega_loss(objective, model, denoiser)
+    real, mesh = Batch(x[:batch], c[:batch]), parallel.make_mesh(1)
+    step = training.make_step(loss, optimizer, mesh=mesh, state=state, frozen=params, batch=real)
+
+    def train() -> Any:
+        nonlocal state
+        state, info = step(state, params, real, key)
+        return info
+
+    runs = {"training step": train, "bare calls": lambda: call(params, x, t, c)}
+    return ratios(runs, against="bare calls", rounds=rounds)
+
+
+def guided_sampler(denoiser: NetworkDenoiser, params: Params, batch: int, rounds: int) -> dict:
+    """25 guided DDIM steps to 25 pairs of calls."""
+    x, t, c = inputs(batch)
+    times, call = schedules.uniform_times(25), pair_call(denoiser)
+    omegas = guidance.on_grid(guidance.constant(0.5), times, c)
+
+    def draw() -> Any:
+        key = jax.random.key(0)
+        return sampler.sample(key, denoiser, params, omegas, c, shape=SHAPE, times=times).x0
+
+    def bare() -> Any:
+        return [call(params, x, t, c) for _ in range(len(times) - 1)]
+
+    return ratios({"guided sampler": draw, "bare calls": bare}, against="bare calls", rounds=rounds)
+
+
+def trajectory_gradient(
+    denoiser: NetworkDenoiser, params: Params, num_steps: int, batch: int
+) -> tuple[Callable[[], Any], Callable[[], Any], int]:
+    """The gradient of a K-step trajectory, its forward pass, and bytes of its working memory."""
+    times = tuple(float(t) for t in schedules.uniform_times(num_steps))
+    particles = batch // NUM_CLASSES
+    objective = objectives.Trajectory(times=times, num_particles=particles, num_targets=particles)
+    model = omega.StepTable(times=times, num_classes=NUM_CLASSES)
+    x0 = jax.random.normal(jax.random.key(1), (NUM_CLASSES, particles, *SHAPE))
+    real, key = Batch(x0, jnp.arange(NUM_CLASSES, dtype=jnp.int32)), jax.random.key(2)
+    loss = omega_loss(objective, model, denoiser)
+    table = model.init(key)
+    gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    forward = jax.jit(loss)
+    compiled = gradient.lower(table, params, real, key).compile()
+    memory: Any = compiled.memory_analysis()
+    return (
+        lambda: compiled(table, params, real, key),
+        lambda: forward(table, params, real, key),
+        int(memory.temp_size_in_bytes),
+    )
+
+
+def trajectory(denoiser: NetworkDenoiser, params: Params, batch: int, rounds: int) -> dict:
+    """Time at K = 10, and memory over K beside the K stored states."""
+    gradient, forward, _ = trajectory_gradient(denoiser, params, 10, batch)
+    runs = {"gradient": gradient, "forward": forward}
+    memory = {k: trajectory_gradient(denoiser, params, k, batch)[2] for k in STEPS}
+    state = batch * 4 * SHAPE[0] * SHAPE[1] * SHAPE[2]
+    growth = (memory[STEPS[-1]] - memory[STEPS[0]]) / (STEPS[-1] - STEPS[0])
+    return ratios(runs, against="forward", rounds=rounds) | {
+        "memory": {
+            "bytes": {str(k): size for k, size in memory.items()},
+            "state_bytes": state,
+            "growth_in_states": growth / state,
+        }
+    }
+
+
+def mflop(denoiser: NetworkDenoiser, params: Params) -> float:
+    """Of one call of the denoiser on one sample, as XLA counts."""
+    x, t, c = inputs(8)
+    call = jax.jit(lambda params, x, t, c: denoiser.apply(params, x, t=t, c=c))
+    costs: Any = call.lower(params, x, t, c).compile().cost_analysis()
+    return float(costs["flops"]) / 8 / 1e6
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--width", type=int, default=1024, help="of the denoiser")
+    parser.add_argument("--depth", type=int, default=10, help="of the denoiser")
+    parser.add_argument("--batch", type=int, default=256, help="examples, samples, particles")
+    parser.add_argument("--rounds", type=int, default=7, help="of every comparison")
+    parser.add_argument("--name", default="cost-cpu", help="of the file of results")
+    chosen = parser.parse_args()
+    denoiser, params = make_denoiser(chosen.width, chosen.depth)
+    results: dict[str, Any] = provenance("python -m experiments.benchmarks.cost")
+    results |= {"settings": vars(chosen), "mflop": mflop(denoiser, params), "targets": TARGETS}
+    parts = {"one_step": one_step, "sampler": guided_sampler, "trajectory": trajectory}
+    for name, measure in parts.items():
+        results[name] = measure(denoiser, params, chosen.batch, chosen.rounds)
+        print(f"{name} (target {TARGETS[name]:g}): {json.dumps(results[name])}", flush=True)
+    write_json(RESULTS / f"benchmark-{chosen.name}.json", results)
+
+
+if __name__ == "__main__":
+    main()
