@@ -105,9 +105,62 @@ def bars_figure(**changes):
     return plots.method_bars(**arguments | changes)
 
 
+def rewarded(family, gammas, offset=0.0):
+    """Rows of a family whose distance is gamma^2 + offset, at reward gamma."""
+    rows = []
+    for gamma in gammas:
+        values = {"distance": gamma**2 + offset, "reward": gamma}
+        metrics = {
+            name: {"mean": value, "std": 0.1, "values": [value - 0.1, value, value + 0.1]}
+            for name, value in values.items()
+        }
+        rows.append({"method": f"{family}:reward({gamma:g})", "params": {"gamma": gamma},
+                     "metrics": metrics})  # fmt: skip
+    return rows
+
+
+FAMILIES = {
+    "unguided": rewarded("unguided", (0.0,)),
+    "constant": rewarded("constant", (0.0, 1.0, 9.0), offset=0.5),
+    "learned:trajectory": rewarded("learned:trajectory", (0.0, 0.5, 2.0)),
+}
+
+
+def trade_off_figure(**changes):
+    arguments = {
+        "families": FAMILIES,
+        "metrics": ("distance", "reward"),
+        "xlabel": "distance",
+        "ylabel": "reward",
+        "references": {"tilted": (np.linspace(0, 4, 9), np.linspace(0, 3, 9))},
+        "level": ("real", 2.5),
+    }
+    return plots.metric_against_metric(**arguments | changes)
+
+
+def reward_weight_figure(**changes):
+    families = {name: rows for name, rows in FAMILIES.items() if len(rows) > 1}
+    arguments = {"families": families, "metrics": {"reward": "R", "distance": "D"}}
+    return plots.metrics_against_reward_weight(**arguments | changes)
+
+
+def ranges_figure(**changes):
+    arguments = {
+        "ranges": {"constant": ([-1.0, 0.0, 0.1], [0.0, 0.5, 0.2]),
+                   "learned:trajectory": ([-0.1, 0.0, 0.1], [0.1, 0.9, 0.1])},
+        "unguided": [0.0, 0.0, 0.1],
+        "real": [0.0, 0.3, 0.2],
+        "class_names": CLASSES,
+        "helped": [False, True, False],
+        "xlabel": "reward",
+    }  # fmt: skip
+    return plots.reward_ranges(**arguments | changes)
+
+
 FIGURES = [
-    omega_figure, grid_figure, weight_figure, training_figure, density_figure, bars_figure
-]  # fmt: skip
+    *(omega_figure, grid_figure, weight_figure, training_figure, density_figure, bars_figure),
+    *(trade_off_figure, reward_weight_figure, ranges_figure),
+]
 
 
 def png(figure, path):
@@ -376,3 +429,46 @@ def test_bars_of_learned_methods_only():
 def test_bad_input_is_named(make, changes, message):
     with pytest.raises(ValueError, match=message):
         make(**changes)
+
+
+def test_weights_of_a_reward_share_a_colour():
+    name = "learned:trajectory:reward(0.1)"
+    assert plot_style.method_color(name) == plot_style.method_color("learned:trajectory")
+
+
+def test_trade_off_holds_learned_rows_and_lets_bad_hand_made_ones_leave():
+    ax = trade_off_figure().axes[0]
+    (low, high), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    assert low < 0.0 < 4.0 < high < 81.5
+    assert bottom < 0.0 < 2.5 < top < 9.0
+
+
+def test_trade_off_names_weights_and_every_curve():
+    figure = trade_off_figure()
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == ["0.5", "2", "real"]  # gamma = 0 needs no name
+    assert legend_texts(figure) == ["tilted", "unguided", "constant", "learned: trajectory"]
+
+
+def test_trade_off_leaves_out_names_that_would_overlap():
+    close = {"learned:l2": rewarded("learned:l2", (0.5, 0.5001, 2.0))}
+    figure = trade_off_figure(families=close, level=None)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.5", "2"]
+
+
+def test_reward_weights_are_spaced_equally_in_their_order():
+    figure = reward_weight_figure()
+    assert [ax.get_ylabel() for ax in figure.axes] == ["R", "D"]
+    ax = figure.axes[1]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "0.5", "1", "2", "9"]
+    learned = ax.containers[1].lines[0]
+    np.testing.assert_array_equal(learned.get_xdata(), [0, 1, 3])
+    assert list(learned.get_ydata()) == [0.0, 0.25, 4.0]
+
+
+def test_ranges_say_which_classes_are_not_helped():
+    figure = ranges_figure()
+    ax = figure.axes[0]
+    assert len(ax.texts) == 2
+    assert [place for _, place in (text.get_position() for text in ax.texts)] == [0.0, 2.0]
+    assert legend_texts(figure) == ["constant", "learned: trajectory", "unguided", "real data"]

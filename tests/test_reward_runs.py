@@ -1,0 +1,226 @@
+"""Runs with a reward: configs, families tuned for every weight, what omega can do, results."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import mixture_reward
+from experiments import config as configs
+from experiments import pipeline, tables
+from experiments.stages import reward_reach, reward_select
+from lgd import guidance, rewards, schedules
+from lgd.data import spiral
+from lgd.evaluation import Generator
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_compiling():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+# Configs
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field", "expected"),
+    [
+        ("reward.name=best", "reward.name", "expected one of none, linear, tanh, bump, classifier"),
+        ("reward.weights=0", "reward.weights", "2 or more increasing numbers"),
+        ("reward.weights=.1,.2", "reward.weights", "the first of them 0.0"),
+        ("reward.weights=0,.2,.1", "reward.weights", "increasing"),
+        ("reward.scale=0", "reward.scale", "a number in (0, 1e9]"),
+        ("reward.direction=()", "reward.direction", "a tuple of numbers"),
+        ("reward.centre=0,nan", "reward.centre", "a tuple of numbers"),
+        ("reward.num_true_draws=1", "reward.num_true_draws", "an integer >= 2"),
+        ("reward.name=tanh", "reward.name", "reward.direction of 64 numbers for data digits"),
+        ("reward.name=bump data.name=mixture reward.centre=0,0,0", "reward.name",
+         "reward.centre of 2 numbers for data mixture"),
+        ("reward.name=classifier data.name=mixture", "reward.name", "another one for data mixture"),
+        ("reward.name=linear data.name=mixture", "reward.name", "a bounded reward, or beta > 1"),
+        ("reward.name=linear data.name=mixture guidance.one_step.beta=1 guidance.methods=l2,"
+         "self_consistency", "reward.name", "got beta 1.0"),
+        ("reward.name=classifier guidance.methods=l2,guided_score_matching", "reward.name",
+         "guided_score_matching takes no reward"),
+        ("reward.name=classifier guidance.methods=()", "reward.name", "names some"),
+        ("reward.name=classifier guidance.num_snapshots=61", "guidance.num_snapshots",
+         "at most 60, the steps of one weight"),
+    ],
+)  # fmt: skip
+def test_mistake_in_a_config_is_named(overrides, field, expected):
+    with pytest.raises(configs.ConfigError) as caught:
+        configs.load("configs/default.py", overrides.split(" "))
+    (error,) = caught.value.errors
+    assert error.startswith(f"{field}: expected ")
+    assert expected in error
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "reward.name=linear data.name=mixture guidance.trajectory.beta=1.5",
+        "reward.name=linear data.name=mixture guidance.one_step.beta=1 guidance.methods=l2",
+        "reward.name=bump data.name=mixture reward.direction=1",
+        "reward.name=classifier reward.direction=1",
+    ],
+)
+def test_config_that_fits(overrides):
+    assert configs.load("configs/default.py", overrides.split(" ")).reward.name != "none"
+
+
+# Selection
+
+
+def candidate(w, distance, reward):
+    params = {"w": w, "lo": 0.0, "hi": 1.0}
+    return reward_select.Candidate(params, None, np.array(distance), np.array(reward))
+
+
+def test_every_class_gets_the_interval_that_suits_it_and_the_weight():
+    intervals = [
+        candidate(0.0, [0.1, 0.1], [0.0, 0.0]),
+        candidate(1.0, [0.2, 0.3], [1.0, -1.0]),
+        candidate(2.0, [0.4, 0.2], [1.2, 0.3]),
+    ]
+    for gamma, chosen in ((0.0, [0.0, 0.0]), (0.2, [1.0, 0.0]), (0.5, [1.0, 2.0])):
+        best = reward_select._per_class(intervals, gamma)
+        assert best.params["w"] == chosen
+        by_weight = {each.params["w"]: each for each in intervals}
+        expected = [by_weight[w].losses(gamma)[k] for k, w in enumerate(chosen)]
+        np.testing.assert_allclose(best.losses(gamma), expected)
+        t = jnp.full(2, 0.5)
+        np.testing.assert_allclose(best.omega_fn(s=t, t=t, c=jnp.arange(2)), chosen)
+
+
+# What omega can do
+
+
+@pytest.fixture(scope="module")
+def spiral_generator():
+    denoiser, params = spiral.mixture(schedules.rectified_flow())
+    times = schedules.uniform_times(4)
+    return Generator(denoiser=denoiser, params=params, shape=(2,), num_classes=8, times=times)
+
+
+def test_slopes_are_derivatives_of_the_sampled_reward(spiral_generator):
+    """Against central differences in a constant omega, with the same noise."""
+    reward = rewards.Tanh((1.0, 0.0), 0.5)
+    data = spiral.load(16, 16, 800, schedule=spiral_generator.denoiser.schedule)
+    slopes = reward_reach.slopes(spiral_generator, data, reward, 50, seed=3)
+    mean = reward_select.class_rewards(reward)
+    ends = [mean(spiral_generator(guidance.constant(w), 50, seed=3)) for w in (-0.01, 0.01)]
+    expected = (np.asarray(ends[1]) - np.asarray(ends[0])) / 0.02
+    assert slopes.trajectory.shape == slopes.one_step.shape == (8, 4)
+    np.testing.assert_allclose(slopes.trajectory.sum(axis=1), expected, rtol=0.02, atol=2e-3)
+    first = slopes.one_step[:, 0]  # at t = 1 cond and uncond are means, of the class and of all
+    centres = spiral_generator.params.means.reshape(8, 4, 2).mean(axis=1)
+    gap = np.asarray(centres[:, 0] - centres[:, 0].mean())
+    np.testing.assert_allclose(first, gap / 0.5 / np.cosh(centres[:, 0] / 0.5) ** 2, atol=1e-4)
+
+
+# A run
+
+
+def tiny():
+    config = mixture_reward.get_config()
+    config.update_from_flattened_dict(
+        {
+            "data.num_train": 80,
+            "data.num_validation": 32,
+            "data.num_test": 32,
+            "sampling.num_steps": 3,
+            "guidance.methods": ("trajectory",),
+            "guidance.num_snapshots": 1,
+            "guidance.start": "init",
+            "guidance.trajectory.num_steps": 2,
+            "guidance.trajectory.num_particles": 2,
+            "guidance.trajectory.num_targets": 2,
+            "reward.weights": (0.0, 0.5),
+            "reward.trajectory_num_steps": 2,
+            "reward.num_true_draws": 20,
+            "evaluation.num_samples": 40,
+            "evaluation.num_screening": 40,
+            "evaluation.test_seeds": 2,
+            "evaluation.constant_weights": (0.0, 0.5, 1.0),
+            "evaluation.interval_weights": (1.0,),
+            "evaluation.interval_lower": (0.0,),
+            "evaluation.interval_upper": (0.5,),
+        }
+    )
+    return config.lock()
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    config = tiny()
+    assert configs.validate(config) == []
+    pipeline.run(config, str(folder), ["denoiser", "guidance", "evaluate"])
+    return folder
+
+
+def test_rows_of_a_run(workdir):
+    results = json.loads((workdir / "results.json").read_text())
+    assert [row["method"] for row in results["rows"]] == [
+        *("unguided", "constant(0.5)", "constant(1)"),
+        *("limited_interval:reward(0)", "limited_interval:reward(0.5)"),
+        *("limited_interval_per_class:reward(0)", "limited_interval_per_class:reward(0.5)"),
+        *("learned:trajectory:reward(0)", "learned:trajectory:reward(0.5)"),
+    ]
+    for row in results["rows"]:
+        metrics, gamma = row["metrics"], row["params"].get("gamma")
+        assert np.mean(row["reward_by_class"]) == pytest.approx(metrics["reward"]["mean"], abs=1e-6)
+        assert ("loss" in metrics) == (gamma is not None)
+        if gamma is not None:
+            loss = metrics["energy_distance"]["mean"] - gamma * metrics["reward"]["mean"]
+            assert metrics["loss"]["mean"] == pytest.approx(loss)
+    assert [each["against"].split(":")[1] for each in results["comparisons"]] == [
+        *("reward(0)", "reward(0.5)"),
+    ]
+    assert [each["class"] for each in results["classes"]] == [f"arm {k}" for k in range(8)]
+    tilted = results["tilted"]
+    middle = tilted["gamma"].index(0.0)
+    assert tilted["energy_distance"][middle] == pytest.approx(0.0, abs=1e-6)
+    assert np.all(np.diff(tilted["reward"]) > 0.0)
+
+
+def test_every_weight_goes_on_from_the_one_before(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    last = {line["training"]: line for line in lines}
+    assert list(last) == ["trajectory:reward(0)", "trajectory:reward(0.5)"]
+    names = sorted(path.name for path in (workdir / "params" / "reward").iterdir())
+    assert names == ["trajectory-0-000002.safetensors", "trajectory-0.5-000002.safetensors"]
+
+
+def test_run_goes_on_where_it_was_interrupted(workdir):
+    """Without results.json nothing is trained or sampled anew, and the results are the same."""
+    before = json.loads((workdir / "results.json").read_text())
+    (workdir / "results.json").unlink()
+    measured = (workdir / "measured.jsonl").read_bytes()
+    trained = {p: p.stat().st_mtime_ns for p in (workdir / "params").rglob("*.safetensors")}
+    pipeline.run(tiny(), str(workdir), ["denoiser", "guidance", "evaluate"])
+    assert json.loads((workdir / "results.json").read_text()) == before
+    assert (workdir / "measured.jsonl").read_bytes() == measured
+    assert {p: p.stat().st_mtime_ns for p in (workdir / "params").rglob("*.safetensors")} == trained
+
+
+def test_table_sets_learned_rows_beside_the_hand_made_one_of_least_validation_loss(workdir):
+    results = json.loads((workdir / "results.json").read_text())
+    lines = tables.markdown(results).splitlines()
+    assert len(lines) == 2 + 1 + 2 * 2  # unguided; a hand-made and a learned row of every weight
+    for gamma, (hand_made, learned) in ((0.0, lines[3:5]), (0.5, lines[5:7])):
+        rows = [row for row in results["rows"] if row["params"].get("gamma") == gamma]
+        *others, ours = rows
+        best = min(
+            others,
+            key=lambda row: (
+                row["validation"]["energy_distance"] - gamma * row["validation"]["training_reward"]
+            ),
+        )
+        assert f"| {best['family']} |" in hand_made
+        assert f"| {ours['family']} |" in learned
+        assert (hand_made + learned).count("**") == 2  # one cell is bold
