@@ -134,4 +134,8 @@ def get_config() -> ConfigDict:
     # Where curves go beside metrics.jsonl: tensorboard (files in workdir/tensorboard), wandb
     config.training.loggers = ()
     config.training.clip = 1.0  # norm of the gradient; 0: no clipping
+
+    config.mesh = ConfigDict()  # data x fsdp devices; what is computed does not depend on them
+    config.mesh.data = 0  # parts of a batch, times fsdp; 0: as many as there are devices for
+    config.mesh.fsdp = 1  # parts of every large array of parameters
     return config

@@ -4,10 +4,11 @@ import dataclasses
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from lgd import denoisers, guidance, objectives, omega, schedules
+from lgd import denoisers, guidance, objectives, omega, parallel, schedules
 from lgd.data import Dataset, digits, spiral
 from lgd.metrics.classifier import FeatureClassifier
 from lgd.training import Optimizer
@@ -25,6 +26,11 @@ def dataset(config: ConfigDict) -> Dataset:
     if config.data.name == "digits":
         return digits.load(*sizes, seed=config.seed)
     return spiral.load(*sizes, schedule=schedule(config), seed=config.seed)
+
+
+def mesh(config: ConfigDict) -> Mesh:
+    """The devices. Raises ValueError where there are none of this number."""
+    return parallel.make_mesh(config.mesh.data, config.mesh.fsdp)
 
 
 def times(config: ConfigDict, num_steps: int | None = None) -> Float[Array, " n"]:

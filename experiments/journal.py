@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.workdir import read_lines, write_text
 from lgd import guidance
-from lgd.processes import from_main, is_main_process
+from lgd.processes import from_main
 from lgd.types import OmegaFn
 
 
@@ -19,7 +19,8 @@ class Journal:
     """Values by key in a file of JSON lines, appended to as they come.
 
     A value is JSON and is returned as it is read back, so that a run that was interrupted ends like
-    one that was not, bit for bit. Of several processes, all compute and the first one writes.
+    one that was not, bit for bit. Of several processes, all compute, and what process 0 found
+    holds for all.
     """
 
     def __init__(self, file: Path) -> None:
@@ -29,12 +30,15 @@ class Journal:
     def __call__(self, key: str, compute: Callable[[], Any]) -> Any:
         """The value of a key, computed if it is not there yet."""
         if key not in self._values:
-            line = json.dumps({"key": key, "value": compute()})
-            if is_main_process():
-                with self._file.open("a") as stream:
-                    stream.write(line + "\n")
-            self._values[key] = json.loads(line)["value"]
+            value = compute()
+            self._values[key] = from_main(lambda: self._append(key, value))
         return self._values[key]
+
+    def _append(self, key: str, value: Any) -> Any:
+        line = json.dumps({"key": key, "value": value})
+        with self._file.open("a") as stream:
+            stream.write(line + "\n")
+        return json.loads(line)["value"]
 
     def _read(self) -> dict[str, Any]:
         lines = read_lines(self._file)

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -54,12 +53,18 @@ def _run_stages(config: ConfigDict, workdir: Workdir, stages: Sequence[str]) -> 
 
 
 def _check_devices(config: ConfigDict) -> None:
-    """Batches that are spread over devices must split evenly."""
-    count = jax.device_count()
+    """Batches of examples are split over the devices evenly."""
+    try:
+        count = build.mesh(config).size
+    except ValueError as error:
+        raise MisfitError(f"mesh: {error}") from None
     sizes = {
         "denoiser.batch_size": config.denoiser.batch_size,
         "classifier.batch_size": config.classifier.batch_size,
     }
+    objectives = [build.objective(config, method) for method in config.guidance.methods]
+    if any(objective.group_size is None for objective in objectives):
+        sizes["guidance.one_step.batch_size"] = config.guidance.one_step.batch_size
     errors = [
         f"{name}: expected a multiple of the {count} devices, got {size}"
         for name, size in sizes.items()

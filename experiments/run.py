@@ -4,7 +4,7 @@
 
 Stages (--stages=denoiser,guidance,evaluate,report) skip what is done and resume what was
 interrupted. Any field of the config can be set: --config.denoiser.level=well. The fields and
-their meanings stand in configs/default.py.
+their meanings stand in configs/default.py. Several processes: docs/scale-out.md.
 """
 
 import sys
@@ -22,6 +22,14 @@ BAD_INPUT = 2  # exit code
 _CONFIG = flags.DEFINE_string("config", "", "Config file, for example configs/digits.py.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder for everything the run leaves behind.")
 _STAGES = flags.DEFINE_list("stages", list(STAGES), f"Stages to run, of {', '.join(STAGES)}.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes of Slurm, Open MPI or a TPU pod."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "host:port of process 0, for processes started by hand."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "With --coordinator: how many.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", -1, "With --coordinator: which one, from 0.")
 
 
 def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
@@ -29,14 +37,32 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
     config, workdir = _checked(argv, overrides)
     from experiments import pipeline
     from experiments.workdir import WorkdirError
+    from lgd import processes
     from lgd.checkpoint import CheckpointError
 
     logging.set_verbosity(logging.WARNING)
-    try:
-        stages = [name for name in STAGES if name in _STAGES.value]
-        pipeline.run(config, workdir, stages, command=_command(overrides))
-    except (WorkdirError, CheckpointError, pipeline.MisfitError) as error:
-        _refuse([str(error)])
+    _join()
+    stages = [name for name in STAGES if name in _STAGES.value]
+    with processes.leaving_at_once():
+        try:
+            pipeline.run(config, workdir, stages, command=_command(overrides))
+        except (WorkdirError, CheckpointError, pipeline.MisfitError) as error:
+            _refuse([str(error)] if processes.is_main_process() else [])
+        except processes.MainProcessError:  # which says it there
+            _refuse([])
+
+
+def _join() -> None:
+    """Join the other processes, if there are any."""
+    from lgd import processes
+
+    if _COORDINATOR.value:
+        processes.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    elif _DISTRIBUTED.value:
+        try:
+            processes.initialize()
+        except ValueError as error:
+            _refuse([f"--distributed: expected Slurm, Open MPI or a TPU pod, got none: {error}"])
 
 
 def _command(overrides: Sequence[str]) -> str:
@@ -53,6 +79,7 @@ def _checked(argv: Sequence[str], overrides: Sequence[str]) -> tuple[ConfigDict,
         for name in _STAGES.value
         if name not in STAGES
     ]
+    errors += _wrong_process()
     if not _WORKDIR.value:
         errors.append("--workdir: expected a folder, got none, for example --workdir=runs/digits")
     if not _CONFIG.value:
@@ -67,8 +94,25 @@ def _checked(argv: Sequence[str], overrides: Sequence[str]) -> tuple[ConfigDict,
     return config, _WORKDIR.value
 
 
+def _wrong_process() -> list[str]:
+    """What does not fit among the flags for several processes."""
+    count, index = _NUM_PROCESSES.value, _PROCESS_ID.value
+    if not _COORDINATOR.value:
+        given = [f"--{flag.name}" for flag in (_NUM_PROCESSES, _PROCESS_ID) if flag.present]
+        return [f"{name}: expected together with --coordinator, got it alone" for name in given]
+    errors = []
+    if ":" not in _COORDINATOR.value:
+        errors.append(f"--coordinator: expected host:port, got {_COORDINATOR.value!r}")
+    if count < 1:
+        errors.append(f"--num_processes: expected a number >= 1, got {count}")
+    if not 0 <= index < max(count, 1):
+        errors.append(f"--process_id: expected a number in [0, {count}), got {index}")
+    return errors
+
+
 def _refuse(errors: Sequence[str]) -> NoReturn:
-    print("\n".join(errors), file=sys.stderr)
+    for error in errors:
+        print(error, file=sys.stderr)
     sys.exit(BAD_INPUT)
 
 

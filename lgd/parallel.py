@@ -22,19 +22,17 @@ AXES = ("data", "fsdp")
 LARGE = 2**16  # elements from which an array of parameters is split
 
 
-def make_mesh(
-    data: int = -1, fsdp: int = 1, *, devices: Sequence[jax.Device] | None = None
-) -> Mesh:
-    """The first ``data x fsdp`` devices; data = -1: as many as there are. 1 x 1: one device.
+def make_mesh(data: int = 0, fsdp: int = 1, *, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The first ``data x fsdp`` devices; data = 0: as many as there are. 1 x 1: one device.
 
     Several processes take part with all their devices. Raises ValueError for sizes that do not fit.
     """
     devices = jax.devices() if devices is None else devices
-    if min(abs(data), fsdp) < 1 or data < -1:
-        raise ValueError(f"expected fsdp >= 1 and data >= 1 or -1, got {fsdp} and {data}")
-    if data == -1 and len(devices) % fsdp:
+    if data < 0 or fsdp < 1:
+        raise ValueError(f"expected data >= 0 and fsdp >= 1, got {data} and {fsdp}")
+    if data == 0 and len(devices) % fsdp:
         raise ValueError(f"expected fsdp to divide the {len(devices)} devices, got {fsdp}")
-    data = len(devices) // fsdp if data == -1 else data
+    data = len(devices) // fsdp if data == 0 else data
     count = data * fsdp
     if count > len(devices) or (jax.process_count() > 1 and count < len(devices)):
         most = "exactly" if jax.process_count() > 1 else "at most"

@@ -78,12 +78,18 @@ def train(mesh, *, store=None, seen=None, fails_at=None):
 
 
 def learn(mesh):
+    """With a reward that closes over an array, as classifiers do."""
+    target = jnp.asarray([1.0, -1.0])
+    reward = {
+        "reward": lambda x, c: -jnp.sum((x - target[None]) ** 2, axis=-1),
+        "reward_weight": 0.1,
+    }
     return learn_guidance(
         jax.random.key(1),
         NETWORK,
         network_params(),
         *data(),
-        objective=Trajectory(times=(1.0, 0.5, 0.0), num_particles=6, num_targets=8),
+        objective=Trajectory(times=(1.0, 0.5, 0.0), num_particles=6, num_targets=8, **reward),
         optimizer=training.Optimizer(num_steps=2, learning_rate=0.02),
         start={"low": guidance.constant(0.2), "high": guidance.constant(3.0)},
         batch_size=8,

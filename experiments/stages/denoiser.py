@@ -6,7 +6,7 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments import build, build_reward
-from experiments.workdir import Workdir
+from experiments.workdir import Workdir, exists
 from lgd import denoisers, parallel, training
 from lgd.data import Dataset, pipeline
 from lgd.metrics.classifier import ConvClassifier, FeatureClassifier, classification_loss
@@ -106,9 +106,11 @@ def _train(
     batch_size: int,
 ) -> None:
     """Fit with checkpoints, metrics and a bar; saves the EMA."""
-    if workdir.params_file(name).exists():
+    if exists(workdir.params_file(name)):
         return
     init_key, fit_key = jax.random.split(build.stage_key(config, name))
+    mesh = build.mesh(config)
+    rows = parallel.local_rows(batch_size, mesh)
     with (
         workdir.timed(name),
         workdir.checkpoints(name) as store,
@@ -118,9 +120,9 @@ def _train(
             fit_key,
             loss,
             init(init_key),
-            batches=pipeline.examples(dataset.train, batch_size, seed=config.seed),
+            batches=pipeline.examples(dataset.train, batch_size, seed=config.seed, rows=rows),
             optimizer=optimizer,
-            mesh=parallel.make_mesh(),
+            mesh=mesh,
             store=store,
             save_every=config.training.save_every,
             log_every=config.training.log_every,

@@ -15,7 +15,7 @@ from experiments.provenance import provenance as provenance_of_run
 from experiments.stages import denoiser as denoiser_stage
 from experiments.stages.measure import PRIMARY, Measure, guided_weight, squared_gap
 from experiments.stages.tune import HAND_MADE, Candidates, tune
-from experiments.workdir import Workdir, write_json
+from experiments.workdir import Workdir, exists, write_json
 from lgd.data import Dataset
 from lgd.evaluation import Generator, paired_difference, summary
 from lgd.progress import bar
@@ -25,7 +25,7 @@ TEST_SEED = 1_000_000  # test noise starts here, validation noise at 0
 
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     """Write results.json."""
-    if (workdir.path / "results.json").exists():
+    if exists(workdir.path / "results.json"):
         return
     generator = make_generator(config, workdir, dataset)
     journal = Journal(workdir.path / "measured.jsonl")
@@ -49,6 +49,7 @@ def make_generator(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Ge
         times=build.times(config),
         churn=config.sampling.churn,
         solver=config.sampling.solver,
+        mesh=build.mesh(config),
     )
 
 

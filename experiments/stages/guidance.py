@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 
 from experiments import build
 from experiments.stages import denoiser as denoiser_stage
-from experiments.workdir import Workdir
+from experiments.workdir import Workdir, exists
 from lgd import learn_guidance, omega
 from lgd.data import Dataset
 from lgd.types import OmegaFn, Params
@@ -14,9 +14,8 @@ from lgd.types import OmegaFn, Params
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     """Train what is not there yet."""
     for method in config.guidance.methods:
-        if not workdir.params_file(
-            _snapshot_name(method, snapshot_steps(config, method)[-1])
-        ).exists():
+        last = _snapshot_name(method, snapshot_steps(config, method)[-1])
+        if not exists(workdir.params_file(last)):
             _learn(config, workdir, dataset, method)
 
 
@@ -60,6 +59,7 @@ def _learn(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) 
             optimizer=build.guidance_optimizer(config, method),
             start=build.start_schedules(config),
             batch_size=config.guidance.one_step.batch_size,
+            mesh=build.mesh(config),
             store=store,
             save_every=config.training.save_every,
             log_every=config.training.log_every,

@@ -14,6 +14,7 @@ from experiments.stages import guidance as guidance_stage
 from experiments.workdir import Workdir, read_json, write_text
 from lgd import guidance, plots, schedules
 from lgd.data import Dataset
+from lgd.processes import by_main
 from lgd.types import OmegaFn
 
 _MAKERS: dict[str, Callable[..., OmegaFn]] = {
@@ -30,13 +31,19 @@ _SHOW_SEED = evaluate.TEST_SEED
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     """Write report/report.md and its figures; made anew every time."""
     results = read_json(workdir.path / "results.json")
+    figures = _figures(config, workdir, dataset, results)
+    write(workdir, figures, _markdown(results, list(figures)), table=tables.markdown(results))
+
+
+@by_main
+def write(workdir: Workdir, figures: Mapping[str, Figure], markdown: str, *, table: str) -> None:
+    """Leave figures and report.md in the folder, and the table on the screen."""
     folder = workdir.path / "report"
     folder.mkdir(exist_ok=True)
-    figures = _figures(config, workdir, dataset, results)
     for name, figure in figures.items():
         plots.save(figure, folder / f"{name}.png")
-    write_text(folder / "report.md", _markdown(results, list(figures)))
-    print(tables.markdown(results))
+    write_text(folder / "report.md", markdown)
+    print(table)
     print(f"report: {folder / 'report.md'}")
 
 

@@ -19,7 +19,7 @@ from experiments.stages import denoiser as denoiser_stage
 from experiments.stages import evaluate, reward_guidance, reward_reach
 from experiments.stages.measure import PRIMARY, Measure, guided_weight, squared_gap
 from experiments.stages.reward_select import HAND_MADE, Entry, class_rewards, select
-from experiments.workdir import Workdir, write_json
+from experiments.workdir import Workdir, exists, write_json
 from lgd import rewards
 from lgd.data import Dataset
 from lgd.evaluation import Generator, paired_difference, summary
@@ -32,7 +32,7 @@ HELPED = 0.1  # gain of a class, in standard deviations of its true reward, that
 
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     """Write results.json."""
-    if (workdir.path / "results.json").exists():
+    if exists(workdir.path / "results.json"):
         return
     generator = evaluate.make_generator(config, workdir, dataset)
     reward = reward_guidance.load_reward(config, workdir, dataset)

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments import build, build_reward
 from experiments.stages import denoiser as denoiser_stage
-from experiments.workdir import Workdir
+from experiments.workdir import Workdir, exists
 from lgd import Guidance, learn_guidance, rewards
 from lgd.data import Dataset
 from lgd.types import OmegaFn, Params, RewardFn
@@ -20,7 +20,7 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     pairs = itertools.pairwise((None, *config.reward.weights))
     for method, (before, gamma) in itertools.product(config.guidance.methods, list(pairs)):
         last = snapshot_steps(config, method, gamma)[-1]
-        if workdir.params_file(_snapshot_name(method, gamma, last)).exists():
+        if exists(workdir.params_file(_snapshot_name(method, gamma, last))):
             continue
         warm = None if before is None else _learned(config, workdir, dataset, method, before)
         _learn(config, workdir, dataset, method, reward, gamma, warm)
@@ -99,6 +99,7 @@ def _learn(
             warm=warm,
             optimizer=build_reward.optimizer(config, method, gamma),
             batch_size=config.guidance.one_step.batch_size,
+            mesh=build.mesh(config),
             store=store,
             save_every=config.training.save_every,
             log_every=config.training.log_every,

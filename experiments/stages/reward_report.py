@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from experiments import build, tables
 from experiments.stages import report, reward_guidance
 from experiments.stages.measure import PRIMARY
-from experiments.workdir import Workdir, read_json, write_text
+from experiments.workdir import Workdir, read_json
 from lgd import guidance, plots, schedules
 from lgd.data import Dataset
 from lgd.types import OmegaFn
@@ -21,14 +21,9 @@ _DISTANCE = "energy distance to real test data   (lower is better)"
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     """Write report/report.md and its figures; made anew every time."""
     results = read_json(workdir.path / "results.json")
-    folder = workdir.path / "report"
-    folder.mkdir(exist_ok=True)
     figures = _figures(config, workdir, dataset, results)
-    for name, figure in figures.items():
-        plots.save(figure, folder / f"{name}.png")
-    write_text(folder / "report.md", _markdown(results, list(figures)))
-    print(tables.markdown(results))
-    print(f"report: {folder / 'report.md'}")
+    markdown = _markdown(results, list(figures))
+    report.write(workdir, figures, markdown, table=tables.markdown(results))
 
 
 def _figures(
