@@ -39,7 +39,7 @@ class _Step(NamedTuple):
     t: Float[Array, ""]
     s: Float[Array, ""]
     omega: Float[Array, " b"]
-    churn: Float[Array, ""]
+    churn: Float[Array, ""] | None  # None: 0, and nothing is drawn
     is_first: Bool[Array, ""]
     is_last: Bool[Array, ""]
 
@@ -79,19 +79,19 @@ def sample(
     batch = jax.tree.leaves(c)[0].shape[0]
     times = _checked_times(times)
     _check(omegas, batch, times, churn, solver)
-    churn = jnp.asarray(churn, jnp.float32)
+    noise = _traced(churn)
     if mesh is not None:
         denoiser = parallel.spread(denoiser, mesh)
         params = parallel.place(params, parallel.param_sharding(params, mesh))
         omegas, c = parallel.spread_rows(omegas, mesh, 1), parallel.spread_rows(c, mesh)
-        key, times, churn = parallel.place((key, times, churn), parallel.replicated(mesh))
+        key, times, noise = parallel.place((key, times, noise), parallel.replicated(mesh))
     x0, trajectory = _sample(
         key,
         params,
         omegas,
         c,
         times,
-        churn,
+        noise,
         denoiser=denoiser,
         shape=(batch, *shape),
         solver=solver,
@@ -113,7 +113,7 @@ def _sample(
     omegas: Float[Array, "k b"],
     c: Condition,
     times: Float[Array, " n"],
-    churn: Float[Array, ""],
+    churn: Float[Array, ""] | None,
     *,
     denoiser: Denoiser,
     shape: tuple[int, ...],
@@ -147,8 +147,8 @@ def unroll(
     """
     times = _checked_times(times)
     _check(omegas, x_t.shape[0], times, churn, solver)
-    churn = jnp.asarray(churn, jnp.float32)
-    return _walk(key, denoiser, params, omegas, c, x_t, times, churn, solver)[0]
+    noise = _traced(churn)
+    return _walk(key, denoiser, params, omegas, c, x_t, times, noise, solver)[0]
 
 
 def _walk(
@@ -159,7 +159,7 @@ def _walk(
     c: Condition,
     start: X,
     times: Float[Array, " n"],
-    churn: Float[Array, ""],
+    churn: Float[Array, ""] | None,
     solver: Solver,
 ) -> tuple[X, Float[Array, "k b *dims"]]:
     """The scan: final state, and the state after every step."""
@@ -182,7 +182,7 @@ def _walk(
         t=times[:-1],
         s=times[1:],
         omega=omegas,
-        churn=jnp.broadcast_to(churn, index.shape),
+        churn=None if churn is None else jnp.broadcast_to(churn, index.shape),
         is_first=index == 0,
         is_last=index == len(index) - 1,
     )
@@ -196,15 +196,20 @@ def _ddim(
     """Churned DDIM (paper, Eq. 2): one draw of the bridge kernel."""
     t, s = jnp.full(len(x), step.t), jnp.full(len(x), step.s)
     estimate = x0_hat(x, t)
-    scale = bridge_coefficients(t, s, schedule=denoiser.schedule, churn=step.churn)
-    moved = bridge_mean(scale, x, estimate) + expand(scale.noise, x) * _kernel_noise(step, x)
+    churn = jnp.zeros(()) if step.churn is None else step.churn
+    scale = bridge_coefficients(t, s, schedule=denoiser.schedule, churn=churn)
+    moved = bridge_mean(scale, x, estimate)
+    if step.churn is not None:
+        noise = jax.random.normal(step.key, x.shape, x.dtype)
+        moved += expand(scale.noise, x) * noise
     return _ending(step, moved, estimate), None
 
 
-def _kernel_noise(step: _Step, x: X) -> X:
-    """Fresh noise; drawn only where churn asks for it."""
-    draw = functools.partial(jax.random.normal, shape=x.shape, dtype=x.dtype)
-    return jax.lax.cond(step.churn > 0.0, draw, lambda key: jnp.zeros_like(x), step.key)
+def _traced(churn: Scalar) -> Float[Array, ""] | None:
+    """A concrete 0 as None: sampling without noise compiles without any."""
+    if not isinstance(churn, jax.core.Tracer) and float(churn) == 0.0:
+        return None
+    return jnp.asarray(churn, jnp.float32)
 
 
 def _ending(step: _Step, moved: X, estimate: X) -> X:

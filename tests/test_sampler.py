@@ -248,10 +248,12 @@ def test_data_time_is_reached_by_returning_x0_hat(name, solver):
     assert np.isfinite(samples.trajectory).all()
 
 
-def test_one_compilation_serves_all_omegas_keys_times_classes_and_churn():
+@pytest.mark.parametrize("churns", [[1, 0.5, np.float64(0.25), jnp.asarray(0.75)], [0.0, 0]])
+def test_one_compilation_serves_all_omegas_keys_times_classes_and_churn(churns):
+    """Sampling without noise is a program of its own, which draws none."""
     denoiser, params = mixture(SCHEDULES["rectified_flow"])
     before = sampler._sample._cache_size()
-    for seed, churn in enumerate([0.0, 1, 0.5, np.float64(0.25), jnp.asarray(0.75)]):
+    for seed, churn in enumerate(churns):
         omegas = guidance.on_grid(
             guidance.constant(0.5 * seed) if seed % 2 else guidance.clamp_linear(2.0),
             schedules.uniform_times(7),
