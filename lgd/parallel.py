@@ -41,6 +41,12 @@ def make_mesh(data: int = 0, fsdp: int = 1, *, devices: Sequence[jax.Device] | N
     return jax.make_mesh((data, fsdp), AXES, axis_types=auto, devices=devices[:count])
 
 
+def check_axes(mesh: Mesh) -> None:
+    """Raise ValueError for a mesh that is not one of `make_mesh`."""
+    if mesh.axis_names != AXES:
+        raise ValueError(f"expected a mesh with axes {AXES}, got {mesh.axis_names}")
+
+
 def here(mesh: Mesh) -> Mesh:
     """The mesh's devices that belong to this process, along "data"; itself for one process."""
     return mesh if jax.process_count() == 1 else make_mesh(devices=mesh.local_devices)
@@ -71,6 +77,7 @@ def param_sharding(tree: PyTree, mesh: Mesh) -> PyTree:
     The dimension split is the largest that the size of "fsdp" divides. For parameters, their EMA
     and their optimizer state, which has their shapes; arrays or ShapeDtypeStructs.
     """
+    check_axes(mesh)
 
     def of(leaf: Any) -> NamedSharding:
         return NamedSharding(mesh, _param_spec(np.shape(leaf), mesh.shape["fsdp"]))

@@ -303,6 +303,21 @@ def test_nothing_given_names_what_is_missing(launch):
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["--workdir", "--config"]
 
 
+def test_flags_of_several_processes_must_fit(launch, tmp_path):
+    said = [
+        launch(command(tmp_path / "none", *flags)).stderr.splitlines()
+        for flags in (
+            ("--num_processes=2", "--process_id=0"),
+            ("--coordinator=here", "--num_processes=2", "--process_id=2"),
+        )
+    ]
+    assert [[line.split(":")[0] for line in lines] for lines in said] == [
+        ["--num_processes", "--process_id"],
+        ["--coordinator", "--process_id"],
+    ]
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize("flag", ["--help", "--helpshort"])
 def test_help_names_stages_and_overrides(launch, flag):
     done = launch([sys.executable, "-m", "experiments.run", flag])

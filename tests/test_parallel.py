@@ -65,6 +65,12 @@ def test_sizes_that_do_not_fit_are_refused(sizes, message):
         parallel.make_mesh(*sizes)
 
 
+def test_another_mesh_is_refused():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    with pytest.raises(ValueError, match=r"expected a mesh with axes .*, got \('data',\)"):
+        train(mesh)
+
+
 # Layouts
 
 

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from two_processes import results
+from two_processes import results, train
 
 from experiments import config as configs
 from experiments import pipeline
 from experiments.workdir import read_lines
+from lgd import parallel
+from lgd.checkpoint import CheckpointStore
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,6 +76,15 @@ def test_two_processes_do_what_one_does(together, tmp_path):
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+def test_one_process_resumes_what_two_have_saved(together):
+    _, folder = together
+    with CheckpointStore(folder / "store") as store:
+        state = train(parallel.make_mesh(2, 1), store=store)  # nothing left to do
+    found = np.load(folder / "results.npz")
+    np.testing.assert_array_equal(state.params["hidden"], found["hidden"])
+    np.testing.assert_array_equal(state.ema["out"], found["ema"])
+
+
 def test_only_the_first_process_shows_progress(together):
     (first, second), _ = together
     assert "learn omega" in first[1]
@@ -111,19 +122,32 @@ QUICK = (  # of configs/mixture.py
 )
 
 
-def launcher(folder, *more):
-    """A run whose processes see different folders."""
-    flags = [*(f"--config.{override}" for override in (*QUICK, *more)), "--num_processes=2"]
-    argv = [sys.executable, "-m", "experiments.run", "--config=configs/mixture.py", *flags]
-    argv.append("--stages=denoiser,evaluate")
+def launcher(folder, *overrides):
+    """Arguments of a run whose processes see different folders."""
+    argv = [sys.executable, "-m", "experiments.run", "--config=configs/mixture.py"]
+    argv += [f"--config.{override}" for override in (*QUICK, *overrides)]
+    return lambda index: [*argv, "--stages=denoiser,evaluate", f"--workdir={folder / str(index)}"]
+
+
+def by_hand(argv):
     return lambda address, index: [
-        *(*argv, f"--workdir={folder / str(index)}"),
-        *(f"--coordinator={address}", f"--process_id={index}"),
+        *(*argv(index), f"--coordinator={address}"),
+        *("--num_processes=2", f"--process_id={index}"),
+    ]
+
+
+def by_slurm(argv):
+    """Its variables, as `srun` sets them."""
+    return lambda address, index: [
+        *("env", "SLURM_JOB_ID=1", "SLURM_STEP_NODELIST=localhost", "SLURM_NTASKS=2"),
+        *(f"SLURM_PROCID={index}", f"SLURM_LOCALID={index}"),
+        f"JAX_COORDINATOR_PORT={address.partition(':')[2]}",
+        *(*argv(index), "--distributed"),
     ]
 
 
 def test_a_run_of_two_processes_leaves_one_workdir_with_the_same_numbers(tmp_path):
-    for code, out in run_two(launcher(tmp_path)):
+    for code, out in run_two(by_hand(launcher(tmp_path))):
         assert code == 0, out
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
     results = json.loads((tmp_path / "0" / "results.json").read_text())
@@ -139,8 +163,8 @@ def test_a_run_of_two_processes_leaves_one_workdir_with_the_same_numbers(tmp_pat
         np.testing.assert_allclose(*values, rtol=1e-4)
 
 
-def test_two_processes_refuse_with_one_message(tmp_path):
-    first, second = run_two(launcher(tmp_path, "mesh.fsdp=3"))
+def test_two_processes_of_slurm_refuse_with_one_message(tmp_path):
+    first, second = run_two(by_slurm(launcher(tmp_path, "mesh.fsdp=3")))
     assert (first[0], second[0]) == (2, 2)
     assert first[1].splitlines() == ["mesh: expected fsdp to divide the 4 devices, got 3"]
     assert not second[1]
