@@ -89,7 +89,7 @@ class _Score:
 
 
 def figure(entries: Sequence[Mapping]) -> Figure:
-    """A panel a solver; unguided left out where it would hide the others."""
+    """A panel a solver."""
     panels: dict[str, dict[str, tuple]] = {solver: {} for solver in SOLVERS}
     for solver, curves in panels.items():
         mine = [each for each in entries if each["solver"] == solver]
@@ -98,7 +98,7 @@ def figure(entries: Sequence[Mapping]) -> Figure:
             errors = [r["std"] / max(len(r["values"]), 1) ** 0.5 for r in results]
             curves[name] = (STEPS, [r["mean"] for r in results], errors)
     return plots.method_curves(
-        panels, xlabel="sampling steps", ylabel=PRIMARY.replace("_", " ") + " (test)", log="xy"
+        panels, xlabel="sampling steps", ylabel=PRIMARY.replace("_", " ") + " (test)"
     )
 
 

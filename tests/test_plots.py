@@ -472,3 +472,32 @@ def test_ranges_say_which_classes_are_not_helped():
     assert len(ax.texts) == 2
     assert [place for _, place in (text.get_position() for text in ax.texts)] == [0.0, 2.0]
     assert legend_texts(figure) == ["constant", "learned: trajectory", "unguided", "real data"]
+
+
+# Curves of methods over a setting
+
+
+def curves_figure(**changes):
+    x = [8.0, 16.0, 64.0]
+    methods = {name: (x, [1.0, 0.5 + i, 2.0], [0.1] * 3) for i, name in enumerate(METHODS[:4])}
+    arguments = {"curves": {"ddim": methods, "heun": methods}, "xlabel": "steps", "ylabel": "loss"}
+    return plots.method_curves(**arguments | changes)
+
+
+def test_method_curves_have_a_panel_a_key_and_a_line_a_method():
+    figure = curves_figure()
+    assert [ax.get_title() for ax in figure.axes] == ["ddim", "heun"]
+    for ax in figure.axes:
+        assert ax.get_xscale() == "log"
+        assert [tick.get_text() for tick in ax.get_xticklabels()] == ["8", "16", "64"]
+        lines = [line for line in ax.lines if len(line.get_xdata()) == 3]
+        assert [list(line.get_ydata()) for line in lines] == [[1.0, 0.5 + i, 2.0] for i in range(4)]
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == [plot_style.method_label(name) for name in METHODS[:4]]
+
+
+def test_method_curves_refuse_lengths_that_differ():
+    curves = {"": {"constant": ([1.0, 2.0], [1.0], [0.0])}}
+    with pytest.raises(ValueError, match="expected curve of constant"):
+        curves_figure(curves=curves)

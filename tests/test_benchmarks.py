@@ -1,0 +1,115 @@
+"""Benchmarks and what is drawn from published results."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import levels, transfer
+from experiments.benchmarks import cost, gradient_noise
+from experiments.benchmarks.timing import ratios
+from lgd import guidance, schedules
+from lgd.denoisers import from_function
+
+
+def test_ratios_are_taken_round_by_round():
+    calls = []
+
+    def run(name, seconds):
+        calls.append(name)
+        time.sleep(seconds)
+
+    runs = {"slow": lambda: run("slow", 0.04), "fast": lambda: run("fast", 0.02)}
+    found = ratios(runs, against="fast", rounds=3)
+    assert calls == ["slow", "fast"] * 4  # a call of each before, to compile
+    assert 1.2 < found["slow"]["ratio"] < 3.0
+    assert found["slow"]["low"] <= found["slow"]["ratio"] <= found["slow"]["high"]
+    assert found["fast"]["ratio"] == 1.0
+
+
+def test_memory_of_a_trajectory_gradient_grows_by_the_stored_states():
+    denoiser, params = cost.make_denoiser(width=64, depth=2)
+    batch = 40
+    memory = [cost.trajectory_gradient(denoiser, params, k, batch)[2] for k in (4, 12)]
+    state = batch * 4 * np.prod(cost.SHAPE)
+    assert 0.9 < (memory[1] - memory[0]) / (8 * state) < 1.5
+
+
+@pytest.mark.parametrize("name", gradient_noise.contenders())
+def test_every_objective_calls_the_denoiser_as_often(name):
+    """Rows of all calls, as they are traced: a scan traces its body once, for K steps."""
+    rows = []
+
+    def apply(params, x, t, c):
+        rows.append(len(x))
+        return x
+
+    denoiser = from_function(apply, schedule=schedules.rectified_flow(), kind="x0", null=8)
+    pairs, key = 1024, jax.random.key(0)
+    objective = gradient_noise.contenders()[name](pairs)
+    batch = gradient_noise.draw_batch(
+        key, objective, pairs, lambda key, c: jax.random.normal(key, (len(c), 2))
+    )
+    jax.eval_shape(lambda: objective(key, guidance.constant(1.0), denoiser, (), batch))
+    if name == "learned:trajectory":  # 3 K pairs a particle
+        steps = 3 * (len(gradient_noise.TIMES) - 1)
+        assert 0.8 * pairs < rows[0] / 2 * steps <= pairs
+    else:
+        assert sum(rows) == 2 * pairs
+
+
+def test_relative_noise_of_known_gradients():
+    """Independent entries of variance 4 around a mean of norm 5, in 100 dimensions: 400 / 25."""
+    rng = np.random.default_rng(0)
+    mean = np.zeros(100)
+    mean[:2] = 3.0, 4.0
+    grads = mean + 2.0 * rng.normal(size=(4000, 100))
+    assert gradient_noise._relative_noise(grads) == pytest.approx(16.0, rel=0.05)
+
+
+def row(method, *values):
+    return {"method": method, "metrics": {"energy_distance": {"values": list(values)}}}
+
+
+def test_levels_are_relative_to_unguided_by_seed():
+    results = {
+        "primary_metric": "energy_distance",
+        "rows": [row("unguided", 1.0, 2.0), row("constant", 0.5, 1.2)],
+    }
+    found = levels.relative(results)
+    assert found["unguided"] == (1.0, 0.0)
+    np.testing.assert_allclose(found["constant"], (0.55, 0.05))
+
+
+def test_transfer_measures_once_and_marks_the_best(tmp_path):
+    entries = [
+        {
+            "method": name,
+            "solver": solver,
+            "num_steps": steps,
+            "energy_distance": {"mean": mean, "std": 0.0, "values": [mean]},
+        }
+        for name, means in {"constant": (0.3, 0.1), "learned:l2": (0.2, 0.4)}.items()
+        for (solver, steps), mean in zip([("ddim", 8), ("heun", 8)], means, strict=True)
+    ]
+    assert transfer.table(entries).splitlines() == [
+        "| method | ddim 8 | heun 8 |",
+        "|---|---:|---:|",
+        "| constant | 0.3000 | **0.1000** |",
+        "| learned:l2 | **0.2000** | 0.4000 |",
+    ]
+
+    class Generator:
+        times, num_classes, solver, calls = jnp.linspace(1.0, 0.0, 4), 2, "ddim", 0
+
+        def __call__(self, omega_fn, per_class, *, seed):
+            self.calls += 1
+            return jnp.full(2, float(seed))
+
+    generator = Generator()
+    score = transfer._Score(lambda x: x, transfer.Journal(tmp_path / "m.jsonl"), 5, range(3, 5))
+    for _ in range(2):
+        assert score(generator, guidance.constant(0.2)) == [3.0, 4.0]
+    assert generator.calls == 2
