@@ -42,6 +42,8 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
 
     logging.set_verbosity(logging.WARNING)
     _join()
+    if not processes.is_main_process():
+        logging.set_verbosity(logging.ERROR)  # process 0 warns for all
     stages = [name for name in STAGES if name in _STAGES.value]
     with processes.leaving_at_once():
         try:

@@ -1,7 +1,8 @@
 """Learned guidance for diffusion models, in JAX.
 
 Modules follow the method: `schedules`, `diffusion`, `guidance`, `omega`, `sampler`, `discrepancy`,
-`gram`, `objectives`, `rewards`, `training`, `learn`, `evaluation`, `plots`; models in `denoisers`.
+`gram`, `objectives`, `rewards`, `training`, `learn`, `evaluation`, `plots`; models in `denoisers`;
+many devices in `parallel`, many processes in `processes`.
 """
 
 from lgd import (
@@ -12,6 +13,8 @@ from lgd import (
     guidance,
     objectives,
     omega,
+    parallel,
+    processes,
     rewards,
     sampler,
     schedules,
@@ -31,6 +34,8 @@ __all__ = [
     "learn_guidance",
     "objectives",
     "omega",
+    "parallel",
+    "processes",
     "rewards",
     "sampler",
     "schedules",
