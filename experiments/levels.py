@@ -3,7 +3,8 @@
     python -m experiments.levels --names=digits-under,digits-middle,digits-well
 
 Draws docs/LEVELS.png (digits-levels.png for these names): energy distance over that of unguided
-samples, paired by seed. Below 1 guidance helps, above 1 it hurts.
+samples, paired by seed. Below 1 guidance helps, above 1 it hurts; curves far above leave the
+picture.
 """
 
 import argparse
@@ -13,9 +14,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments import tables
 from experiments.tables import RESULTS, ROOT
 from experiments.workdir import WorkdirError, read_json
 from lgd import plots
+
+
+def _training(results: Mapping) -> tuple[str, int]:
+    """Level of the denoiser and its number of training steps."""
+    settings = results["config"]["denoiser"]
+    return settings["level"], settings["num_steps"][settings["level"]]
 
 
 def relative(results: Mapping) -> dict[str, tuple[float, float]]:
@@ -29,10 +37,27 @@ def relative(results: Mapping) -> dict[str, tuple[float, float]]:
     }
 
 
+def table(each: Sequence[Mapping]) -> str:
+    """Methods by levels: mean +- standard error of the primary metric, the best in bold."""
+    metric = each[0]["primary_metric"]
+    by_name = [
+        {row["method"]: row["metrics"][metric] for row in results["rows"]} for results in each
+    ]
+    best = [min(rows, key=lambda name: rows[name]["mean"]) for rows in by_name]
+    titles = [f"{level} ({steps:,} steps)" for level, steps in map(_training, each)]
+    lines = ["| method | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
+    for name in by_name[0]:
+        cells = [
+            tables.cell(rows[name], bold=name == winner)
+            for rows, winner in zip(by_name, best, strict=True)
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def figure(each: Sequence[Mapping]) -> Figure:
     """Curves over the number of training steps of the denoiser."""
-    levels = [results["config"]["denoiser"] for results in each]
-    steps = [level["num_steps"][level["level"]] for level in levels]
+    steps = [steps for _, steps in map(_training, each)]
     found = [relative(results) for results in each]
     curves = {
         name: (steps, *np.transpose([by_name[name] for by_name in found])) for name in found[0]
@@ -41,7 +66,7 @@ def figure(each: Sequence[Mapping]) -> Figure:
         {"": curves},
         xlabel="training steps of the denoiser",
         ylabel="energy distance / unguided",
-        log="xy",
+        ylim=(0.68, 1.12),
     )
 
 

@@ -1,9 +1,10 @@
-"""Publish a finished run: its results and figures into the repository, its table into the README.
+"""Publish a finished run: its results, figures and tables into the repository.
 
     python -m experiments.publish --workdir=runs/digits --name=digits-under
 
 Copies results.json, with the seconds of each stage, to experiments/results/NAME.json, and the
-figures named by --figures to docs/NAME-FIGURE.png; then rewrites the README's tables.
+figures named by --figures to docs/NAME-FIGURE.png; then rewrites the tables of README.md and
+docs/results.md.
 """
 
 import argparse
@@ -11,8 +12,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from experiments import tables
-from experiments.workdir import WorkdirError, read_json, read_lines, write_json, write_text
+from experiments import documents, tables
+from experiments.workdir import WorkdirError, read_json, read_lines, write_json
 
 
 def publish(workdir: Path, name: str, figures: list[str]) -> None:
@@ -29,8 +30,7 @@ def publish(workdir: Path, name: str, figures: list[str]) -> None:
         shutil.copyfile(
             workdir / "report" / f"{figure}.png", tables.ROOT / "docs" / f"{name}-{figure}.png"
         )
-    readme = tables.ROOT / "README.md"
-    write_text(readme, tables.rewritten(readme.read_text()))
+    documents.rewrite()
 
 
 def main() -> None:

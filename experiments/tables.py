@@ -1,23 +1,10 @@
-"""Markdown tables from results.json files; writes those of the README.
+"""Markdown tables from results.json files."""
 
-    python -m experiments.tables            # rewrite the tables between the README's markers
-    python -m experiments.tables --check    # exit 1 if they differ from experiments/results/
-
-A marker pair is ``<!-- table: NAME -->`` ... ``<!-- end -->``, where NAME is a file of
-experiments/results/ without its ending.
-"""
-
-import argparse
-import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from experiments.workdir import read_json
-
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
-_MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 _METRICS = {
     "energy_distance": "energy distance ↓",
@@ -37,7 +24,7 @@ def markdown(results: Mapping) -> str:
         "|---|---|" + "---:|" * len(_METRICS),
     ]
     for row in rows:
-        cells = [_cell(row["metrics"][name], bold=row["method"] == best[name]) for name in _METRICS]
+        cells = [cell(row["metrics"][name], bold=row["method"] == best[name]) for name in _METRICS]
         lines.append(f"| {row['method']} | {_params(row['params'])} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -83,7 +70,7 @@ def _validation_loss(row: Mapping, gamma: float) -> float:
 
 def _reward_line(gamma: str, row: Mapping, names: Sequence[str], *, best: Mapping | None) -> str:
     cells = [
-        _cell(row["metrics"][name], bold=name == "loss" and row is best)
+        cell(row["metrics"][name], bold=name == "loss" and row is best)
         if name in row["metrics"]
         else ""
         for name in names
@@ -124,10 +111,10 @@ def comparisons(results: Mapping) -> str:
 
 def provenance(results: Mapping) -> str:
     """Command, hardware, time and commit behind a table."""
-    minutes = sum(results["seconds"].values()) / 60.0
+    seconds = results.get("seconds")
+    took = f": {sum(seconds.values()) / 60.0:.1f} minutes in all" if seconds else ""
     return (
-        f"\n`{results['command']}` on {results['device']}: {minutes:.1f} minutes in all; "
-        f"commit {results['commit'][:12]}.\n"
+        f"\n`{results['command']}` on {results['device']}{took}; commit {results['commit'][:12]}.\n"
     )
 
 
@@ -136,7 +123,8 @@ def _best(rows: Sequence[Mapping], metric: str) -> str:
     return pick(rows, key=lambda row: row["metrics"][metric]["mean"])["method"]
 
 
-def _cell(metric: Mapping, *, bold: bool) -> str:
+def cell(metric: Mapping, *, bold: bool) -> str:
+    """Mean ± standard error."""
     error = metric["std"] / len(metric["values"]) ** 0.5
     text = f"{metric['mean']:.4f} ± {error:.4f}"
     return f"**{text}**" if bold else text
@@ -146,32 +134,3 @@ def _params(params: Mapping) -> str:
     if any(isinstance(value, list) for value in params.values()):
         return "one interval for each class"
     return ", ".join(f"{name} {value:g}" for name, value in params.items()) or "none"
-
-
-def rewritten(readme: str) -> str:
-    """The README with every marked table made anew."""
-
-    def table(match: re.Match) -> str:
-        results = read_json(RESULTS / f"{match['name']}.json")
-        return f"{match[1]}{markdown(results)}{provenance(results)}{match[3]}"
-
-    return _MARKED.sub(table, readme)
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 on a difference"
-    )
-    check = parser.parse_args().check
-    readme = ROOT / "README.md"
-    new, old = rewritten(readme.read_text()), readme.read_text()
-    if check and new != old:
-        sys.exit("README.md: expected the tables of experiments/results; run -m experiments.tables")
-    if not check:
-        readme.write_text(new)
-
-
-if __name__ == "__main__":
-    main()

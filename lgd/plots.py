@@ -420,12 +420,17 @@ Curve = tuple[ArrayLike, ArrayLike, ArrayLike]  # x, mean, error; each (n,)
 
 @style.context(STYLE)
 def method_curves(
-    curves: Mapping[str, Mapping[str, Curve]], *, xlabel: str, ylabel: str, log: str = "x"
+    curves: Mapping[str, Mapping[str, Curve]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    log: str = "x",
+    ylim: tuple[float, float] | None = None,
 ) -> Figure:
     """One panel a key, in it one line a method: mean +- error over x, ticks at the values of x.
 
     ``log`` names the axes that are logarithmic: "", "x", "y" or "xy". Panels share their axes, and
-    an empty title leaves its panel without one.
+    an empty title leaves its panel without one. ``ylim`` may cut a curve that leaves the others.
     """
     columns = balanced(len(curves), at_most=3)
     rows = math.ceil(len(curves) / columns)
@@ -439,7 +444,7 @@ def method_curves(
             look = method_line(name, linewidth=1.8 if is_learned(name) else 1.3)
             handles[name] = ax.errorbar(x, mean, yerr=error, **look, marker="o", markersize=3)
         _set_scales(ax, log)
-        ax.set_title(title)
+        ax.set(title=title, ylim=ylim)
     for ax in grid[len(curves) :]:
         ax.remove()
     figure.supxlabel(xlabel)

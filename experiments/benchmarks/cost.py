@@ -10,8 +10,7 @@ of some 20 MFLOP a sample. Writes experiments/results/benchmark-NAME.json and pr
 """
 
 import argparse
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -26,6 +25,7 @@ from lgd import guidance, objectives, omega, parallel, sampler, schedules, train
 from lgd.denoisers import NetworkDenoiser, ResidualMLP
 from lgd.diffusion import denoise_pair
 from lgd.learn import omega_loss
+from lgd.progress import bar
 from lgd.types import Batch, Params
 
 FLOW = schedules.rectified_flow()
@@ -127,6 +127,30 @@ def trajectory(denoiser: NetworkDenoiser, params: Params, batch: int, rounds: in
     }
 
 
+def table(results: Mapping) -> str:
+    """Ratio, its quartiles and the target of every comparison; memory over K."""
+    names = {
+        "one_step": ("training step", "training step / its denoiser calls"),
+        "sampler": ("guided sampler", "guided sampler / its denoiser calls"),
+        "trajectory": ("gradient", "gradient of a trajectory / its forward pass"),
+    }
+    lines = ["| what | ratio | quartiles | at most |", "|---|---:|---:|---:|"]
+    for name, (part, label) in names.items():
+        found = results[name][part]
+        quartiles = f"{found['low']:.3f} to {found['high']:.3f}"
+        target = results["targets"][name]
+        lines.append(f"| {label} | {found['ratio']:.3f} | {quartiles} | {target:g} |")
+    growth = results["trajectory"]["memory"]["growth_in_states"]
+    lines.append(
+        f"| memory of that gradient for each further step / one state | {growth:.3f} | | |"
+    )
+    settings = results["settings"]
+    return "\n".join(lines) + (
+        f"\n\nDenoiser: {results['mflop']:.0f} MFLOP a sample; batch {settings['batch']}, "
+        f"{settings['rounds']} rounds.\n"
+    )
+
+
 def mflop(denoiser: NetworkDenoiser, params: Params) -> float:
     """Of one call of the denoiser on one sample, as XLA counts."""
     x, t, c = inputs(8)
@@ -147,13 +171,18 @@ def main() -> None:
     parser.add_argument("--name", default="cost-cpu", help="of the file of results")
     chosen = parser.parse_args()
     denoiser, params = make_denoiser(chosen.width, chosen.depth)
-    results: dict[str, Any] = provenance("python -m experiments.benchmarks.cost")
+    results: dict[str, Any] = provenance(
+        f"python -m experiments.benchmarks.cost --width={chosen.width} --depth={chosen.depth} "
+        f"--batch={chosen.batch} --rounds={chosen.rounds}"
+    )
     results |= {"settings": vars(chosen), "mflop": mflop(denoiser, params), "targets": TARGETS}
     parts = {"one_step": one_step, "sampler": guided_sampler, "trajectory": trajectory}
-    for name, measure in parts.items():
-        results[name] = measure(denoiser, params, chosen.batch, chosen.rounds)
-        print(f"{name} (target {TARGETS[name]:g}): {json.dumps(results[name])}", flush=True)
+    with bar("cost", len(parts)) as advance:
+        for name, measure in parts.items():
+            results[name] = measure(denoiser, params, chosen.batch, chosen.rounds)
+            advance(name)
     write_json(RESULTS / f"benchmark-{chosen.name}.json", results)
+    print(table(results))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,72 @@
+"""Writes the tables of README.md and docs/results.md from experiments/results/.
+
+    python -m experiments.documents            # rewrite the tables between the markers
+    python -m experiments.documents --check    # exit 1 if they differ from experiments/results/
+
+A marker pair is ``<!-- KIND: NAME[, NAME ...] -->`` ... ``<!-- end -->``: the kind of table, and
+files of experiments/results/ without their ending.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping
+
+from experiments import levels, tables, transfer
+from experiments.benchmarks import cost
+from experiments.tables import RESULTS, ROOT
+from experiments.workdir import read_json, write_text
+
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "results.md")
+
+_KINDS: dict[str, Callable[..., str]] = {
+    "table": lambda results: tables.markdown(results) + tables.provenance(results),
+    "comparisons": lambda results: tables.comparisons(results),
+    "classes": lambda results: tables.reward_classes(results),
+    "levels": lambda *each: levels.table(each),
+    "transfer": lambda results: transfer.table(results["entries"]) + tables.provenance(results),
+    "cost": lambda results: cost.table(results) + tables.provenance(results),
+}
+_MARKED = re.compile(
+    rf"(<!-- (?P<kind>{'|'.join(_KINDS)}): (?P<names>[\w, -]+) -->\n).*?(<!-- end -->)", re.DOTALL
+)
+
+
+def rewritten(text: str) -> str:
+    """A document with every marked table made anew."""
+
+    def table(match: re.Match) -> str:
+        each: list[Mapping] = [
+            read_json(RESULTS / f"{name.strip()}.json") for name in match["names"].split(",")
+        ]
+        return f"{match[1]}{_KINDS[match['kind']](*each)}{match[4]}"
+
+    return _MARKED.sub(table, text)
+
+
+def rewrite() -> None:
+    """All documents."""
+    for document in DOCUMENTS:
+        write_text(document, rewritten(document.read_text()))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 on a difference"
+    )
+    if not parser.parse_args().check:
+        return rewrite()
+    stale = [
+        document.name for document in DOCUMENTS if rewritten(old := document.read_text()) != old
+    ]
+    if stale:
+        sys.exit(
+            f"{', '.join(stale)}: expected the tables of experiments/results; "
+            "run -m experiments.documents"
+        )
+
+
+if __name__ == "__main__":
+    main()
