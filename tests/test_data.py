@@ -153,6 +153,16 @@ def test_batch_is_a_function_of_the_step(make):
     assert not equal(expected[0], expected[1])
 
 
+@pytest.mark.parametrize("size", [10, 7, 3])  # a batch within an epoch, over two, over three
+def test_parts_of_a_batch_of_examples_make_up_the_whole(size):
+    split, rows = numbered(size, num_classes=3), (np.asarray([0, 2, 5]), np.asarray([1, 3, 4]))
+    whole = pipeline.examples(split, 6, seed=0)
+    parts = [pipeline.examples(split, 6, seed=0, rows=part) for part in rows]
+    for step in range(8):
+        for part, batches in zip(rows, parts, strict=True):
+            assert equal(batches(step), [array[part] for array in whole(step)])
+
+
 @pytest.mark.parametrize(("size", "batch_size"), [(10, 0), (0, 4)])
 def test_examples_refuse_no_batch_and_no_data(size, batch_size):
     with pytest.raises(ValueError, match=f"expected batch_size .*, got {batch_size} and {size}"):
@@ -183,6 +193,17 @@ def test_groups_of_small_classes_take_whole_rounds():
         assert counts.sum() == 8
         assert counts.max() - counts.min() <= 1
         assert (np.bincount(group[:whole])[members] == 8 // len(members)).all()
+
+
+def test_parts_of_a_batch_of_groups_make_up_the_whole():
+    split, some = numbered(30, 3), np.asarray([1, 2, 5])
+    whole = pipeline.class_groups(split, 6, seed=0, rounds=2)
+    by_group = pipeline.class_groups(split, 6, seed=0, rounds=2, groups=some)
+    by_member = pipeline.class_groups(split, 6, seed=0, rounds=2, members=some)
+    for step in range(3):
+        x0, c = whole(step)
+        assert equal(by_group(step), (x0[some], c[some]))
+        assert equal(by_member(step), (x0[:, some], c))
 
 
 def test_every_member_of_a_class_is_drawn_in_the_end():
