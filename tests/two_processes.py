@@ -150,7 +150,7 @@ def check_messages():
 
 
 def main(coordinator, process_id, folder):
-    processes.HEARTBEAT_SECONDS = 5
+    processes.HEARTBEAT_SECONDS = 10
     processes.initialize(coordinator, 2, int(process_id))
     with processes.leaving_at_once():
         check_messages()
