@@ -17,10 +17,10 @@ def get_config() -> ConfigDict:
     config.guidance.num_snapshots = 2
     config.guidance.one_step.num_steps = 150
     config.guidance.trajectory.num_steps = 80
-    config.guidance.trajectory.num_particles = 24
-    config.guidance.trajectory.num_targets = 64
+    config.guidance.trajectory.num_particles = 32
+    config.guidance.trajectory.num_targets = 80
     config.guidance.trajectory.marginal_weight = 0.0  # the distance that hand-made rows minimise
-    config.guidance.trajectory.ema_decay = 0.95
+    config.guidance.trajectory.learning_rate = 0.3  # at 0.1 these short trainings stop too early
     config.reward.name = "classifier"
     config.reward.weights = (0.0, 0.1, 0.3, 1.0)
     config.reward.one_step_num_steps = 100
@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.evaluation.validation_seeds = 1
     config.evaluation.test_seeds = 3
     config.evaluation.constant_weights = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
-    config.evaluation.interval_weights = (0.35, 0.7, 1.4, 2.8, 5.6)
+    config.evaluation.interval_weights = (0.4, 1.0, 2.5, 5.0, 10.0)
     config.evaluation.interval_lower = (0.0, 0.1, 0.2)
-    config.evaluation.interval_upper = (0.15, 0.2, 0.3, 0.4, 0.6, 1.0)
+    config.evaluation.interval_upper = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0)
     return config

@@ -27,7 +27,8 @@ def get_config() -> ConfigDict:
     config.guidance.trajectory.num_particles = 128
     config.guidance.trajectory.num_targets = 128
     config.guidance.trajectory.marginal_weight = 0.0  # the distance that hand-made rows minimise
-    config.guidance.trajectory.ema_decay = 0.9
+    config.guidance.trajectory.learning_rate = 0.3  # at 0.1 these short trainings stop too early
+    config.guidance.trajectory.ema_decay = 0.95
     config.reward.name = "tanh"
     config.reward.weights = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
     config.evaluation.num_samples = 4000
@@ -37,5 +38,5 @@ def get_config() -> ConfigDict:
     # Up to guidance.omega.max, the bound of what is learned.
     config.evaluation.interval_weights = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 10.0)
     config.evaluation.interval_lower = (0.0, 0.15, 0.3, 0.45, 0.6)
-    config.evaluation.interval_upper = (0.35, 0.45, 0.55, 0.7, 0.85, 1.0)
+    config.evaluation.interval_upper = (0.2, 0.35, 0.45, 0.55, 0.7, 1.0)
     return config
