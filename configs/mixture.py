@@ -3,9 +3,9 @@
     python -m experiments.run --config=configs/mixture.py --workdir=runs/mixture
 
 --config.denoiser.level: under (default), middle, well: a small network; exact: the true denoiser.
-Time: 5 minutes on 2 cores of an AMD EPYC (shared with other work).
+Time: 2.2 minutes on an H100 that six runs shared.
 Expected, energy distance to the true law: unguided 0.0556, interval tuned per class 0.0417,
-self-consistency 0.0442, trajectory 0.0378.
+self-consistency 0.0442, trajectory 0.0370.
 """
 
 from ml_collections import ConfigDict
