@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.guidance.trajectory.num_particles = 32
     config.guidance.trajectory.num_targets = 80
     config.guidance.trajectory.marginal_weight = 0.0  # the distance that hand-made rows minimise
-    config.guidance.trajectory.learning_rate = 0.3  # at 0.1 these short trainings stop too early
+    config.guidance.trajectory.learning_rate = 0.3  # at 0.1 so few steps do not suffice
     config.reward.name = "classifier"
     config.reward.weights = (0.0, 0.1, 0.3, 1.0)
     config.reward.one_step_num_steps = 100

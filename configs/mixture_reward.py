@@ -30,10 +30,11 @@ def get_config() -> ConfigDict:
     config.guidance.trajectory.num_particles = 128
     config.guidance.trajectory.num_targets = 128
     config.guidance.trajectory.marginal_weight = 0.0  # the distance that hand-made rows minimise
-    config.guidance.trajectory.learning_rate = 0.3  # at 0.1 these short trainings stop too early
+    config.guidance.trajectory.learning_rate = 0.3  # at 0.1 so few steps do not suffice
     config.guidance.trajectory.ema_decay = 0.95
     config.reward.name = "tanh"
     config.reward.weights = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
+    config.reward.trajectory_num_steps = 120
     config.evaluation.num_samples = 4000
     config.evaluation.validation_seeds = 1
     config.evaluation.test_seeds = 5
