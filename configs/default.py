@@ -114,9 +114,10 @@ def get_config() -> ConfigDict:
     config.evaluation.constant_weights = (
         0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0,
     )  # fmt: skip
-    config.evaluation.interval_weights = (0.1, 0.2, 0.4, 0.7, 1.2)
-    config.evaluation.interval_lower = (0.0, 0.15, 0.3, 0.45)  # in t
-    config.evaluation.interval_upper = (0.55, 0.7, 0.85, 1.0)
+    # Intervals: wide enough for single classes too, which choose late, narrow and strong ones.
+    config.evaluation.interval_weights = (0.1, 0.2, 0.4, 0.7, 1.2, 2.4, 4.8)
+    config.evaluation.interval_lower = (0.0, 0.1, 0.2, 0.3, 0.45)  # in t
+    config.evaluation.interval_upper = (0.15, 0.2, 0.3, 0.4, 0.55, 0.7, 0.85, 1.0)
     config.evaluation.clamp_linear_scales = (
         0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0,
     )  # fmt: skip

@@ -298,7 +298,7 @@ def test_file_with_differences(config_file):
     path = config_file("config.seed = 3", "config.evaluation.interval_lower = [0, 1/4]")
     config = configs.load(path, ["sampling.num_steps=5"])
     assert configs.diff(default.get_config(), config) == [
-        "evaluation.interval_lower: (0.0, 0.15, 0.3, 0.45) -> (0.0, 0.25)",
+        "evaluation.interval_lower: (0.0, 0.1, 0.2, 0.3, 0.45) -> (0.0, 0.25)",
         "sampling.num_steps: 25 -> 5",
         "seed: 0 -> 3",
     ]

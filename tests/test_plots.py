@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgba
 
-from lgd import plot_style, plots
+from lgd import plots
+from lgd.plots import theme
 
 METHODS = [
     *("unguided", "constant", "limited_interval", "limited_interval_per_class", "clamp_linear"),
@@ -203,20 +204,20 @@ def test_jax_arrays_draw_as_numpy_ones():
 
 
 def test_every_method_has_its_own_colour():
-    assert len({plot_style.method_color(name) for name in METHODS}) == len(METHODS)
+    assert len({theme.method_color(name) for name in METHODS}) == len(METHODS)
 
 
 def test_unknown_methods_have_stable_colours():
-    learned = plot_style.method_color("learned:something_new")
-    assert learned == plot_style.method_color("learned:something_new")
-    assert learned not in {plot_style.method_color(name) for name in METHODS}
-    red, green, blue, _ = to_rgba(plot_style.method_color("power_cosine"))
+    learned = theme.method_color("learned:something_new")
+    assert learned == theme.method_color("learned:something_new")
+    assert learned not in {theme.method_color(name) for name in METHODS}
+    red, green, blue, _ = to_rgba(theme.method_color("power_cosine"))
     assert blue >= max(red, green)  # greys and blues for what was made by hand
 
 
 def test_labels_are_readable():
-    assert plot_style.method_label("limited_interval") == "limited interval"
-    assert plot_style.method_label("learned:self_consistency") == "learned: self consistency"
+    assert theme.method_label("limited_interval") == "limited interval"
+    assert theme.method_label("learned:self_consistency") == "learned: self consistency"
 
 
 def test_omega_has_a_line_for_every_class_the_mean_and_every_schedule():
@@ -227,9 +228,7 @@ def test_omega_has_a_line_for_every_class_the_mean_and_every_schedule():
         np.testing.assert_allclose(ax.lines[3].get_ydata(), bumps(height).mean(axis=0))
         assert ax.lines[3].get_linewidth() > 2 * ax.lines[0].get_linewidth()
         assert all(line.get_linestyle() == "--" for line in ax.lines[4:])
-    assert to_hex(figure.axes[1].lines[3].get_color()) == plot_style.method_color(
-        "learned:trajectory"
-    )
+    assert to_hex(figure.axes[1].lines[3].get_color()) == theme.method_color("learned:trajectory")
 
 
 def test_omega_axes_run_from_noise_to_data_and_hold_everything():
@@ -271,7 +270,7 @@ def test_grid_places_every_image():
 
 def test_grid_titles_and_rows():
     figure = grid_figure()
-    assert titles(figure) == [plot_style.method_label(name) for name in METHODS[:5]]
+    assert titles(figure) == [theme.method_label(name) for name in METHODS[:5]]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["cat", "dog"]
 
 
@@ -284,7 +283,7 @@ def test_grid_pixels_are_whole_screen_pixels():
 def test_grid_in_colour_and_larger_than_the_page(tmp_path):
     x = np.zeros((1, 8, 100, 100, 3))
     figure = grid_figure(samples={"unguided": x, "constant": x, "clamp_linear": x}, row_names=["a"])
-    assert figure.get_figwidth() <= plot_style.WIDTH
+    assert figure.get_figwidth() <= theme.WIDTH
     assert png(figure, tmp_path / "a.png")
 
 
@@ -433,7 +432,7 @@ def test_bad_input_is_named(make, changes, message):
 
 def test_weights_of_a_reward_share_a_colour():
     name = "learned:trajectory:reward(0.1)"
-    assert plot_style.method_color(name) == plot_style.method_color("learned:trajectory")
+    assert theme.method_color(name) == theme.method_color("learned:trajectory")
 
 
 def test_trade_off_holds_learned_rows_and_lets_bad_hand_made_ones_leave():
@@ -494,7 +493,7 @@ def test_method_curves_have_a_panel_a_key_and_a_line_a_method():
         assert [list(line.get_ydata()) for line in lines] == [[1.0, 0.5 + i, 2.0] for i in range(4)]
     (legend,) = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
-    assert names == [plot_style.method_label(name) for name in METHODS[:4]]
+    assert names == [theme.method_label(name) for name in METHODS[:4]]
 
 
 def test_method_curves_refuse_lengths_that_differ():

@@ -7,7 +7,7 @@ Colours were chosen to be told apart with protanopia and deuteranopia too.
 import math
 import textwrap
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
 
 WIDTH = 7.0  # inches; 1,400 pixels, so that text stays readable at a README's 850
 DPI = 200
@@ -44,6 +45,7 @@ _SETTINGS = {
     "ytick.labelsize": 7.5,
     "ytick.major.width": 0.6,
 }
+PANEL_ROOM = WIDTH - 0.9  # inches; the rest is for labels and keys
 STYLE: Any = ["default", _SETTINGS]  # for style.context: whatever the caller's rcParams
 
 _COLORS = {
@@ -172,3 +174,29 @@ def settled(figure: Figure) -> Figure:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
+
+
+def checked(value: ArrayLike, what: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    """As finite float64, of this shape, where None is any size above 0."""
+    array = np.asarray(value, np.float64)
+    if array.ndim != len(shape) or any(
+        got != want if want is not None else got == 0
+        for got, want in zip(array.shape, shape, strict=True)
+    ):
+        raise ValueError(f"expected {what} of shape {shape}, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"expected finite {what}, got {array[~np.isfinite(array)][0]}")
+    return array
+
+
+def padded(values: np.ndarray) -> tuple[float, float]:
+    """Limits of an axis that holds these values, with 4% to spare."""
+    low, top = float(np.min(values)), float(np.max(values))
+    spare = 0.04 * (top - low) or 0.04 * abs(top) or 1.0
+    return low - spare, top + spare
+
+
+def two_standard_errors(result: Mapping[str, Any]) -> float:
+    """0 where there is but one value."""
+    count = len(result["values"])
+    return 2.0 * result["std"] / math.sqrt(count) if count > 1 else 0.0

@@ -1,0 +1,38 @@
+"""Every figure of a report, from arrays and plain dicts.
+
+The functions build `matplotlib.figure.Figure` objects and touch neither pyplot nor the caller's
+settings, so they run without a display. In a notebook, ``%matplotlib inline`` shows them.
+"""
+
+import os
+from typing import Any
+
+from matplotlib import style
+from matplotlib.figure import Figure
+
+from lgd.plots.metrics import method_bars, method_curves, metric_against_weight, training_curves
+from lgd.plots.omega import omega_curves
+from lgd.plots.rewards import metric_against_metric, metrics_against_reward_weight, reward_ranges
+from lgd.plots.samples import density_samples, sample_grid
+from lgd.plots.theme import DPI, STYLE
+
+__all__ = [
+    "density_samples",
+    "method_bars",
+    "method_curves",
+    "metric_against_metric",
+    "metric_against_weight",
+    "metrics_against_reward_weight",
+    "omega_curves",
+    "reward_ranges",
+    "sample_grid",
+    "save",
+    "training_curves",
+]
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a PNG, cropped to its content: same figure, same bytes."""
+    with style.context(STYLE):
+        crop: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.04}
+        figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None}, **crop)
