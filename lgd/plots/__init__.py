@@ -14,12 +14,13 @@ from lgd.plots.metrics import method_bars, method_curves, metric_against_weight,
 from lgd.plots.omega import omega_curves
 from lgd.plots.rewards import metric_against_metric, metrics_against_reward_weight, reward_ranges
 from lgd.plots.samples import density_samples, sample_grid
-from lgd.plots.theme import DPI, STYLE
+from lgd.plots.theme import DPI, STYLE, method_label
 
 __all__ = [
     "density_samples",
     "method_bars",
     "method_curves",
+    "method_label",
     "metric_against_metric",
     "metric_against_weight",
     "metrics_against_reward_weight",
