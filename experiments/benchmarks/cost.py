@@ -1,12 +1,13 @@
 """What learning and guiding cost beside the bare calls of the denoiser.
 
-    python -m experiments.benchmarks.cost                 # 2 minutes on 2 CPU cores
-    python -m experiments.benchmarks.cost --rounds=20 --name=cost-gpu
+    python -m experiments.benchmarks.cost
+    python -m experiments.benchmarks.cost --width=2048 --depth=12 --batch=4096 --name=cost-h100
 
 Three ratios, each of things run in turn in one process: a one-step training step to the denoiser
 calls in it; guided sampling to its calls; the gradient of a trajectory to its forward pass. And the
 memory of that gradient over the number of steps K, as XLA plans it. The denoiser is a residual MLP
-of some 20 MFLOP a sample. Writes experiments/results/benchmark-NAME.json and prints a table.
+of at least 20 MFLOP a sample. Writes experiments/results/benchmark-NAME.json and prints a
+table. The second command took about a minute on an H100, with 15 rounds.
 """
 
 import argparse

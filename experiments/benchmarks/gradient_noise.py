@@ -1,6 +1,6 @@
 """Noise of every objective's gradient at equal cost, on the 2-D mixture.
 
-    python -m experiments.benchmarks.gradient_noise       # 2 minutes on 2 CPU cores
+    python -m experiments.benchmarks.gradient_noise   # within 4 minutes on an H100 with other work
 
 The paper prefers self-consistency to matching marginals for its gradient of low variance. Here the
 gradient with respect to the paper's network at its start, omega = 1, on an under-trained denoiser:
