@@ -21,9 +21,13 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
 
 def snapshot_steps(config: ConfigDict, method: str) -> list[int]:
     """Steps after which a training is kept as a candidate for selection."""
-    last = build.guidance_optimizer(config, method).num_steps
-    count = min(config.guidance.num_snapshots, last)
-    return [round(last * (i + 1) / count) for i in range(count)]
+    return snapshots_among(config, build.guidance_optimizer(config, method).num_steps)
+
+
+def snapshots_among(config: ConfigDict, num_steps: int) -> list[int]:
+    """The steps kept of a training of so many: equally spaced, the last one included."""
+    count = min(config.guidance.num_snapshots, num_steps)
+    return [round(num_steps * (i + 1) / count) for i in range(count)]
 
 
 def load(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, step: int) -> OmegaFn:

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments import build, build_reward
 from experiments.stages import denoiser as denoiser_stage
+from experiments.stages import guidance as guidance_stage
 from experiments.workdir import Workdir, exists
 from lgd import Guidance, learn_guidance, rewards
 from lgd.data import Dataset
@@ -36,9 +37,9 @@ def load_reward(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Rewar
 
 def snapshot_steps(config: ConfigDict, method: str, gamma: float) -> list[int]:
     """Steps after which a training is kept as a candidate for selection."""
-    last = build_reward.optimizer(config, method, gamma).num_steps
-    count = min(config.guidance.num_snapshots, last)
-    return [round(last * (i + 1) / count) for i in range(count)]
+    return guidance_stage.snapshots_among(
+        config, build_reward.optimizer(config, method, gamma).num_steps
+    )
 
 
 def load(
