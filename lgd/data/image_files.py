@@ -1,0 +1,152 @@
+"""Labelled grey images on disk: one .npz file, or a folder of IDX files (MNIST's format).
+
+Nothing is ever unpickled. Whatever is wrong with a file is a `DataFileError`.
+"""
+
+import contextlib
+import gzip
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+IDX_UINT8 = b"\x00\x00\x08"  # the magic number but for its last byte, the number of dimensions
+IDX_FILES = {
+    "x": "train-images-idx3-ubyte",
+    "y": "train-labels-idx1-ubyte",
+    "xt": "t10k-images-idx3-ubyte",
+    "yt": "t10k-labels-idx1-ubyte",
+}
+
+
+class DataFileError(ValueError):
+    """A file that cannot be read or does not fit: "file: field: expected ..., got ..."."""
+
+
+class LabelledImages(NamedTuple):
+    """Images (n, h, w) and their labels (n,), both uint8, n >= 1."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class _Field(NamedTuple):
+    """An array, and where it was found."""
+
+    where: str
+    values: np.ndarray
+
+
+def read(
+    path: str | Path, *, size: tuple[int, int], num_classes: int
+) -> tuple[LabelledImages, LabelledImages]:
+    """Training and test images of this size, with labels in [0, num_classes).
+
+    path: a .npz file of uint8 arrays x, y (training) and xt, yt (test), or a folder of the IDX
+    files that MNIST has (train-images-idx3-ubyte, ...), each gzipped (.gz) or not. Raises
+    DataFileError.
+    """
+    fields = _read_folder(Path(path)) if os.path.isdir(path) else _read_npz(Path(path))
+    for name in ("x", "xt"):
+        _check(fields[name], (None, *size))
+    for name in ("y", "yt"):
+        _check(fields[name], (None,))
+    return (
+        _labelled(fields["x"], fields["y"], num_classes),
+        _labelled(fields["xt"], fields["yt"], num_classes),
+    )
+
+
+def _labelled(images: _Field, labels: _Field, num_classes: int) -> LabelledImages:
+    if len(labels.values) != len(images.values):
+        raise DataFileError(
+            f"{labels.where}: expected {len(images.values)} labels, one for each image of "
+            f"{images.where}, got {len(labels.values)}"
+        )
+    if labels.values.max() >= num_classes:
+        raise DataFileError(
+            f"{labels.where}: expected labels in [0, {num_classes}), got {labels.values.max()}"
+        )
+    return LabelledImages(images.values, labels.values)
+
+
+def _check(field: _Field, shape: tuple[int | None, ...]) -> None:
+    """None stands for any length above 0."""
+    got = field.values.shape
+    fits = len(got) == len(shape) and all(
+        length == wanted if wanted is not None else length > 0
+        for length, wanted in zip(got, shape, strict=True)
+    )
+    if field.values.dtype != np.uint8 or not fits:
+        wanted = ", ".join("n >= 1" if length is None else str(length) for length in shape)
+        raise DataFileError(
+            f"{field.where}: expected uint8 ({wanted}), got {field.values.dtype} {got}"
+        )
+
+
+def _read_npz(path: Path) -> dict[str, _Field]:
+    with contextlib.ExitStack() as stack:
+        with _reading(f"{path}", "a .npz file"):
+            file = stack.enter_context(path.open("rb"))
+            if file.read(4) != b"PK\x03\x04":
+                raise ValueError("no zip archive of files")
+            file.seek(0)
+            archive = stack.enter_context(np.load(file, allow_pickle=False))
+        return {key: _npz_field(path, archive, key) for key in IDX_FILES}
+
+
+def _npz_field(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> _Field:
+    where = f"{path}: {key}"
+    if key not in archive.files:
+        raise DataFileError(f"{where}: expected an array, got only {sorted(archive.files)}")
+    with _reading(where, "an array"):
+        values = archive[key]
+        if not isinstance(values, np.ndarray):
+            raise ValueError("no .npy header")
+    return _Field(where, values)
+
+
+def _read_folder(folder: Path) -> dict[str, _Field]:
+    return {key: _idx_field(folder / name) for key, name in IDX_FILES.items()}
+
+
+def _idx_field(plain: Path) -> _Field:
+    """An IDX file: magic number, one uint32 (big-endian) a dimension, and the bytes."""
+    gzipped = plain.with_name(plain.name + ".gz")
+    file = gzipped if gzipped.exists() and not plain.exists() else plain
+    with _reading(f"{file}", "an IDX file"):
+        content = file.read_bytes() if file == plain else gzip.decompress(file.read_bytes())
+    num_dims = 3 if "idx3" in plain.name else 1
+    magic = IDX_UINT8 + bytes([num_dims])
+    if content[:4] != magic:
+        raise DataFileError(
+            f"{file}: magic number: expected {magic.hex()}, got {content[:4].hex() or 'no bytes'}"
+        )
+    start = 4 + 4 * num_dims
+    if len(content) < start:
+        raise DataFileError(f"{file}: dimensions: expected {start} bytes, got {len(content)}")
+    shape = tuple(int(length) for length in np.frombuffer(content, ">u4", num_dims, offset=4))
+    if len(content) - start != math.prod(shape):
+        raise DataFileError(
+            f"{file}: data: expected {math.prod(shape)} bytes for the shape {shape}, "
+            f"got {len(content) - start}"
+        )
+    with _reading(f"{file}", "an IDX file"):  # beside a length of 0, others may be too large
+        return _Field(f"{file}", np.frombuffer(content, np.uint8, offset=start).reshape(shape))
+
+
+@contextlib.contextmanager
+def _reading(where: str, expected: str) -> Iterator[None]:
+    """Turns any failure into a DataFileError: parsers fail in many ways on damaged files."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataFileError(f"{where}: expected {expected}, got no such file") from None
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataFileError(
+            f"{where}: expected {expected}, got one that cannot be read ({reason})"
+        ) from None

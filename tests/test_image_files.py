@@ -1,0 +1,328 @@
+"""Generated files only, of images two by three; Fashion-MNIST's own size for its loader."""
+
+import gzip
+import io
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lgd.data import fashion_mnist, image_files
+from lgd.data.image_files import IDX_FILES, DataFileError
+
+SIZE, NUM_CLASSES = (2, 3), 4
+
+
+def arrays(train=5, test=3, size=SIZE, num_classes=NUM_CLASSES):
+    """Arrays as a .npz file holds them; images all different."""
+    rng = np.random.default_rng(0)
+
+    def images(count):
+        return rng.integers(0, 256, (count, *size), np.uint8)
+
+    def labels(count):
+        return (np.arange(count) % num_classes).astype(np.uint8)
+
+    return {"x": images(train), "y": labels(train), "xt": images(test), "yt": labels(test)}
+
+
+def npz(path, values, save=np.savez_compressed):
+    save(path, **values)
+    return path
+
+
+def idx_bytes(values):
+    head = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+    return head + values.tobytes()
+
+
+def idx_folder(path, values, gzipped=()):
+    path.mkdir(exist_ok=True)
+    for key, name in IDX_FILES.items():
+        content = idx_bytes(values[key])
+        if key in gzipped:
+            (path / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
+        else:
+            (path / name).write_bytes(content)
+    return path
+
+
+def read(path):
+    return image_files.read(path, size=SIZE, num_classes=NUM_CLASSES)
+
+
+def refused(path, *words):
+    with pytest.raises(DataFileError) as refusal:
+        read(path)
+    message = str(refusal.value)
+    assert message.startswith(str(path))
+    assert ": expected " in message
+    assert ", got " in message
+    assert "\n" not in message
+    missing = [word for word in words if word not in message]
+    assert not missing, message
+
+
+# What is read
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path, values: npz(path / "a.npz", values),
+        lambda path, values: npz(path / "a.npz", values, np.savez),
+        lambda path, values: npz(path / "a.npz", values | {"more": np.zeros(2)}),
+        lambda path, values: idx_folder(path, values),
+        lambda path, values: idx_folder(path, values, gzipped=IDX_FILES),
+        lambda path, values: str(idx_folder(path, values, gzipped=("x", "yt"))),
+    ],
+    ids=["npz", "npz stored", "npz with more", "idx", "idx gzipped", "idx mixed, str"],
+)
+def test_arrays_come_back(tmp_path, write):
+    values = arrays()
+    train, test = read(write(tmp_path, values))
+    for got, key in ((train.images, "x"), (train.labels, "y"), (test.images, "xt")):
+        assert got.dtype == np.uint8
+        np.testing.assert_array_equal(got, values[key])
+    np.testing.assert_array_equal(test.labels, values["yt"])
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "got"),
+    [
+        ("x", lambda x: x.astype(np.float32), "got float32 (5, 2, 3)"),
+        ("xt", lambda x: x[:, :, :2], "got uint8 (3, 2, 2)"),
+        ("x", lambda x: x.reshape(5, 6), "got uint8 (5, 6)"),
+        ("x", lambda x: x[:0], "got uint8 (0, 2, 3)"),
+        ("y", lambda y: y[:, None], "got uint8 (5, 1)"),
+        ("y", lambda y: y.astype(np.int64), "got int64 (5,)"),
+        ("yt", lambda y: y[:2], "expected 3 labels, one for each image of"),
+        ("y", lambda y: y + np.uint8(1), "expected labels in [0, 4), got 4"),
+    ],
+)
+def test_npz_with_an_array_that_does_not_fit(tmp_path, key, wrong, got):
+    values = arrays()
+    refused(npz(tmp_path / "a.npz", values | {key: wrong(values[key])}), f"a.npz: {key}: ", got)
+
+
+def test_npz_without_a_key_names_those_it_has(tmp_path):
+    values = arrays()
+    del values["yt"]
+    refused(npz(tmp_path / "a.npz", values), "a.npz: yt: expected an array", "['x', 'xt', 'y']")
+
+
+class Trap:
+    """Unpickled, it would make the test fail."""
+
+    def __reduce__(self):
+        return pytest.fail, ("unpickled",)
+
+
+def test_nothing_is_unpickled(tmp_path):
+    trap = np.asarray([Trap()], object)
+    refused(npz(tmp_path / "a.npz", arrays() | {"x": trap}), "a.npz: x: ", "allow_pickle=False")
+    np.save(tmp_path / "b.npy", trap, allow_pickle=True)
+    refused(tmp_path / "b.npy", "expected a .npz file", "no zip archive")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), b"x" * 100])
+def test_file_that_is_no_npz(tmp_path, content):
+    path = tmp_path / "a.npz"
+    path.write_bytes(content)
+    refused(path, "expected a .npz file", "cannot be read")
+
+
+@pytest.mark.parametrize("path", ["no/such.npz", "\0", "x" * 5000])
+def test_path_to_nothing(path):
+    refused(path, "expected a .npz file")
+
+
+def changed(key, change, gzipped=False):
+    def write(path):
+        idx_folder(path, arrays(), gzipped=(key,) if gzipped else ())
+        file = path / (IDX_FILES[key] + (".gz" if gzipped else ""))
+        file.write_bytes(change(file.read_bytes()))
+
+    return write
+
+
+HUGE = bytes([0, 0, 8, 3]) + b"\xff" * 8
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (changed("x", lambda b: b""), ("train-images-idx3-ubyte: magic number", "got no bytes")),
+        (changed("y", lambda b: b[:3]), ("magic number: expected 00000801", "got 000008")),
+        (changed("x", lambda b: b"\0\0\x0d" + b[3:]), ("expected 00000803, got 00000d03",)),
+        (changed("yt", lambda b: gzip.compress(b)), ("t10k-labels-idx1-ubyte: magic", "1f8b")),
+        (changed("x", lambda b: b[:9]), ("dimensions: expected 16 bytes, got 9",)),
+        (changed("x", lambda b: b[:-1]), ("data: expected 30 bytes", "(5, 2, 3), got 29")),
+        (changed("yt", lambda b: b + b"\0"), ("data: expected 3 bytes", "got 4")),
+        (changed("x", lambda b: HUGE + b"\0" * 4), ("idx3-ubyte: expected", "cannot be read")),
+        (changed("x", lambda b: HUGE + b"\xff" * 4), ("data: expected 79228162",)),
+        (changed("xt", lambda b: idx_bytes(np.zeros((3, 3, 2), np.uint8))), ("got uint8 (3, 3",)),
+        (changed("y", lambda b: b[:-1] + b"\4"), ("labels-idx1-ubyte: expected labels in [0, 4)",)),
+        (changed("x", lambda b: b[:-9], True), ("ubyte.gz: expected an IDX file", "EOFError")),
+        (changed("x", lambda b: b"zip" + b, True), ("ubyte.gz", "BadGzipFile")),
+        (changed("x", lambda b: b[:-8] + bytes(8), True), ("ubyte.gz", "BadGzipFile")),
+    ],
+)
+def test_idx_file_that_does_not_fit(tmp_path, write, words):
+    write(tmp_path)
+    refused(tmp_path, *words)
+
+
+def test_idx_file_that_is_missing(tmp_path):
+    refused(tmp_path, "train-images-idx3-ubyte: expected an IDX file", "got no such file")
+    idx_folder(tmp_path, arrays())
+    (tmp_path / IDX_FILES["yt"]).unlink()
+    refused(tmp_path, "t10k-labels-idx1-ubyte: expected an IDX file", "got no such file")
+
+
+# Any bytes
+
+FUZZ = settings(
+    max_examples=150,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def npz_bytes(save):
+    file = io.BytesIO()
+    save(file, **arrays())
+    return file.getvalue()
+
+
+WHOLE = {
+    "npz": npz_bytes(np.savez_compressed),
+    "npz stored": npz_bytes(np.savez),
+    "idx": idx_bytes(arrays()["x"]),
+    "gzipped idx": gzip.compress(idx_bytes(arrays()["x"]), mtime=0),
+}
+
+
+@st.composite
+def corrupt(draw, whole):
+    """The bytes of a file, some of them replaced, cut out or put in."""
+    content = bytearray(whole)
+    for _ in range(draw(st.integers(1, 3))):
+        start = draw(st.integers(0, len(content)))
+        end = draw(st.integers(start, min(start + 8, len(content))))
+        content[start:end] = draw(st.binary(max_size=8))
+    return bytes(content[: draw(st.integers(0, len(content)))] if draw(st.booleans()) else content)
+
+
+def read_or_refuse(path):
+    """Arrays that fit, or a DataFileError; anything else is a bug."""
+    try:
+        train, test = read(path)
+    except DataFileError:
+        return
+    for images, labels in (train, test):
+        assert images.dtype == labels.dtype == np.uint8
+        assert images.shape == (len(labels), *SIZE)
+        assert labels.max() < NUM_CLASSES
+
+
+@pytest.mark.parametrize("kind", ["npz", "npz stored"])
+def test_any_npz(tmp_path, kind):
+    @FUZZ
+    @given(corrupt(WHOLE[kind]) | st.binary(max_size=50))
+    def check(content):
+        (tmp_path / "a.npz").write_bytes(content)
+        read_or_refuse(tmp_path / "a.npz")
+
+    check()
+
+
+@pytest.mark.parametrize("kind", ["idx", "gzipped idx"])
+def test_any_idx_file(tmp_path, kind):
+    key = ("x",) if kind == "gzipped idx" else ()
+    idx_folder(tmp_path, arrays(), gzipped=key)
+    file = tmp_path / (IDX_FILES["x"] + (".gz" if key else ""))
+
+    @FUZZ
+    @given(corrupt(WHOLE[kind]) | st.binary(max_size=50))
+    def check(content):
+        file.write_bytes(content)
+        read_or_refuse(tmp_path)
+
+    check()
+
+
+# Fashion-MNIST
+
+
+@pytest.fixture(scope="module")
+def fashion(tmp_path_factory):
+    values = arrays(train=40, test=20, size=(28, 28), num_classes=10)
+    values["x"][0, 0, :2] = 0, 255
+    return npz(tmp_path_factory.mktemp("fashion") / "a.npz", values), values
+
+
+def contents(images, labels):
+    return {(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)}
+
+
+def rows(split):
+    """Images as the file has them, with their labels."""
+    pixels = np.round(127.5 * (split.x.astype(np.float64) + 1.0)).astype(np.uint8)
+    return contents(pixels, split.labels)
+
+
+def test_fashion_mnist_has_every_image_in_one_split(fashion):
+    path, values = fashion
+    dataset = fashion_mnist.load(path, 25, 15, 20)
+    assert (dataset.shape, dataset.num_classes) == ((28, 28, 1), 10)
+    for split, size in ((dataset.train, 25), (dataset.validation, 15), (dataset.test, 20)):
+        assert (split.x.dtype, split.labels.dtype) == (np.float32, np.int32)
+        assert (len(split.x), len(split.labels), len(rows(split))) == (size, size, size)
+    train, validation = rows(dataset.train), rows(dataset.validation)
+    assert not train & validation
+    for got, images, labels in (
+        (train | validation, values["x"], values["y"]),
+        (rows(dataset.test), values["xt"], values["yt"]),
+    ):
+        assert got == contents(images, labels)
+    x = np.concatenate([dataset.train.x, dataset.validation.x])
+    assert (x.min(), x.max()) == (-1.0, 1.0)
+
+
+def test_fashion_mnist_is_shuffled_by_the_seed(fashion):
+    first, again, other = (fashion_mnist.load(fashion[0], 20, 10, 10, seed=s) for s in (1, 1, 2))
+    for name in ("train", "validation", "test"):
+        one, same, different = (getattr(dataset, name) for dataset in (first, again, other))
+        np.testing.assert_array_equal(one.x, same.x)
+        np.testing.assert_array_equal(one.labels, same.labels)
+        assert rows(one) != rows(different)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((30, 11, 5), "training images: expected 41 or more, got 40"),
+        ((10, 10, 21), "test images: expected 21 or more, got 20"),
+    ],
+)
+def test_fashion_mnist_refuses_files_of_too_few_images(fashion, sizes, message):
+    with pytest.raises(DataFileError, match=message):
+        fashion_mnist.load(fashion[0], *sizes)
+
+
+@pytest.mark.parametrize("sizes", [(0, 10, 10), (10, -1, 10), (10, 10, 0)])
+def test_fashion_mnist_refuses_empty_splits(fashion, sizes):
+    with pytest.raises(ValueError, match="expected positive sizes, got"):
+        fashion_mnist.load(fashion[0], *sizes)
+
+
+def test_fashion_mnist_says_where_to_get_it():
+    with pytest.raises(DataFileError, match=r"no/such: expected .*dataset-fashion-mnist.*zalando"):
+        fashion_mnist.load("no/such")
