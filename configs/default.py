@@ -13,7 +13,11 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of everything: data split, training, sampling
 
     config.data = ConfigDict()
-    config.data.name = "digits"  # digits: scikit-learn's 1,797 8x8 images; mixture: 2-D Gaussians
+    # digits: scikit-learn's 1,797 8x8 images; fashion_mnist: 70,000 28x28 images, from files;
+    # mixture: 2-D Gaussians.
+    config.data.name = "digits"
+    # fashion_mnist: a .npz file (x, y, xt, yt), or a folder of IDX files, gzipped or not.
+    config.data.path = ""
     config.data.num_train = 900  # real examples for training (mixture: drawn from the true law)
     config.data.num_validation = 400  # ... for all tuning and selection
     config.data.num_test = 497  # ... for the numbers reported
@@ -90,7 +94,7 @@ def get_config() -> ConfigDict:
     # With a reward, guidance.methods learn once for each weight, every time from where the weight
     # before ended, and are compared with hand-made schedules tuned for the same weights.
     config.reward = ConfigDict()
-    # none; linear, tanh, bump: closed forms of x0; classifier: log p(c | x0), digits only.
+    # none; linear, tanh, bump: closed forms of x0; classifier: log p(c | x0), images only.
     config.reward.name = "none"
     config.reward.weights = (0.0, 0.1, 0.3)  # gamma_R: loss = distance - gamma_R reward
     config.reward.direction = (1.0, 0.0)  # a of linear, <a, x0>, and of tanh, tanh(<a, x0> / scale)

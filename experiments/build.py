@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from lgd import denoisers, guidance, objectives, omega, parallel, schedules
-from lgd.data import Dataset, digits, spiral
+from lgd.data import Dataset, digits, fashion_mnist, spiral
 from lgd.metrics.classifier import FeatureClassifier
 from lgd.training import Optimizer
 from lgd.types import OmegaFn, Schedule
@@ -20,11 +20,18 @@ def schedule(config: ConfigDict) -> Schedule:
     return schedules.BY_NAME[config.schedule]()
 
 
+def has_known_law(config: ConfigDict) -> bool:
+    """Whether the law of the data is known: the mixture's, not that of images."""
+    return bool(config.data.name == "mixture")
+
+
 def dataset(config: ConfigDict) -> Dataset:
-    """Real data in three splits."""
+    """Real data in three splits. Raises DataFileError where they lie in files that do not fit."""
     sizes = (config.data.num_train, config.data.num_validation, config.data.num_test)
     if config.data.name == "digits":
         return digits.load(*sizes, seed=config.seed)
+    if config.data.name == "fashion_mnist":
+        return fashion_mnist.load(config.data.path, *sizes, seed=config.seed)
     return spiral.load(*sizes, schedule=schedule(config), seed=config.seed)
 
 

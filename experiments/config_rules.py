@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 NUM_DIGITS = 1797  # images that scikit-learn ships
-SIZES = {"digits": 64, "mixture": 2}  # numbers of one example
+NUM_FASHION_TRAIN, NUM_FASHION_TEST = 60_000, 10_000  # images that Fashion-MNIST has
+SIZES = {"digits": 64, "fashion_mnist": 784, "mixture": 2}  # numbers of one example
 MARGIN = 1e-6  # below this a range is empty in float32
 
 
@@ -95,7 +96,8 @@ DECAY = number("[0, 1)")
 
 FIELDS: dict[str, Rule] = {
     "seed": integer(0),
-    "data.name": one_of("digits", "mixture"),
+    "data.name": one_of("digits", "fashion_mnist", "mixture"),
+    "data.path": Rule("a path in printable characters", str.isprintable),
     "data.num_train": integer(16),
     "data.num_validation": integer(16),
     "data.num_test": integer(16),
@@ -235,11 +237,32 @@ def _screening_at_most_samples(screening: int, samples: int) -> str | None:
     return f"expected at most evaluation.num_samples = {samples}, got {screening}"
 
 
+def _path_of_data(path: str, data: str) -> str | None:
+    if data == "fashion_mnist":
+        return None if path else f"expected a file or a folder for data {data}, got {path!r}"
+    return f"expected '' for data {data}, which reads no file, got {path!r}" if path else None
+
+
 def _enough_digits(train: int, validation: int, test: int, data: str) -> str | None:
     total = train + validation + test
     if data != "digits" or total <= NUM_DIGITS:
         return None
     return f"expected num_train + num_validation + num_test <= {NUM_DIGITS} digits, got {total}"
+
+
+def _enough_training_images(train: int, validation: int, data: str) -> str | None:
+    total = train + validation
+    if data != "fashion_mnist" or total <= NUM_FASHION_TRAIN:
+        return None
+    return (
+        f"expected num_train + num_validation <= {NUM_FASHION_TRAIN} training images, got {total}"
+    )
+
+
+def _enough_test_images(test: int, data: str) -> str | None:
+    if data != "fashion_mnist" or test <= NUM_FASHION_TEST:
+        return None
+    return f"expected at most {NUM_FASHION_TEST} for data {data}, got {test}"
 
 
 def _pairs_for_lam(particles: int, lam: float) -> str | None:
@@ -263,7 +286,7 @@ def _reward_of_data(
     name: str, data: str, direction: Sequence[float], centre: Sequence[float]
 ) -> str | None:
     if name == "classifier":
-        return None if data == "digits" else f"expected another one for data {data}, got {name!r}"
+        return None if data != "mixture" else f"expected another one for data {data}, got {name!r}"
     field, vector = ("centre", centre) if name == "bump" else ("direction", direction)
     if name == "none" or len(vector) == SIZES[data]:
         return None
@@ -337,6 +360,9 @@ ACROSS: tuple[Across, ...] = (
     ),
     Across(("denoiser.level", "data.name"), _exact_is_mixture),
     Across(("data.num_train", "data.num_validation", "data.num_test", "data.name"), _enough_digits),
+    Across(("data.num_train", "data.num_validation", "data.name"), _enough_training_images),
+    Across(("data.num_test", "data.name"), _enough_test_images),
+    Across(("data.path", "data.name"), _path_of_data),
     Across(("sampling.churn", "sampling.solver"), _churn_is_ddim),
     Across(("evaluation.num_screening", "evaluation.num_samples"), _screening_at_most_samples),
     Across((LOWER, UPPER), _some_upper_above),

@@ -18,6 +18,7 @@ from experiments.stages import (
 )
 from experiments.workdir import Workdir
 from lgd.data import Dataset
+from lgd.data.image_files import DataFileError
 
 _RUN = {
     "denoiser": denoiser.run,
@@ -40,16 +41,11 @@ class MisfitError(RuntimeError):
 def run(config: ConfigDict, path: str, stages: Sequence[str], *, command: str = "") -> None:
     """Run the stages named, in order; ``command`` is noted in the results."""
     _check_devices(config)
-    with contextlib.closing(Workdir(path, config, command=command)) as workdir:
-        _run_stages(config, workdir, stages)
-
-
-def _run_stages(config: ConfigDict, workdir: Workdir, stages: Sequence[str]) -> None:
-    dataset = build.dataset(config)
-    _check_data(dataset)
+    dataset = _load_data(config)
     stage_runs = _RUN if config.reward.name == "none" else _RUN_WITH_REWARD
-    for name in stages:
-        stage_runs[name](config, workdir, dataset)
+    with contextlib.closing(Workdir(path, config, command=command)) as workdir:
+        for name in stages:
+            stage_runs[name](config, workdir, dataset)
 
 
 def _check_devices(config: ConfigDict) -> None:
@@ -74,7 +70,17 @@ def _check_devices(config: ConfigDict) -> None:
         raise MisfitError("\n".join(errors))
 
 
-def _check_data(dataset: Dataset) -> None:
+def _load_data(config: ConfigDict) -> Dataset:
+    """Comes before the workdir, which a config that does not fit the data would bind."""
+    try:
+        dataset = build.dataset(config)
+    except DataFileError as error:
+        raise MisfitError(f"data.path: {error}") from None
+    _check_classes(dataset)
+    return dataset
+
+
+def _check_classes(dataset: Dataset) -> None:
     """Every split needs two examples of every class, or distances mean nothing."""
     errors = []
     for name in ("train", "validation", "test"):

@@ -77,6 +77,7 @@ def test_shipped_configs_are_valid(path):
 
 # Mistakes: overrides, the field named first, what is expected, what was got
 
+FASHION = "data.name=fashion_mnist data.path=a.npz"
 NO_FIELD = "expected a field of configs/default.py"
 MISTAKES = [
     # names
@@ -131,7 +132,7 @@ MISTAKES = [
     (EVAL + "num_finalists=0", EVAL + "num_finalists", "expected an integer >= 1", "got 0"),
     # names of things
     ("schedule=vp", "schedule", "expected one of rectified_flow, cosine,", "got 'vp'"),
-    ("data.name=Digits", "data.name", "expected one of digits, mixture", "got 'Digits'"),
+    ("data.name=Digits", "data.name", "one of digits, fashion_mnist, mixture", "got 'Digits'"),
     ("denoiser.level=good", "denoiser.level", "one of under, middle, well, exact", "got 'good'"),
     ("denoiser.kind=V", "denoiser.kind", "one of x0, eps, v, velocity, score", "got 'V'"),
     ("denoiser.times=normal", "denoiser.times", "uniform, logit_normal", "got 'normal'"),
@@ -167,6 +168,17 @@ MISTAKES = [
     ("sampling.num_steps=1", "sampling.num_steps", "expected an integer >= 3", "got 1"),
     (EVAL + "num_screening=5000", EVAL + "num_screening", "at most evaluation.num_samples", "5000"),
     ("data.num_train=901", "data.num_train", "num_test <= 1797 digits", "got 1798"),
+    ("data.path=\t", "data.path", "a path in printable characters", "got '\\t'"),
+    ("data.path=a.npz", "data.path", "'' for data digits, which reads no file", "got 'a.npz'"),
+    ("data.name=fashion_mnist", "data.path", "a file or a folder for data fashion_mnist", "got ''"),
+    (
+        f"{FASHION} data.num_train=59000 data.num_validation=1001",
+        "data.num_train",
+        "num_train + num_validation <= 60000 training images",
+        "got 60001",
+    ),
+    (f"{FASHION} data.num_test=10001", "data.num_test", "at most 10000", "got 10001"),
+    (f"{FASHION} denoiser.level=exact", "denoiser.level", "data fashion_mnist", "got 'exact'"),
     (ONE + "num_particles=1", ONE + "num_particles", "2 or more for lam = 1.0 > 0", "got 1"),
     (ONE + "group_size=1", ONE + "group_size", "2", "got 1"),
     (TRAJ + "num_particles=1", TRAJ + "num_particles", "2 or more for lam = 1.0 > 0", "got 1"),
@@ -269,6 +281,12 @@ def test_limits_that_are_allowed():
 def test_exact_denoiser_and_more_examples_for_the_mixture():
     overrides = ["data.name=mixture", "denoiser.level=exact", "data.num_train=100000"]
     assert configs.load(DEFAULT, overrides).denoiser.level == "exact"
+
+
+def test_fashion_mnist_up_to_all_of_its_images():
+    overrides = [*FASHION.split(" "), "data.num_train=59984", "data.num_validation=16"]
+    overrides += ["data.num_test=10000", "reward.name=classifier"]
+    assert configs.load(DEFAULT, overrides).data.path == "a.npz"
 
 
 def test_config_is_locked_at_every_level():

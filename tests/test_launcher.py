@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from configs import default
+from experiments import config as configs
 from experiments import pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +35,16 @@ TINY = (  # on the mixture: .ci/run has the digits
     "evaluation.num_screening=40",
     f"training.save_every={SAVE_EVERY}",
     "training.log_every=1",
+)
+FASHION = (
+    "data.name=fashion_mnist",
+    "data.num_train=200",
+    "data.num_validation=100",
+    "data.num_test=100",
+    "denoiser.num_steps.under=2",
+    "denoiser.batch_size=8",
+    "classifier.num_steps=2",
+    "classifier.batch_size=8",
 )
 MARK = '{"training": "denoiser", "step": 1, "mark": 1}\n'
 
@@ -350,3 +362,27 @@ def test_splits_without_two_examples_of_a_class_are_refused_before_training(tmp_
     named = [line.split(":")[0] for line in str(refusal.value).splitlines()]
     assert named == ["data.num_validation", "data.num_test"]
     assert not (tmp_path / "run" / "params").exists()
+
+
+def test_data_file_that_is_missing_is_refused_and_leaves_nothing_behind(launch, tmp_path):
+    missing = tmp_path / "nothing.npz"
+    fields = (*FASHION, f"data.path={missing}")
+    done = launch(command(tmp_path / "run", overrides=fields))
+    assert (done.returncode, done.stdout) == (2, "")
+    (said,) = done.stderr.splitlines()
+    assert said.startswith(f"data.path: {missing}: expected Fashion-MNIST")
+    assert "dataset-fashion-mnist" in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_images_from_a_file_train_a_denoiser_and_a_classifier(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (300, 28, 28), np.uint8)
+    labels = (np.arange(300) % 10).astype(np.uint8)
+    path = tmp_path / "images.npz"
+    np.savez(path, x=images, y=labels, xt=images, yt=labels)
+    config = configs.load("configs/smoke.py", [*FASHION, f"data.path={path}", "mesh.data=1"])
+    pipeline.run(config, str(tmp_path / "run"), ["denoiser"])
+    names = {file.name for file in (tmp_path / "run" / "params").iterdir()}
+    assert names == {"denoiser.safetensors", "classifier.safetensors"}

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from experiments import build, build_reward
@@ -19,7 +20,7 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     """Train what is not there yet."""
     if config.denoiser.level != "exact":
         _train_denoiser(config, workdir, dataset)
-    if config.data.name == "digits":
+    if not build.has_known_law(config):
         classifier = build.classifier(config, dataset.num_classes)
         _train_classifier("classifier", classifier, config, workdir, dataset)
     if config.reward.name == "classifier":
@@ -55,7 +56,9 @@ def load_reward_classifier(
 def _load_classifier(
     name: str, classifier: FeatureClassifier | ConvClassifier, workdir: Workdir, dataset: Dataset
 ) -> Params:
-    like = jax.eval_shape(lambda: classifier.init(jax.random.key(0), dataset.test.x[:1]))
+    like = jax.eval_shape(
+        lambda: classifier.init(jax.random.key(0), jnp.zeros((1, *dataset.shape)))
+    )
     return jax.device_put(workdir.load_params(name, like))
 
 
@@ -87,7 +90,7 @@ def _train_classifier(
         return classification_loss(classifier, params, batch.x0, batch.c, key), {}
 
     def init(key: PRNGKey) -> Params:
-        return classifier.init(key, dataset.train.x[:1])
+        return classifier.init(key, jnp.zeros((1, *dataset.shape)))
 
     optimizer = Optimizer(
         num_steps=settings.num_steps, learning_rate=settings.learning_rate, ema_decay=0.99

@@ -28,7 +28,7 @@ NUM_RESAMPLES = 100  # of the real test examples
 class Measure:
     """Samples (classes, n, *dims) -> metrics, and the same on resampled real examples.
 
-    Digits: the Frechet distance of a classifier's features, over all classes at once, and the share
+    Images: the Frechet distance of a classifier's features, over all classes at once, and the share
     of samples that it puts into the class asked for. Mixture: the mean over classes of the Frechet
     distance in the plane, and the share that the exact posterior puts into the class asked for.
     Resamples are bootstrap draws within classes; the energy distance keeps its real-real term,
@@ -37,7 +37,7 @@ class Measure:
 
     def __init__(self, config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
         self._energy = ClassEnergyDistance(dataset.test, dataset.num_classes)
-        self._by_class = config.data.name == "mixture"
+        self._by_class = build.has_known_law(config)
         if self._by_class:
             self._classify = _exact_classifier(config)
         else:

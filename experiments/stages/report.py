@@ -78,7 +78,7 @@ def _figures(
             f"learned:{name}": workdir.curve(name, "loss") for name in config.guidance.methods
         }
         figures["training"] = plots.training_curves(curves, ylabel="training loss")
-    samples = samples_figure if config.data.name == "digits" else density_figure
+    samples = density_figure if build.has_known_law(config) else samples_figure
     return figures | {"samples": samples(config, workdir, dataset, _shown(functions))}
 
 

@@ -57,7 +57,7 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
 class RewardMeasure:
     """Samples (classes, n, *dims) -> all metrics, and rewards by class.
 
-    Beside those of `Measure`: reward; digits with a classifier's reward: training_reward; mixture:
+    Beside those of `Measure`: reward; images with a classifier's reward: training_reward; mixture:
     tilt, the inverse temperature of the nearest tilted law, and tilt_distance, how near.
     """
 
@@ -74,7 +74,7 @@ class RewardMeasure:
             )
             independent = class_rewards(self.reward)
             self._rewards = {"reward": independent, "training_reward": class_rewards(reward)}
-        self._laws = _tilted_laws(config, reward) if config.data.name == "mixture" else None
+        self._laws = _tilted_laws(config, reward) if build.has_known_law(config) else None
 
     def __call__(self, x: Float[Array, "g n *dims"]) -> dict[str, dict]:
         """``{"metrics", "resampled", "by_class"}`` of one run, the last the reward's."""

@@ -55,7 +55,7 @@ def _figures(
     some = [weights[0], weights[len(weights) // 2], weights[-1]]
     shown = _learned(config, workdir, dataset, results, some)
     figures["omega"] = _omega_figure(config, dataset, shown)
-    samples = report.samples_figure if config.data.name == "digits" else report.density_figure
+    samples = report.density_figure if build.has_known_law(config) else report.samples_figure
     rewarded = _learned(config, workdir, dataset, results, some[1:])
     unguided = {"unguided": guidance.constant(0.0)}
     return figures | {"samples": samples(config, workdir, dataset, unguided | rewarded)}
