@@ -32,6 +32,24 @@ def mix(
     return jnp.where(omega < -0.5, uncond + (1.0 + omega) * delta, cond + omega * delta)
 
 
+PAIR_FEATURES = ("log rms of cond", "log rms of uncond", "log rms of cond - uncond", "cosine")
+
+
+def pair_features(
+    cond: Float[Array, "b *dims"], uncond: Float[Array, "b *dims"]
+) -> Float[Array, "b f"]:
+    """What omega may know of a pair of predictions: `PAIR_FEATURES`.
+
+    Logarithms of root mean squares over the data's axes, floored at 1e-6, and the cosine of the
+    angle between cond and uncond.
+    """
+    flat = [x.reshape(len(x), -1).astype(jnp.float32) for x in (cond, uncond)]
+    flat.append(flat[0] - flat[1])
+    rms = [jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(x), axis=-1)), 1e-6) for x in flat]
+    cosine = jnp.mean(flat[0] * flat[1], axis=-1) / (rms[0] * rms[1])
+    return jnp.stack([*(jnp.log(size) for size in rms), cosine], axis=-1)
+
+
 def constant(w: float) -> OmegaFn:
     """``omega = w`` everywhere; 0: no guidance."""
     _check_finite(w=w)

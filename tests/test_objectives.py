@@ -9,7 +9,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from lgd import gram, objectives, parallel, schedules, training
+from lgd import objectives, parallel, schedules, training
 from lgd.denoisers import GaussianMixture, from_function
 from lgd.diffusion import denoise_pair
 from lgd.learn import omega_loss
@@ -135,16 +135,12 @@ def particles_of(rows, x0, denoiser, params, member_c, *, s, t):
 def gram_losses(coupling):
     """For each setting of beta and lam: losses (9,) and gradients (9, m), by churn x group."""
 
-    def losses(omega, matrix, s, t, beta, lam):
+    def losses(omega, rows, s, t, beta, lam):
         step = {"s": s, "t": t, "schedule": FLOW, "coupling": coupling}
-        blocks = [
-            objectives.particle_coefficients(weights, churn=churn, **step)
-            for weights, churn in zip(jnp.split(omega, 3), CHURNS, strict=True)
-        ]
-        proposal, target = (jnp.concatenate(b) for b in zip(*blocks, strict=True))
-        matrix = jnp.concatenate([matrix] * 3)
+        each = [objectives.step_forms(rows, churn=churn, **step) for churn in CHURNS]
+        forms = jax.tree.map(lambda *blocks: jnp.concatenate(blocks), *each)
         value = objectives.gram_loss(
-            matrix, proposal, target, beta=beta, lam=lam, pairs=pairs(coupling, lam)
+            forms, omega[:, :, None], beta=beta, lam=lam, pairs=pairs(coupling, lam)
         )
         return jnp.sum(value), value
 
@@ -166,9 +162,8 @@ def test_gram_loss_and_gradient_equal_those_of_explicit_particles(m, coupling):
     s, t = jnp.asarray([0.1, 0.4, 0.02]), jnp.asarray([0.3, 0.97, 0.75])
     c, x0 = jnp.repeat(jnp.asarray([0, 1, 0]), m), jax.random.normal(jax.random.key(0), (3, m, 3))
     rows = draw_rows(jax.random.key(1), denoiser, params, x0, c, t=t)
-    matrix = gram.gram_matrix(jnp.concatenate(rows, axis=1))
     omega = jax.random.uniform(jax.random.key(2), (9, m), minval=-0.5, maxval=2.0)
-    found = gram_losses(coupling)(omega, matrix, s, t)
+    found = gram_losses(coupling)(omega, rows, s, t)
     particles = particles_of(rows, x0, denoiser, params, c, s=s, t=t)
     weights = np.split(np.asarray(omega, np.float64), 3)
     for (beta, lam), (value, gradient) in zip(ENERGIES, found, strict=True):
@@ -389,9 +384,9 @@ def test_one_step_trajectory_has_the_gradient_of_self_consistency():
         copies = batch.x0[:, :m]
         rows = objectives.draw_rows(key, denoiser, params, copies, jnp.repeat(c, m), t=t)
         omega = jnp.repeat(values[c][:, None], m, axis=1)
-        blocks = objectives.particle_coefficients(omega, churn=settings["churn"], **step)
-        matrix = gram.gram_matrix(jnp.concatenate(rows, axis=1))
-        return jnp.mean(objectives.gram_loss(matrix, *blocks, pairs="all", **energy)), rows
+        forms = objectives.step_forms(rows, churn=settings["churn"], **step)
+        loss = objectives.gram_loss(forms, omega[:, :, None], pairs="all", **energy)
+        return jnp.mean(loss), rows
 
     values = jnp.asarray([0.6, 1.4])
     value, gradient = jax.jit(jax.value_and_grad(unrolled))(values)

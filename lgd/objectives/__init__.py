@@ -14,16 +14,20 @@ from lgd.objectives.one_step import (
     GuidedScoreMatching,
     MarginalConsistency,
     SelfConsistency,
-    TimeLaw,
     l2,
 )
 from lgd.objectives.rows import (
+    FrozenRows,
     Rows,
+    draw_frozen_rows,
     draw_rows,
+    error_forms,
     gram_loss,
-    particle_coefficients,
     repeat,
+    step_coefficients,
+    step_forms,
 )
+from lgd.objectives.times import GridLaw, StepLaw, TimeLaw, UniformTimes
 from lgd.objectives.trajectory import Trajectory
 from lgd.types import Batch
 
@@ -38,16 +42,23 @@ Objective = (
 __all__ = [
     "Batch",
     "ConditionalMarginalConsistency",
+    "FrozenRows",
+    "GridLaw",
     "GuidedScoreMatching",
     "MarginalConsistency",
     "Objective",
     "Rows",
     "SelfConsistency",
+    "StepLaw",
     "TimeLaw",
     "Trajectory",
+    "UniformTimes",
+    "draw_frozen_rows",
     "draw_rows",
+    "error_forms",
     "gram_loss",
     "l2",
-    "particle_coefficients",
     "repeat",
+    "step_coefficients",
+    "step_forms",
 ]

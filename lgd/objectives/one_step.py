@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lgd import gram
 from lgd.objectives.rows import (
     Coupling,
     Info,
@@ -16,45 +15,14 @@ from lgd.objectives.rows import (
     check_energy,
     check_step,
     draw_rows,
+    error_forms,
     gram_loss,
-    particle_coefficients,
     repeat,
+    step_forms,
 )
+from lgd.objectives.times import TimeLaw
 from lgd.omega import Support
 from lgd.types import Batch, Condition, Denoiser, OmegaFn, Params, PRNGKey, RewardFn
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TimeLaw:
-    """``s ~ U[s_min, 1 - zeta - delta], dt ~ U[delta, 1 - zeta - s], t = s + dt`` (Alg. 1).
-
-    delta is the smallest step, zeta keeps t off 1. The paper sweeps delta (best about .1) and
-    s_min, and does not state zeta.
-    """
-
-    s_min: float = 0.01
-    delta: float = 0.1
-    zeta: float = 0.01
-
-    def __post_init__(self) -> None:
-        if min(self.s_min, self.zeta) < 0.0 or self.delta <= 0.0:
-            raise ValueError(f"expected s_min, zeta >= 0 and delta > 0, got {self}")
-        if self.s_min >= 1.0 - self.zeta - self.delta:
-            raise ValueError(f"expected s_min < 1 - zeta - delta, got {self}")
-
-    @property
-    def support(self) -> Support:
-        """Where this law has mass."""
-        return Support(s_min=self.s_min, t_max=1.0 - self.zeta, gap_min=self.delta)
-
-    def sample(self, key: PRNGKey, batch: int) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
-        """Draw (s, t), each (b,)."""
-        s_key, gap_key = jax.random.split(key)
-        s = jax.random.uniform(
-            s_key, (batch,), minval=self.s_min, maxval=1.0 - self.zeta - self.delta
-        )
-        gap = jax.random.uniform(gap_key, (batch,), minval=self.delta, maxval=1.0 - self.zeta - s)
-        return s, s + gap
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -218,20 +186,18 @@ def one_step_loss(
     s, t = settings.time_law.sample(time_key, g)
     rows = draw_rows(rows_key, denoiser, params, x0, member_c, t=t)
     omega = omegas(s, t)
-    proposal, target = particle_coefficients(
-        omega,
+    forms = step_forms(
+        rows,
         s=s,
         t=t,
         schedule=denoiser.schedule,
         churn=settings.churn,
         coupling=settings.coupling,
     )
-    matrix = gram.gram_matrix(jnp.concatenate(rows, axis=1))
-    loss = jnp.mean(
-        gram_loss(
-            matrix, proposal, target, beta=settings.beta, lam=settings.lam, pairs=settings.pairs
-        )
+    per_group = gram_loss(
+        forms, omega[:, :, None], beta=settings.beta, lam=settings.lam, pairs=settings.pairs
     )
+    loss = jnp.mean(per_group)
     info = {"distance": loss, "omega": jnp.mean(omega)}
     if settings.reward is None:
         return loss, info
@@ -267,11 +233,7 @@ class GuidedScoreMatching:
         x0 = jnp.repeat(batch.x0[:, None], m, axis=1)
         rows = draw_rows(rows_key, denoiser, params, x0, repeat(batch.c, m), t=t)
         omega = omega_fn(s=s, t=t, c=batch.c)
-        eye = jnp.broadcast_to(jnp.eye(m), (len(t), m, m))
-        error = jnp.concatenate([eye, omega[:, None, None] * eye], axis=-1)  # r + omega Delta
-        matrix = gram.gram_matrix(jnp.concatenate([rows.residual, rows.delta], axis=1))
-        per_example = gram_loss(
-            matrix, error, jnp.zeros_like(error), beta=2.0, lam=0.0, pairs="matched"
-        )
+        weights = jnp.broadcast_to(omega[:, None, None], (len(t), m, 1))
+        per_example = gram_loss(error_forms(rows), weights, beta=2.0, lam=0.0, pairs="matched")
         loss = jnp.mean(per_example)
         return loss, {"distance": loss, "omega": jnp.mean(omega)}

@@ -3,6 +3,7 @@
 The denoiser is called once, without gradients, in `draw_rows`; omega enters in the coefficients.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -11,7 +12,8 @@ from jaxtyping import Array, Float
 
 from lgd import discrepancy, gram
 from lgd.diffusion import bridge_coefficients, denoise_pair, noised
-from lgd.types import Condition, Denoiser, Params, PRNGKey, Schedule
+from lgd.guidance import pair_features
+from lgd.types import Condition, Denoiser, Params, PRNGKey, Scalar, Schedule
 
 Coupling = Literal["independent", "shared"]
 Pairs = Literal["all", "matched", "off_diagonal"]
@@ -21,15 +23,26 @@ Info = dict[str, Float[Array, ""]]
 class Rows(NamedTuple):
     """What a one-step objective knows of a group of m particles that share (s, t).
 
-    Coefficient arrays below use the same blocks, in this order; every block is (g, m, d).
+    Coefficient arrays below use the same blocks, in this order; every block is (g, m, d), delta
+    one such block for each direction.
     """
 
     centred: Float[Array, "g m d"]  # x0_j minus the mean over the group; 0 for copies of one x0
     residual: Float[Array, "g m d"]  # r = cond - x0
-    delta: Float[Array, "g m d"]  # Delta = cond - uncond
+    delta: Float[Array, "g km d"]  # Delta = cond - uncond; further directions after it
     eps: Float[Array, "g m d"]  # noise of x_t
     z: Float[Array, "g m d"]  # noise of the kernel
     eps_target: Float[Array, "g m d"]  # noise of x_s
+
+
+class FrozenRows(NamedTuple):
+    """The rows that need the denoiser: all that a one-step objective will ever ask it."""
+
+    centred: Float[Array, "g m d"]
+    residual: Float[Array, "g m d"]
+    delta: Float[Array, "g km d"]
+    eps: Float[Array, "g m d"]
+    features: Float[Array, "g m f"]  # of every member's pair, see `guidance.pair_features`
 
 
 def draw_rows(
@@ -45,59 +58,118 @@ def draw_rows(
 
     ``member_c`` holds a condition for each of the g m members.
     """
-    g, m, *dims = x0.shape
     eps_key, target_key, z_key = jax.random.split(key, 3)
+    frozen = draw_frozen_rows(eps_key, denoiser, params, x0, member_c, t=t)
+    flat = (x0.shape[0] * x0.shape[1], *x0.shape[2:])
+    z = jax.random.normal(jax.random.fold_in(z_key, 0), flat)  # as the first step of `unroll`
+    fresh = (z, jax.random.normal(target_key, flat))
+    return Rows(*frozen[:4], *(noise.reshape(frozen.eps.shape) for noise in fresh))
+
+
+def draw_frozen_rows(
+    key: PRNGKey,
+    denoiser: Denoiser,
+    params: Params,
+    x0: Float[Array, "g m *dims"],
+    member_c: Condition,
+    *,
+    t: Float[Array, " g"],
+    weaker: Sequence[tuple[Denoiser, Params]] = (),
+) -> FrozenRows:
+    """The part of `draw_rows` that calls the denoiser, without gradients.
+
+    Every ``weaker`` denoiser on the same data gives one more direction, ``cond - weaker(x_t, c)``
+    (autoguidance; Karras et al., 2024).
+    """
+    g, m, *dims = x0.shape
     flat, member_t = x0.reshape(g * m, *dims), jnp.repeat(t, m)
-    eps = jax.random.normal(eps_key, flat.shape)
+    eps = jax.random.normal(key, flat.shape)
     x_t = noised(flat, eps, t=member_t, schedule=denoiser.schedule)
     pair = denoise_pair(denoiser, params, x_t, t=member_t, c=member_c)
     cond, uncond = jax.lax.stop_gradient(pair)
-    z = jax.random.normal(jax.random.fold_in(z_key, 0), flat.shape)  # as the first step of `unroll`
-    eps_target = jax.random.normal(target_key, flat.shape)
-    centred = x0 - jnp.mean(x0, axis=1, keepdims=True)
-    blocks = (centred, cond - flat, cond - uncond, eps, z, eps_target)
-    return Rows(*(block.reshape(g, m, -1) for block in blocks))
+    others = [
+        jax.lax.stop_gradient(other.apply(other_params, x_t, t=member_t, c=member_c))
+        for other, other_params in weaker
+    ]
+    rows = [(cond - flat), *(cond - worse for worse in (uncond, *others)), eps]
+    residual, *deltas, noise = (row.reshape(g, m, -1) for row in rows)
+    centred = (x0 - jnp.mean(x0, axis=1, keepdims=True)).reshape(g, m, -1)
+    features = pair_features(cond, uncond).reshape(g, m, -1)
+    return FrozenRows(centred, residual, jnp.concatenate(deltas, axis=1), noise, features)
 
 
-def particle_coefficients(
-    omega: Float[Array, "g m"],
+class StepCoefficients(NamedTuple):
+    """Of every particle on its own row of each block, relative to alpha_s times the centre."""
+
+    proposal: Float[Array, "g b"]  # at omega = 0
+    target: Float[Array, "g b"]
+    direction: Float[Array, "g k"]  # of omega Delta_k
+
+
+def step_coefficients(
     *,
     s: Float[Array, " g"],
     t: Float[Array, " g"],
     schedule: Schedule,
-    churn: float,
+    churn: Scalar,
     coupling: Coupling,
-) -> tuple[Float[Array, "g m q"], Float[Array, "g m q"]]:
-    """Coefficients of proposals and targets on the rows, relative to alpha_s times the centre.
+    num_directions: int = 1,
+) -> StepCoefficients:
+    """Proposals and targets as combinations of the blocks of `Rows`.
 
     With ``a = alpha_s - kappa alpha_t`` and ``kappa = (sigma_s / sigma_t) k``::
 
-        proposal: alpha_s centred + a (r + omega Delta) + sigma_s k eps + sigma_s sqrt(1 - k^2) z
+        proposal: alpha_s centred + a (r + sum_k omega_k Delta_k) + sigma_s k eps
+                  + sigma_s sqrt(1 - k^2) z
         target:   alpha_s centred + sigma_s eps'          (eps' = eps for shared noise)
     """
     scale = bridge_coefficients(t, s, schedule=schedule, churn=churn)
     alpha_s, sigma_s = schedule.alpha(s), schedule.sigma(s)
-    eye, zero = jnp.eye(omega.shape[1]), jnp.zeros((omega.shape[1],) * 2)
+    none = jnp.zeros_like(s)
+    unguided = (none,) * num_directions
+    eps = scale.x_t * schedule.sigma(t)
+    noise = (sigma_s, none, none) if coupling == "shared" else (none, none, sigma_s)
+    proposal = (alpha_s, scale.x0, *unguided, eps, scale.noise, none)
+    target = (alpha_s, none, *unguided, *noise)
+    direction = (scale.x0,) * num_directions
+    return StepCoefficients(*(jnp.stack(each, axis=-1) for each in (proposal, target, direction)))
 
-    def block(value: Float[Array, " g"]) -> Float[Array, "g m m"]:
-        return value[:, None, None] * eye[None]
 
-    none = block(jnp.zeros_like(s)) + zero[None]
-    guided = (scale.x0[:, None] * omega)[:, :, None] * eye[None]
-    eps = block(scale.x_t * schedule.sigma(t))
-    proposal = (block(alpha_s), block(scale.x0), guided, eps, block(scale.noise), none)
-    noise = (block(sigma_s), none, none) if coupling == "shared" else (none, none, block(sigma_s))
-    target = (block(alpha_s), none, none, *noise)
-    return jnp.concatenate(proposal, axis=-1), jnp.concatenate(target, axis=-1)
+def step_forms(
+    rows: Rows,
+    *,
+    s: Float[Array, " g"],
+    t: Float[Array, " g"],
+    schedule: Schedule,
+    churn: Scalar,
+    coupling: Coupling,
+) -> gram.DistanceForms:
+    """Rows -> Gram matrix -> the squared distances of one guided step, as polynomials of omega."""
+    k = rows.delta.shape[1] // rows.eps.shape[1]
+    coefficients = step_coefficients(
+        s=s, t=t, schedule=schedule, churn=churn, coupling=coupling, num_directions=k
+    )
+    matrix = gram.gram_matrix(jnp.concatenate(rows, axis=1))
+    return gram.distance_forms(matrix, *coefficients, directions=tuple(range(2, 2 + k)))
+
+
+def error_forms(rows: Rows) -> gram.DistanceForms:
+    """The squared norms of ``r_j + omega_j Delta_j``, as the distances to a target j at 0."""
+    k = rows.delta.shape[1] // rows.residual.shape[1]
+    matrix = gram.gram_matrix(jnp.concatenate([rows.residual, rows.delta], axis=1))
+    residual = jnp.zeros((len(matrix), 1 + k)).at[:, 0].set(1.0)
+    ones = jnp.ones((len(matrix), k))
+    return gram.distance_forms(
+        matrix, residual, jnp.zeros_like(residual), ones, directions=tuple(range(1, 1 + k))
+    )
 
 
 def gram_loss(
-    matrix: Float[Array, "g q q"],
-    proposal: Float[Array, "g m q"],
-    target: Float[Array, "g m q"],
+    forms: gram.DistanceForms,
+    omega: Float[Array, "g m k"],
     *,
-    beta: float,
-    lam: float,
+    beta: Scalar,
+    lam: Scalar,
     pairs: Pairs,
 ) -> Float[Array, " g"]:
     """``mean_{j,k} |x~_j - x_k|^beta - lam/2 mean_{j != k} |x~_j - x~_k|^beta`` (Alg. 1).
@@ -105,15 +177,15 @@ def gram_loss(
     The mean of the first term runs over the pairs named; the targets' own term is constant in
     omega and left out.
     """
-    cross = discrepancy.power(gram.squared_distances(matrix, proposal, target), beta)
+    cross = discrepancy.power(forms.cross(omega), beta)
     if pairs == "matched":
         loss = jnp.mean(jnp.diagonal(cross, axis1=1, axis2=2), axis=-1)
     elif pairs == "off_diagonal":
         loss = discrepancy.off_diagonal_mean(cross)
     else:
         loss = jnp.mean(cross, axis=(1, 2))
-    if lam > 0.0:
-        within = discrepancy.power(gram.squared_distances(matrix, proposal, proposal), beta)
+    if isinstance(lam, jax.core.Tracer) or lam > 0.0:
+        within = discrepancy.power(forms.within(omega), beta)
         loss = loss - 0.5 * lam * discrepancy.off_diagonal_mean(within)
     return loss
 

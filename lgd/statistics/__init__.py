@@ -1,0 +1,30 @@
+"""Gram statistics: ask the frozen denoiser once, then learn and judge guidance without it.
+
+`collect` writes what a one-step objective needs of the denoiser, a small Gram matrix for every
+example, to disk; `read` brings it back, verified. On it `fit` and `sweep` learn omega with any
+one-step objective, `closed_form` solves for tables, and `score` gives the held-out loss of any
+schedule. Only this folder knows how statistics lie on disk.
+"""
+
+from lgd.statistics.closed_form import Solved, closed_form
+from lgd.statistics.collect import collect
+from lgd.statistics.fit import Fitted, Lane, fit, sweep
+from lgd.statistics.layout import Layout, Statistics, StatisticsError
+from lgd.statistics.score import Scores, score
+from lgd.statistics.store import read
+
+__all__ = [
+    "Fitted",
+    "Lane",
+    "Layout",
+    "Scores",
+    "Solved",
+    "Statistics",
+    "StatisticsError",
+    "closed_form",
+    "collect",
+    "fit",
+    "read",
+    "score",
+    "sweep",
+]

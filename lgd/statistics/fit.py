@@ -1,0 +1,411 @@
+"""Learn omega from statistics: any one-step objective, and many settings as one program.
+
+A `Lane` is one setting. All lanes of a sweep train in one compiled loop: lanes of one seed see the
+same examples, times and noise at every step, so that what differs between them is the setting.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+from lgd import gram, omega
+from lgd.learn import Guidance
+from lgd.progress import bar
+from lgd.statistics.layout import Layout, Statistics, StatisticsError, schedule_fits
+from lgd.statistics.loss import (
+    Energy,
+    Examples,
+    OneStep,
+    check_fits,
+    energy_of,
+    examples,
+    forms_of,
+    frame_of,
+    loss_of,
+    particles_of,
+    redrawn_rows,
+    relative_weights,
+    weights_of,
+)
+from lgd.statistics.score import score
+from lgd.training import Optimizer
+from lgd.types import OmegaModel, Params, PRNGKey, Schedule
+
+STEPS_AT_ONCE = 50  # of the compiled loop, between two updates of the bar
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lane:
+    """One setting of a sweep: what to minimise, what to learn, how fast, and from which seed."""
+
+    objective: OneStep
+    model: OmegaModel
+    learning_rate: float = 3e-3
+    seed: int = 0
+
+
+class Fitted(NamedTuple):
+    """What came of one lane. ``held_out``: its objective's loss on held-out statistics, or None."""
+
+    lane: Lane
+    guidance: Guidance
+    losses: Float[np.ndarray, " k"]  # of training: means over `STEPS_AT_ONCE` steps each
+    held_out: float | None
+
+
+class _Numbers(NamedTuple):
+    """By what lanes differ, each (lanes,)."""
+
+    energy: Energy
+    learning_rate: Float[Array, " l"]
+    seed: Int[Array, " l"]  # index among the different seeds
+    form: Int[Array, " l"]  # index among the different pairs of seed and churn
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Program:
+    """What is compiled: all that lanes have in common."""
+
+    objective: OneStep  # of the first lane
+    model: OmegaModel  # the widest
+    layout: Layout
+    schedule: Schedule
+    optimizer: Optimizer  # at learning rate 1
+    common: tuple[float | None, ...]  # fields of Energy that all lanes agree on
+    form_seeds: tuple[int, ...]
+    form_churns: tuple[float, ...]
+
+
+class _State(NamedTuple):
+    """Of all lanes, along the first axis."""
+
+    params: Params
+    ema: Params
+    opt_state: Any
+
+
+def fit(
+    statistics: Statistics,
+    objective: OneStep,
+    model: OmegaModel,
+    *,
+    schedule: Schedule,
+    optimizer: Optimizer | None = None,
+    batch_size: int = 256,
+    seed: int = 0,
+    params: Params | None = None,
+    held_out: Statistics | None = None,
+    on_steps: Callable[[int, Params], None] | None = None,
+    progress: bool = True,
+) -> Fitted:
+    """Learn omega with one objective; arguments as in `sweep`.
+
+    By default 1,000 steps at learning rate 3e-3. ``on_steps`` is called with (step, EMA of the
+    parameters) every `STEPS_AT_ONCE` steps and at the end.
+    """
+    if optimizer is None:
+        optimizer = Optimizer(num_steps=1000, learning_rate=3e-3, ema_decay=0.98)
+    lane = Lane(objective=objective, model=model, learning_rate=optimizer.learning_rate, seed=seed)
+
+    def first_lane(step: int, ema: Params) -> None:
+        if on_steps is not None:
+            on_steps(step, jax.tree.map(lambda leaf: leaf[0], ema))
+
+    return sweep(
+        statistics,
+        [lane],
+        schedule=schedule,
+        optimizer=optimizer,
+        batch_size=batch_size,
+        params=params,
+        held_out=held_out,
+        on_steps=first_lane,
+        progress=progress,
+    )[0]
+
+
+def sweep(
+    statistics: Statistics,
+    lanes: Sequence[Lane],
+    *,
+    schedule: Schedule,
+    optimizer: Optimizer,
+    batch_size: int = 256,
+    params: Params | None = None,
+    held_out: Statistics | None = None,
+    on_steps: Callable[[int, Params], None] | None = None,
+    progress: bool = True,
+) -> list[Fitted]:
+    """Learn omega in many settings at once, as one vmapped program.
+
+    Lanes may differ in beta, lam and churn of their objective, in the width of their network, in
+    learning rate and seed. A narrow network is trained as a wide one whose other units are 0 and
+    stay 0, and comes back narrow.
+
+    Args:
+      statistics: what `collect` gathered, of members that the objective compares.
+      lanes: at least one.
+      schedule: the denoiser's.
+      optimizer: its learning rate is replaced by each lane's.
+      batch_size: examples of a step.
+      params: where training starts, for every lane; by default ``model.init`` by the lane's seed.
+      held_out: statistics of other data, to compare what was fitted.
+      on_steps: see `fit`; the parameters of all lanes are stacked, and as wide as the widest.
+      progress: show a bar.
+
+    Raises:
+      StatisticsError: for lanes that cannot share a program, or statistics that do not fit.
+      FloatingPointError: when a loss is not finite.
+    """
+    first = _checked(lanes)
+    check_fits(first.objective, statistics.layout)
+    schedule_fits(statistics, schedule)
+    seeds = tuple(dict.fromkeys(lane.seed for lane in lanes))
+    program, numbers = _program(lanes, seeds, statistics.layout, schedule, optimizer)
+    index_of = _drawing(statistics, first.objective, batch_size)
+    data = examples(statistics)
+    keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), 1) for seed in seeds])
+    state, losses, num_steps = _initial(lanes, program, params), [], optimizer.num_steps
+    label = f"fit omega: {type(first.objective).__name__}"
+    with bar(label, num_steps, show=progress) as advance:
+        for start in range(0, num_steps, STEPS_AT_ONCE):
+            steps = np.arange(start, min(start + STEPS_AT_ONCE, num_steps), dtype=np.int32)
+            index = np.stack([[index_of(seed, int(i)) for seed in seeds] for i in steps])
+            state, values = _run(state, numbers, data, keys, steps, index, program=program)
+            losses.append(_finite(np.asarray(values), lanes, steps))
+            if on_steps is not None:
+                on_steps(int(steps[-1]) + 1, state.ema)
+            for _ in steps:
+                advance(f"loss {losses[-1].mean():.5g}")
+    found = [_own(state.ema, i, lane) for i, lane in enumerate(lanes)]
+    return [
+        Fitted(
+            lane, guidance, np.stack(losses)[:, i], _held_out(held_out, lane, guidance, schedule)
+        )
+        for i, (lane, guidance) in enumerate(zip(lanes, found, strict=True))
+    ]
+
+
+@functools.partial(jax.jit, static_argnames="program", donate_argnames="state")
+def _run(
+    state: _State,
+    numbers: _Numbers,
+    data: Examples,
+    keys: PRNGKey,
+    steps: Int[Array, " k"],
+    index: Int[Array, "k seeds b"],
+    *,
+    program: _Program,
+) -> tuple[_State, Float[Array, "k l"]]:
+    """Some steps of all lanes; the losses."""
+    transformation = program.optimizer.transformation()
+
+    def one_step(state: _State, inputs: tuple[Array, Array]) -> tuple[_State, Array]:
+        step, chosen = inputs
+        step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
+        batch, s, forms = _redrawn(program, data, step_keys, chosen)
+        decay = jnp.minimum(program.optimizer.ema_decay, (1.0 + step) / (10.0 + step))
+
+        def one_lane(state: _State, numbers: _Numbers) -> tuple[_State, Array]:
+            own = jax.tree.map(lambda leaf: leaf[numbers.seed], (batch, s))
+            form = jax.tree.map(lambda leaf: leaf[numbers.form], forms)
+            loss = functools.partial(_loss, program, own[0], own[1], form, numbers.energy)
+            value, grads = jax.value_and_grad(loss)(state.params)
+            updates, opt_state = transformation.update(grads, state.opt_state, state.params)
+            updates = jax.tree.map(lambda update: numbers.learning_rate * update, updates)
+            params = program.model.project(optax.apply_updates(state.params, updates))
+            ema = optax.incremental_update(params, state.ema, 1.0 - decay)
+            return _State(params, ema, opt_state), value
+
+        return jax.vmap(one_lane)(state, numbers)
+
+    return jax.lax.scan(one_step, state, (steps, index))
+
+
+def _redrawn(
+    program: _Program, data: Examples, keys: PRNGKey, index: Int[Array, "seeds b"]
+) -> tuple[Examples, Float[Array, "seeds b"], gram.DistanceForms]:
+    """The batch and s of every seed, with fresh noise; distances for every seed and churn."""
+    m = particles_of(program.objective)
+
+    def of_seed(key: PRNGKey, chosen: Int[Array, " b"]) -> tuple:
+        s_key, rows_key = jax.random.split(key)
+        batch = data.at(chosen)
+        s = program.objective.time_law.sample_s(s_key, batch.t)
+        return batch, s, redrawn_rows(rows_key, batch, program.layout, num_particles=m)
+
+    def of_form(seed: Int[Array, ""], churn: Float[Array, ""]) -> gram.DistanceForms:
+        t, own_s, own_rows = jax.tree.map(lambda leaf: leaf[seed], (batch.t, s, rows))
+        return forms_of(
+            program.objective, own_rows, s=own_s, t=t, schedule=program.schedule, churn=churn
+        )
+
+    batch, s, rows = jax.vmap(of_seed)(keys, index)
+    seeds, churns = jnp.asarray(program.form_seeds), jnp.asarray(program.form_churns, jnp.float32)
+    return batch, s, jax.vmap(of_form)(seeds, churns)
+
+
+def _loss(
+    program: _Program,
+    batch: Examples,
+    s: Float[Array, " b"],
+    forms: gram.DistanceForms,
+    energy: Energy,
+    params: Params,
+) -> Float[Array, ""]:
+    """Mean loss of one lane on its batch."""
+    weights = weights_of(
+        omega.bind(program.model, params),
+        batch,
+        program.layout,
+        s=s,
+        num_particles=particles_of(program.objective),
+    )
+    beta, lam, _ = (
+        each if shared is None else shared
+        for each, shared in zip(energy, program.common, strict=True)
+    )
+    return jnp.mean(loss_of(program.objective, forms, weights, beta=beta, lam=lam))
+
+
+def _program(
+    lanes: Sequence[Lane],
+    seeds: tuple[int, ...],
+    layout: Layout,
+    schedule: Schedule,
+    optimizer: Optimizer,
+) -> tuple[_Program, _Numbers]:
+    energies = [energy_of(lane.objective) for lane in lanes]
+    pairs = [
+        (seeds.index(lane.seed), float(energy.churn))
+        for lane, energy in zip(lanes, energies, strict=True)
+    ]
+    forms = tuple(dict.fromkeys(pairs))
+    common = tuple(
+        float(values[0]) if len(set(values)) == 1 else None
+        for values in zip(*energies, strict=True)
+    )
+    program = _Program(
+        objective=frame_of(lanes[0].objective),
+        model=max((lane.model for lane in lanes), key=_width),
+        layout=layout,
+        schedule=schedule,
+        optimizer=dataclasses.replace(optimizer, learning_rate=1.0),
+        common=common,
+        form_seeds=tuple(seed for seed, _ in forms),
+        form_churns=tuple(churn for _, churn in forms),
+    )
+    numbers = _Numbers(
+        Energy(*(jnp.asarray(values, jnp.float32) for values in zip(*energies, strict=True))),
+        jnp.asarray([lane.learning_rate for lane in lanes], jnp.float32),
+        jnp.asarray([seed for seed, _ in pairs], jnp.int32),
+        jnp.asarray([forms.index(pair) for pair in pairs], jnp.int32),
+    )
+    return program, numbers
+
+
+def _drawing(
+    statistics: Statistics, objective: OneStep, batch_size: int
+) -> Callable[[int, int], Int[np.ndarray, " b"]]:
+    """(seed, step) -> examples, drawn as often as the objective's law of t asks."""
+    weights = relative_weights(statistics, objective.time_law)
+    ends = np.cumsum(weights)
+    if not ends[-1] > 0.0:
+        raise StatisticsError(f"law: expected examples of {objective.time_law}, got none")
+
+    def draw(seed: int, step: int) -> Int[np.ndarray, " b"]:
+        u = np.random.default_rng((seed, step)).random(batch_size)
+        index = np.searchsorted(ends, u * ends[-1], side="right")
+        return np.minimum(index, len(ends) - 1).astype(np.int32)
+
+    return draw
+
+
+def _initial(lanes: Sequence[Lane], program: _Program, params: Params | None) -> _State:
+    """Parameters of every lane, as wide as the widest, and the optimizer's state."""
+    shapes = jax.eval_shape(program.model.init, jax.random.key(0))
+    each = [
+        lane.model.init(jax.random.fold_in(jax.random.key(lane.seed), 0))
+        if params is None
+        else params
+        for lane in lanes
+    ]
+    wide = [jax.tree.map(_widened, own, shapes) for own in each]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *wide)
+    opt_state = jax.vmap(program.optimizer.transformation().init)(stacked)
+    return _State(stacked, jax.tree.map(jnp.copy, stacked), opt_state)
+
+
+def _widened(leaf: Array, like: jax.ShapeDtypeStruct) -> Array:
+    """With zeros after it: units of which nothing comes, and to which no gradient goes."""
+    if leaf.ndim != len(like.shape):
+        raise StatisticsError(f"params: expected shape {like.shape}, got {leaf.shape}")
+    return jnp.pad(
+        leaf, [(0, full - size) for size, full in zip(leaf.shape, like.shape, strict=True)]
+    )
+
+
+def _own(stacked: Params, index: int, lane: Lane) -> Guidance:
+    """The guidance of one lane, at its own width."""
+    shapes = jax.eval_shape(lane.model.init, jax.random.key(0))
+
+    def narrow(leaf: Array, like: jax.ShapeDtypeStruct) -> Array:
+        return leaf[index][tuple(slice(size) for size in like.shape)]
+
+    return Guidance(lane.model, jax.tree.map(narrow, stacked, shapes), "fit")  # type: ignore[arg-type]
+
+
+def _held_out(
+    held_out: Statistics | None, lane: Lane, guidance: Guidance, schedule: Schedule
+) -> float | None:
+    if held_out is None:
+        return None
+    found = score(held_out, {"fit": guidance.omega_fn}, objective=lane.objective, schedule=schedule)
+    return float(found.mean("fit"))
+
+
+def _finite(values: Float[np.ndarray, "k l"], lanes: Sequence[Lane], steps: np.ndarray) -> Any:
+    """Means over the steps. Raises FloatingPointError naming the first lane that is not finite."""
+    bad = ~np.isfinite(values)
+    if bad.any():
+        step, lane = np.argwhere(bad)[0]
+        raise FloatingPointError(
+            f"step {steps[step] + 1}: expected a finite loss, got {values[step, lane]} "
+            f"of {lanes[lane]}"
+        )
+    return values.mean(axis=0)
+
+
+def _width(model: OmegaModel) -> int:
+    return model.width if isinstance(model, omega.Network) else 0
+
+
+def _checked(lanes: Sequence[Lane]) -> Lane:
+    """The first lane. Raises StatisticsError unless one program can serve them all."""
+    if not lanes:
+        raise StatisticsError("lanes: expected at least one, got none")
+    alike = [_frame(lane) for lane in lanes]
+    for lane, frame in zip(lanes, alike, strict=True):
+        if not lane.learning_rate > 0.0:
+            raise StatisticsError(f"learning_rate: expected > 0, got {lane.learning_rate}")
+        if frame != alike[0]:
+            raise StatisticsError(
+                "lanes: expected to differ in beta, lam, churn, width, learning_rate and seed "
+                f"only, got {frame} beside {alike[0]}"
+            )
+    return lanes[0]
+
+
+def _frame(lane: Lane) -> tuple[OneStep, OmegaModel]:
+    """A lane without what may differ."""
+    model = lane.model
+    if isinstance(model, omega.Network):
+        model = dataclasses.replace(model, width=1)
+    return frame_of(lane.objective), model
