@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.workdir import read_lines, write_text
-from lgd import guidance
+from lgd import guidance, stopping
 from lgd.processes import from_main
 from lgd.types import OmegaFn
 
@@ -28,8 +28,9 @@ class Journal:
         self._values: dict[str, Any] = from_main(self._read)
 
     def __call__(self, key: str, compute: Callable[[], Any]) -> Any:
-        """The value of a key, computed if it is not there yet."""
+        """The value of a key, computed if it is not there yet; here a signal stops a stage."""
         if key not in self._values:
+            stopping.check("a measurement")
             value = compute()
             self._values[key] = from_main(lambda: self._append(key, value))
         return self._values[key]

@@ -17,6 +17,7 @@ from experiments.stages import (
     reward_report,
 )
 from experiments.workdir import Workdir
+from lgd import stopping
 from lgd.data import Dataset
 from lgd.data.image_files import DataFileError
 
@@ -46,6 +47,7 @@ def run(config: ConfigDict, path: str, stages: Sequence[str], *, command: str = 
     with contextlib.closing(Workdir(path, config, command=command)) as workdir:
         for name in stages:
             stage_runs[name](config, workdir, dataset)
+            stopping.check(f"stage {name}")
 
 
 def _check_devices(config: ConfigDict) -> None:

@@ -5,6 +5,10 @@
 Stages (--stages=denoiser,guidance,evaluate,report) skip what is done and resume what was
 interrupted. Any field of the config can be set: --config.denoiser.level=well. The fields and
 their meanings stand in configs/default.py. Several processes: docs/scale-out.md.
+
+Exit codes: 0 done; 2 a mistake in what was given, or a folder that cannot be used; 3 numbers that
+are not finite, or too little memory; 75 stopped by SIGTERM or Ctrl-C with everything saved; 128 + n
+ended by a second signal n. The same command goes on where a run ended.
 """
 
 import sys
@@ -17,7 +21,8 @@ from ml_collections import ConfigDict
 from experiments import config as configs
 
 STAGES = ("denoiser", "guidance", "evaluate", "report")
-BAD_INPUT = 2  # exit code
+BAD_INPUT = 2  # exit codes; lgd.stopping has that of a run stopped by a signal
+CANNOT_GO_ON = 3
 
 _CONFIG = flags.DEFINE_string("config", "", "Config file, for example configs/digits.py.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder for everything the run leaves behind.")
@@ -37,21 +42,26 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
     config, workdir = _checked(argv, overrides)
     from experiments import pipeline
     from experiments.workdir import WorkdirError
-    from lgd import processes
+    from lgd import processes, stopping
     from lgd.checkpoint import CheckpointError
+    from lgd.failures import DeviceMemoryError, NonFiniteError
 
     logging.set_verbosity(logging.WARNING)
     _join()
     if not processes.is_main_process():
         logging.set_verbosity(logging.ERROR)  # process 0 warns for all
     stages = [name for name in STAGES if name in _STAGES.value]
-    with processes.leaving_at_once():
+    with processes.leaving_at_once(), stopping.on_signals():
         try:
             pipeline.run(config, workdir, stages, command=_command(overrides))
         except (WorkdirError, CheckpointError, pipeline.MisfitError) as error:
-            _refuse([str(error)] if processes.is_main_process() else [])
+            _end(BAD_INPUT, str(error))
+        except (NonFiniteError, DeviceMemoryError) as error:
+            _end(CANNOT_GO_ON, f"{type(error).__name__}: {error}")
+        except stopping.Stopped as stopped:
+            _end(stopping.EXIT_CODE, f"{stopped}; the same command goes on from there")
         except processes.MainProcessError:  # which says it there
-            _refuse([])
+            _end(BAD_INPUT, "")
 
 
 def _join() -> None:
@@ -110,6 +120,15 @@ def _wrong_process() -> list[str]:
     if not 0 <= index < max(count, 1):
         errors.append(f"--process_id: expected a number in [0, {count}), got {index}")
     return errors
+
+
+def _end(code: int, message: str) -> NoReturn:
+    """Leave with a message, which process 0 says for all."""
+    from lgd import processes
+
+    if message and processes.is_main_process():
+        print(message, file=sys.stderr)
+    sys.exit(code)
 
 
 def _refuse(errors: Sequence[str]) -> NoReturn:

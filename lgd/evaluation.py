@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from lgd import guidance, parallel, processes, sampler
+from lgd import failures, guidance, parallel, processes, sampler
 from lgd.types import Denoiser, OmegaFn, Params
 
 Score = Callable[[OmegaFn, int], np.ndarray]  # (schedule, samples of each class) -> (classes,)
@@ -49,10 +49,15 @@ class Generator:
         """Network evaluations per sample."""
         return sampler.count_nfe(len(self.times) - 1, self.solver)
 
+    @failures.memory_advice()
     def __call__(
         self, omega_fn: OmegaFn, per_class: int, *, seed: int
     ) -> Float[Array, "g n *dims"]:
-        """Samples (num_classes, per_class, *shape)."""
+        """Samples (num_classes, per_class, *shape).
+
+        Raises NonFiniteError, which names the times at which the denoiser is not finite, and
+        DeviceMemoryError.
+        """
         c = jnp.repeat(jnp.arange(self.num_classes, dtype=jnp.int32), per_class)
         samples = sampler.sample(
             jax.random.key(seed),
@@ -67,7 +72,15 @@ class Generator:
             mesh=self.mesh,
         )
         x0 = processes.local(samples.x0).reshape(self.num_classes, per_class, *self.shape)
+        if not bool(jnp.isfinite(x0).all()):
+            raise failures.NonFiniteError(f"expected finite samples, got others; {self._blame()}")
         return x0 if self.mesh is None else parallel.spread_rows(x0, parallel.here(self.mesh), 1)
+
+    def _blame(self) -> str:
+        c = np.arange(self.num_classes, dtype=np.int32)
+        noise_only = np.zeros((self.num_classes, *self.shape), np.float32)
+        times = np.asarray(self.times)[:-1].tolist()
+        return failures.blame(self.denoiser, self._placed_params, noise_only, c, times)
 
     @functools.cached_property
     def _placed_params(self) -> Params:

@@ -1,8 +1,9 @@
 """Learn guidance for a frozen model in one call."""
 
+import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from lgd import guidance, omega, parallel, processes, schedules, training
+from lgd import failures, guidance, omega, parallel, processes, schedules, stopping, training
 from lgd.data import pipeline
 from lgd.data.dataset import Split
 from lgd.objectives import Objective, Trajectory
@@ -21,6 +22,8 @@ from lgd.types import Batch, Denoiser, OmegaFn, OmegaModel, Params, PRNGKey
 
 START_WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 START_BATCHES = 4  # on which they are compared
+NUM_PROBES = 64  # examples on which a denoiser is examined
+PROBE_TIMES = tuple(np.linspace(1.0, 0.0, 101)[:-1].tolist())  # where NaN is looked for
 _FINE_TABLE = omega.StepTable(times=tuple(np.linspace(1.0, 0.0, 65).tolist()))
 
 
@@ -47,6 +50,7 @@ class Guidance(NamedTuple):
         return omega.bind(self.model, self.params)
 
 
+@failures.memory_advice()
 def learn_guidance(
     key: PRNGKey,
     denoiser: Denoiser,
@@ -96,6 +100,8 @@ def learn_guidance(
 
     Raises:
       ValueError: when arrays, labels or settings do not fit.
+      NonFiniteError: see `lgd.training.fit`; names the times at which the denoiser is not finite.
+      Stopped, DeviceMemoryError: see `lgd.training.fit`.
     """
     if warm is not None and (model is not None or start is not None):
         raise ValueError("expected no model and no start beside warm, got both")
@@ -109,48 +115,65 @@ def learn_guidance(
     denoiser_params = parallel.place(
         denoiser_params, parallel.param_sharding(denoiser_params, mesh)
     )
-    if warm is None:
-        model = _default_model(objective, num_classes, denoiser) if model is None else model
-        start = _start_candidates(model) if start is None else start
-        table = _FINE_TABLE if isinstance(model, omega.Network) else model
-        chosen = best_schedule(
-            start_key,
-            omega_loss(objective, table, denoiser),
-            denoiser_params,
-            [parallel.place_batch(batches(i), mesh, batch_axis) for i in range(START_BATCHES)],
-            start,
-            table=table,
-            mesh=mesh,
-        )
-        model, params = _started(model, init_key, start[chosen], num_classes)
-    else:
-        model, params, chosen = warm
-    optimizer = default_optimizer(model) if optimizer is None else optimizer
-    name = type(objective).__name__
-    with bar(f"learn omega: {name}", optimizer.num_steps, show=progress) as advance:
+    with _blaming(denoiser, denoiser_params, split, objective):
+        if warm is None:
+            model = _default_model(objective, num_classes, denoiser) if model is None else model
+            start = _start_candidates(model) if start is None else start
+            table = _FINE_TABLE if isinstance(model, omega.Network) else model
+            chosen = best_schedule(
+                start_key,
+                omega_loss(objective, table, denoiser),
+                denoiser_params,
+                [parallel.place_batch(batches(i), mesh, batch_axis) for i in range(START_BATCHES)],
+                start,
+                table=table,
+                mesh=mesh,
+            )
+            model, params = _started(model, init_key, start[chosen], num_classes)
+        else:
+            model, params, chosen = warm
+        optimizer = default_optimizer(model) if optimizer is None else optimizer
+        name = type(objective).__name__
+        with bar(f"learn omega: {name}", optimizer.num_steps, show=progress) as advance:
 
-        def after_step(step: int, ema: Params) -> None:
-            advance("")
-            if on_step is not None:
-                on_step(step, ema)
+            def after_step(step: int, ema: Params) -> None:
+                advance("")
+                if on_step is not None:
+                    on_step(step, ema)
 
-        state = training.fit(
-            fit_key,
-            omega_loss(objective, model, denoiser),
-            params,
-            frozen=denoiser_params,
-            batches=batches,
-            optimizer=optimizer,
-            project=model.project,
-            mesh=mesh,
-            batch_axis=batch_axis,
-            store=store,
-            save_every=save_every,
-            log_every=log_every,
-            on_log=on_log,
-            on_step=after_step,
-        )
+            state = training.fit(
+                fit_key,
+                omega_loss(objective, model, denoiser),
+                params,
+                frozen=denoiser_params,
+                batches=batches,
+                optimizer=optimizer,
+                project=model.project,
+                mesh=mesh,
+                batch_axis=batch_axis,
+                store=store,
+                save_every=save_every,
+                log_every=log_every,
+                on_log=on_log,
+                on_step=after_step,
+            )
     return Guidance(model, jax.device_put(processes.to_host(state.ema)), chosen)
+
+
+@contextlib.contextmanager
+def _blaming(
+    denoiser: Denoiser, denoiser_params: Params, split: Split, objective: Objective
+) -> Iterator[None]:
+    """Adds to a `NonFiniteError` at which times the denoiser is not finite."""
+    try:
+        yield
+    except failures.NonFiniteError as error:
+        times = objective.times if isinstance(objective, Trajectory) else ()
+        x0, c = split.x[:NUM_PROBES], split.labels[:NUM_PROBES]
+        why = failures.blame(
+            denoiser, denoiser_params, x0, c, sorted({*times, *PROBE_TIMES} - {0.0})
+        )
+        raise failures.NonFiniteError(f"{error}; {why}", error.steps, error.examples) from None
 
 
 def best_schedule(
@@ -166,7 +189,8 @@ def best_schedule(
     """The name of the candidate schedule of smallest mean loss, all with the same data and draws.
 
     They are compared as they stand in ``table``, whose loss is given, so that one compiled
-    loss serves all. Parameters and batches lie on the mesh.
+    loss serves all. Parameters and batches lie on the mesh. Raises NonFiniteError where no loss is
+    finite, and `Stopped` when a signal asked for it.
     """
     if len(candidates) == 1:
         return next(iter(candidates))
@@ -180,7 +204,14 @@ def best_schedule(
         losses = [loss(params, denoiser_params, batch, each)[0] for batch, each in pairs]
         return float(np.mean([np.asarray(value) for value in losses]))
 
-    return min(candidates, key=lambda name: mean_loss(candidates[name]))
+    means = {}
+    for name, omega_fn in candidates.items():
+        means[name] = mean_loss(omega_fn)
+        stopping.check(f"start schedule {name}")
+    finite = [name for name, mean in means.items() if np.isfinite(mean)]
+    if not finite:
+        raise failures.NonFiniteError("expected finite losses of the start schedules, got none")
+    return min(finite, key=lambda name: means[name])
 
 
 def _start_candidates(model: omega.LearnedModel) -> dict[str, OmegaFn]:

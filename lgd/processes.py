@@ -58,10 +58,10 @@ def initialize(
 
 def is_main_process() -> bool:
     """Whether this is process 0, which alone writes and speaks."""
-    return not _several() or jax.process_index() == 0
+    return not several() or jax.process_index() == 0
 
 
-def _several() -> bool:
+def several() -> bool:
     """Whether there is more than this process; asks no device where `initialize` was not called."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
@@ -76,7 +76,7 @@ def leaving_at_once() -> Iterator[None]:
     try:
         yield
     except (Exception, KeyboardInterrupt):
-        if not _several():
+        if not several():
             raise
         traceback.print_exc()
         sys.stdout.flush()
@@ -90,7 +90,7 @@ def from_main(compute: Callable[[], T]) -> T:
     Called by all processes; only process 0 computes. What it raises is raised there, and
     `MainProcessError` in the others. Calls inside ``compute`` are plain calls.
     """
-    if not _several() or _inside.get():
+    if not several() or _inside.get():
         return compute()
     if not is_main_process():
         outcome = json.loads(_send(b""))
@@ -125,7 +125,7 @@ def broadcast(arrays: Sequence[np.ndarray], like: Sequence[Any]) -> list[np.ndar
 
     What the other processes pass as ``arrays`` is ignored.
     """
-    if not _several():
+    if not several():
         return list(arrays)
     whole = arrays if is_main_process() else [np.zeros(0)] * len(like)
     return [
@@ -148,7 +148,7 @@ def to_host(tree: PyTree) -> PyTree:
 
 def local(tree: PyTree) -> PyTree:
     """Arrays that this process can read by itself: `to_host` for several, unchanged for one."""
-    return to_host(tree) if _several() else tree
+    return to_host(tree) if several() else tree
 
 
 def _send(message: bytes) -> bytes:

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from lgd import parallel
+from lgd import parallel, stopping
+from lgd.failures import NonFiniteError, memory_advice
 from lgd.types import Params, PRNGKey, PyTree
 
 Loss = Callable[[Params, PyTree, PyTree, PRNGKey], tuple[Float[Array, ""], dict[str, Array]]]
@@ -26,12 +27,18 @@ StepFn = Callable[["TrainState", PyTree, PyTree, PRNGKey], tuple["TrainState", d
 
 
 class TrainState(NamedTuple):
-    """Everything that training changes; the key and the data are functions of ``step``."""
+    """Everything that training changes; the key and the data are functions of ``step``.
+
+    skipped: steps so far that were not finite, and changed nothing but this count and ``step``.
+    skipped_in_a_row: the last steps, if they were such.
+    """
 
     step: Int[Array, ""]
     params: Params
     ema: Params
     opt_state: optax.OptState
+    skipped: Int[Array, ""]
+    skipped_in_a_row: Int[Array, ""]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +47,7 @@ class Optimizer:
 
     ema_decay: of the parameters, bias-corrected by a warm-up ``min(decay, (1+i)/(10+i))``.
     clip: global norm of the gradient above which it is scaled down; 0: no clipping.
+    max_skipped: so many steps in a row that are not finite end the training; fewer are skipped.
     """
 
     num_steps: int
@@ -48,6 +56,7 @@ class Optimizer:
     decay: bool = True
     clip: float = 1.0
     ema_decay: float = 0.999
+    max_skipped: int = 10
 
     def __post_init__(self) -> None:
         if self.num_steps < 1 or not 0 <= self.warmup_steps < self.num_steps:
@@ -56,6 +65,8 @@ class Optimizer:
             raise ValueError(
                 f"expected learning_rate > 0, clip >= 0, ema_decay in [0, 1), got {self}"
             )
+        if self.max_skipped < 1:
+            raise ValueError(f"expected max_skipped >= 1, got {self}")
 
     def transformation(self) -> optax.GradientTransformation:
         """The optax transformation."""
@@ -83,9 +94,9 @@ def init_state(params: Params, optimizer: Optimizer) -> TrainState:
     """State before the first step; the EMA starts at the parameters."""
     params = jax.tree.map(jnp.array, params)
     ema = jax.tree.map(jnp.copy, params)
-    return TrainState(
-        jnp.zeros((), jnp.int32), params, ema, optimizer.transformation().init(params)
-    )
+    step, skipped, in_a_row = jnp.zeros((3,), jnp.int32)
+    opt_state = optimizer.transformation().init(params)
+    return TrainState(step, params, ema, opt_state, skipped, in_a_row)
 
 
 def make_step(
@@ -104,7 +115,8 @@ def make_step(
     ``state``, ``frozen`` and ``batch`` stand for what the step will be given: arrays or
     ShapeDtypeStructs. State and frozen parameters lie as `parallel.param_sharding` says, the batch
     is split along ``batch_axis``, see `parallel.batch_sharding`. Returns ``(new_state, info)``,
-    where info has the loss, its parts and the gradient's norm.
+    where info has the loss, its parts, the gradient's norm and the counts of skipped steps: one
+    with NaN or inf in its loss, gradient or result is skipped.
     """
     transformation = optimizer.transformation()
 
@@ -118,8 +130,18 @@ def make_step(
         params = project(optax.apply_updates(state.params, updates))
         decay = jnp.minimum(optimizer.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = optax.incremental_update(params, state.ema, 1.0 - decay)
-        info = {"loss": value, "grad_norm": optax.tree.norm(grads), **info}
-        return TrainState(state.step + 1, params, ema, opt_state), info
+        grad_norm = optax.tree.norm(grads)
+        finite = _all_finite((value, grad_norm, params, opt_state))
+        params, ema, opt_state = jax.tree.map(
+            functools.partial(jnp.where, finite),
+            (params, ema, opt_state),
+            (state.params, state.ema, state.opt_state),
+        )
+        skipped = state.skipped + jnp.where(finite, 0, 1)
+        in_a_row = jnp.where(finite, 0, state.skipped_in_a_row + 1)
+        counts = {"skipped": skipped, "skipped_in_a_row": in_a_row}
+        new = TrainState(state.step + 1, params, ema, opt_state, skipped, in_a_row)
+        return new, {"loss": value, "grad_norm": grad_norm, **info, **counts}
 
     everywhere = parallel.replicated(mesh)
     state_sharding, frozen_sharding = parallel.param_sharding((state, frozen), mesh)
@@ -132,6 +154,7 @@ def make_step(
     )
 
 
+@memory_advice()
 def fit(
     key: PRNGKey,
     loss: Loss,
@@ -162,14 +185,18 @@ def fit(
       project: applied to the parameters after every update.
       mesh: see `parallel.make_mesh`; all devices along "data" by default.
       batch_axis: along which a batch is split, see `parallel.batch_sharding`.
-      store: checkpoints, every ``save_every`` steps and at the end.
-      on_log: called with (step, info) every ``log_every`` steps and at the end.
+      store: checkpoints, every ``save_every`` steps, at the end, and before `Stopped`.
+      on_log: called with (step, info) every ``log_every`` steps and at the end. Info has what is
+        finite of the loss, its parts and the gradient's norm; and "skipped", once there are any.
       on_step: called with (step, EMA of the parameters) after every step; the next step donates
         these arrays, so copy what you keep.
 
     Raises:
-      FloatingPointError: when the loss or the gradient of a step that is logged, saved or last is
-        not finite; such a step is never saved.
+      NonFiniteError: after ``optimizer.max_skipped`` steps in a row with NaN or inf; such steps
+        change no parameter. Names them, and their examples if ``batches`` is `Indexed`.
+      Stopped: when a signal asked for it, see `lgd.stopping`; has the state of the last step, which
+        the store has too. Ctrl-C comes in this way wherever nothing else handles it.
+      DeviceMemoryError: when a device has too little memory.
     """
     mesh = parallel.make_mesh() if mesh is None else mesh
     state = _placed_state(params, optimizer, mesh)
@@ -182,21 +209,36 @@ def fit(
     step_fn = make_step(
         loss, optimizer, state, frozen, example, mesh=mesh, batch_axis=batch_axis, project=project
     )
-    num_steps = optimizer.num_steps
-    for step in range(int(state.step), num_steps):
-        batch = parallel.place_batch(batches(step), mesh, batch_axis)
-        state, info = step_fn(state, frozen, batch, key)
-        done = step + 1
-        saving = store is not None and _due(done, save_every, num_steps)
-        if saving or _due(done, log_every, num_steps):
-            values = _finite(done, info)
-            if on_log is not None and _due(done, log_every, num_steps):
-                on_log(done, values)
-        if on_step is not None:
-            on_step(done, state.ema)
-        if store is not None and saving:
-            store.save(done, state)
+    num_steps, before = optimizer.num_steps, None
+    with stopping.deferring(), stopping.keeping() as unsaved:
+        for step in range(int(state.step), num_steps):
+            batch = parallel.place_batch(batches(step), mesh, batch_axis)
+            state, info = step_fn(state, frozen, batch, key)
+            done, logging = step + 1, _due(step + 1, log_every, num_steps)
+            unsaved(store is not None)
+            _refuse_many_skipped(step, before, optimizer, batches)  # while this step computes
+            if logging:
+                _refuse_many_skipped(done, info, optimizer, batches)
+            if logging and on_log is not None:
+                on_log(done, _loggable(info))
+            if on_step is not None:
+                on_step(done, state.ema)
+            stop = stopping.requested(f"step {done}")
+            if store is not None and (stop or _due(done, save_every, num_steps)):
+                _refuse_many_skipped(done, info, optimizer, batches)
+                store.save(done, state)
+                unsaved(False)
+            if stop:
+                raise stopping.Stopped(f"stopped after step {done} of {num_steps}", state)
+            before = info
     return state
+
+
+@runtime_checkable
+class Indexed(Protocol):
+    """Batches that can say which examples they hold."""
+
+    def index(self, step: int) -> Int[np.ndarray, "..."]: ...
 
 
 def _placed_state(params: Params, optimizer: Optimizer, mesh: Mesh) -> TrainState:
@@ -211,9 +253,30 @@ def _due(done: int, every: int, last: int) -> bool:
     return done == last or (every > 0 and done % every == 0)
 
 
-def _finite(step: int, info: dict[str, Array]) -> dict[str, float]:
-    values = {name: float(value) for name, value in info.items()}
-    bad = {name: value for name, value in values.items() if not np.isfinite(value)}
-    if bad:
-        raise FloatingPointError(f"step {step}: expected finite values, got {bad}")
-    return values
+def _all_finite(tree: PyTree) -> Bool[Array, ""]:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+
+
+def _loggable(info: dict[str, Array]) -> dict[str, float]:
+    values = {name: float(value) for name, value in info.items() if name != "skipped_in_a_row"}
+    if not values["skipped"]:
+        del values["skipped"]
+    return {name: value for name, value in values.items() if np.isfinite(value)}
+
+
+def _refuse_many_skipped(
+    done: int, info: dict[str, Array] | None, optimizer: Optimizer, batches: Batches
+) -> None:
+    if info is None or int(info["skipped_in_a_row"]) < optimizer.max_skipped:
+        return
+    steps = list(range(done - optimizer.max_skipped + 1, done + 1))
+    examples = None
+    if isinstance(batches, Indexed):
+        examples = [batches.index(step - 1).tolist() for step in steps]
+    raise NonFiniteError(
+        f"steps {steps[0]} to {steps[-1]}: expected finite losses and gradients, got NaN or inf in "
+        f"each; parameters are those of step {steps[0] - 1}",
+        steps,
+        examples,
+    )

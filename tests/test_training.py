@@ -1,4 +1,6 @@
 import functools
+import os
+import signal
 from types import SimpleNamespace
 
 import jax
@@ -7,9 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from lgd import omega, parallel, schedules, training
+from lgd import omega, parallel, schedules, stopping, training
 from lgd.checkpoint import CheckpointStore
+from lgd.data import Split, pipeline
 from lgd.denoisers import GaussianMixture
+from lgd.failures import DeviceMemoryError, NonFiniteError
 from lgd.learn import omega_loss
 from lgd.objectives import SelfConsistency, Trajectory
 from lgd.training import Optimizer, TrainState
@@ -282,15 +286,145 @@ def test_on_step_receives_the_ema():
     assert len({tuple(ema["w"]) for ema in seen}) == 7
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_the_step():
-    logged = []
+def fit_alone(*arguments, **settings):
+    return fit(*arguments, mesh=parallel.make_mesh(1), **settings)
 
-    def broken(step):
-        return batches(step) * (np.nan if step == 4 else 1.0)
 
-    with pytest.raises(FloatingPointError, match=r"step 5: expected finite .* got .*'loss': nan"):
-        fit(batches=broken, log_every=1, on_log=lambda step, info: logged.append(step))
-    assert logged == [1, 2, 3, 4]
+def nan_at(*steps):
+    return lambda step: batches(step) * (np.nan if step in steps else 1.0)
+
+
+def unbounded(params, frozen, batch, key):
+    """Finite, with a gradient that is not."""
+    return jnp.sum(jnp.sqrt(jnp.maximum(params["w"] * batch[0, 0], 0.0))), {}
+
+
+def test_a_run_with_a_step_that_is_not_finite_equals_one_without_that_step():
+    optimizer, frozen = Optimizer(num_steps=7, learning_rate=0.1), {"w": jnp.asarray([1, -2, 0.5])}
+    state = training.init_state({"w": jnp.zeros(3)}, optimizer)
+    step_fn = training.make_step(
+        regression, optimizer, state, frozen, batches(0), mesh=parallel.make_mesh(1)
+    )
+    for step in (0, 1, 2, 3, 5, 6):
+        state = state._replace(step=jnp.asarray(step, jnp.int32))
+        state, _ = step_fn(state, frozen, batches(step), KEY)
+    log = {}
+    got = fit_alone(batches=nan_at(4), log_every=1, on_log=log.__setitem__)
+    assert (int(got.step), int(got.skipped), int(got.skipped_in_a_row)) == (7, 1, 0)
+    assert_bitwise(got._replace(skipped=0), state._replace(skipped=0))
+    assert list(log) == [1, 2, 3, 4, 5, 6, 7]
+    assert [values.get("skipped", 0) for values in log.values()] == [0, 0, 0, 0, 1, 1, 1]
+    assert all(np.isfinite(value) for values in log.values() for value in values.values())
+    assert "loss" not in log[5]
+
+
+def test_a_gradient_that_is_not_finite_is_skipped():
+    state = fit_alone(unbounded)
+    assert int(state.skipped) == 7
+    np.testing.assert_array_equal(state.params["w"], 0.0)
+
+
+def test_many_steps_in_a_row_that_are_not_finite_end_the_training_as_it_was_before_them(tmp_path):
+    data = Split(np.ones((20, 3), np.float32), np.zeros(20, np.int32))
+    examples = pipeline.examples(data, 8, seed=0)
+
+    class Broken:
+        index = staticmethod(examples.index)
+
+        def __call__(self, step):
+            return nan_at(3, 4, 5)(step)
+
+    before = fit_alone(optimizer=Optimizer(num_steps=3, learning_rate=0.1, decay=False))
+    optimizer = Optimizer(num_steps=7, learning_rate=0.1, decay=False, max_skipped=3)
+    with CheckpointStore(tmp_path) as store, pytest.raises(NonFiniteError) as caught:
+        fit_alone(optimizer=optimizer, batches=Broken(), store=store, save_every=1)
+    assert caught.value.steps == [4, 5, 6]
+    assert caught.value.examples == [examples.index(step).tolist() for step in (3, 4, 5)]
+    assert "steps 4 to 6" in str(caught.value)
+    with CheckpointStore(tmp_path) as store:
+        step, state, _ = store.restore(before)
+    assert step == 5
+    for part in ("params", "ema", "opt_state"):
+        assert_bitwise(getattr(state, part), getattr(before, part))
+
+
+def test_fewer_steps_in_a_row_than_the_limit_are_skipped_across_a_resume():
+    optimizer = Optimizer(num_steps=7, learning_rate=0.1, max_skipped=3)
+    assert int(fit_alone(optimizer=optimizer, batches=nan_at(1, 2, 4, 5)).skipped) == 4
+    store = MemoryStore()
+
+    def interrupted(step):
+        if step == 4:
+            raise KeyboardInterrupt
+        return nan_at(2, 3, 4)(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_alone(optimizer=optimizer, batches=interrupted, store=store, save_every=1)
+    with pytest.raises(NonFiniteError, match="steps 3 to 5"):
+        fit_alone(optimizer=optimizer, batches=nan_at(2, 3, 4), store=store)
+
+
+def test_a_full_device_is_named_with_advice():
+    def huge(params, frozen, batch, key):
+        draws = jax.random.normal(key, (2**20, 2**20, 2**6))
+        return jnp.sum(params["w"]) + jnp.sum(jnp.sort(draws.reshape(-1))), {}
+
+    with pytest.raises(DeviceMemoryError, match=r"batch size.*particles.*jax\.checkpoint"):
+        fit_alone(huge)
+
+
+# A signal in the middle
+
+
+def signal_at(stop, number=signal.SIGINT):
+    def on_step(step, ema):
+        if step == stop:
+            os.kill(os.getpid(), number)
+
+    return on_step
+
+
+@pytest.mark.parametrize("stop", [1, 3, 7])
+def test_ctrl_c_stops_between_two_steps_with_the_last_one_saved(stop, tmp_path):
+    whole = fit_alone()
+    with CheckpointStore(tmp_path) as store:
+        with pytest.raises(stopping.Stopped, match=f"after step {stop} of 7") as caught:
+            fit_alone(store=store, on_step=signal_at(stop), save_every=5)
+        saved = store.restore(whole)
+        assert saved.step == stop
+        assert_bitwise(saved.state, caught.value.state)
+        assert_bitwise(fit_alone(store=store), whole)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_state_without_a_store_comes_with_the_interrupt():
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit_alone(on_step=signal_at(3))
+    assert int(caught.value.state.step) == 3
+    assert int(fit_alone().step) == 7  # and the next call is not stopped
+
+
+def test_a_second_ctrl_c_interrupts_at_once():
+    def twice(step, ema):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit_alone(on_step=twice)
+    assert not isinstance(caught.value, stopping.Stopped)
+    assert int(fit_alone().step) == 7
+
+
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+def test_signals_of_a_program_stop_all_its_loops(number):
+    with stopping.on_signals():
+        stopping.check("nothing yet")
+        with pytest.raises(stopping.Stopped, match="after step 2 of 7"):
+            fit_alone(on_step=signal_at(2, number))
+        with pytest.raises(stopping.Stopped, match="stopped after a measurement"):
+            stopping.check("a measurement")
+    stopping.check("the next program")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_batch_that_does_not_divide_over_the_devices_is_refused():
@@ -310,6 +444,7 @@ def test_a_batch_that_does_not_divide_over_the_devices_is_refused():
         ({"num_steps": 5, "learning_rate": 0.0}, "expected learning_rate > 0, .* got"),
         ({"num_steps": 5, "learning_rate": float("nan")}, "expected learning_rate > 0, .* got"),
         ({"num_steps": 5, "clip": -1.0}, ".*clip >= 0.*, got"),
+        ({"num_steps": 5, "max_skipped": 0}, "expected max_skipped >= 1, got"),
         ({"num_steps": 5, "ema_decay": 1.0}, r".*ema_decay in \[0, 1\), got"),
     ],
 )

@@ -4,6 +4,7 @@ One of several processes names the part of each batch that it reads, see `parall
 parts of all make up the batch that one process would read.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -13,11 +14,28 @@ from jaxtyping import Int
 from lgd.data.dataset import Split
 from lgd.types import Batch
 
-Batches = Callable[[int], Batch]
 Part = Int[np.ndarray, " n"] | None  # ascending; None: everything
 
 
-def examples(split: Split, batch_size: int, *, seed: int, rows: Part = None) -> Batches:
+@dataclasses.dataclass(frozen=True)
+class IndexedBatches:
+    """Step -> batch of a split.
+
+    index: step -> which examples: (b,), or (g, n) for groups of one class each.
+    """
+
+    split: Split
+    index: Callable[[int], Int[np.ndarray, "..."]]
+
+    def __call__(self, step: int) -> Batch:
+        """x0 (b, *dims) or (g, n, *dims), and the labels, (b,) or (g,)."""
+        index = self.index(step)
+        return Batch(
+            self.split.x[index], self.split.labels[index if index.ndim == 1 else index[:, 0]]
+        )
+
+
+def examples(split: Split, batch_size: int, *, seed: int, rows: Part = None) -> IndexedBatches:
     """Step -> examples x0 (b, *dims), c (b,): shuffled epochs, every example once in each.
 
     rows: which of the batch's entries are read, all by default. Raises ValueError for a batch size
@@ -32,13 +50,12 @@ def examples(split: Split, batch_size: int, *, seed: int, rows: Part = None) -> 
     def order(epoch: int) -> np.ndarray:
         return np.random.default_rng((seed, epoch)).permutation(size)
 
-    def batch(step: int) -> Batch:
+    def index(step: int) -> np.ndarray:
         position = step * batch_size + rows
         epochs, offsets = np.divmod(position, size)
-        index = np.concatenate([order(int(e))[offsets[epochs == e]] for e in np.unique(epochs)])
-        return Batch(split.x[index], split.labels[index])
+        return np.concatenate([order(int(e))[offsets[epochs == e]] for e in np.unique(epochs)])
 
-    return batch
+    return IndexedBatches(split, index)
 
 
 def class_groups(
@@ -49,7 +66,7 @@ def class_groups(
     rounds: int = 1,
     groups: Part = None,
     members: Part = None,
-) -> Batches:
+) -> IndexedBatches:
     """Step -> ``rounds`` groups for each class: x0 (g, group_size, *dims), c (g,).
 
     g = rounds x classes. Members are drawn without replacement, or in whole rounds where a class
@@ -66,12 +83,12 @@ def class_groups(
     groups = np.arange(len(classes)) if groups is None else groups
     members = np.arange(group_size) if members is None else members
 
-    def batch(step: int) -> Batch:
+    def index(step: int) -> np.ndarray:
         rng = np.random.default_rng((seed, step))
-        index = np.stack([_draw(rng, by_class[label], group_size) for label in classes])
-        return Batch(split.x[index[np.ix_(groups, members)]], classes[groups])
+        drawn = np.stack([_draw(rng, by_class[label], group_size) for label in classes])
+        return drawn[np.ix_(groups, members)]
 
-    return batch
+    return IndexedBatches(split, index)
 
 
 def _draw(rng: np.random.Generator, index: np.ndarray, size: int) -> np.ndarray:

@@ -1,0 +1,215 @@
+"""A tiny run to break: it is started as a user starts it, and its end compared bit for bit."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.faults.inject import INJECTED
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("denoiser", "guidance", "evaluate", "report")
+TIMEOUT = 240  # seconds after which a run counts as hanging
+STEPS, SAVE_EVERY = 20, 5  # of the denoiser
+TINY = (
+    "data.num_train=160",
+    "data.num_validation=80",
+    "data.num_test=80",
+    f"denoiser.num_steps.under={STEPS}",
+    "denoiser.width=8",
+    "denoiser.depth=1",
+    "denoiser.batch_size=16",
+    "sampling.num_steps=3",
+    "guidance.methods=self_consistency,trajectory",
+    "guidance.num_snapshots=2",
+    "guidance.omega.width=8",
+    "guidance.omega.depth=1",
+    "guidance.one_step.num_steps=6",
+    "guidance.one_step.batch_size=16",
+    "guidance.trajectory.num_steps=4",
+    "guidance.trajectory.num_particles=2",
+    "guidance.trajectory.num_targets=2",
+    "evaluation.num_samples=40",
+    "evaluation.num_screening=40",
+    "evaluation.num_finalists=1",
+    "evaluation.validation_seeds=1",
+    "evaluation.test_seeds=2",
+    "evaluation.constant_weights=0,0.5,1",
+    "evaluation.interval_weights=0.5",
+    "evaluation.interval_lower=0.2",
+    "evaluation.interval_upper=0.8",
+    "evaluation.clamp_linear_scales=0.8",
+    f"training.save_every={SAVE_EVERY}",
+    "training.log_every=1",
+)
+
+
+class Ended(NamedTuple):
+    """How a process ended: negative codes are signals; seconds since the fault, or the start."""
+
+    code: int
+    out: str
+    seconds: float
+
+
+class Strike(NamedTuple):
+    """What happens at the n-th call of a function, see `inject`."""
+
+    place: str
+    number: int
+    action: str
+
+
+class Bench:
+    """Runs in a folder of its own, with one cache of compiled functions for all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+        self._before: dict[str, Path] = {}
+        self._seconds: dict[str, float] = {}
+
+    def argv(
+        self, workdir: Path, stages: Sequence[str], *flags: str, strike: Strike | None = None
+    ) -> list[str]:
+        """The command line of a run of these stages."""
+        module = ["experiments.run"]
+        if strike is not None:
+            module = ["experiments.faults.inject", *map(str, strike), "--"]
+        settings = ["--config=configs/mixture.py", f"--workdir={workdir}"]
+        settings += [f"--config.{override}" for override in TINY]
+        chosen = f"--stages={','.join(stages)}"
+        return [sys.executable, "-m", *module, *settings, chosen, *flags]
+
+    def launch(
+        self,
+        workdir: Path,
+        stages: Sequence[str],
+        *flags: str,
+        strike: Strike | None = None,
+        during: Callable[[subprocess.Popen], None] | None = None,
+        **settings: Any,
+    ) -> Ended:
+        """Run stages to the end; ``during`` may act on the process from outside.
+
+        settings: of `subprocess.Popen`.
+        """
+        argv = self.argv(workdir, stages, *flags, strike=strike)
+        with started(argv, env=self.environment, **settings) as (process, output):
+            if during is not None:
+                during(process)
+            process.wait(timeout=TIMEOUT)
+            ended, text = time.time(), output()
+        at = [line for line in text.splitlines() if line.startswith(INJECTED)]
+        since = float(at[-1].removeprefix(INJECTED)) if at else ended
+        return Ended(process.returncode, text, ended - since)
+
+    def before(self, stage: str) -> Path:
+        """A workdir in which every stage before this one is done; not to be changed."""
+        if stage not in self._before:
+            self._before[stage] = self._prepare(stage)
+        return self._before[stage]
+
+    def _prepare(self, stage: str) -> Path:
+        folder = self.folder / f"before-{stage}"
+        index = STAGES.index(stage)
+        if index == 0:
+            folder.mkdir(parents=True)
+            return folder
+        shutil.copytree(self.before(STAGES[index - 1]), folder)
+        self._finish(folder, STAGES[index - 1])
+        return folder
+
+    def _finish(self, workdir: Path, stage: str) -> None:
+        start = time.monotonic()
+        done = self.launch(workdir, [stage])
+        self._seconds[stage] = time.monotonic() - start
+        if done.code != 0:
+            raise RuntimeError(
+                f"stage {stage} without any fault ended with {done.code}:\n{done.out}"
+            )
+
+    def after(self, stage: str) -> Path:
+        """A workdir in which no fault was, after this stage."""
+        following = {name: STAGES[i + 1] for i, name in enumerate(STAGES[:-1])}
+        if stage in following:
+            return self.before(following[stage])
+        if "end" not in self._before:
+            folder = shutil.copytree(self.before(stage), self.folder / "end")
+            self._finish(folder, stage)
+            self._before["end"] = folder
+        return self._before["end"]
+
+    def seconds(self, stage: str) -> float:
+        """How long the stage took without a fault."""
+        self.after(stage)
+        return self._seconds[stage]
+
+    @contextlib.contextmanager
+    def copy(self, stage: str) -> Iterator[Path]:
+        """A workdir to break, in which every stage before this one is done."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            yield shutil.copytree(self.before(stage), Path(folder) / "run")
+
+    def difference(self, workdir: Path, stage: str) -> str:
+        """What differs from a run without a fault after this stage; "" if nothing does."""
+        found, expected = outcome(workdir), outcome(self.after(stage))
+        differing = [n for n in sorted(found | expected) if found.get(n) != expected.get(n)]
+        return f"{', '.join(differing)} differ" if differing else ""
+
+
+@contextlib.contextmanager
+def started(
+    argv: Sequence[str], **settings: Any
+) -> Iterator[tuple[subprocess.Popen, Callable[[], str]]]:
+    """A process, and a function that returns what it has said; killed hard on leaving."""
+    with tempfile.TemporaryFile("w+b") as file:
+        process = subprocess.Popen(argv, cwd=ROOT, stdout=file, stderr=file, **settings)
+
+        def output() -> str:
+            return os.pread(file.fileno(), 10**7, 0).decode(errors="replace")
+
+        try:
+            yield process, output
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+
+def outcome(workdir: Path) -> dict[str, str]:
+    """A digest of everything that must not depend on interruptions, by name."""
+    names = [workdir / name for name in ("metrics.jsonl", "measured.jsonl", "results.json")]
+    names += [*workdir.glob("params/**/*.safetensors"), *workdir.glob("report/*")]
+    digests = {
+        str(file.relative_to(workdir)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in names
+        if file.exists()
+    }
+    for ledger in workdir.glob("checkpoints/**/LEDGER"):
+        digests[str(ledger.parent.relative_to(workdir))] = json.dumps(newest_state(ledger.parent))
+    return digests
+
+
+def newest_state(store: Path) -> Mapping[str, Any]:
+    """Step, and digests of every array, of the newest checkpoint."""
+    commits = list(store.glob("[0-9]*/COMMIT"))
+    if not commits:
+        return {}
+    newest = max(commits, key=lambda commit: int(commit.parent.name))
+    value = json.loads(newest.read_bytes().partition(b" ")[2])
+    return {name: value[name] for name in ("step", "leaves")}

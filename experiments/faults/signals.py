@@ -1,0 +1,108 @@
+"""SIGTERM, SIGINT and SIGKILL at every kind of moment of every stage."""
+
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from experiments.faults.bench import STEPS, Bench, Ended, Strike, newest_state
+from experiments.faults.inject import INJECTED
+
+STOPPED = 75
+LIMIT = 10.0  # seconds from the signal to the end
+
+MOMENTS: dict[str, tuple[str, Strike]] = {
+    "first compile": ("denoiser", Strike("lgd.training:make_step", 1, "")),
+    "data fetch": ("denoiser", Strike("lgd.data.pipeline:IndexedBatches.__call__", 9, "")),
+    "step": ("denoiser", Strike("lgd.parallel:place_batch", 8, "")),
+    "before the first commit": ("denoiser", Strike("lgd.checkpoint:_fsync", 3, "")),
+    "save": ("denoiser", Strike("lgd.checkpoint:CheckpointStore._record", 2, "")),
+    "last step": ("denoiser", Strike("lgd.parallel:place_batch", STEPS, "")),
+    "final parameters": ("denoiser", Strike("lgd.storage:save_file", 1, "")),
+    "start schedules": ("guidance", Strike("lgd.omega:StepTable.tabulate", 3, "")),
+    "guidance step": ("guidance", Strike("lgd.parallel:place_batch", 7, "")),
+    "guidance save": ("guidance", Strike("lgd.checkpoint:_fsync", 40, "")),
+    "sampling": ("evaluate", Strike("lgd.sampler:sample", 5, "")),
+    "evaluation": ("evaluate", Strike("experiments.journal:Journal._append", 9, "")),
+    "measuring": ("evaluate", Strike("experiments.stages.measure:Measure.__call__", 3, "")),
+    "results": ("evaluate", Strike("experiments.workdir:write_text", 2, "")),
+    "report": ("report", Strike("lgd.plots:save", 2, "")),
+}
+
+
+def interrupt(bench: Bench, moment: str, signal: str) -> Iterator[str]:
+    """A signal at a moment, then the same command again: "" or what was lost."""
+    stage, strike = MOMENTS[moment]
+    with bench.copy(stage) as workdir:
+        first = bench.launch(workdir, [stage], strike=strike._replace(action=signal))
+        wrong = _killed(first) if signal == "KILL" else _stopped(first)
+        if not wrong and signal != "KILL" and moment in ("step", "data fetch"):
+            wrong = _unsaved(workdir, strike.number)
+        yield wrong or _resumed(bench, workdir, stage)
+
+
+def twice(bench: Bench) -> Iterator[str]:
+    """The second signal of two ends a run that does not answer."""
+    strike = Strike("lgd.parallel:place_batch", 8, "TERM+sleep:1+INT+sleep:60")
+    yield from _deaf(bench, strike, code=130, limit=3.0)
+
+
+def no_answer(bench: Bench) -> Iterator[str]:
+    """One signal ends a run in which no step ends, as in a long compilation."""
+    strike = Strike("lgd.training:make_step", 1, "TERM+sleep:60")
+    yield from _deaf(bench, strike, code=STOPPED, limit=LIMIT)
+
+
+def _deaf(bench: Bench, strike: Strike, *, code: int, limit: float) -> Iterator[str]:
+    with bench.copy("denoiser") as workdir:
+        ended = bench.launch(workdir, ["denoiser"], strike=strike)
+        wrong = _expected(ended, code, limit)
+        yield wrong or _resumed(bench, workdir, "denoiser")
+
+
+def random_kill(bench: Bench, stage: str, seed: int) -> Iterator[str]:
+    """SIGKILL at a random time of a stage."""
+    with bench.copy(stage) as workdir:
+        whole = bench.seconds(stage)
+        wait = random.Random(seed).uniform(0.2, 1.0) * whole
+
+        def kill(process: subprocess.Popen) -> None:
+            time.sleep(wait)
+            process.kill()
+
+        ended = bench.launch(workdir, [stage], during=kill)
+        wrong = "" if ended.code in (0, -9) else f"expected exit -9, got {ended.code}"
+        yield wrong or _resumed(bench, workdir, stage)
+
+
+def _unsaved(workdir: Path, number: int) -> str:
+    """The n-th step was about to begin; it may be saved, and the one before must be."""
+    step = newest_state(workdir / "checkpoints" / "denoiser").get("step")
+    return "" if step in (number - 1, number) else f"expected step {number - 1} saved, got {step}"
+
+
+def _stopped(ended: Ended) -> str:
+    return _expected(ended, STOPPED, LIMIT)
+
+
+def _killed(ended: Ended) -> str:
+    return _expected(ended, -9, LIMIT)
+
+
+def _expected(ended: Ended, code: int, limit: float) -> str:
+    if INJECTED not in ended.out:
+        return f"the moment did not come:\n{ended.out}"
+    if ended.code != code:
+        return f"expected exit {code}, got {ended.code}:\n{ended.out}"
+    if ended.seconds > limit:
+        return f"expected an end within {limit} s, got {ended.seconds:.1f} s"
+    return "" if "Traceback" not in ended.out else f"expected no traceback, got:\n{ended.out}"
+
+
+def _resumed(bench: Bench, workdir: Path, stage: str) -> str:
+    """The same command again ends as if nothing had happened."""
+    again = bench.launch(workdir, [stage])
+    if again.code != 0:
+        return f"expected the next run to end with 0, got {again.code}:\n{again.out}"
+    return bench.difference(workdir, stage)
