@@ -139,6 +139,10 @@ def get_config() -> ConfigDict:
     # Where curves go beside metrics.jsonl: tensorboard (files in workdir/tensorboard), wandb
     config.training.loggers = ()
     config.training.clip = 1.0  # norm of the gradient; 0: no clipping
+    config.training.max_skipped = (
+        10  # steps in a row with NaN or inf that end a run; fewer: skipped
+    )
+    config.training.stall_seconds = 60.0  # after which a step that does not end is reported
 
     config.mesh = ConfigDict()  # data x fsdp devices; what is computed does not depend on them
     config.mesh.data = 0  # parts of a batch, times fsdp; 0: as many as there are devices for

@@ -75,6 +75,7 @@ def denoiser_optimizer(config: ConfigDict) -> Optimizer:
         learning_rate=config.denoiser.learning_rate,
         ema_decay=config.denoiser.ema_decay,
         clip=config.training.clip,
+        max_skipped=config.training.max_skipped,
     )
 
 
@@ -86,6 +87,7 @@ def guidance_optimizer(config: ConfigDict, method: str) -> Optimizer:
         learning_rate=settings.learning_rate,
         ema_decay=settings.ema_decay,
         clip=config.training.clip,
+        max_skipped=config.training.max_skipped,
     )
 
 

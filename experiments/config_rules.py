@@ -191,6 +191,8 @@ FIELDS: dict[str, Rule] = {
     "training.log_every": integer(1),
     "training.loggers": different("tensorboard", "wandb"),
     "training.clip": number("[0, 1e9]"),
+    "training.max_skipped": integer(1),
+    "training.stall_seconds": number("[0.1, 1e9]"),
     "mesh.data": integer(0),
     "mesh.fsdp": integer(1),
 }

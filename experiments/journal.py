@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.workdir import read_lines, write_text
+from experiments.workdir import WorkdirError, read_lines, write_text
 from lgd import guidance, stopping
 from lgd.processes import from_main
 from lgd.types import OmegaFn
@@ -43,7 +43,9 @@ class Journal:
 
     def _read(self) -> dict[str, Any]:
         lines = read_lines(self._file)
-        if self._file.exists():  # without a last line that was cut off
+        if any(line.keys() != {"key", "value"} for line in lines):
+            raise WorkdirError(f"{self._file}: expected lines with key and value, got others")
+        if self._file.exists():  # rewritten without a last line that was cut off
             write_text(self._file, "".join(f"{json.dumps(line)}\n" for line in lines))
         return {line["key"]: line["value"] for line in lines}
 

@@ -2,11 +2,12 @@
 
 import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, lock
 from experiments.stages import (
     denoiser,
     evaluate,
@@ -17,9 +18,10 @@ from experiments.stages import (
     reward_report,
 )
 from experiments.workdir import Workdir
-from lgd import stopping
+from lgd import stall, stopping
 from lgd.data import Dataset
 from lgd.data.image_files import DataFileError
+from lgd.failures import NonFiniteError
 
 _RUN = {
     "denoiser": denoiser.run,
@@ -39,15 +41,36 @@ class MisfitError(RuntimeError):
     """The config does not fit the devices or the data."""
 
 
-def run(config: ConfigDict, path: str, stages: Sequence[str], *, command: str = "") -> None:
-    """Run the stages named, in order; ``command`` is noted in the results."""
+def run(
+    config: ConfigDict,
+    path: str,
+    stages: Sequence[str],
+    *,
+    command: str = "",
+    restart_damaged: bool = False,
+) -> None:
+    """Run the stages named, in order.
+
+    command: noted in the results. restart_damaged: see `Workdir`.
+    """
     _check_devices(config)
     dataset = _load_data(config)
     stage_runs = _RUN if config.reward.name == "none" else _RUN_WITH_REWARD
-    with contextlib.closing(Workdir(path, config, command=command)) as workdir:
-        for name in stages:
-            stage_runs[name](config, workdir, dataset)
-            stopping.check(f"stage {name}")
+    with (
+        lock.held(Path(path)),
+        stall.watched(config.training.stall_seconds),
+        contextlib.closing(
+            Workdir(path, config, command=command, restart_damaged=restart_damaged)
+        ) as workdir,
+    ):
+        workdir.bind_data(dataset)
+        try:
+            for name in stages:
+                stage_runs[name](config, workdir, dataset)
+                stopping.check(f"stage {name}")
+        except NonFiniteError as error:
+            workdir.note_non_finite(error)
+            raise
 
 
 def _check_devices(config: ConfigDict) -> None:

@@ -7,10 +7,11 @@ interrupted. Any field of the config can be set: --config.denoiser.level=well. T
 their meanings stand in configs/default.py. Several processes: docs/scale-out.md.
 
 Exit codes: 0 done; 2 a mistake in what was given, or a folder that cannot be used; 3 numbers that
-are not finite, or too little memory; 75 stopped by SIGTERM or Ctrl-C with everything saved; 128 + n
-ended by a second signal n. The same command goes on where a run ended.
+are not finite, or too little memory or disk; 75 stopped by SIGTERM or Ctrl-C with everything saved;
+128 + n ended by a second signal n. The same command goes on where a run ended.
 """
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -23,10 +24,16 @@ from experiments import config as configs
 STAGES = ("denoiser", "guidance", "evaluate", "report")
 BAD_INPUT = 2  # exit codes; lgd.stopping has that of a run stopped by a signal
 CANNOT_GO_ON = 3
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 _CONFIG = flags.DEFINE_string("config", "", "Config file, for example configs/digits.py.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder for everything the run leaves behind.")
 _STAGES = flags.DEFINE_list("stages", list(STAGES), f"Stages to run, of {', '.join(STAGES)}.")
+_RESTART_DAMAGED = flags.DEFINE_bool(
+    "restart_damaged",
+    False,
+    "Start a training over whose every checkpoint is damaged, instead of refusing to.",
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One of several processes of Slurm, Open MPI or a TPU pod."
 )
@@ -53,11 +60,21 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
     stages = [name for name in STAGES if name in _STAGES.value]
     with processes.leaving_at_once(), stopping.on_signals():
         try:
-            pipeline.run(config, workdir, stages, command=_command(overrides))
+            pipeline.run(
+                config,
+                workdir,
+                stages,
+                command=_command(overrides),
+                restart_damaged=_RESTART_DAMAGED.value,
+            )
         except (WorkdirError, CheckpointError, pipeline.MisfitError) as error:
             _end(BAD_INPUT, str(error))
         except (NonFiniteError, DeviceMemoryError) as error:
             _end(CANNOT_GO_ON, f"{type(error).__name__}: {error}")
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            _end(CANNOT_GO_ON, f"cannot write: {error}")
         except stopping.Stopped as stopped:
             _end(stopping.EXIT_CODE, f"{stopped}; the same command goes on from there")
         except processes.MainProcessError:  # which says it there

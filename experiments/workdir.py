@@ -3,7 +3,9 @@
 Several processes call everything here together; process 0 alone reads and writes.
 """
 
+import functools
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,8 +19,21 @@ from ml_collections import ConfigDict
 from experiments import config as configs
 from experiments import loggers
 from lgd import processes, storage
-from lgd.checkpoint import CheckpointStore
+from lgd.checkpoint import CheckpointStore, digest
+from lgd.data import Dataset
+from lgd.failures import NonFiniteError
 from lgd.types import Params
+
+MAY_CHANGE = (  # between two starts of a run, for they change nothing that it computes
+    "training.save_every",
+    "training.loggers",
+    "training.max_skipped",
+    "training.stall_seconds",
+    "mesh.data",  # up to rounding
+    "mesh.fsdp",
+)
+
+_log = logging.getLogger(__name__)
 
 
 class WorkdirError(RuntimeError):
@@ -28,19 +43,36 @@ class WorkdirError(RuntimeError):
 class Workdir:
     """Paths and small files of one run.
 
-    ``config.json`` binds the folder to one config: another one is refused with the differences.
+    ``config.json`` binds the folder to one config: another one is refused with the differences,
+    unless they are among `MAY_CHANGE`. ``data.json`` binds it to the data.
     """
 
-    def __init__(self, path: str | Path, config: ConfigDict, *, command: str = "") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        config: ConfigDict,
+        *,
+        command: str = "",
+        restart_damaged: bool = False,
+    ) -> None:
         self.path = Path(path)
         self.command = command  # that made the run; goes into its results
+        self._restart_damaged = restart_damaged  # see CheckpointStore
         self._loggers: list[loggers.Logger] = []  # process 0 has them
         processes.from_main(lambda: self._bind(configs.to_dict(config)))
 
     def close(self) -> None:
         """Let the loggers write what they hold."""
         for logger in self._loggers:
-            logger.close()
+            self._try(logger, logger.close)
+
+    def _try(self, logger: loggers.Logger, act: Callable[[], None]) -> None:
+        """A logger that fails is left out from then on; the run needs none."""
+        try:
+            act()
+        except Exception as error:
+            _log.warning("%s failed and is left out: %s", type(logger).__name__, error)
+            self._loggers = [each for each in self._loggers if each is not logger]
 
     def _bind(self, config: Mapping) -> None:
         try:
@@ -56,12 +88,40 @@ class Workdir:
             write_json(file, config)
             return
         differences = configs.diff(read_json(file), config)
-        if differences:
+        if differences and all(line.partition(":")[0] in MAY_CHANGE for line in differences):
+            _log.warning("%s: config changed: %s", file, "; ".join(differences))
+            write_json(file, config)
+        elif differences:
             lines = "\n  ".join(differences)
             raise WorkdirError(
                 f"{self.path}: made with another config (old -> new):\n  {lines}\n"
                 "Use another --workdir, or the config it was made with."
             )
+
+    @processes.by_main
+    def bind_data(self, dataset: Dataset) -> None:
+        """Refuse other data than those that the folder was made with."""
+        file = self.path / "data.json"
+        splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
+        found = {f"{name} sha256": digest(split._asdict()) for name, split in splits.items()}
+        if not file.exists():
+            write_json(file, found)
+            return
+        differences = configs.diff(read_json(file), found)
+        if differences:
+            lines = "\n  ".join(differences)
+            raise WorkdirError(
+                f"{self.path}: made with other data (old -> new):\n  {lines}\n"
+                "Use another --workdir, or the data, and the versions of packages that load them, "
+                "that it was made with."
+            )
+
+    @processes.by_main
+    def note_non_finite(self, error: NonFiniteError) -> None:
+        """Write which steps were not finite, and which examples they held, to non_finite.json."""
+        if error.steps:
+            value = {"message": str(error), "steps": error.steps, "examples": error.examples}
+            write_json(self.path / "non_finite.json", value)
 
     def params_file(self, name: str) -> Path:
         """Where the final parameters of a training go."""
@@ -93,7 +153,8 @@ class Workdir:
     @contextmanager
     def checkpoints(self, name: str) -> Iterator[CheckpointStore]:
         """The checkpoints of one training."""
-        with CheckpointStore(self.path / "checkpoints" / name) as store:
+        folder = self.path / "checkpoints" / name
+        with CheckpointStore(folder, restart_damaged=self._restart_damaged) as store:
             yield store
 
     def metrics(self, name: str) -> Callable[[int, Mapping], None]:
@@ -104,8 +165,8 @@ class Workdir:
         file, resumed = self.path / "metrics.jsonl", False
 
         def tell(step: int, values: Mapping) -> None:
-            for logger in self._loggers:
-                logger(name, step, values)
+            for logger in list(self._loggers):
+                self._try(logger, functools.partial(logger, name, step, values))
 
         @processes.by_main
         def log(step: int, values: Mapping) -> None:
@@ -135,6 +196,7 @@ class Workdir:
         lines = [
             line for line in read_lines(self.path / "metrics.jsonl") if line["training"] == name
         ]
+        lines = [line for line in lines if key in line]  # a step with NaN has no values
         return [line["step"] for line in lines], [line[key] for line in lines]
 
 
@@ -161,7 +223,7 @@ def read_json(file: Path) -> dict:
         value = json.loads(file.read_text())
     except FileNotFoundError:
         raise WorkdirError(f"{file}: expected a JSON file, found none") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WorkdirError(f"{file}: expected JSON, got a damaged file: {error}") from None
     if not isinstance(value, dict):
         raise WorkdirError(f"{file}: expected a JSON object, got {type(value).__name__}")
@@ -173,17 +235,24 @@ def read_lines(file: Path) -> list[dict]:
     """Objects of a JSON-lines file, if any; a last line cut off by a crash is left out."""
     if not file.exists():
         return []
-    lines = file.read_text().splitlines()
+    lines = file.read_text(errors="replace").split("\n")
+    lines = lines[:-1] if not lines[-1] else lines
     objects = []
     for number, line in enumerate(lines, start=1):
-        try:
-            objects.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number < len(lines):
-                raise WorkdirError(
-                    f"{file}:{number}: expected a JSON object, got {line!r}"
-                ) from None
+        value = _parsed(line)
+        if isinstance(value, dict):
+            objects.append(value)
+        elif number < len(lines):
+            raise WorkdirError(f"{file}:{number}: expected a JSON object, got {line!r}")
     return objects
+
+
+def _parsed(line: str) -> object:
+    """What a line of JSON holds; None if it is not JSON."""
+    try:
+        return json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        return None
 
 
 def write_json(file: Path, value: Mapping) -> None:

@@ -67,13 +67,19 @@ class _Found(NamedTuple):
 
 
 class CheckpointStore:
-    """One folder of steps, of which the newest `keep` are kept; it has one writer at a time."""
+    """One folder of steps, of which the newest `keep` are kept; it has one writer at a time.
 
-    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 2) -> None:
+    restart_damaged: where steps were committed and all of them are damaged, restore nothing, so
+    that the run starts over, instead of raising. What is left of them stays in quarantine.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], *, keep: int = 2, restart_damaged: bool = False
+    ) -> None:
         if keep < 1:
             raise ValueError(f"keep: expected at least 1, got {keep}")
         self._root = Path(directory).absolute()
-        self._keep = keep
+        self._keep, self._restart_damaged = keep, restart_damaged
         from_main(lambda: self._root.mkdir(parents=True, exist_ok=True))
         self._orbax = ocp.Checkpointer(
             ocp.PyTreeCheckpointHandler(multiprocessing_options=_ALONE),
@@ -110,8 +116,9 @@ class CheckpointStore:
                 others with their sharding, or uncommitted on the default device if they have none.
 
         Returns:
-            None only where nothing was ever committed. Steps that were committed and all fail, or a
-            tree, shape or dtype other than `like`'s, are a `CheckpointError`.
+            None only where nothing was ever committed (but see `restart_damaged`). Steps that were
+            committed and all fail, or a tree, shape or dtype other than `like`'s, are a
+            `CheckpointError`.
         """
         leaves, found = _named_leaves(like), []
 
@@ -145,7 +152,9 @@ class CheckpointStore:
             if not sums.get(step):  # killed between commit and ledger
                 self._record(step)
             return [found]
-        if ledger:
+        if ledger and self._restart_damaged:
+            self._start_over()
+        elif ledger:
             reasons = "\n".join(line["damage"] for line in ledger if "damage" in line)
             raise CheckpointError(f"{self._root}: committed, but no step can be used:\n{reasons}")
         return []
@@ -232,15 +241,22 @@ class CheckpointStore:
         return arrays
 
     def _quarantine(self, step: int, damage: _DamagedError) -> dict[str, Any]:
-        shelf = self._root / QUARANTINE
-        shelf.mkdir(exist_ok=True)
-        folder = self._root / str(step)
-        names = (shelf / f"{step}.{number}" for number in itertools.count())
-        target = next(name for name in names if not name.exists())
+        folder, target = self._root / str(step), self._free_place(str(step))
         if folder.exists():
             folder.rename(target)
         logger.warning("%s is damaged, moved to %s: %s", folder, target, damage)
         return self._append({"step": step, "damage": f"step {step}: {damage}"})
+
+    def _free_place(self, name: str) -> Path:
+        shelf = self._root / QUARANTINE
+        shelf.mkdir(exist_ok=True)
+        places = (shelf / f"{name}.{number}" for number in itertools.count())
+        return next(place for place in places if not place.exists())
+
+    def _start_over(self) -> None:
+        place = self._free_place(LEDGER_FILE)
+        (self._root / LEDGER_FILE).rename(place)
+        logger.warning("%s: every step is damaged, starting over; see %s", self._root, place)
 
     def _prune(self) -> None:
         for step in self.steps()[: -self._keep]:

@@ -1,40 +1,61 @@
 """Parameters on disk, as safetensors: nothing is ever unpickled."""
 
+import hashlib
+import json
+import os
 from pathlib import Path
 
 import jax
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save
 
 from lgd.types import Params
 
+DIGEST = "sha256"  # key of the metadata: of every name, dtype, shape and byte
+_FOREIGN = {  # first bytes of files that could run code when opened
+    b"PK\x03\x04": "a zip archive, as PyTorch saves",
+    b"\x80": "a pickle",
+    b"\x93NUMPY": "a NumPy file",
+    b"\x89HDF": "an HDF5 file",
+}
+
 
 def save_params(path: Path, params: Params) -> None:
-    """Write a tree of arrays, one tensor for each leaf, named by its path; atomic."""
+    """Write a tree of arrays, one tensor for each leaf, named by its path; atomic, with a digest.
+
+    Raises OSError where the disk does not take it; what was there before is left alone then.
+    """
     tensors = {
-        jax.tree_util.keystr(key, simple=True, separator="/"): np.asarray(leaf)
+        jax.tree_util.keystr(key, simple=True, separator="/"): np.asarray(leaf, order="C")
         for key, leaf in jax.tree.leaves_with_path(params)
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(save(tensors, {DIGEST: _digest(tensors)}))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-def load_params(path: Path, like: Params) -> Params:
+def load_params(path: Path, like: Params, *, sha256: str | None = None) -> Params:
     """Read a tree of the structure, shapes and dtypes of ``like`` (arrays or ShapeDtypeStructs).
+
+    sha256: of the whole file, for one that came from elsewhere. A file of `save_params` is compared
+    with the digest it holds.
 
     Raises FileNotFoundError, or ValueError naming the file and what does not fit.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a safetensors file, found none")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path}: expected a safetensors file, got a damaged one: {error}"
-        ) from None
+    raw = path.read_bytes()
+    if sha256 is not None and (got := hashlib.sha256(raw).hexdigest()) != sha256:
+        raise ValueError(f"{path}: expected a file of sha256 {sha256}, got {got}")
+    tensors = _parsed(path, raw)
 
     def read(key: tuple, leaf: jax.Array | np.ndarray | jax.ShapeDtypeStruct) -> np.ndarray:
         name = jax.tree_util.keystr(key, simple=True, separator="/")
@@ -54,3 +75,34 @@ def load_params(path: Path, like: Params) -> Params:
     if tensors:
         raise ValueError(f"{path}: expected no further tensors, got {sorted(tensors)}")
     return params
+
+
+def _parsed(path: Path, raw: bytes) -> dict[str, np.ndarray]:
+    """The tensors of a whole and undamaged file."""
+    for start, kind in _FOREIGN.items():
+        if raw.startswith(start):
+            raise ValueError(f"{path}: expected a safetensors file, got {kind}: not opened")
+    try:
+        tensors = load(raw)
+        size = int.from_bytes(raw[:8], "little")
+        metadata = json.loads(raw[8 : 8 + size]).get("__metadata__") or {}
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: expected a safetensors file, got a damaged one: {error}"
+        ) from None
+    expected, got = metadata.get(DIGEST), _digest(tensors)
+    if expected not in (None, got):
+        raise ValueError(
+            f"{path}: expected a safetensors file, got a damaged one: its digest is {expected}, "
+            f"that of its tensors {got}"
+        )
+    return tensors
+
+
+def _digest(tensors: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tensor.shape} ".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
