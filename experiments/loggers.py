@@ -28,8 +28,8 @@ class MissingPackageError(RuntimeError):
     """A logger's package is not installed; the message says how to install it."""
 
 
-def make(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> list[Logger]:
-    """The loggers of these names for the run of a folder. Raises MissingPackageError."""
+def check(names: Sequence[str]) -> None:
+    """Raise MissingPackageError unless the loggers of these names can be made."""
     missing = [name for name in names if find_spec(PACKAGES[name]) is None]
     if missing:
         packages = " and ".join(PACKAGES[name] for name in missing)
@@ -37,6 +37,10 @@ def make(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> list[
             f"training.loggers: expected {packages} for {' and '.join(missing)}, found none; "
             "pip install 'lgd[logging]'"
         )
+
+
+def make(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> list[Logger]:
+    """The loggers of these names for the run of a folder, see `check`."""
     makers: dict[str, Callable[[], Logger]] = {
         "tensorboard": lambda: TensorBoard(folder / "tensorboard"),
         "wandb": lambda: WeightsAndBiases(folder, config),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, lock
+from experiments import build, lock, loggers
 from experiments.stages import (
     denoiser,
     evaluate,
@@ -18,7 +18,7 @@ from experiments.stages import (
     reward_report,
 )
 from experiments.workdir import Workdir
-from lgd import stall, stopping
+from lgd import processes, stall, stopping
 from lgd.data import Dataset
 from lgd.data.image_files import DataFileError
 from lgd.failures import NonFiniteError
@@ -54,6 +54,7 @@ def run(
     command: noted in the results. restart_damaged: see `Workdir`.
     """
     _check_devices(config)
+    _check_loggers(config)
     dataset = _load_data(config)
     stage_runs = _RUN if config.reward.name == "none" else _RUN_WITH_REWARD
     with (
@@ -103,6 +104,14 @@ def _load_data(config: ConfigDict) -> Dataset:
         raise MisfitError(f"data.path: {error}") from None
     _check_classes(dataset)
     return dataset
+
+
+def _check_loggers(config: ConfigDict) -> None:
+    """Before anything is made."""
+    try:
+        processes.from_main(lambda: loggers.check(config.training.loggers))
+    except loggers.MissingPackageError as error:
+        raise MisfitError(str(error)) from None
 
 
 def _check_classes(dataset: Dataset) -> None:

@@ -50,7 +50,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
     from experiments import pipeline
     from experiments.workdir import WorkdirError
     from lgd import processes, stopping
-    from lgd.checkpoint import CheckpointError
+    from lgd.checkpoint import CheckpointError, NotSavedError
     from lgd.failures import DeviceMemoryError, NonFiniteError
 
     logging.set_verbosity(logging.WARNING)
@@ -67,10 +67,10 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
                 command=_command(overrides),
                 restart_damaged=_RESTART_DAMAGED.value,
             )
+        except (NotSavedError, NonFiniteError, DeviceMemoryError) as error:
+            _end(CANNOT_GO_ON, f"{type(error).__name__}: {error}")
         except (WorkdirError, CheckpointError, pipeline.MisfitError) as error:
             _end(BAD_INPUT, str(error))
-        except (NonFiniteError, DeviceMemoryError) as error:
-            _end(CANNOT_GO_ON, f"{type(error).__name__}: {error}")
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise

@@ -76,13 +76,10 @@ class Workdir:
 
     def _bind(self, config: Mapping) -> None:
         try:
-            self._loggers = loggers.make(config["training"]["loggers"], self.path, config)
-        except loggers.MissingPackageError as error:
-            raise WorkdirError(str(error)) from None
-        try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WorkdirError(f"{self.path}: expected a folder to write to: {error}") from None
+        self._loggers = loggers.make(config["training"]["loggers"], self.path, config)
         file = self.path / "config.json"
         if not file.exists():
             write_json(file, config)

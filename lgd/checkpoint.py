@@ -46,6 +46,10 @@ class CheckpointError(RuntimeError):
     """A state that cannot be saved, or a store that cannot be restored from."""
 
 
+class NotSavedError(CheckpointError):
+    """The disk did not take a state; the steps before it are as they were."""
+
+
 class _DamagedError(CheckpointError):
     """What lies on disk is not what was committed."""
 
@@ -103,7 +107,7 @@ class CheckpointStore:
             self._write(step, leaves, table, metadata)
         except Exception as error:
             shutil.rmtree(self._root / str(step), ignore_errors=True)
-            raise CheckpointError(f"{self._root}: step {step} was not saved: {error}") from error
+            raise NotSavedError(f"{self._root}: step {step} was not saved: {error}") from error
         self._prune()
         if step not in self.steps():
             raise CheckpointError(f"{self._root}: expected step {step}, got {self.steps()}")

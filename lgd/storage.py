@@ -79,14 +79,16 @@ def load_params(path: Path, like: Params, *, sha256: str | None = None) -> Param
 
 def _parsed(path: Path, raw: bytes) -> dict[str, np.ndarray]:
     """The tensors of a whole and undamaged file."""
-    for start, kind in _FOREIGN.items():
-        if raw.startswith(start):
-            raise ValueError(f"{path}: expected a safetensors file, got {kind}: not opened")
     try:
         tensors = load(raw)
         size = int.from_bytes(raw[:8], "little")
         metadata = json.loads(raw[8 : 8 + size]).get("__metadata__") or {}
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        for start, kind in _FOREIGN.items():
+            if raw.startswith(start):
+                raise ValueError(
+                    f"{path}: expected a safetensors file, got {kind}: not opened"
+                ) from None
         raise ValueError(
             f"{path}: expected a safetensors file, got a damaged one: {error}"
         ) from None

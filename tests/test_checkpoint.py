@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from experiments.faults.damage import DAMAGES, flip
 from lgd.checkpoint import (
     COMMIT_FILE,
     LEDGER_FILE,
@@ -233,29 +233,13 @@ def test_the_newest_are_kept(tmp_path):
 # --- damage
 
 
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-FAULTS: dict[str, Callable[[Path], object]] = {
-    "flipped": flip,
-    "deleted": Path.unlink,
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
-    "emptied": lambda path: path.write_bytes(b""),
-    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
-    "junk": lambda path: path.write_text('{"step": [}'),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", DAMAGES)
 def test_a_damaged_file_means_the_step_before(two_steps, tmp_path, caplog, fault):
     files = [p.relative_to(two_steps) for p in (two_steps / "2").rglob("*") if p.is_file()]
     assert len(files) > 5
     for number, file in enumerate(files):
         root = shutil.copytree(two_steps, tmp_path / str(number))
-        FAULTS[fault](root / file)
+        DAMAGES[fault](root / file)
         with CheckpointStore(root) as store:
             assert_falls_back(store, root, caplog)
         assert [path.name for path in (root / QUARANTINE).iterdir()] == ["2.0"]
@@ -321,6 +305,27 @@ def test_nothing_left_is_an_error_that_lists_why(root, store):
     assert len(list((root / QUARANTINE).iterdir())) == 2
 
 
+def test_starting_over_where_nothing_is_left_needs_to_be_asked_for(root, store, caplog):
+    for step in (1, 2):
+        flip(root / str(step) / COMMIT_FILE)
+    with pytest.raises(CheckpointError, match="no step can be used"):
+        store.restore(make_state())
+    with CheckpointStore(root, restart_damaged=True) as again:
+        assert again.restore(make_state()) is None
+        assert "starting over" in caplog.text
+        again.save(1, make_state(1))
+        assert again.restore(make_state()).step == 1
+    with CheckpointStore(root) as after:
+        assert after.restore(make_state()).step == 1
+    assert {path.name for path in (root / QUARANTINE).iterdir()} == {"1.0", "2.0", "LEDGER.0"}
+
+
+def test_a_good_step_is_used_even_where_starting_over_is_allowed(root):
+    flip(root / "2" / COMMIT_FILE)
+    with CheckpointStore(root, restart_damaged=True) as store:
+        assert store.restore(make_state()).step == 1
+
+
 def test_trouble_of_the_machine_is_not_damage(store, root, monkeypatch):
     def fail(*args, **kwargs):
         raise MemoryError("too large")
@@ -338,9 +343,9 @@ def test_a_lost_ledger_costs_no_step(root, store, caplog):
     assert_falls_back(store, root, caplog)
 
 
-@pytest.mark.parametrize("fault", sorted(set(FAULTS) - {"deleted", "emptied"}))
+@pytest.mark.parametrize("fault", sorted(set(DAMAGES) - {"deleted", "emptied"}))
 def test_a_damaged_ledger_costs_no_step(root, store, fault):
-    FAULTS[fault](root / LEDGER_FILE)
+    DAMAGES[fault](root / LEDGER_FILE)
     assert store.restore(make_state()).step == 2
     (root / "2" / COMMIT_FILE).unlink()  # known as damage again
     assert store.restore(make_state()).step == 1

@@ -9,7 +9,7 @@ from tensorboardX.proto import event_pb2
 from configs import default
 from experiments import config as configs
 from experiments import loggers, pipeline
-from experiments.workdir import Workdir, WorkdirError, read_lines
+from experiments.workdir import Workdir, read_lines
 from lgd import processes
 
 
@@ -215,7 +215,7 @@ def test_missing_package_is_named_with_the_extra_before_anything_is_made(
 ):
     for package in loggers.PACKAGES.values():
         monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(WorkdirError, match=f"expected {packages}, found none") as error:
+    with pytest.raises(pipeline.MisfitError, match=f"expected {packages}, found none") as error:
         pipeline.run(config(*names), str(tmp_path / "run"), ["denoiser"])
     assert "pip install 'lgd[logging]'" in str(error.value)
     assert not (tmp_path / "run").exists()

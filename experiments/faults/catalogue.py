@@ -4,8 +4,9 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 
-from experiments.faults import signals
+from experiments.faults import checkpoints, disk, signals
 from experiments.faults.bench import STAGES, Bench
+from experiments.faults.damage import DAMAGES
 
 RANDOM_KILLS = 3  # of each stage
 
@@ -37,4 +38,29 @@ def _signals() -> Iterator[Fault]:
             yield Fault("signal", f"SIGKILL at random time {seed + 1} of {stage}", inject)
 
 
-FAULTS = tuple(_signals())
+def _checkpoints() -> Iterator[Fault]:
+    for damage in DAMAGES:
+        inject = functools.partial(checkpoints.every_file, damage=damage)
+        yield Fault("checkpoint", f"every file {damage}", inject, damage == "flipped")
+    for damage in checkpoints.FOLDERS:
+        inject = functools.partial(checkpoints.folder, damage=damage)
+        yield Fault("checkpoint", damage, inject, damage == "older state swapped in")
+    yield Fault("checkpoint", "all of them", checkpoints.all_of_them, quick=True)
+    yield Fault("checkpoint", "the newest one, under a run", checkpoints.under_a_run, quick=True)
+    yield Fault("checkpoint", "all of them, under a run", checkpoints.under_a_run_all_of_them)
+
+
+def _disk() -> Iterator[Fault]:
+    for moment in disk.FULL:
+        inject = functools.partial(disk.full, moment=moment)
+        yield Fault("disk", f"full at {moment}", inject, moment == "a save")
+    yield Fault("disk", "no large files", disk.limited)
+    yield Fault("disk", "read-only", disk.read_only)
+    yield Fault("disk", "a live run in the workdir, then a dead one", disk.locked, quick=True)
+    for damage in disk.WEIGHTS:
+        inject = functools.partial(disk.weights, damage=damage)
+        yield Fault("weights", damage, inject)
+    yield Fault("data", "of another version", disk.other_data)
+
+
+FAULTS = (*_signals(), *_checkpoints(), *_disk())

@@ -1,0 +1,155 @@
+"""A disk that is full, read-only or in use, and files of a run that were damaged."""
+
+import ctypes
+import pickle
+import resource
+import signal
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from experiments.faults.bench import TIMEOUT, Bench, Ended, Strike, started
+from experiments.faults.damage import flip
+from experiments.faults.inject import INJECTED
+
+LARGE = 3_000  # bytes of a file that the limited disk refuses: a checkpoint, no small file
+CANNOT_GO_ON = 3
+REFUSED = 2
+
+FULL: dict[str, tuple[str, Strike]] = {
+    "a save": ("denoiser", Strike("lgd.checkpoint:_fsync", 30, "full")),
+    "the first save": ("denoiser", Strike("lgd.checkpoint:_fsync", 2, "full")),
+    "the final parameters": ("denoiser", Strike("lgd.storage:save", 1, "full")),
+    "metrics": ("denoiser", Strike("experiments.workdir:_append", 7, "full")),
+    "a snapshot": ("guidance", Strike("lgd.storage:save", 2, "full")),
+    "a measurement": ("evaluate", Strike("experiments.journal:Journal._append", 5, "full")),
+    "the results": ("evaluate", Strike("experiments.workdir:write_json", 1, "full")),
+    "the report": ("report", Strike("lgd.plots:save", 3, "full")),
+}
+
+
+def full(bench: Bench, moment: str) -> Iterator[str]:
+    """No space at one write: the run ends and says so; with space again it ends as if always."""
+    stage, strike = FULL[moment]
+    with bench.copy(stage) as workdir:
+        ended = bench.launch(workdir, [stage], strike=strike)
+        came = "" if INJECTED in ended.out else f"the moment did not come:\n{ended.out}"
+        yield came or _refused(ended, CANNOT_GO_ON, "No space left") or _ends(bench, workdir, stage)
+
+
+def limited(bench: Bench) -> Iterator[str]:
+    """The system refuses every large file, as a full disk does, at any depth of the program."""
+
+    def limit() -> None:
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LARGE, hard))
+
+    with bench.copy("denoiser") as workdir:
+        ended = bench.launch(workdir, ["denoiser"], preexec_fn=limit)
+        yield _refused(ended, CANNOT_GO_ON, "was not saved") or _ends(bench, workdir, "denoiser")
+
+
+def read_only(bench: Bench) -> Iterator[str]:
+    """A workdir that cannot be written to, new or not."""
+    with bench.copy("denoiser") as workdir:
+        for path in (workdir, workdir / "new"):
+            workdir.chmod(0o555)
+            ended = bench.launch(path, ["denoiser"], preexec_fn=_obey_permissions)
+            workdir.chmod(0o755)
+            yield _refused(ended, REFUSED, f"{path}: expected a folder to write to")
+        yield _ends(bench, workdir, "denoiser")
+
+
+def _obey_permissions() -> None:
+    """Root does not, by default."""
+    prctl, drop_capability = ctypes.CDLL(None).prctl, 24
+    for override in (1, 2, 3):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
+        prctl(drop_capability, override, 0, 0, 0)
+
+
+def locked(bench: Bench) -> Iterator[str]:
+    """A live run keeps its workdir to itself; that of a dead one is taken over."""
+    strike = Strike("lgd.parallel:place_batch", 8, f"sleep:{TIMEOUT}")
+    with bench.copy("denoiser") as workdir:
+        argv = bench.argv(workdir, ["denoiser"], strike=strike)
+        with started(argv, env=bench.environment) as (process, output):
+            _wait(lambda: INJECTED in output())
+            second = bench.launch(workdir, ["denoiser"])
+            yield _refused(
+                second, REFUSED, f"expected no other run in it, got process {process.pid}"
+            )
+            process.send_signal(signal.SIGKILL)
+        yield _ends(bench, workdir, "denoiser")
+
+
+def _wait(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + TIMEOUT
+    while not holds():
+        if time.monotonic() > end:
+            raise TimeoutError("the moment did not come")
+        time.sleep(0.05)
+
+
+class _Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return subprocess.call, (["touch", str(self.trace)],)
+
+
+def _as_pickle(file: Path) -> None:
+    file.write_bytes(pickle.dumps(_Payload(file.with_name("ran"))))
+
+
+def _as_torch(file: Path) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(_Payload(file.with_name("ran"))))
+
+
+WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "with a flipped bit": (flip, "expected a safetensors file, got a damaged one"),
+    "cut off": (lambda f: f.write_bytes(f.read_bytes()[:-9]), "got a damaged one"),
+    "as a pickle": (_as_pickle, "got a pickle: not opened"),
+    "as a PyTorch file": (_as_torch, "got a zip archive, as PyTorch saves: not opened"),
+}
+
+
+def weights(bench: Bench, damage: str) -> Iterator[str]:
+    """The denoiser's parameters damaged, or replaced by a file that runs code when it is opened."""
+    change, said = WEIGHTS[damage]
+    with bench.copy("guidance") as workdir:
+        file = workdir / "params" / "denoiser.safetensors"
+        change(file)
+        ended = bench.launch(workdir, ["guidance"])
+        ran = file.with_name("ran").exists()
+        yield "the code in it ran" if ran else _refused(ended, REFUSED, f"{file}: ", said)
+
+
+def other_data(bench: Bench) -> Iterator[str]:
+    """The same config would give other data than those the folder was made with."""
+    with bench.copy("guidance") as workdir:
+        file = workdir / "data.json"
+        text = file.read_text()
+        file.write_text(text.replace(text[40:44], "0000"))
+        yield _refused(bench.launch(workdir, ["guidance"]), REFUSED, "made with other data", " -> ")
+
+
+def _refused(ended: Ended, code: int, *parts: str) -> str:
+    """Nothing where a run ended with this code and these words, and no traceback."""
+    missing = [part for part in parts if part not in ended.out]
+    if missing or ended.code != code or "Traceback" in ended.out:
+        return f"expected exit {code} and {list(parts)}, got {ended.code}:\n{ended.out}"
+    return ""
+
+
+def _ends(bench: Bench, workdir: Path, stage: str) -> str:
+    """The same command once more ends as if nothing had happened."""
+    again = bench.launch(workdir, [stage])
+    if again.code != 0:
+        return f"expected the next run to end with 0, got {again.code}:\n{again.out}"
+    return bench.difference(workdir, stage)
