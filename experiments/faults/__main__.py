@@ -6,6 +6,7 @@ Exit code 0 only if nothing was lost.
 """
 
 import argparse
+import logging
 import sys
 import tempfile
 import time
@@ -33,6 +34,7 @@ def main() -> None:
     if chosen.list:
         print("\n".join(f"{fault.kind}: {fault.name}" for fault in faults))
         return
+    logging.getLogger("lgd").propagate = False  # damage is expected here
     with tempfile.TemporaryDirectory() as folder:
         injected, lost = inject_all(faults, Bench(Path(folder)))
     print(f"injected: {injected}, lost: {lost}")
@@ -49,7 +51,10 @@ def inject_all(faults: list[Fault], bench: Bench) -> tuple[int, int]:
         lost += sum(map(bool, found))
         state = "LOST" if any(found) else "ok"
         count = f" ({len(found)})" if len(found) != 1 else ""
-        print(f"{state:4} {fault.kind}: {fault.name}{count}, {time.monotonic() - start:.0f} s")
+        print(
+            f"{state:4} {fault.kind}: {fault.name}{count}, {time.monotonic() - start:.0f} s",
+            flush=True,
+        )
         for problem in filter(None, found):
             print(f"     {problem}", flush=True)
     return injected, lost

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -178,17 +179,31 @@ def started(
     argv: Sequence[str], **settings: Any
 ) -> Iterator[tuple[subprocess.Popen, Callable[[], str]]]:
     """A process, and a function that returns what it has said; killed hard on leaving."""
-    with tempfile.TemporaryFile("w+b") as file:
-        process = subprocess.Popen(argv, cwd=ROOT, stdout=file, stderr=file, **settings)
+    process = subprocess.Popen(
+        argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **settings
+    )
+    said: list[bytes] = []
 
-        def output() -> str:
-            return os.pread(file.fileno(), 10**7, 0).decode(errors="replace")
+    def read() -> None:
+        assert process.stdout is not None
+        said.extend(process.stdout)
 
-        try:
-            yield process, output
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+
+    def output() -> str:
+        if process.poll() is not None:
+            reader.join(timeout=10)
+        return b"".join(said).decode(errors="replace")
+
+    try:
+        yield process, output
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        reader.join(timeout=10)
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def outcome(workdir: Path) -> dict[str, str]:
