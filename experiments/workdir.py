@@ -29,6 +29,7 @@ MAY_CHANGE = (  # between two starts of a run, for they change nothing that it c
     "training.loggers",
     "training.max_skipped",
     "training.stall_seconds",
+    "data.path",  # data.json tells whether the data are the same
     "mesh.data",  # up to rounding
     "mesh.fsdp",
 )
