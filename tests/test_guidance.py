@@ -119,6 +119,18 @@ def test_on_grid_holds_omega_of_every_step_and_example(structure):
     np.testing.assert_array_equal(table, [[421.0, 422, 423, 424], [211.0, 212, 213, 214]])
 
 
+def test_pair_features_are_log_sizes_and_the_angle():
+    """Of 3 e_1 and 4 e_2 in two dimensions, shaped (2, 1): sizes 3, 4 and 5 over sqrt 2."""
+    cond, uncond = jnp.zeros((2, 2, 1)).at[0, 0].set(3.0), jnp.zeros((2, 2, 1)).at[0, 1].set(4.0)
+    found = guidance.pair_features(cond, uncond)
+    assert found.shape == (2, len(guidance.PAIR_FEATURES))
+    expected = [*np.log(np.asarray([3.0, 4.0, 5.0]) / np.sqrt(2.0)), 0.0]
+    np.testing.assert_allclose(found[0], expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(found[1], [np.log(1e-6)] * 3 + [0.0], rtol=1e-6)
+    opposite = guidance.pair_features(cond, -cond)
+    np.testing.assert_allclose(opposite[0, 3], -1.0, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "call",
     [

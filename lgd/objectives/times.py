@@ -1,6 +1,7 @@
 """Laws of the two times of a step: s to go to, t to come from."""
 
 import dataclasses
+import itertools
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -94,6 +95,12 @@ class GridLaw:
 
     times: tuple[float, ...]
     zeta: float = 0.001
+
+    def __post_init__(self) -> None:
+        if len(self.times) < 2 or any(t <= s for t, s in itertools.pairwise(self.times)):
+            raise ValueError(f"expected at least two decreasing times, got {self.times}")
+        if not self._lowest < self._highest:
+            raise ValueError(f"expected a range of times below 1 - zeta to step from, got {self}")
 
     @property
     def support(self) -> Support:
