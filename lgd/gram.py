@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 from lgd.types import PRNGKey
 
 _PRECISION = jax.lax.Precision.HIGHEST  # TF32 and bf16 products are not enough
+_FEW = 64  # matrices whose eigenvectors cost less than a search for those that need them
 
 
 def gram_matrix(rows: Float[Array, "g q d"]) -> Float[Array, "g q q"]:
@@ -147,7 +148,7 @@ def factor(gram: Float[np.ndarray, "n q q"], dim: int) -> Float[np.ndarray, "n q
         try:
             return np.linalg.cholesky(gram)
         except np.linalg.LinAlgError:
-            if len(gram) > 1:  # few are singular: find them by halves
+            if len(gram) > _FEW:  # where few are singular, find them by halves
                 half = len(gram) // 2
                 return np.concatenate([factor(gram[:half], dim), factor(gram[half:], dim)])
     values, vectors = np.linalg.eigh(gram)

@@ -1,6 +1,5 @@
 """Collect statistics: one pass of the frozen denoiser over real data, streamed to disk."""
 
-import dataclasses
 import functools
 import time
 import zlib
@@ -15,25 +14,14 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from lgd import gram, parallel, processes
-from lgd.checkpoint import digest
 from lgd.data import pipeline
 from lgd.data.dataset import Split
 from lgd.objectives import TimeLaw, UniformTimes, draw_frozen_rows, repeat
 from lgd.progress import bar
-from lgd.statistics import store
-from lgd.statistics.layout import (
-    CollectionLaw,
-    Layout,
-    Members,
-    StatisticsError,
-    array_digest,
-    describe,
-    describe_denoiser,
-    pack,
-)
+from lgd.statistics import identity, store
+from lgd.statistics.identity import Weaker
+from lgd.statistics.layout import CollectionLaw, Layout, Members, StatisticsError, pack
 from lgd.types import Batch, Condition, Denoiser, Params, PRNGKey
-
-Weaker = Mapping[str, tuple[Denoiser, Params]]
 
 
 def collect(
@@ -91,6 +79,7 @@ def collect(
     _check_sizes(num_examples, batch_size, shard_examples, mesh)
     batches = _batches(data, members, num_particles, batch_size, seed, mesh)
     example = batches(0)
+    _check_batch(example, members, num_particles, batch_size, mesh)
     layout = Layout(
         members=members,
         num_particles=num_particles,
@@ -101,12 +90,14 @@ def collect(
     manifest = store.Manifest(
         layout=layout,
         law=law,
-        fingerprint=_fingerprint(denoiser, params, weaker, data, data_name, batch_size, seed),
+        fingerprint=identity.fingerprint(
+            denoiser, params, weaker, data, data_name=data_name, batch_size=batch_size, seed=seed
+        ),
         num_examples=num_examples,
         shard_examples=shard_examples,
     )
     path = Path(path)
-    done = processes.from_main(lambda: _begun(path, manifest))
+    done = processes.from_main(lambda: identity.begun(path, manifest))
     frozen = (params, tuple(other for _, other in weaker.values()))
     frozen = parallel.place(frozen, parallel.param_sharding(frozen, mesh))
     ask = _asking(
@@ -115,7 +106,6 @@ def collect(
         layout,
         law,
     )
-    _check_call(ask, frozen, example, layout, mesh)
     key = parallel.place(jax.random.key(seed), parallel.replicated(mesh))
     start, first = time.perf_counter(), sum(shard[2] for shard in done)
     with bar("collect statistics", num_examples // batch_size, show=progress) as advance:
@@ -232,76 +222,10 @@ def _sources(batch: Batch, members: Members, m: int, mesh: Mesh) -> np.ndarray:
     return processes.to_host(placed)
 
 
-def _fingerprint(
-    denoiser: Denoiser,
-    params: Params,
-    weaker: Weaker,
-    data: Split | Callable[[int], Batch],
-    data_name: str,
-    batch_size: int,
-    seed: int,
-) -> dict[str, str]:
-    if isinstance(data, Split):
-        data_name = f"{data_name} sha256 {array_digest(data.x, data.labels)}".strip()
-    elif not data_name:
-        raise StatisticsError(
-            "data_name: expected a name of the data that a function gives, got ''"
-        )
-    found = {
-        "denoiser": describe_denoiser(denoiser),
-        "denoiser_params": digest(params),
-        "schedule": describe(denoiser.schedule),
-        "data": data_name,
-        "batch_size": str(batch_size),
-        "seed": str(seed),
-    }
-    for name, (other, other_params) in weaker.items():
-        found[f"weaker {name}"] = f"{describe_denoiser(other)} {digest(other_params)}"
-    return found
-
-
-def _begun(path: Path, manifest: store.Manifest) -> list[store.Shard]:
-    """The whole shards of an earlier attempt at the same collection, verified."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StatisticsError(f"{path}: expected a folder to write to: {error}") from None
-    if not (path / store.MANIFEST).exists():
-        others = sorted(file.name for file in path.iterdir() if not _is_remainder(file.name))
-        if others:
-            raise StatisticsError(f"{path}: expected an empty folder, got one with {others[:3]}")
-        store.write_manifest(path, manifest)
-        return []
-    before = store.read_manifest(path)
-    lines = store.differences(_fields(before), _fields(manifest))
-    if lines:
-        listed = "\n  ".join(lines)
-        raise StatisticsError(f"{path}: holds another collection:\n  {listed}")
-    for shard in before.shards:
-        store.read_shard(path, shard, before)
-    return list(before.shards)
-
-
-def _is_remainder(name: str) -> bool:
-    """What an interruption before the first manifest may leave."""
-    return name.endswith(".partial")
-
-
-def _fields(manifest: store.Manifest) -> list[tuple[str, str]]:
-    """All that must agree for two attempts to be one collection."""
-    sizes = ("num_examples", "shard_examples")
-    return [
-        *((field.name, describe(getattr(manifest.layout, field.name)))
-          for field in dataclasses.fields(Layout)),
-        ("law", describe(manifest.law)),
-        *((name, str(getattr(manifest, name))) for name in sizes),
-        *manifest.fingerprint.items(),
-    ]  # fmt: skip
-
-
 def _append(path: Path, index: int, tensors: Mapping[str, np.ndarray]) -> None:
-    shard = store.write_shard(path, index, tensors)
-    store.write_manifest(path, store.read_manifest(path).with_shard(shard))
+    manifest = store.read_manifest(path)
+    shard = store.write_shard(path, index, tensors, manifest.layout)
+    store.write_manifest(path, manifest.with_shard(shard))
 
 
 def _check_finite(tensors: Mapping[str, np.ndarray]) -> None:
@@ -314,14 +238,22 @@ def _check_finite(tensors: Mapping[str, np.ndarray]) -> None:
         )
 
 
-def _check_call(
-    ask: Callable[..., Any], frozen: Any, example: Batch, layout: Layout, mesh: Mesh
+def _check_batch(
+    example: Batch, members: Members, num_particles: int, batch_size: int, mesh: Mesh
 ) -> None:
     """Shapes are refused before anything is computed."""
-    expected = "groups x0 (b, num_particles, *dims)"
-    if layout.members == "condition" and np.shape(example.x0)[1] != layout.num_particles:
-        raise StatisticsError(f"data: expected {expected}, got x0 {np.shape(example.x0)}")
-    parallel.check_divisible(example, mesh)
+    size = batch_size * (num_particles if members == "mixed" else 1)
+    leading: tuple[int, ...] = (len(parallel.local_rows(size, mesh)),)
+    if members == "condition":
+        leading = (*leading, num_particles)
+    shape = np.shape(example.x0)
+    if shape[: len(leading)] != leading:
+        raise StatisticsError(f"data: expected x0 with leading axes {leading}, got {shape}")
+    for name, leaf in store.named_conditions(example.c).items():
+        if np.shape(leaf)[:1] != leading[:1]:
+            raise StatisticsError(
+                f"data: expected {name} with leading axis {leading[0]}, got {np.shape(leaf)}"
+            )
 
 
 def _check_sizes(num_examples: int, batch_size: int, shard_examples: int, mesh: Mesh) -> None:

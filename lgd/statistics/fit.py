@@ -317,8 +317,6 @@ def _drawing(
     """(seed, step) -> examples, drawn as often as the objective's law of t asks."""
     weights = relative_weights(statistics, objective.time_law)
     ends = np.cumsum(weights)
-    if not ends[-1] > 0.0:
-        raise StatisticsError(f"law: expected examples of {objective.time_law}, got none")
 
     def draw(seed: int, step: int) -> Int[np.ndarray, " b"]:
         u = np.random.default_rng((seed, step)).random(batch_size)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from lgd import guidance
 from lgd.objectives import TimeLaw, UniformTimes
-from lgd.types import Condition, Denoiser, Schedule
+from lgd.types import Condition, Schedule
 
 Members = Literal["copies", "condition", "mixed"]
 CollectionLaw = TimeLaw | UniformTimes
@@ -99,13 +99,13 @@ class Statistics(NamedTuple):
         )
 
 
-def pack(matrix: Float[Array, "g q q"]) -> Float[Array, "g p"]:
-    """The lower triangle of every matrix, row by row."""
+def pack(matrix: Float[Array, "g q q"] | Float[np.ndarray, "g q q"]) -> Any:
+    """The lower triangle of every matrix (g, q (q + 1) / 2), row by row."""
     rows, columns = np.tril_indices(matrix.shape[-1])
     return matrix[:, rows, columns]
 
 
-def unpack(packed: np.ndarray | Array, size: int) -> Any:
+def unpack(packed: Float[Array, "g p"] | Float[np.ndarray, "g p"], size: int) -> Any:
     """Lower triangular matrices (g, size, size) from `pack`; of numpy arrays, numpy arrays."""
     rows, columns = np.tril_indices(size)
     if isinstance(packed, np.ndarray):
@@ -131,11 +131,6 @@ def describe(value: Any) -> str:
     if callable(value):
         return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
     return repr(value)
-
-
-def describe_denoiser(denoiser: Denoiser) -> str:
-    """A denoiser in words; its schedule is fingerprinted by itself."""
-    return describe(denoiser)
 
 
 def array_digest(*arrays: np.ndarray) -> str:

@@ -62,7 +62,7 @@ def examples(statistics: Statistics) -> Examples:
         part = slice(start, start + _CHUNK)
         half = unpack(statistics.gram[part].astype(np.float64), layout.num_rows)
         whole = half + np.swapaxes(np.tril(half, -1), 1, 2)
-        lower[part] = pack(gram.factor(whole, layout.dim))  # type: ignore[arg-type]
+        lower[part] = pack(gram.factor(whole, layout.dim))
     return Examples(*jax.device_put((statistics.t, statistics.c, lower, statistics.features)))
 
 
@@ -168,17 +168,22 @@ def relative_weights(statistics: Statistics, law: StepLaw) -> Float[np.ndarray, 
 
     Raises StatisticsError where the law has mass that was not collected.
     """
-    support, collected = law.support, statistics.law
+    collected, support = statistics.law, law.support
     low, high = support.s_min + support.gap_min, support.t_max
-    middle = jnp.asarray([low + 1e-3 * (high - low), high - 1e-3 * (high - low)], jnp.float32)
-    if not np.all(np.asarray(collected.density(middle)) > 0.0):
+    inner = np.linspace(low + 1e-3 * (high - low), high - 1e-3 * (high - low), 257)
+    grid = jnp.asarray(inner, jnp.float32)
+    missed = np.asarray((law.density(grid) > 0.0) & (collected.density(grid) == 0.0))
+    if missed.any():
         raise StatisticsError(
-            f"law: expected times within those of {collected}, got {low:.4g} to {high:.4g}"
+            f"law: expected times within those of {collected}, got {inner[missed][0]:.4g} "
+            f"to {inner[missed][-1]:.4g} beside them"
         )
     t = jnp.asarray(statistics.t)
     ours = np.asarray(law.density(t), np.float64)
     theirs = np.maximum(np.asarray(collected.density(t), np.float64), 1e-12)
     ratio = np.where(ours > 0.0, ours / theirs, 0.0)
+    if not ratio.any():
+        raise StatisticsError(f"law: expected examples at times of {law}, got none")
     return ratio / ratio.mean()
 
 

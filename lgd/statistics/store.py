@@ -4,14 +4,14 @@
     shard-00000.safetensors  t (n,), gram (n, p), source (n,), c..., features (n, m, f) if collected
 
 The manifest is written anew, atomically, after every shard, so that it always names whole shards
-only; a file it does not name is the remainder of an interruption.
+only; a file it does not name is the remainder of an interruption. It holds its own digest.
 """
 
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,7 +104,9 @@ def read_manifest(path: Path) -> Manifest:
         raise StatisticsError(f"{file}: expected JSON, got a damaged file: {error}") from None
     try:
         return _parsed(values)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except StatisticsError as error:
+        raise StatisticsError(f"{file}: {error}") from None
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise StatisticsError(f"{file}: expected a manifest of statistics, got {error!r}") from None
 
 
@@ -114,13 +116,20 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     names = {law: name for name, law in LAWS.items()}
     values["law"]["name"] = names[type(manifest.law)]
     values["shards"] = [shard._asdict() for shard in manifest.shards]
-    _write(path / MANIFEST, json.dumps({"format": FORMAT, **values}, indent=2).encode())
+    values = {"format": FORMAT, **values}
+    _write(path / MANIFEST, json.dumps(values | {"sha256": _digest(values)}, indent=2).encode())
 
 
-def write_shard(path: Path, index: int, tensors: Mapping[str, np.ndarray]) -> Shard:
-    """Write the arrays of one shard; atomic."""
-    data = save_tensors({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+def _digest(values: Mapping[str, Any]) -> str:
+    """Of what a manifest says, however it is laid out."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def write_shard(path: Path, index: int, tensors: Mapping[str, np.ndarray], layout: Layout) -> Shard:
+    """Write the arrays of one shard; atomic. Raises StatisticsError for what `read` refuses."""
     name = f"shard-{index:05d}.safetensors"
+    _check_tensors(path / name, tensors, len(tensors["t"]), layout)
+    data = save_tensors({name: np.ascontiguousarray(value) for name, value in tensors.items()})
     _write(path / name, data)
     return Shard(name, hashlib.sha256(data).hexdigest(), len(tensors["t"]))
 
@@ -130,8 +139,8 @@ def read_shard(path: Path, shard: Shard, manifest: Manifest) -> dict[str, np.nda
     file = path / shard.file
     try:
         data = file.read_bytes()
-    except OSError as error:
-        raise StatisticsError(f"{file}: expected a shard, got none: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise StatisticsError(f"{file}: expected a shard, got none: {error}") from None
     if (got := hashlib.sha256(data).hexdigest()) != shard.sha256:
         raise StatisticsError(f"{file}: expected sha256 {shard.sha256}, got {got}")
     try:
@@ -216,22 +225,32 @@ def _check_values(file: Path, tensors: Mapping[str, np.ndarray], layout: Layout)
 def _parsed(values: Mapping[str, Any]) -> Manifest:
     if values["format"] != FORMAT:
         raise StatisticsError(f"format: expected {FORMAT}, got {values['format']!r}")
+    said = {name: value for name, value in values.items() if name != "sha256"}
+    if (got := _digest(said)) != values["sha256"]:
+        raise StatisticsError(f"sha256: expected {values['sha256']} of the other fields, got {got}")
     law = dict(values["law"])
     layout = values["layout"] | {"directions": tuple(values["layout"]["directions"])}
-    shards = tuple(Shard(**shard) for shard in values["shards"])
-    for shard in shards:
-        if not isinstance(shard.examples, int) or Path(str(shard.file)).name != shard.file:
-            raise StatisticsError(f"shards: expected a file name and a number, got {shard}")
-    if not isinstance(values["num_examples"], int) or values["num_examples"] < 1:
-        raise StatisticsError(f"num_examples: expected >= 1, got {values['num_examples']!r}")
-    return Manifest(
+    manifest = Manifest(
         layout=Layout(**layout),
         law=LAWS[law.pop("name")](**law),
         fingerprint={str(key): str(value) for key, value in values["fingerprint"].items()},
         num_examples=values["num_examples"],
-        shard_examples=int(values["shard_examples"]),
-        shards=shards,
+        shard_examples=values["shard_examples"],
+        shards=tuple(Shard(**shard) for shard in values["shards"]),
     )
+    if "schedule" not in manifest.fingerprint:
+        raise StatisticsError("fingerprint: expected a schedule, got none")
+    counts = [
+        manifest.num_examples,
+        manifest.shard_examples,
+        *(s.examples for s in manifest.shards),
+    ]
+    if not all(type(count) is int and count > 0 for count in counts):
+        raise StatisticsError(f"expected numbers of examples > 0, got {counts}")
+    for shard in manifest.shards:
+        if Path(shard.file).name != shard.file:
+            raise StatisticsError(f"shards: expected names of files, got {shard.file!r}")
+    return manifest
 
 
 def _write(file: Path, data: bytes) -> None:
@@ -241,13 +260,3 @@ def _write(file: Path, data: bytes) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(file)
-
-
-def differences(before: Sequence[tuple[str, Any]], now: Sequence[tuple[str, Any]]) -> list[str]:
-    """Lines "field: expected ..., got ..." where two descriptions differ."""
-    old, new = dict(before), dict(now)
-    return [
-        f"{name}: expected {old.get(name, 'nothing')}, got {new.get(name, 'nothing')}"
-        for name in {**old, **new}
-        if old.get(name) != new.get(name)
-    ]

@@ -1,0 +1,346 @@
+"""Collections: what is stored, interruptions, other collections, devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lgd import parallel, schedules, statistics
+from lgd.data import pipeline
+from lgd.denoisers import from_function
+from lgd.guidance import PAIR_FEATURES
+from lgd.objectives import TimeLaw, UniformTimes, repeat
+from lgd.statistics import StatisticsError
+from lgd.statistics.layout import unpack
+from lgd.types import Batch
+from tests.statistics_cases import (
+    DENOISER,
+    FLOW,
+    collect,
+    collected,
+    fresh,
+    split,
+    wide_params,
+)
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+BATCHES = pipeline.examples(split(), 8, seed=0)  # those that `collect` makes of the split
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted collection."""
+    folder = tmp_path_factory.mktemp("whole")
+    collect(folder)
+    return folder
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def interrupted(batches, at):
+    """Batches of which the one of this step cannot be had, once."""
+    left = [at]
+
+    def batch(step):
+        if step in left:
+            left.remove(step)
+            raise ConnectionError("no data")
+        return batches(step)
+
+    return batch
+
+
+# What is stored
+
+
+def test_gram_matrices_hold_the_inner_products_of_the_particles(whole):
+    """Draws, calls and products made anew from the seed, in float64 after the calls."""
+    found = statistics.read(whole, progress=False)
+    assert found.size == 32
+    key, start = jax.random.fold_in(jax.random.key(0), 1), 8
+    time_key, rows_key = jax.random.split(key)
+    t = found.law.sample_t(time_key, 8)
+    np.testing.assert_array_equal(found.t[start : start + 8], t)
+    x0 = split().x[_order(64, seed=0)[start : start + 8]]
+    c = jnp.asarray(found.c[start : start + 8])
+    eps = np.asarray(jax.random.normal(rows_key, (32, 3)), np.float64)
+    each_t, each_x0 = np.repeat(np.asarray(t, np.float64), 4)[:, None], np.repeat(x0, 4, axis=0)
+    x_t = jnp.asarray((1 - each_t) * each_x0 + each_t * eps, jnp.float32)
+    member_c, member_t = repeat(c, 4), jnp.repeat(t, 4)
+    call = jax.jit(lambda c: DENOISER.apply(wide_params(), x_t, t=member_t, c=c))
+    cond, uncond = (np.asarray(call(label), np.float64) for label in (member_c, member_c * 0 + 2))
+    blocks = [each.reshape(8, 4, 3) for each in (cond - each_x0, cond - uncond, eps)]
+    rows = np.concatenate(blocks, axis=1)
+    lower = unpack(found.gram[start : start + 8], 12)
+    np.testing.assert_allclose(lower, np.tril(rows @ rows.swapaxes(1, 2)), rtol=1e-4, atol=1e-4)
+
+
+def _order(size, seed):
+    return np.random.default_rng((seed, 0)).permutation(size)
+
+
+def test_an_example_takes_400_bytes_at_most_whatever_its_size(tmp_path):
+    """With features, for 4 particles and one direction; and the numbers do not grow with dim."""
+    sizes = {}
+    for dim in (2, 500):
+        denoiser = from_function(
+            lambda params, x, t, c: x * (1.0 + c[:, None]), schedule=FLOW, kind="x0", null=2
+        )
+        batch = Batch(np.ones((512, dim), np.float32), np.arange(512, dtype=np.int32) % 2)
+        settings = {"num_examples": 512, "batch_size": 512, "shard_examples": 512}
+        folder = tmp_path / str(dim)
+        collect(
+            folder,
+            lambda step, batch=batch: batch,
+            denoiser=denoiser,
+            params=(),
+            data_name="ones",
+            features=True,
+            **settings,
+        )
+        sizes[dim] = sum(file.stat().st_size for file in folder.iterdir())
+    assert sizes[2] / 512 <= 400
+    assert abs(sizes[500] - sizes[2]) < 16  # digits of dim
+
+
+def test_examples_of_one_x0_have_one_source(tmp_path):
+    found = collected(tmp_path, split(24), num_examples=48, batch_size=16, shard_examples=48)
+    order = np.concatenate([_order(24, 0), np.random.default_rng((0, 1)).permutation(24)])
+    same_source = found.source[:, None] == found.source[None]
+    np.testing.assert_array_equal(same_source, order[:, None] == order[None])
+    np.testing.assert_array_equal(found.c, split(24).labels[order])
+
+
+def test_features_are_those_of_every_particle(tmp_path):
+    """The log size of cond - uncond is that of Delta's diagonal entries."""
+    found = collected(tmp_path, features=True)
+    lower = unpack(found.gram, 12)
+    squares = np.diagonal(lower, axis1=1, axis2=2)[:, 4:8]
+    column = PAIR_FEATURES.index("log rms of cond - uncond")
+    np.testing.assert_allclose(found.features[:, :, column], 0.5 * np.log(squares / 3), atol=1e-4)
+
+
+def test_a_weaker_denoiser_is_a_further_direction(tmp_path):
+    """A weaker one that is the unconditional one gives Delta again; another gives another."""
+
+    class Unconditional:
+        schedule = FLOW
+
+        def __hash__(self):
+            return 0
+
+        def apply(self, params, x_t, *, t, c):
+            return DENOISER.apply(params, x_t, t=t, c=DENOISER.null(c))
+
+        def null(self, c):
+            return c
+
+    weaker = {"same": (Unconditional(), wide_params()), "blurred": (DENOISER, wide_params(2.0))}
+    found = collected(tmp_path, weaker=weaker)
+    assert found.layout.directions == ("uncond", "same", "blurred")
+    lower = unpack(found.gram, 20)
+    squares = np.diagonal(lower, axis1=1, axis2=2).reshape(-1, 5, 4)
+    np.testing.assert_allclose(squares[:, 2], squares[:, 1], rtol=1e-3)
+    assert (np.abs(squares[:, 3] / squares[:, 1] - 1.0) > 0.01).all()
+    assert set(found.fingerprint) >= {"weaker same", "weaker blurred"}
+
+
+@pytest.mark.parametrize("structure", ["vector", "dict"])
+def test_conditions_may_be_vectors_or_dicts(tmp_path, structure):
+    def predict(params, x, t, c):
+        vector = c if structure == "vector" else c["text"]["vector"] + c["label"][:, None]
+        return x + vector[:, :3]
+
+    denoiser = from_function(
+        predict, schedule=FLOW, kind="x0", null=lambda c: jax.tree.map(jnp.zeros_like, c)
+    )
+
+    def batch(step):
+        rng = np.random.default_rng(step)
+        vector = rng.normal(size=(8, 5)).astype(np.float32)
+        c = vector
+        if structure == "dict":
+            c = {"label": np.arange(8, dtype=np.int32), "text": {"vector": vector}}
+        return Batch(rng.normal(size=(8, 3)).astype(np.float32), c)
+
+    found = collected(tmp_path, batch, denoiser=denoiser, params=(), data_name="draws")
+    expected = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(batch(i).c for i in range(4)))
+    jax.tree.map(np.testing.assert_array_equal, found.c, expected)
+
+
+@pytest.mark.parametrize("members", ["condition", "mixed"])
+def test_groups_of_different_examples(tmp_path, members):
+    """Rows of x0 about their mean come first; classes are one a group, or one a member."""
+    data = split()
+    found = collected(tmp_path, members=members)
+    squared = unpack(found.gram, 16)[:, :4, :4]
+    centred = squared + np.swapaxes(np.tril(squared, -1), 1, 2)
+    np.testing.assert_allclose(centred.sum(axis=2), 0.0, atol=1e-4)
+    assert (np.diagonal(centred, axis1=1, axis2=2) > 1e-6).all()
+    if members == "condition":
+        assert found.c.shape == (32,)
+        assert set(np.unique(found.c)) == {0, 1}
+    else:
+        order = np.concatenate([np.random.default_rng((0, e)).permutation(64) for e in (0, 1)])
+        np.testing.assert_array_equal(found.c, data.labels[order].reshape(32, 4))
+        x0 = data.x[order].reshape(32, 4, 3).astype(np.float64)
+        x0 -= x0.mean(axis=1, keepdims=True)
+        np.testing.assert_allclose(centred, x0 @ x0.swapaxes(1, 2), atol=1e-5)
+
+
+@pytest.mark.parametrize("law", [TimeLaw(s_min=0.2), UniformTimes(t_min=0.4, t_max=0.5)])
+def test_times_follow_the_law(tmp_path, law):
+    found = collected(tmp_path, law=law)
+    assert found.law == law
+    assert (np.asarray(law.density(jnp.asarray(found.t))) > 0.0).all()
+
+
+# Interruptions
+
+
+@pytest.fixture(scope="module")
+def whole_by_name(tmp_path_factory):
+    """The same examples, from a function."""
+    folder = tmp_path_factory.mktemp("by_name")
+    collect(folder, BATCHES, data_name="draws")
+    return folder
+
+
+def test_a_split_is_read_as_its_batches_are(whole, whole_by_name):
+    for shard in ("shard-00000.safetensors", "shard-00001.safetensors"):
+        assert (whole / shard).read_bytes() == (whole_by_name / shard).read_bytes()
+
+
+@pytest.mark.parametrize("step", [0, 1, 3])
+def test_an_interrupted_collection_ends_like_an_uninterrupted_one(tmp_path, whole_by_name, step):
+    """Byte for byte, whichever batch could not be had, and whatever a crash left lying."""
+    batches = interrupted(BATCHES, step)
+    with pytest.raises(ConnectionError):
+        collect(tmp_path, batches, data_name="draws")
+    done = len(statistics.store.read_manifest(tmp_path).shards) if step else 0
+    assert done == step // 2  # two batches make a shard
+    (tmp_path / "manifest.json.partial").write_bytes(b"{")
+    (tmp_path / f"shard-{done:05d}.safetensors.partial").write_bytes(b"half a shard")
+    if step:
+        (tmp_path / f"shard-{done:05d}.safetensors").write_bytes(b"one that no manifest names")
+    collect(tmp_path, batches, data_name="draws")
+    assert contents(tmp_path) == contents(whole_by_name)
+
+
+def test_a_finished_collection_is_left_alone(whole):
+    before = contents(whole)
+    collect(whole)
+    assert contents(whole) == before
+
+
+def test_what_a_crash_before_the_first_manifest_left_is_no_obstacle(tmp_path):
+    (tmp_path / "manifest.json.partial").write_bytes(b"{")
+    assert collected(tmp_path).size == 32
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(StatisticsError, match=r"expected an empty folder, got one with .*notes"):
+        collect(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StatisticsError, match="expected a folder to write to"):
+        collect(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"params": wide_params(0.5)}, "denoiser_params"),
+        ({"denoiser": DENOISER.__class__((0, 1, 1), FLOW)}, "denoiser"),
+        ({"denoiser": DENOISER.__class__((0, 0, 1), schedules.cosine())}, "schedule"),
+        ({"data": split(seed=1)}, "data"),
+        ({"seed": 1}, "seed"),
+        ({"num_particles": 3}, "num_particles"),
+        ({"law": TimeLaw()}, "law"),
+        ({"law": UniformTimes(t_min=0.02)}, "law"),
+        ({"features": True}, "has_features"),
+        ({"weaker": {"worse": (DENOISER, wide_params(2.0))}}, "directions"),
+        ({"members": "mixed"}, "members"),
+        ({"batch_size": 16}, "batch_size"),
+        ({"num_examples": 48}, "num_examples"),
+        ({"shard_examples": 8}, "shard_examples"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_another_collection_in_the_same_folder_is_refused(whole, settings, field):
+    before = contents(whole)
+    with pytest.raises(StatisticsError, match=rf"holds another collection:(.|\n)*  {field}: "):
+        collect(whole, **settings)
+    assert contents(whole) == before
+
+
+def test_a_damaged_shard_is_found_before_a_collection_goes_on(tmp_path):
+    with pytest.raises(ConnectionError):
+        collect(tmp_path, interrupted(BATCHES, 2), data_name="draws")
+    shard = tmp_path / "shard-00000.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(StatisticsError, match=r"shard-00000\.safetensors: expected sha256"):
+        collect(tmp_path, BATCHES, data_name="draws")
+
+
+# Devices
+
+
+@pytest.mark.parametrize("sizes", [(8, 1), (2, 4)])
+def test_8_devices_collect_what_1_does(tmp_path, whole, sizes):
+    one = statistics.read(whole, progress=False)
+    found = collected(tmp_path, mesh=parallel.make_mesh(*sizes))
+    np.testing.assert_allclose(found.gram, one.gram, rtol=1e-4, atol=1e-4)
+    for name in ("t", "c", "source"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(one, name))
+    assert found.fingerprint == one.fingerprint
+
+
+# Refusals
+
+
+def test_predictions_that_are_not_finite_are_refused_with_their_times(tmp_path):
+    """A denoiser that fails from t = 0.5 on; the shard before is kept."""
+    denoiser = from_function(
+        lambda params, x, t, c: jnp.where(t[:, None] > 0.5, jnp.nan, x),
+        schedule=FLOW,
+        kind="x0",
+        null=2,
+    )
+    with pytest.raises(StatisticsError, match=r"got others at \d+ of 16 examples, t from 0\.[5-9]"):
+        collect(tmp_path, denoiser=denoiser, params=())
+    assert [file.name for file in tmp_path.iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size: expected a multiple of the 1 devices, got 0"),
+        ({"num_examples": 36}, "num_examples: expected a multiple of batch_size = 8, got 36"),
+        ({"shard_examples": 12}, "shard_examples: expected a multiple of batch_size = 8, got 12"),
+        ({"num_particles": 0}, "expected num_particles, dim >= 1, got"),
+        ({"weaker": {"uncond": (DENOISER, wide_params())}}, "directions: expected different"),
+        ({"data": fresh(8)}, "data_name: expected a name of the data"),
+        ({"data": fresh(6), "data_name": "draws"}, r"data: expected x0 with leading axes \(8,\)"),
+        (
+            {"data": fresh(8), "data_name": "draws", "members": "condition"},
+            r"data: expected x0 with leading axes \(8, 4\), got \(8, 3\)",
+        ),
+        (
+            {"data": lambda step: fresh(8)(step)._replace(c=np.zeros(4)), "data_name": "draws"},
+            "data: expected c with leading axis 8, got",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(tmp_path, settings, message):
+    with pytest.raises(StatisticsError, match=message):
+        collect(tmp_path, **settings)
+
+
+def test_conditions_that_are_not_finite_are_never_written(tmp_path):
+    denoiser = from_function(lambda params, x, t, c: x, schedule=FLOW, kind="x0", null=lambda c: c)
+    batch = Batch(np.ones((8, 3), np.float32), np.full((8, 2), np.nan, np.float32))
+    with pytest.raises(StatisticsError, match="c: expected finite values"):
+        collect(tmp_path, lambda step: batch, denoiser=denoiser, params=(), data_name="nan")
