@@ -91,6 +91,13 @@ def get_config() -> ConfigDict:
     config.guidance.trajectory.beta = 1.0
     config.guidance.trajectory.lam = 1.0
 
+    # Gram statistics: with num_examples > 0 the one-step rows learn from these alone.
+    config.statistics = ConfigDict()
+    config.statistics.num_examples = 0  # collected of training data; 0: the denoiser at every step
+    config.statistics.num_held_out = 16384  # of validation data, for rank_schedules
+    config.statistics.batch_size = 256  # examples of one call of the denoiser
+    config.statistics.shard_examples = 4096  # of one file; an interruption loses at most these
+
     # With a reward, guidance.methods learn once for each weight, every time from where the weight
     # before ended, and are compared with hand-made schedules tuned for the same weights.
     config.reward = ConfigDict()

@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 from lgd import denoisers, guidance, objectives, omega, parallel, schedules
 from lgd.data import Dataset, digits, fashion_mnist, spiral
 from lgd.metrics.classifier import FeatureClassifier
+from lgd.statistics.layout import Members
+from lgd.statistics.loss import OneStep
 from lgd.training import Optimizer
 from lgd.types import OmegaFn, Schedule
 
@@ -91,10 +93,21 @@ def guidance_optimizer(config: ConfigDict, method: str) -> Optimizer:
     )
 
 
+def members(method: str) -> Members:
+    """What the particles of one example of a one-step method are."""
+    kinds: dict[str, Members] = {"conditional_marginal": "condition", "marginal": "mixed"}
+    return kinds.get(method, "copies")
+
+
 def objective(config: ConfigDict, method: str) -> objectives.Objective:
     """The objective behind the row ``learned:<method>``."""
     if method == "trajectory":
         return _trajectory(config)
+    return one_step_objective(config, method)
+
+
+def one_step_objective(config: ConfigDict, method: str) -> OneStep:
+    """One that needs the denoiser at t only, and so may learn from statistics."""
     one_step = config.guidance.one_step
     law = objectives.TimeLaw(s_min=one_step.s_min, delta=one_step.delta, zeta=one_step.zeta)
     if method == "guided_score_matching":
@@ -149,11 +162,18 @@ def start_schedules(config: ConfigDict) -> dict[str, OmegaFn] | None:
 
 def omega_model(config: ConfigDict, method: str, num_classes: int) -> omega.LearnedModel:
     """What the method learns: a table over class and step, or the paper's network."""
-    settings = config.guidance.omega
     if method == "trajectory":
         return omega.StepTable(
-            times=_trajectory(config).times, num_classes=num_classes, omega_max=settings.max
+            times=_trajectory(config).times,
+            num_classes=num_classes,
+            omega_max=config.guidance.omega.max,
         )
+    return omega_network(config, method, num_classes)
+
+
+def omega_network(config: ConfigDict, method: str, num_classes: int) -> omega.Network:
+    """The paper's network, over the support of a one-step method."""
+    settings = config.guidance.omega
     return omega.Network(
         schedule=schedule(config),
         num_classes=num_classes,

@@ -162,6 +162,10 @@ FIELDS: dict[str, Rule] = {
     "guidance.trajectory.ema_decay": DECAY,
     "guidance.trajectory.beta": number("(0, 2]"),
     "guidance.trajectory.lam": SHARE,
+    "statistics.num_examples": integer(0),
+    "statistics.num_held_out": integer(1),
+    "statistics.batch_size": integer(1),
+    "statistics.shard_examples": integer(1),
     "reward.name": one_of("none", "linear", "tanh", "bump", "classifier"),
     "reward.weights": increasing("[0, 1e9]", least=2, first=0.0),
     "reward.direction": numbers("[-1e9, 1e9]"),
@@ -323,6 +327,18 @@ def _reward_snapshots_fit(snapshots: int, name: str, one: int, trajectory: int) 
     return f"expected at most {min(one, trajectory)}, the steps of one weight, got {snapshots}"
 
 
+def _whole_batches(size: int, batch: int) -> str | None:
+    if size % batch == 0:
+        return None
+    return f"expected a multiple of statistics.batch_size = {batch}, got {size}"
+
+
+def _no_reward_from_statistics(size: int, name: str, methods: Sequence[str]) -> str | None:
+    if size == 0 or name == "none" or not {*methods} - {"trajectory"}:
+        return None
+    return f"expected 0 with reward.name = {name!r}, which needs predictions, got {size}"
+
+
 ONE_STEP, TRAJECTORY = "guidance.one_step.", "guidance.trajectory."
 LOWER, UPPER = "evaluation.interval_lower", "evaluation.interval_upper"
 
@@ -366,6 +382,13 @@ ACROSS: tuple[Across, ...] = (
     Across(("data.num_test", "data.name"), _enough_test_images),
     Across(("data.path", "data.name"), _path_of_data),
     Across(("sampling.churn", "sampling.solver"), _churn_is_ddim),
+    *(
+        Across((f"statistics.{name}", "statistics.batch_size"), _whole_batches)
+        for name in ("num_examples", "num_held_out", "shard_examples")
+    ),
+    Across(
+        ("statistics.num_examples", "reward.name", "guidance.methods"), _no_reward_from_statistics
+    ),
     Across(("evaluation.num_screening", "evaluation.num_samples"), _screening_at_most_samples),
     Across((LOWER, UPPER), _some_upper_above),
     Across((UPPER, LOWER), _some_lower_below),

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments import build, lock, loggers
 from experiments.stages import (
+    collect,
     denoiser,
     evaluate,
     guidance,
@@ -25,12 +26,14 @@ from lgd.failures import NonFiniteError
 
 _RUN = {
     "denoiser": denoiser.run,
+    "collect": collect.run,
     "guidance": guidance.run,
     "evaluate": evaluate.run,
     "report": report.run,
 }
 _RUN_WITH_REWARD = {
     "denoiser": denoiser.run,
+    "collect": collect.run,
     "guidance": reward_guidance.run,
     "evaluate": reward_evaluate.run,
     "report": reward_report.run,
@@ -81,6 +84,7 @@ def _check_devices(config: ConfigDict) -> None:
     except ValueError as error:
         raise MisfitError(f"mesh: {error}") from None
     sizes = {
+        "statistics.batch_size": config.statistics.batch_size,
         "denoiser.batch_size": config.denoiser.batch_size,
         "classifier.batch_size": config.classifier.batch_size,
     }

@@ -2,7 +2,7 @@
 
     python -m experiments.run --config=configs/digits.py --workdir=runs/digits
 
-Stages (--stages=denoiser,guidance,evaluate,report) skip what is done and resume what was
+Stages (--stages=denoiser,collect,guidance,evaluate,report) skip what is done and resume what was
 interrupted. Any field of the config can be set: --config.denoiser.level=well. The fields and
 their meanings stand in configs/default.py. Several processes: docs/scale-out.md.
 
@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from experiments import config as configs
 
-STAGES = ("denoiser", "guidance", "evaluate", "report")
+STAGES = ("denoiser", "collect", "guidance", "evaluate", "report")
 BAD_INPUT = 2  # exit codes; lgd.stopping has that of a run stopped by a signal
 CANNOT_GO_ON = 3
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)

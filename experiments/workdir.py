@@ -141,7 +141,7 @@ class Workdir:
         if not self.params_file(name).exists():
             raise WorkdirError(
                 f"{self.params_file(name)}: expected parameters, found none; "
-                "run the stages that come before (--stages=denoiser,guidance)"
+                "run the stages that come before (--stages=denoiser,collect,guidance)"
             )
         try:
             return storage.load_params(self.params_file(name), like)

@@ -336,7 +336,7 @@ def test_help_names_stages_and_overrides(launch, flag):
     done = launch([sys.executable, "-m", "experiments.run", flag])
     said = done.stdout + done.stderr
     assert "Traceback" not in said
-    for part in ("denoiser,guidance,evaluate,report", "--config.", "--workdir"):
+    for part in ("denoiser,collect,guidance,evaluate,report", "--config.", "--workdir"):
         assert part in said
 
 

@@ -99,7 +99,7 @@ def test_params_round_trip(workdir):
 @pytest.mark.parametrize("name", ["denoiser", "guidance/trajectory-000010"])
 def test_missing_params_name_the_file_and_the_stages(workdir, name):
     file = workdir.params_file(name)
-    with refusal(f"{file}: expected parameters, found none; .*--stages=denoiser,guidance"):
+    with refusal(f"{file}: expected parameters, found none; .*--stages=denoiser,collect,guidance"):
         workdir.load_params(name, {"a": jnp.ones(1)})
 
 

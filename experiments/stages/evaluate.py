@@ -1,4 +1,4 @@
-"""Stage 3: tune every opponent on validation data, then measure every row once on test data."""
+"""Stage 4: tune every opponent on validation data, then measure every row once on test data."""
 
 import functools
 from collections.abc import Callable

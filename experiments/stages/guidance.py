@@ -1,12 +1,17 @@
-"""Stage 2: learn omega with every method asked for."""
+"""Stage 3: learn omega with every method asked for."""
+
+import dataclasses
+import math
+from collections.abc import Callable
 
 import jax
 from ml_collections import ConfigDict
 
 from experiments import build
+from experiments.stages import collect
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir, exists
-from lgd import learn_guidance, omega
+from lgd import learn_guidance, omega, processes, statistics
 from lgd.data import Dataset
 from lgd.types import OmegaFn, Params
 
@@ -16,7 +21,9 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     for method in config.guidance.methods:
         last = _snapshot_name(method, snapshot_steps(config, method)[-1])
         if not exists(workdir.params_file(last)):
-            _learn(config, workdir, dataset, method)
+            from_statistics = config.statistics.num_examples > 0 and method != "trajectory"
+            learn = _fit if from_statistics else _learn
+            learn(config, workdir, dataset, method)
 
 
 def snapshot_steps(config: ConfigDict, method: str) -> list[int]:
@@ -70,3 +77,45 @@ def _learn(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) 
             on_log=workdir.metrics(method),
             on_step=keep,
         )
+
+
+def _fit(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) -> None:
+    """Learn from statistics; process 0 alone, since it takes seconds."""
+    steps = snapshot_steps(config, method)
+    log = workdir.metrics(method)
+
+    def keep(step: int, ema: Params, loss: float) -> None:
+        log(step, {"loss": loss})
+        if step in steps:
+            workdir.save_params(_snapshot_name(method, step), ema)
+
+    with workdir.timed(f"guidance/{method}"):
+        processes.from_main(lambda: _fit_here(config, workdir, dataset, method, steps, keep))
+
+
+def _fit_here(
+    config: ConfigDict,
+    workdir: Workdir,
+    dataset: Dataset,
+    method: str,
+    steps: list[int],
+    keep: Callable[[int, Params, float], None],
+) -> None:
+    schedule, objective = build.schedule(config), build.one_step_objective(config, method)
+    gathered = statistics.read(collect.folder(workdir, f"train-{build.members(method)}"))
+    model = build.omega_network(config, method, dataset.num_classes)
+    if config.guidance.start == "best":
+        model = statistics.started(model, gathered, objective, schedule=schedule)
+    else:
+        model = dataclasses.replace(model, init_omega=config.guidance.omega.init)
+    statistics.fit(
+        gathered,
+        objective,
+        model,
+        schedule=schedule,
+        optimizer=build.guidance_optimizer(config, method),
+        batch_size=config.guidance.one_step.batch_size,
+        seed=config.seed,
+        steps_at_once=math.gcd(*steps),
+        on_steps=keep,
+    )

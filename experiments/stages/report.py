@@ -1,4 +1,4 @@
-"""Stage 4: report/ with the table and every figure, from results.json."""
+"""Stage 5: report/ with the table and every figure, from results.json."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""Stage 3 of a run with a reward: tune every family for every weight, then measure on test data.
+"""Stage 4 of a run with a reward: tune every family for every weight, then measure on test data.
 
 ``reward`` of a row is measured with another network than the one that trained (where there is
 one: ``training_reward``), so that a gain in the latter alone, reward hacking, shows.

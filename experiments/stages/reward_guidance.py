@@ -1,4 +1,4 @@
-"""Stage 2 of a run with a reward: learn omega with every method and weight, each from the last."""
+"""Stage 3 of a run with a reward: learn omega with every method and weight, each from the last."""
 
 import itertools
 from collections.abc import Callable

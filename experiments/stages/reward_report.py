@@ -1,4 +1,4 @@
-"""Stage 4 of a run with a reward: report/ with tables and figures, from results.json."""
+"""Stage 5 of a run with a reward: report/ with tables and figures, from results.json."""
 
 from collections.abc import Mapping, Sequence
 

@@ -11,6 +11,7 @@ from lgd.statistics.collect import collect
 from lgd.statistics.fit import Fitted, Lane, fit, sweep
 from lgd.statistics.layout import Layout, Statistics, StatisticsError
 from lgd.statistics.score import Scores, score
+from lgd.statistics.start import started
 from lgd.statistics.store import read
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "fit",
     "read",
     "score",
+    "started",
     "sweep",
 ]

@@ -38,7 +38,7 @@ from lgd.statistics.score import score
 from lgd.training import Optimizer
 from lgd.types import OmegaModel, Params, PRNGKey, Schedule
 
-STEPS_AT_ONCE = 50  # of the compiled loop, between two updates of the bar
+OnSteps = Callable[[int, Params, Float[np.ndarray, " l"]], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ class Fitted(NamedTuple):
 
     lane: Lane
     guidance: Guidance
-    losses: Float[np.ndarray, " k"]  # of training: means over `STEPS_AT_ONCE` steps each
+    losses: Float[np.ndarray, " k"]  # of training: means over ``steps_at_once`` steps each
     held_out: float | None
 
 
@@ -102,21 +102,22 @@ def fit(
     seed: int = 0,
     params: Params | None = None,
     held_out: Statistics | None = None,
-    on_steps: Callable[[int, Params], None] | None = None,
+    steps_at_once: int = 50,
+    on_steps: Callable[[int, Params, float], None] | None = None,
     progress: bool = True,
 ) -> Fitted:
     """Learn omega with one objective; arguments as in `sweep`.
 
     By default 1,000 steps at learning rate 3e-3. ``on_steps`` is called with (step, EMA of the
-    parameters) every `STEPS_AT_ONCE` steps and at the end.
+    parameters, mean loss) every ``steps_at_once`` steps and at the end.
     """
     if optimizer is None:
         optimizer = Optimizer(num_steps=1000, learning_rate=3e-3, ema_decay=0.98)
     lane = Lane(objective=objective, model=model, learning_rate=optimizer.learning_rate, seed=seed)
 
-    def first_lane(step: int, ema: Params) -> None:
+    def first_lane(step: int, ema: Params, losses: Float[np.ndarray, " l"]) -> None:
         if on_steps is not None:
-            on_steps(step, jax.tree.map(lambda leaf: leaf[0], ema))
+            on_steps(step, jax.tree.map(lambda leaf: leaf[0], ema), float(losses[0]))
 
     return sweep(
         statistics,
@@ -126,6 +127,7 @@ def fit(
         batch_size=batch_size,
         params=params,
         held_out=held_out,
+        steps_at_once=steps_at_once,
         on_steps=first_lane,
         progress=progress,
     )[0]
@@ -140,7 +142,8 @@ def sweep(
     batch_size: int = 256,
     params: Params | None = None,
     held_out: Statistics | None = None,
-    on_steps: Callable[[int, Params], None] | None = None,
+    steps_at_once: int = 50,
+    on_steps: OnSteps | None = None,
     progress: bool = True,
 ) -> list[Fitted]:
     """Learn omega in many settings at once, as one vmapped program.
@@ -157,7 +160,9 @@ def sweep(
       batch_size: examples of a step.
       params: where training starts, for every lane; by default ``model.init`` by the lane's seed.
       held_out: statistics of other data, to compare what was fitted.
-      on_steps: see `fit`; the parameters of all lanes are stacked, and as wide as the widest.
+      steps_at_once: steps of the compiled loop, between two updates of the bar.
+      on_steps: called with (step, EMA of the parameters, mean losses (lanes,)) every so many steps
+        and at the end; the parameters of all lanes are stacked, and as wide as the widest.
       progress: show a bar.
 
     Raises:
@@ -175,13 +180,13 @@ def sweep(
     state, losses, num_steps = _initial(lanes, program, params), [], optimizer.num_steps
     label = f"fit omega: {type(first.objective).__name__}"
     with bar(label, num_steps, show=progress) as advance:
-        for start in range(0, num_steps, STEPS_AT_ONCE):
-            steps = np.arange(start, min(start + STEPS_AT_ONCE, num_steps), dtype=np.int32)
+        for start in range(0, num_steps, steps_at_once):
+            steps = np.arange(start, min(start + steps_at_once, num_steps), dtype=np.int32)
             index = np.stack([[index_of(seed, int(i)) for seed in seeds] for i in steps])
             state, values = _run(state, numbers, data, keys, steps, index, program=program)
             losses.append(_finite(np.asarray(values), lanes, steps))
             if on_steps is not None:
-                on_steps(int(steps[-1]) + 1, state.ema)
+                on_steps(int(steps[-1]) + 1, state.ema, losses[-1])
             for _ in steps:
                 advance(f"loss {losses[-1].mean():.5g}")
     found = [_own(state.ema, i, lane) for i, lane in enumerate(lanes)]

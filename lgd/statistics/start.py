@@ -1,0 +1,25 @@
+"""Where a fit starts: the best constant under the objective itself."""
+
+import dataclasses
+
+import numpy as np
+
+from lgd import guidance, omega
+from lgd.learn import START_WEIGHTS
+from lgd.statistics.layout import Statistics
+from lgd.statistics.loss import OneStep
+from lgd.statistics.score import score
+from lgd.types import Schedule
+
+_EXAMPLES = 4096  # that constants are compared on
+
+
+def started(
+    model: omega.Network, statistics: Statistics, objective: OneStep, *, schedule: Schedule
+) -> omega.Network:
+    """The network with the constant of least loss as its first value."""
+    some = statistics.take(np.arange(min(_EXAMPLES, statistics.size)))
+    constants = {f"{weight:g}": guidance.constant(weight) for weight in START_WEIGHTS}
+    scores = score(some, constants, objective=objective, schedule=schedule, num_draws=2)
+    best = float(min(constants, key=scores.mean))
+    return dataclasses.replace(model, init_omega=min(best, 0.99 * model.omega_max))
