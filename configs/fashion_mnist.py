@@ -22,12 +22,18 @@ def get_config() -> ConfigDict:
     config.denoiser.level = "middle"
     config.denoiser.num_steps.under = 500
     config.denoiser.num_steps.middle = 1500
-    config.denoiser.num_steps.well = 8000
-    config.denoiser.width = 512
-    # A run of 2,000 samples costs 3 seconds on two cores, five times one of the digits: fewer
-    # intervals, of which the screening looks at all. The grids grow where the best is at an edge.
+    config.denoiser.num_steps.well = 4000
+    # Above the 784 pixels: a narrower network cannot pass on the noise of x_t that a velocity holds.
+    # At 512 samples stay noisy: 1,500 steps leave an energy distance of 0.98 instead of 0.15.
+    config.denoiser.width = 1024
+    # One run of 2,000 samples takes 8 seconds on two cores: less of everything that draws many.
+    config.guidance.trajectory.num_steps = 100
+    config.guidance.trajectory.num_particles = 20
+    config.evaluation.validation_seeds = 1
+    config.evaluation.test_seeds = 3
+    # Fewer intervals than the default, spread wider; the grid grows where its best is at an edge.
     config.evaluation.interval_weights = (0.25, 0.5, 1.0, 2.0, 4.0)
-    config.evaluation.interval_lower = (0.0, 0.1, 0.2, 0.35)
+    config.evaluation.interval_lower = (0.0, 0.15, 0.3, 0.5)
     config.evaluation.interval_upper = (0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
     config.classifier.num_steps = 2000
     config.classifier.width = 256
