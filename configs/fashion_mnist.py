@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.denoiser.num_steps.under = 500
     config.denoiser.num_steps.middle = 1500
     config.denoiser.num_steps.well = 4000
-    # Above the 784 pixels: a narrower network cannot pass on the noise of x_t that a velocity holds.
+    # Above the 784 pixels: a narrower network cannot pass on the noise that a velocity holds.
     # At 512 samples stay noisy: 1,500 steps leave an energy distance of 0.98 instead of 0.15.
     config.denoiser.width = 1024
     # One run of 2,000 samples takes 8 seconds on two cores: less of everything that draws many.
