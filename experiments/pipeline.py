@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import build, lock, loggers
+from experiments import config as configs
 from experiments.stages import (
     collect,
     denoiser,
@@ -56,6 +57,7 @@ def run(
 
     command: noted in the results. restart_damaged: see `Workdir`.
     """
+    _check_agreement(config, stages)
     _check_devices(config)
     _check_loggers(config)
     dataset = _load_data(config)
@@ -75,6 +77,21 @@ def run(
         except NonFiniteError as error:
             workdir.note_non_finite(error)
             raise
+
+
+def _check_agreement(config: ConfigDict, stages: Sequence[str]) -> None:
+    """Several processes must have been told the same."""
+    mine = {"config": configs.to_dict(config), "stages": list(stages)}
+    expected = processes.from_main(lambda: mine)
+    found = processes.gather("\n".join(configs.diff(expected, mine)))
+    lines = [
+        f"process {index}: {line.removeprefix('config.')}"
+        for index, lines in enumerate(found)
+        for line in lines.splitlines()
+    ]
+    if lines:
+        raise MisfitError("expected equal settings in every process, got (process 0 -> another)\n"
+                          + "\n".join(lines))  # fmt: skip
 
 
 def _check_devices(config: ConfigDict) -> None:

@@ -41,6 +41,9 @@ _COORDINATOR = flags.DEFINE_string(
     "coordinator", "", "host:port of process 0, for processes started by hand."
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "With --coordinator: how many.")
+_START_SECONDS = flags.DEFINE_integer(
+    "start_seconds", 120, "How long the processes wait for the last of them to start."
+)
 _PROCESS_ID = flags.DEFINE_integer("process_id", -1, "With --coordinator: which one, from 0.")
 
 
@@ -86,10 +89,12 @@ def _join() -> None:
     from lgd import processes
 
     if _COORDINATOR.value:
-        processes.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        processes.initialize(
+            _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _START_SECONDS.value
+        )
     elif _DISTRIBUTED.value:
         try:
-            processes.initialize()
+            processes.initialize(start_seconds=_START_SECONDS.value)
         except ValueError as error:
             _refuse([f"--distributed: expected Slurm, Open MPI or a TPU pod, got none: {error}"])
 

@@ -15,8 +15,11 @@ _SMALLEST_SQUARE = 1e-20  # squared distances below this count as zero, with zer
 
 
 def power(squares: Float[Array, "*s"], beta: Scalar) -> Float[Array, "*s"]:
-    """``|x|^beta`` from ``|x|^2``; 0 with zero gradient at (and, by rounding, below) 0."""
-    positive = squares > _SMALLEST_SQUARE
+    """``|x|^beta`` from ``|x|^2``; 0 with zero gradient at (and, by rounding, below) 0.
+
+    NaN stays NaN: samples that are not finite must not be at distance 0 of anything.
+    """
+    positive = ~(squares <= _SMALLEST_SQUARE)
     return jnp.where(positive, jnp.where(positive, squares, 1.0) ** (0.5 * beta), 0.0)
 
 

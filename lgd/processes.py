@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from lgd.types import PyTree
 
 START_SECONDS = 120  # to wait for the last process to start
-HEARTBEAT_SECONDS = 30  # of silence until a process counts as dead
+HEARTBEAT_SECONDS = 20  # of silence until a process counts as dead
 SHUTDOWN_SECONDS = 30  # to wait for the last process to end
 _CHUNK = 2**26  # bytes sent at once
 _inside = contextvars.ContextVar("inside from_main", default=False)
@@ -38,11 +38,13 @@ def initialize(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
+    start_seconds: int = START_SECONDS,
 ) -> None:
     """Join the other processes; before anything else of JAX. One process: does nothing.
 
     coordinator: "host:port" of process 0, with a free port. On Slurm, Open MPI and TPU pods JAX
-    finds all three arguments by itself. Raises ValueError where it does not.
+    finds all three arguments by itself. start_seconds: to wait for the last process. Raises
+    ValueError where JAX finds no processes; where one is missing, JAX ends the others.
     """
     if num_processes == 1:
         return
@@ -50,7 +52,7 @@ def initialize(
         coordinator,
         num_processes,
         process_id,
-        initialization_timeout=START_SECONDS,
+        initialization_timeout=start_seconds,
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         shutdown_timeout_seconds=SHUTDOWN_SECONDS,
     )
@@ -118,6 +120,18 @@ def by_main(function: Callable[P, T]) -> Callable[P, T]:
         return from_main(lambda: function(*args, **kwargs))
 
     return everywhere
+
+
+def gather(text: str) -> list[str]:
+    """The texts of all processes, by number, in every process."""
+    if not several():
+        return [text]
+    message = np.frombuffer(text.encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.asarray(len(message), np.int32))
+    padded = np.zeros(_padded(int(np.max(sizes))), np.uint8)
+    padded[: len(message)] = message
+    whole = multihost_utils.process_allgather(padded)
+    return [row[:size].tobytes().decode() for row, size in zip(whole, sizes, strict=True)]
 
 
 def broadcast(arrays: Sequence[np.ndarray], like: Sequence[Any]) -> list[np.ndarray]:

@@ -176,3 +176,10 @@ def test_bad_settings_raise(two_sets, settings, sizes):
     x, y = (z[:n] for z, n in zip(two_sets, sizes, strict=True))
     with pytest.raises(ValueError, match="expected"):
         discrepancy.energy_distance(x, y, **settings)
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_particles_that_are_not_finite_are_at_no_distance_of_anything(bad):
+    x, y = jnp.ones((3, 2)).at[1, 0].set(bad), jnp.zeros((4, 2))
+    assert not jnp.isfinite(discrepancy.energy_distance(x, y, lam=0.0))
+    assert not jnp.isfinite(discrepancy.energy_distance(y, x, lam=0.0))

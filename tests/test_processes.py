@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -68,7 +69,7 @@ def test_two_processes_do_what_one_does(together, tmp_path):
     (first, second), folder = together
     assert "done 0" in first[1], first[1]
     assert "done 1" in second[1], second[1]
-    assert {path.name for path in folder.iterdir()} == {"store", "results.npz"}
+    assert {path.name for path in folder.iterdir()} == {"store", "stopped", "results.npz"}
     alone, found = results(tmp_path), np.load(folder / "results.npz")
     assert set(found) == set(alone)
     assert found["start"] == alone.pop("start")
@@ -83,6 +84,15 @@ def test_one_process_resumes_what_two_have_saved(together):
     found = np.load(folder / "results.npz")
     np.testing.assert_array_equal(state.params["hidden"], found["hidden"])
     np.testing.assert_array_equal(state.ema["out"], found["ema"])
+
+
+def test_a_signal_to_one_stops_both_after_the_same_step(together):
+    (first, second), folder = together
+    steps = [re.findall(r"^stopped (\d+)$", out, re.MULTILINE) for _, out in (first, second)]
+    assert len(steps[0]) == 1
+    assert steps[0] == steps[1]
+    with CheckpointStore(folder / "stopped") as store:
+        assert store.steps()[-1] == int(steps[0][0])
 
 
 def test_only_the_first_process_shows_progress(together):

@@ -1,14 +1,23 @@
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from configs import default
+from experiments import lock
+from experiments.journal import Journal
 from experiments.workdir import (
+    MAY_CHANGE,
     Workdir,
     WorkdirError,
     read_json,
@@ -16,6 +25,10 @@ from experiments.workdir import (
     write_json,
     write_text,
 )
+from lgd.data import Dataset, Split
+from lgd.failures import NonFiniteError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def config(**fields):
@@ -59,6 +72,196 @@ def test_another_config_is_refused_with_the_differences(workdir):
     }
     assert "--workdir" in str(error.value)
     assert (workdir.path / "config.json").read_bytes() == before
+
+
+def test_fields_that_change_nothing_may_change(workdir, caplog):
+    changed = {"training__save_every": 7, "mesh__data": 1, "training__stall_seconds": 5.0}
+    Workdir(workdir.path, config(**changed))
+    assert "training.save_every: 100 -> 7" in caplog.text
+    assert read_json(workdir.path / "config.json")["training"]["save_every"] == 7
+    with refusal("seed: 0 -> 1"):
+        Workdir(workdir.path, config(training__save_every=8, seed=1))
+    assert read_json(workdir.path / "config.json")["training"]["save_every"] == 7
+
+
+def test_every_field_that_may_change_exists_and_only_these_may(workdir):
+    fields = dict(_flattened(default.get_config()))
+    assert set(MAY_CHANGE) < set(fields)
+    for field, value in fields.items():
+        other = _another(value)
+        changed = default.get_config()
+        with changed.ignore_type():
+            changed.update_from_flattened_dict({field: other})
+        if field in MAY_CHANGE:
+            Workdir(workdir.path, changed)
+            Workdir(workdir.path, config())
+        else:
+            with refusal(f"made with another config .*\\n  {re.escape(field)}: "):
+                Workdir(workdir.path, changed)
+
+
+def _flattened(tree, prefix=""):
+    for name, value in tree.items():
+        if hasattr(value, "items"):
+            yield from _flattened(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _another(value):
+    if isinstance(value, tuple):
+        return () if value else ("tensorboard",)
+    return f"{value}?" if isinstance(value, str) else value + 1
+
+
+def dataset(seed=0, dtype=np.float32):
+    splits = [
+        Split((np.arange(6.0).reshape(3, 2) + i + seed).astype(dtype), np.arange(3, dtype=np.int32))
+        for i in range(3)
+    ]
+    return Dataset(*splits, class_names=("a", "b", "c"))
+
+
+def test_other_data_are_refused_with_the_splits_that_differ(workdir):
+    workdir.bind_data(dataset())
+    before = (workdir.path / "data.json").read_bytes()
+    Workdir(workdir.path, config()).bind_data(dataset())
+    changed = dataset()
+    changed.test.x[0, 0] += 1e-6  # another transform
+    swapped = Dataset(changed.validation, changed.train, dataset().test, changed.class_names)
+    for other, splits in (
+        (changed, ["test"]),
+        (swapped, ["train", "validation"]),
+        (dataset(seed=1), ["train", "validation", "test"]),
+        (dataset(dtype=np.float64), ["train", "validation", "test"]),
+    ):
+        with refusal(f"{workdir.path}: made with other data") as error:
+            workdir.bind_data(other)
+        assert re.findall(r"  (\w+) sha256: ", str(error.value)) == splits
+    assert (workdir.path / "data.json").read_bytes() == before
+
+
+def test_steps_that_were_not_finite_are_written_out(workdir):
+    workdir.note_non_finite(NonFiniteError("bad", [4, 5], [[1, 2], [3, 4]]))
+    assert read_json(workdir.path / "non_finite.json") == {
+        "message": "bad",
+        "steps": [4, 5],
+        "examples": [[1, 2], [3, 4]],
+    }
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+    folder = tmp_path / "deep" / "run"
+    with lock.held(folder):
+        expected = f"{folder}: expected no other run in it, got process {os.getpid()} on"
+        with refusal(expected), lock.held(folder):
+            pass
+        assert (folder / "lock").exists()
+    with lock.held(folder):  # freed, though the file is still there
+        pass
+
+
+def test_a_lock_of_a_dead_process_is_taken_over(tmp_path):
+    code = f"""
+import os
+from pathlib import Path
+from experiments import lock
+with lock.held(Path({str(tmp_path)!r})):
+    os.abort()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
+    assert done.returncode == -signal.SIGABRT
+    owner = (tmp_path / "lock").read_text()
+    with lock.held(tmp_path):
+        assert (tmp_path / "lock").read_text() != owner
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    expected = f"{tmp_path / 'file' / 'run'}: expected a folder to write to"
+    with refusal(expected), lock.held(tmp_path / "file" / "run"):
+        pass
+
+
+@pytest.mark.parametrize("when", ["first", "later", "close"])
+def test_a_logger_that_raises_is_left_out_and_the_run_goes_on(workdir, caplog, when):
+    calls = []
+
+    class Broken:
+        def __call__(self, training, step, values):
+            calls.append(step)
+            if when == "first" or (when == "later" and step == 20):
+                raise ConnectionError("no server")
+
+        def close(self):
+            if when == "close":
+                raise ConnectionError("no server")
+
+    class Fine(Broken):
+        def __call__(self, training, step, values):
+            seen.append(step)
+
+        def close(self):
+            seen.append("closed")
+
+    seen = []
+    workdir._loggers = [Broken(), Fine()]
+    log_steps(workdir, "l2", 10, 20, 30)
+    workdir.close()
+    assert seen == [10, 20, 30, "closed"]
+    assert calls == {"first": [10], "later": [10, 20], "close": [10, 20, 30]}[when]
+    assert steps(workdir, "l2") == [10, 20, 30]
+    assert caplog.text.count("Broken failed and is left out: no server") == 1
+
+
+# What is read
+
+
+@pytest.fixture(scope="module")
+def any_file(tmp_path_factory):
+    return tmp_path_factory.mktemp("any") / "file.json"
+
+
+FUZZ = settings(max_examples=150, deadline=None, database=None)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=6,
+).map(lambda value: json.dumps(value).encode())
+LINES = st.lists(JSON | st.binary(max_size=20), max_size=5).map(b"\n".join)
+
+
+@FUZZ
+@given(JSON | st.binary(max_size=60) | st.integers(1, 10**5).map(lambda n: b"[" * n))
+def test_any_bytes_are_an_object_or_refused_by_name(any_file, raw):
+    any_file.write_bytes(raw)
+    try:
+        assert isinstance(read_json(any_file), dict)
+    except WorkdirError as error:
+        assert str(error).startswith(f"{any_file}: expected ")  # noqa: PT017
+
+
+@FUZZ
+@given(LINES)
+def test_any_lines_are_objects_or_refused_by_name(any_file, raw):
+    any_file.write_bytes(raw)
+    try:
+        found = read_lines(any_file)
+    except WorkdirError as error:
+        assert str(error).startswith(f"{any_file}:")  # noqa: PT017
+    else:
+        assert all(isinstance(value, dict) for value in found)
+
+
+@FUZZ
+@given(LINES)
+def test_any_journal_is_read_or_refused_by_name(any_file, raw):
+    any_file.write_bytes(raw)
+    try:
+        Journal(any_file)
+    except WorkdirError as error:
+        assert str(error).startswith(f"{any_file}:")  # noqa: PT017
+        assert any_file.read_bytes() == raw
 
 
 @pytest.mark.parametrize(

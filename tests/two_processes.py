@@ -3,10 +3,13 @@
     python -m tests.two_processes HOST:PORT PROCESS_ID FOLDER
 
 Trains with checkpoints, resumes, learns guidance, samples; process 0 writes FOLDER/results.npz.
-At last process 1 fails in the middle of a training.
+Then a signal to process 1 stops both; at last process 1 fails in the middle of a training.
 """
 
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -14,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgd import guidance, learn_guidance, parallel, processes, schedules, training
+from lgd import guidance, learn_guidance, parallel, processes, schedules, stopping, training
 from lgd.checkpoint import CheckpointStore, digest
 from lgd.data import Split, pipeline
 from lgd.denoisers import from_function
@@ -24,7 +27,6 @@ from lgd.objectives import Trajectory
 
 WIDTH = 256  # so that a kernel is large enough to be split
 FLOW = schedules.rectified_flow()
-OPTIMIZER = training.Optimizer(num_steps=4, learning_rate=1e-3)
 
 
 def data():
@@ -53,13 +55,16 @@ def loss(params, frozen, batch, key):
     return jnp.mean((hidden @ params["out"] - target) ** 2), {}
 
 
-def train(mesh, *, store=None, seen=None, fails_at=None):
+def train(mesh, *, store=None, seen=None, fails_at=None, signalled_at=None, num_steps=4):
     rows = parallel.local_rows(8, mesh)
     batches = pipeline.examples(data(), 8, seed=0, rows=rows)
 
     def batch(step):
         if step == fails_at:
             raise RuntimeError("no data")
+        if step == signalled_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(3)  # JAX looks for it once a second
         if seen is not None:
             seen.append(len(batches(step).x0))
         return batches(step)
@@ -70,11 +75,22 @@ def train(mesh, *, store=None, seen=None, fails_at=None):
         network_params(),
         frozen=network_params(),
         batches=batch,
-        optimizer=OPTIMIZER,
+        optimizer=training.Optimizer(num_steps=num_steps, learning_rate=1e-3),
         mesh=mesh,
         store=store,
         save_every=2,
     )
+
+
+def stop(mesh, store):
+    """A signal to process 1 alone stops both after one step, which is saved."""
+    at = 3 if jax.process_index() == 1 else None
+    with stopping.on_signals(), pytest.raises(stopping.Stopped) as caught:
+        train(mesh, store=store, signalled_at=at, num_steps=50)
+    step = int(caught.value.state.step)
+    assert 3 <= step < 50
+    assert store.steps()[-1] == step
+    print(f"stopped {step}")
 
 
 def learn(mesh):
@@ -144,6 +160,8 @@ def check_messages():
     sent = [np.asarray([-0.0, np.nan], np.float32), np.zeros((0, 3), np.int8)]
     received = processes.broadcast(sent if processes.is_main_process() else [], sent)
     assert [array.tobytes() for array in received] == [array.tobytes() for array in sent]
+    told = processes.gather("" if processes.is_main_process() else "ü" * 700)
+    assert told == ["", "ü" * 700]
     expected = ZeroDivisionError if processes.is_main_process() else processes.MainProcessError
     with pytest.raises(expected, match="division by zero"):
         processes.from_main(lambda: 1 / 0)
@@ -157,6 +175,8 @@ def main(coordinator, process_id, folder):
         found = results(Path(folder))
         if processes.is_main_process():
             np.savez(Path(folder) / "results.npz", **found)
+        with CheckpointStore(Path(folder) / "stopped") as store:
+            stop(parallel.make_mesh(), store)
         print(f"done {jax.process_index()}")
         train(parallel.make_mesh(), fails_at=2 if jax.process_index() == 1 else None)
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 
-from experiments.faults import checkpoints, disk, signals
+from experiments.faults import checkpoints, disk, peers, signals
 from experiments.faults.bench import STAGES, Bench
 from experiments.faults.damage import DAMAGES
 
@@ -63,4 +63,15 @@ def _disk() -> Iterator[Fault]:
     yield Fault("data", "of another version", disk.other_data)
 
 
-FAULTS = (*_signals(), *_checkpoints(), *_disk())
+def _peers() -> Iterator[Fault]:
+    for name, index in (("TERM", 0), ("TERM", 1), ("INT", 0), ("INT", 1)):
+        inject = functools.partial(peers.signal, name=name, index=index)
+        yield Fault("two processes", f"SIG{name} to process {index}", inject)
+    for index in (0, 1):
+        for what in (peers.death, peers.exception, peers.missing):
+            inject = functools.partial(what, index=index)
+            yield Fault("two processes", f"{what.__name__} of process {index}", inject)
+    yield Fault("two processes", "settings that differ", peers.other_config, quick=True)
+
+
+FAULTS = (*_signals(), *_checkpoints(), *_disk(), *_peers())

@@ -19,7 +19,7 @@ MOMENTS: dict[str, tuple[str, Strike]] = {
     "before the first commit": ("denoiser", Strike("lgd.checkpoint:_fsync", 3, "")),
     "save": ("denoiser", Strike("lgd.checkpoint:CheckpointStore._record", 2, "")),
     "last step": ("denoiser", Strike("lgd.parallel:place_batch", STEPS, "")),
-    "final parameters": ("denoiser", Strike("lgd.storage:save_file", 1, "")),
+    "final parameters": ("denoiser", Strike("lgd.storage:save", 1, "")),
     "start schedules": ("guidance", Strike("lgd.omega:StepTable.tabulate", 3, "")),
     "guidance step": ("guidance", Strike("lgd.parallel:place_batch", 7, "")),
     "guidance save": ("guidance", Strike("lgd.checkpoint:_fsync", 40, "")),

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from lgd import gram, parallel, processes
+from lgd import gram, parallel, processes, stopping
 from lgd.data import pipeline
 from lgd.data.dataset import Split
 from lgd.objectives import TimeLaw, UniformTimes, draw_frozen_rows, repeat
@@ -123,6 +123,7 @@ def collect(
                 parts.append(tensors)
                 rate = ((step + 1) * batch_size - first) / (time.perf_counter() - start)
                 advance(f"{rate:,.0f} examples/s")
+                stopping.check(f"call {step + 1} of the denoiser")  # goes on behind the last shard
             shard = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
             _check_finite(shard)
             processes.from_main(functools.partial(_append, path, index, shard))

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from lgd import gram, omega
+from lgd import gram, omega, stopping
 from lgd.learn import Guidance
 from lgd.progress import bar
 from lgd.statistics.layout import Layout, Statistics, StatisticsError, schedule_fits
@@ -187,6 +187,7 @@ def sweep(
             losses.append(_finite(np.asarray(values), lanes, steps))
             if on_steps is not None:
                 on_steps(int(steps[-1]) + 1, state.ema, losses[-1])
+            stopping.check(f"step {steps[-1] + 1}")
             for _ in steps:
                 advance(f"loss {losses[-1].mean():.5g}")
     found = [_own(state.ema, i, lane) for i, lane in enumerate(lanes)]

@@ -1,0 +1,137 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lgd import failures, guidance, learn_guidance, objectives, omega, parallel, schedules
+from lgd.checkpoint import digest
+from lgd.denoisers import from_function
+from lgd.evaluation import Generator
+from lgd.failures import NonFiniteError
+from lgd.training import Optimizer
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+FLOW = schedules.rectified_flow()
+TIMES = (1.0, 0.75, 0.5, 0.25, 0.0)
+
+
+def broken_between(low, high, *, without_condition=False):
+    """A denoiser that returns NaN for low <= t <= high."""
+
+    def predict(params, x_t, t, c):
+        bad = (t >= low) & (t <= high) & ((c == 2) | (not without_condition))
+        return x_t * params["w"] + 0.3 * c[:, None] + jnp.where(bad, jnp.nan, 0.0)[:, None]
+
+    return from_function(predict, schedule=FLOW, kind="velocity", null=2)
+
+
+PARAMS = {"w": np.float32(0.5)}
+X0 = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+LABELS = np.arange(40, dtype=np.int32) % 2
+
+
+@pytest.mark.parametrize("without_condition", [False, True])
+def test_times_at_which_a_denoiser_is_not_finite(without_condition):
+    broken = broken_between(0.4, 0.6, without_condition=without_condition)
+    found = failures.non_finite_times(broken, PARAMS, X0, LABELS, TIMES)
+    assert found == [0.5]
+    assert "NaN or inf at t = 0.5" in failures.blame(broken, PARAMS, X0, LABELS, TIMES)
+    fine = broken_between(2.0, 3.0)
+    assert "finite at each of 5 times" in failures.blame(fine, PARAMS, X0, LABELS, TIMES)
+
+
+def test_many_such_times_are_cut_short():
+    said = failures.blame(
+        broken_between(0.0, 0.9), PARAMS, X0, LABELS, np.linspace(0, 1, 11).tolist()
+    )
+    assert said.endswith("t = 0, 0.1, 0.2, 0.3, 0.4 and 5 more up to t = 0.9")
+
+
+def learn(denoiser, **settings):
+    return learn_guidance(
+        jax.random.key(0),
+        denoiser,
+        PARAMS,
+        X0,
+        LABELS,
+        batch_size=8,
+        progress=False,
+        **settings,
+    )
+
+
+TRAJECTORY = objectives.Trajectory(times=TIMES, num_particles=4, num_targets=4)
+
+
+def test_learning_along_a_trajectory_names_the_noise_level():
+    with pytest.raises(NonFiniteError, match=r"start schedules.*NaN or inf at t = 0\.5$"):
+        learn(broken_between(0.499, 0.501), objective=TRAJECTORY)
+
+
+def test_learning_at_random_times_names_the_noise_levels_and_the_examples():
+    one = {"constant(1)": guidance.constant(1.0)}
+    optimizer = Optimizer(num_steps=30, max_skipped=3)
+    with pytest.raises(
+        NonFiniteError, match=r"NaN or inf at t = 0\.4, .* up to t = 0\.6"
+    ) as caught:
+        learn(
+            broken_between(0.3999, 0.6001),
+            objective=objectives.SelfConsistency(),
+            optimizer=optimizer,
+            start=one,
+        )
+    assert len(caught.value.steps) == len(caught.value.examples) == 3
+    assert {len(batch) for batch in caught.value.examples} == {8}
+    assert all(0 <= index < 40 for batch in caught.value.examples for index in batch)
+
+
+def test_sampling_names_the_noise_level():
+    generator = Generator(
+        denoiser=broken_between(0.2, 0.3),
+        params=PARAMS,
+        shape=(2,),
+        num_classes=2,
+        times=jnp.asarray(TIMES),
+    )
+    with pytest.raises(NonFiniteError, match=r"finite samples.*NaN or inf at t = 0\.25$"):
+        generator(guidance.constant(0.5), 3, seed=0)
+
+
+def test_other_errors_of_jax_stay_what_they_are():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), failures.memory_advice():
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+ENERGY = {"beta": 1.75, "lam": 1.0}
+OBJECTIVES = {
+    "self_consistency": objectives.SelfConsistency(),
+    "l2": objectives.l2(),
+    "conditional_marginal": objectives.ConditionalMarginalConsistency(group_size=4, **ENERGY),
+    "marginal": objectives.MarginalConsistency(num_particles=4, **ENERGY),
+    "guided_score_matching": objectives.GuidedScoreMatching(),
+    "trajectory": TRAJECTORY,
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_frozen_model_is_the_same_bit_for_bit_after_every_objective(name):
+    placed = parallel.place(PARAMS, parallel.replicated(parallel.make_mesh(1)))
+    before = digest(placed)
+    objective = OBJECTIVES[name]
+    model = omega.StepTable(times=TIMES, num_classes=2)
+    learned = learn_guidance(
+        jax.random.key(0),
+        broken_between(2.0, 3.0),
+        placed,
+        X0,
+        LABELS,
+        objective=objective,
+        model=model,
+        start={"constant(1)": guidance.constant(1.0)},
+        optimizer=Optimizer(num_steps=2, learning_rate=0.1),
+        batch_size=8,
+        progress=False,
+    )
+    start = model.tabulate(guidance.constant(1.0))
+    assert digest(learned.params) != digest(start)
+    assert digest(placed) == before
