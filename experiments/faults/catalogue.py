@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 
-from experiments.faults import checkpoints, disk, peers, signals
+from experiments.faults import checkpoints, disk, numbers, peers, refusals, signals
 from experiments.faults.bench import STAGES, Bench
 from experiments.faults.damage import DAMAGES
 
@@ -74,4 +74,34 @@ def _peers() -> Iterator[Fault]:
     yield Fault("two processes", "settings that differ", peers.other_config, quick=True)
 
 
-FAULTS = (*_signals(), *_checkpoints(), *_disk(), *_peers())
+def _numbers() -> Iterator[Fault]:
+    yield Fault("numbers", "one step of NaN", numbers.one_step)
+    yield Fault("numbers", "many steps of NaN", numbers.many_steps, quick=True)
+    for stage in ("guidance", "evaluate"):
+        inject = functools.partial(numbers.denoiser, stage=stage)
+        yield Fault("numbers", f"a denoiser that returns NaN in {stage}", inject)
+    for stage, place in (
+        ("denoiser", "lgd.parallel:place_batch"),
+        ("guidance", "lgd.parallel:place_batch"),
+        ("evaluate", "lgd.sampler:sample"),
+    ):
+        inject = functools.partial(numbers.memory, stage=stage, place=place)
+        yield Fault("numbers", f"a full device in {stage}", inject)
+    yield Fault("loop", "a loader that blocks", numbers.blocked_loader)
+    yield Fault("loop", "TensorBoard raises", numbers.logger)
+    yield Fault("loop", "nothing at all, twice", numbers.nothing)
+
+
+def _refusals() -> Iterator[Fault]:
+    yield Fault("config", "mistakes", refusals.mistakes, quick=True)
+    yield Fault("config", "changed between runs", refusals.changes)
+
+
+FAULTS = (
+    *_signals(),
+    *_checkpoints(),
+    *_disk(),
+    *_peers(),
+    *_numbers(),
+    *_refusals(),
+)

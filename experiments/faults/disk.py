@@ -10,9 +10,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from experiments.faults.bench import TIMEOUT, Bench, Ended, Strike, started
+from experiments.faults.bench import INJECTED, TIMEOUT, Bench, Ended, Strike, started
 from experiments.faults.damage import flip
-from experiments.faults.inject import INJECTED
 
 LARGE = 3_000  # bytes of a file that the limited disk refuses: a checkpoint, no small file
 CANNOT_GO_ON = 3

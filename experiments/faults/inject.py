@@ -3,7 +3,8 @@
     python -m experiments.faults.inject lgd.checkpoint:_fsync 7 KILL -- --config=... --workdir=...
 
 Actions, several joined by "+": a signal to this process (TERM, INT, KILL), ``sleep:SECONDS``,
-``raise``, ``full`` (OSError: no space left). What was done is said on stderr, with the time.
+``raise``, ``full`` (OSError: no space left), ``oom`` (JAX: out of memory). ``nan:COUNT`` puts NaN
+into the results of so many calls instead. What was done is said on stderr, with the time.
 """
 
 import errno
@@ -16,7 +17,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-INJECTED = "injected at "
+import jax
+import numpy as np
+
+from experiments.faults.bench import INJECTED
 
 
 def patch(place: str, number: int, action: str) -> None:
@@ -30,7 +34,7 @@ def patch(place: str, number: int, action: str) -> None:
 
 
 def _struck(function: Callable, number: int, action: str) -> Callable:
-    calls = 0
+    calls, count = 0, int(action.removeprefix("nan:")) if action.startswith("nan:") else 0
 
     @functools.wraps(function)
     def counted(*args: Any, **kwargs: Any) -> Any:
@@ -38,11 +42,17 @@ def _struck(function: Callable, number: int, action: str) -> Callable:
         calls += 1
         if calls == number:
             print(f"{INJECTED}{time.time()}", file=sys.stderr, flush=True)
-            for each in action.split("+"):
+            for each in [] if count else action.split("+"):
                 _act(each)
-        return function(*args, **kwargs)
+        result = function(*args, **kwargs)
+        return _poisoned(result) if number <= calls < number + count else result
 
     return counted
+
+
+def _poisoned(tree: Any) -> Any:
+    """The same with NaN for every number that is no integer."""
+    return jax.tree.map(lambda a: a * np.float32(np.nan) if a.dtype.kind == "f" else a, tree)
 
 
 def _act(action: str) -> None:
@@ -50,6 +60,8 @@ def _act(action: str) -> None:
         time.sleep(float(action.removeprefix("sleep:")))
     elif action == "raise":
         raise RuntimeError("injected")
+    elif action == "oom":
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
     elif action == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     else:

@@ -7,8 +7,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from experiments.faults.bench import TIMEOUT, Bench, Ended, Strike, newest_state, outcome, started
-from experiments.faults.inject import INJECTED
+from experiments.faults.bench import (
+    INJECTED,
+    TIMEOUT,
+    Bench,
+    Ended,
+    Strike,
+    newest_state,
+    outcome,
+    started,
+)
 from experiments.faults.signals import STOPPED
 
 END_LIMIT = 30.0  # seconds in which both end after one of them failed

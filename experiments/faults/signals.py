@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.faults.bench import STEPS, Bench, Ended, Strike, newest_state
-from experiments.faults.inject import INJECTED
+from experiments.faults.bench import INJECTED, STEPS, Bench, Ended, Strike, newest_state
 
 STOPPED = 75
 LIMIT = 10.0  # seconds from the signal to the end

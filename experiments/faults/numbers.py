@@ -1,0 +1,105 @@
+"""NaN, a full device, a blocked loader, a logger that raises: what a run makes of them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from experiments.faults.bench import STEPS, Bench, Ended, Strike, newest_state
+
+CANNOT_GO_ON = 3
+MAX_SKIPPED = 10  # in a row, of the config
+BATCHES = "lgd.data.pipeline:IndexedBatches.__call__"
+
+
+def one_step(bench: Bench) -> Iterator[str]:
+    """One batch of NaN: the step is skipped and counted, and the run ends with finite numbers."""
+    with bench.copy("denoiser") as workdir:
+        ended = bench.launch(workdir, ["denoiser"], strike=Strike(BATCHES, 9, "nan:1"))
+        lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        counts = [line.get("skipped", 0) for line in lines]
+        finite = np.isfinite([value for line in lines[:7] for value in list(line.values())[1:]])
+        params = load_file(workdir / "params" / "denoiser.safetensors")
+        whole = finite.all() and all(np.isfinite(value).all() for value in params.values())
+        right = ended.code == 0 and counts == [0] * 7 + [1] * (STEPS - 7) and whole
+        yield "" if right else f"expected one skipped step, got {counts}, {ended}"
+
+
+def many_steps(bench: Bench) -> Iterator[str]:
+    """Only batches of NaN from some step on: the run ends with the parameters from before them."""
+    with bench.copy("denoiser") as workdir:
+        strike = Strike(BATCHES, 9, f"nan:{STEPS}")
+        ended = bench.launch(workdir, ["denoiser"], strike=strike)
+        yield _expected(ended, CANNOT_GO_ON, "steps 8 to 17: expected finite")
+        noted = json.loads((workdir / "non_finite.json").read_text())
+        ids = noted["examples"]
+        right = noted["steps"] == list(range(8, 18)) and {len(each) for each in ids} == {16}
+        yield "" if right else f"expected the steps and their examples, got {noted}"
+        before = newest_state(workdir / "checkpoints" / "denoiser")
+        again = bench.launch(workdir, ["denoiser"])
+        went_on = again.code == 0 and before["step"] == 15
+        yield "" if went_on else f"expected to go on from step 15, got {before['step']}, {again}"
+
+
+def denoiser(bench: Bench, stage: str) -> Iterator[str]:
+    """A denoiser that returns NaN: the error names t, and nothing is measured from it."""
+    with bench.copy(stage) as workdir:
+        strike = Strike("lgd.denoisers.network:NetworkDenoiser.apply", 1, "nan:1000")
+        ended = bench.launch(workdir, [stage], strike=strike)
+        yield _expected(ended, CANNOT_GO_ON, "the denoiser returns NaN or inf at t = ")
+        yield _ends(bench, workdir, stage)
+
+
+def memory(bench: Bench, stage: str, place: str) -> Iterator[str]:
+    """A full device: advice, and the run goes on later."""
+    with bench.copy(stage) as workdir:
+        ended = bench.launch(workdir, [stage], strike=Strike(place, 2, "oom"))
+        yield _expected(ended, CANNOT_GO_ON, "batch size", "jax.checkpoint") or _ends(
+            bench, workdir, stage
+        )
+
+
+def blocked_loader(bench: Bench) -> Iterator[str]:
+    """Data that do not come: where it waits is said, with the age of the step; then it goes on."""
+    with bench.copy("denoiser") as workdir:
+        strike = Strike(BATCHES, 9, "sleep:3")
+        ended = bench.launch(
+            workdir, ["denoiser"], "--config.training.stall_seconds=1", strike=strike
+        )
+        said = [ended.out.count(text) for text in ("no step ended for ", "the last: step 7")]
+        stacks = "inject.py" in ended.out and "training.py" in ended.out
+        wrong = "" if said == [1, 1] and stacks else f"expected one report, got {ended.out}"
+        yield wrong or bench.difference(workdir, "denoiser")
+
+
+def logger(bench: Bench) -> Iterator[str]:
+    """TensorBoard raises in the middle: left out with a warning, and nothing else changes."""
+    with bench.copy("denoiser") as workdir:
+        strike = Strike("tensorboardX:SummaryWriter.add_scalar", 9, "raise")
+        flags = ["--config.training.loggers=tensorboard"]
+        ended = bench.launch(workdir, ["denoiser"], *flags, strike=strike)
+        yield _expected(ended, 0, "TensorBoard failed and is left out: injected") or (
+            bench.difference(workdir, "denoiser")
+        )
+
+
+def nothing(bench: Bench) -> Iterator[str]:
+    """Two runs of one command, one of them stage by stage, are equal, pictures included."""
+    with bench.copy("denoiser") as workdir:
+        ended = bench.launch(workdir, ["denoiser", "guidance", "evaluate", "report"])
+        yield _expected(ended, 0) or bench.difference(workdir, "report")
+
+
+def _expected(ended: Ended, code: int, *parts: str) -> str:
+    missing = [part for part in parts if part not in ended.out]
+    if missing or ended.code != code or "Traceback" in ended.out:
+        return f"expected exit {code} and {list(parts)}, got {ended.code}:\n{ended.out}"
+    return ""
+
+
+def _ends(bench: Bench, workdir: Path, stage: str) -> str:
+    again = bench.launch(workdir, [stage])
+    wrong = _expected(again, 0)
+    return wrong or bench.difference(workdir, stage)
