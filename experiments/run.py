@@ -55,6 +55,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
     from lgd import processes, stopping
     from lgd.checkpoint import CheckpointError, NotSavedError
     from lgd.failures import DeviceMemoryError, NonFiniteError
+    from lgd.statistics import StatisticsError
 
     logging.set_verbosity(logging.WARNING)
     _join()
@@ -72,7 +73,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
             )
         except (NotSavedError, NonFiniteError, DeviceMemoryError) as error:
             _end(CANNOT_GO_ON, f"{type(error).__name__}: {error}")
-        except (WorkdirError, CheckpointError, pipeline.MisfitError) as error:
+        except (WorkdirError, CheckpointError, StatisticsError, pipeline.MisfitError) as error:
             _end(BAD_INPUT, str(error))
         except OSError as error:
             if error.errno not in DISK_ERRORS:

@@ -112,6 +112,11 @@ def from_main(compute: Callable[[], T]) -> T:
     return value
 
 
+def inside_from_main() -> bool:
+    """Whether what runs is a ``compute`` of `from_main`."""
+    return _inside.get()
+
+
 def by_main(function: Callable[P, T]) -> Callable[P, T]:
     """The function as process 0 computes it for all, see `from_main`."""
 

@@ -52,11 +52,14 @@ class _Asked:
 def requested(label: str) -> bool:
     """Whether to stop here; called once after every step, by all processes.
 
-    label: what has just ended, for messages.
+    label: what has just ended, for messages. Inside `processes.from_main`, where process 0 is
+    alone, the others could not stop with it: False.
     """
-    _Asked.polls += 1
     _Asked.label, _Asked.time = label, time.monotonic()
     if processes.several():
+        if processes.inside_from_main():
+            return False
+        _Asked.polls += 1
         return multihost_utils.reached_preemption_sync_point(_Asked.polls)
     return _Asked.signal != 0
 
