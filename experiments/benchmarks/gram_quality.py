@@ -3,8 +3,7 @@
     python -m experiments.benchmarks.gram_quality --config=configs/digits.py \
         --workdir=runs/digits --name=digits
 
-Self-consistency, learned in five seeds each way (300 steps online; 1,000 steps on 65,536 examples),
-sampled with the same noise, measured on validation data. Paired differences over seeds. Writes
+Self-consistency, learned in five seeds each way (300 steps; the fits on 65,536 examples), sampled with the same noise, measured on validation data. Paired differences over seeds. Writes
 experiments/results/gram-quality-NAME.json.
 """
 
@@ -29,8 +28,7 @@ from lgd.types import OmegaFn
 
 SEEDS, NUM_EXAMPLES = range(5), 65_536
 SAMPLING_SEEDS = range(3)
-ONLINE = Optimizer(num_steps=300, learning_rate=3e-3, ema_decay=0.98)
-FIT = Optimizer(num_steps=1000, learning_rate=3e-3, ema_decay=0.98)
+OPTIMIZER = Optimizer(num_steps=300, learning_rate=3e-3, ema_decay=0.98)
 
 
 def online(setup: Setup, seed: int) -> OmegaFn:
@@ -43,7 +41,7 @@ def online(setup: Setup, seed: int) -> OmegaFn:
         setup.dataset.train.labels,
         objective=setup.objective,
         model=setup.network(),
-        optimizer=ONLINE,
+        optimizer=OPTIMIZER,
         start={"start": guidance.constant(gram_setup.INIT_OMEGA)},
     ).omega_fn
 
@@ -55,12 +53,12 @@ def fitted(setup: Setup) -> list[OmegaFn]:
         Lane(
             objective=setup.objective,
             model=setup.network(),
-            learning_rate=FIT.learning_rate,
+            learning_rate=OPTIMIZER.learning_rate,
             seed=seed,
         )
         for seed in SEEDS
     ]
-    found = statistics.sweep(train, lanes, schedule=setup.schedule, optimizer=FIT)
+    found = statistics.sweep(train, lanes, schedule=setup.schedule, optimizer=OPTIMIZER)
     return [each.guidance.omega_fn for each in found]
 
 
