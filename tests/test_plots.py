@@ -500,3 +500,15 @@ def test_method_curves_refuse_lengths_that_differ():
     curves = {"": {"constant": ([1.0, 2.0], [1.0], [0.0])}}
     with pytest.raises(ValueError, match="expected curve of constant"):
         curves_figure(curves=curves)
+
+
+def test_budget_curves_draw_every_budget_and_the_least_so_far():
+    curves = {"learned:a": ([1e3, 1e5, 1e4], [5.0, 1.0, 7.0])}
+    figure = plots.budget_curves(
+        {"calls": curves, "seconds": curves}, ylabel="gap", marks={"mark": 1e6}
+    )
+    line, points = figure.axes[0].lines[:2]
+    np.testing.assert_array_equal(line.get_ydata(), [5.0, 5.0, 1.0])
+    np.testing.assert_array_equal(points.get_ydata(), [5.0, 7.0, 1.0])
+    assert figure.axes[0].get_xscale() == "log"
+    assert [ax.get_xlabel() for ax in figure.axes] == ["calls", "seconds"]

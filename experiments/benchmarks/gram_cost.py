@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments.benchmarks import gram_setup
 from experiments.benchmarks.gram_setup import Setup
@@ -24,7 +25,6 @@ from experiments.tables import RESULTS, ROOT
 from experiments.workdir import write_json
 from lgd import guidance, learn_guidance, plots, statistics
 from lgd.learn import Guidance
-from lgd.progress import bar
 from lgd.statistics import Lane, Statistics
 from lgd.training import Optimizer
 from lgd.types import OmegaFn
@@ -170,31 +170,29 @@ def main() -> None:
     """Command line."""
     arguments = gram_setup.parser(__doc__).parse_args()
     setup = gram_setup.set_up(arguments)
-    with bar("measure", 1):
-        found = measure(setup)
+    found = measure(setup)
     results = provenance(gram_setup.command("gram_cost", arguments)) | found
     write_json(RESULTS / f"gram-cost-{arguments.name}.json", results)
     print(table(found))
     plots.save(_figure(found), ROOT / "docs" / f"gram-cost-{arguments.name}.png")
 
 
-def _figure(found: dict[str, Any]) -> Any:
-    curves = {
-        panel: {
+def _figure(found: dict[str, Any]) -> Figure:
+    labels = {"online": "learned:asked at every step", "gram": "learned:asked once"}
+    panels = {
+        xlabel: {
             label: (
-                [float(row[key]) for row in found[name]],
-                [max(100.0 * row["gap"], 1e-3) for row in found[name]],
-                [0.0 for _ in found[name]],
+                [row[key] for row in found[name]],
+                [max(100.0 * row["gap"], 1e-2) for row in found[name]],  # the best has gap 0
             )
-            for name, label in (
-                ("online", "learned:asked at every step"),
-                ("gram", "learned:asked once"),
-            )
+            for name, label in labels.items()
         }
-        for panel, key in (("denoiser calls", "calls"), ("seconds", "seconds"))
+        for xlabel, key in (("denoiser calls", "calls"), ("seconds", "seconds"))
     }
-    return plots.method_curves(
-        curves, xlabel="", ylabel="gap to the best held-out loss, % of unguided's", log="xy"
+    return plots.budget_curves(
+        panels,
+        ylabel="gap to the best held-out loss,\n% of that of no guidance",
+        marks={"the paper's recipe": found["paper_calls"]},
     )
 
 

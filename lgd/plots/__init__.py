@@ -17,6 +17,7 @@ from lgd.plots.samples import density_samples, sample_grid
 from lgd.plots.theme import DPI, STYLE, method_label
 
 __all__ = [
+    "budget_curves",
     "density_samples",
     "method_bars",
     "method_curves",

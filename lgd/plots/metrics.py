@@ -169,6 +169,47 @@ def method_curves(
     return settled(figure)
 
 
+@style.context(STYLE)
+def budget_curves(
+    panels_of: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]],
+    *,
+    ylabel: str,
+    marks: Mapping[str, float] | None = None,
+) -> Figure:
+    """One panel for each kind of budget, in it one line a method: what is left over what was spent.
+
+    Both axes are logarithmic; a line joins the least values so far, points are all budgets.
+    ``marks`` are vertical lines in the first panel, by name.
+    """
+    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+    grid = figure.subplots(1, len(panels_of), sharey=True, squeeze=False)[0]
+    handles: dict[str, Any] = {}
+    for ax, (xlabel, methods) in zip(grid, panels_of.items(), strict=True):
+        for name, (budget, value) in methods.items():
+            x = checked(budget, f"budget of {name}", (None,))
+            y = checked(value, f"value of {name}", x.shape)[np.argsort(x)]
+            x = np.sort(x)
+            look = method_line(name, linewidth=1.6)
+            (handles[name],) = ax.plot(x, np.minimum.accumulate(y), **look)
+            ax.plot(x, y, linestyle="", marker="o", markersize=3.2, color=look["color"])
+        ax.set(xscale="log", yscale="log", xlabel=xlabel)
+    for name, value in (marks or {}).items():
+        grid[0].axvline(value, color="#999999", linewidth=0.9, linestyle=(0, (3, 2)))
+        grid[0].annotate(
+            name,
+            (value, 0.97),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            ha="right",
+            va="top",
+            fontsize=7,
+            color="#666666",
+        )
+    grid[0].set_ylabel(ylabel)
+    figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=4)
+    return settled(figure)
+
+
 def _set_scales(ax: Axes, log: str) -> None:
     """Logarithmic axes with plain numbers at the x drawn."""
     ticks = sorted({float(x) for line in ax.lines for x in np.atleast_1d(line.get_xdata())})
