@@ -3,7 +3,8 @@
     python -m experiments.benchmarks.gram_quality --config=configs/digits.py \
         --workdir=runs/digits --name=digits
 
-Self-consistency, learned in five seeds each way (300 steps; the fits on 65,536 examples), sampled with the same noise, measured on validation data. Paired differences over seeds. Writes
+Self-consistency, learned in five seeds each way (300 steps; the fits on 65,536 examples), sampled
+with the same noise, measured on validation data. Paired differences over seeds. Writes
 experiments/results/gram-quality-NAME.json.
 """
 

@@ -10,7 +10,13 @@ from typing import Any
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from lgd.plots.metrics import method_bars, method_curves, metric_against_weight, training_curves
+from lgd.plots.metrics import (
+    budget_curves,
+    method_bars,
+    method_curves,
+    metric_against_weight,
+    training_curves,
+)
 from lgd.plots.omega import omega_curves
 from lgd.plots.rewards import metric_against_metric, metrics_against_reward_weight, reward_ranges
 from lgd.plots.samples import density_samples, sample_grid
