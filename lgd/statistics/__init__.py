@@ -10,11 +10,13 @@ from lgd.statistics.closed_form import Solved, closed_form
 from lgd.statistics.collect import collect
 from lgd.statistics.fit import Fitted, Lane, fit, sweep
 from lgd.statistics.layout import Layout, Statistics, StatisticsError
-from lgd.statistics.score import Scores, score
+from lgd.statistics.score import ClassDifferences, DifferenceMap, Scores, schedule_behind, score
 from lgd.statistics.start import started
 from lgd.statistics.store import read
 
 __all__ = [
+    "ClassDifferences",
+    "DifferenceMap",
     "Fitted",
     "Lane",
     "Layout",
@@ -26,6 +28,7 @@ __all__ = [
     "collect",
     "fit",
     "read",
+    "schedule_behind",
     "score",
     "started",
     "sweep",

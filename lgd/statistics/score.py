@@ -1,4 +1,4 @@
-"""The held-out loss of any schedule, without a denoiser call."""
+"""The held-out loss of any schedule, without a denoiser call, and where schedules differ in it."""
 
 import functools
 from collections.abc import Mapping
@@ -9,9 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from lgd import schedules as forward_processes
 from lgd.objectives import StepLaw
 from lgd.progress import bar
-from lgd.statistics.layout import Layout, Statistics, schedule_fits
+from lgd.statistics.layout import (
+    Layout,
+    Statistics,
+    StatisticsError,
+    describe,
+    schedule_fits,
+)
 from lgd.statistics.loss import (
     Examples,
     OneStep,
@@ -26,9 +33,28 @@ from lgd.statistics.loss import (
     relative_weights,
     weights_of,
 )
-from lgd.types import OmegaFn, PRNGKey, Schedule
+from lgd.types import Condition, OmegaFn, PRNGKey, Schedule
 
-_CHUNK = 2048  # examples scored at once
+_CHUNK = 8192  # examples scored at once
+
+
+class DifferenceMap(NamedTuple):
+    """What each bin of (s, t) adds to a difference of losses; the bins add up to it.
+
+    nan where a bin has no data.
+    """
+
+    values: Float[np.ndarray, "s t"]
+    s_edges: Float[np.ndarray, " s_edges"]
+    t_edges: Float[np.ndarray, " t_edges"]
+
+
+class ClassDifferences(NamedTuple):
+    """Differences of losses within every class that the examples have."""
+
+    labels: Int[np.ndarray, " k"]
+    means: Float[np.ndarray, " k"]
+    standard_errors: Float[np.ndarray, " k"]
 
 
 class Scores(NamedTuple):
@@ -38,15 +64,17 @@ class Scores(NamedTuple):
     """
 
     names: tuple[str, ...]
-    losses: Float[np.ndarray, "draws schedules n"]
+    losses: Float[np.ndarray, "draws schedules n"]  # float32; means are taken in float64
     s: Float[np.ndarray, "draws n"]
     t: Float[np.ndarray, " n"]
     weights: Float[np.ndarray, " n"]  # mean 1
     source: Int[np.ndarray, " n"]  # examples of one x0 are alike, and not independent
+    c: Condition
 
     def per_example(self, name: str) -> Float[np.ndarray, " n"]:
         """Weighted losses, whose mean is `mean`."""
-        return self.weights * self.losses[:, self.names.index(name)].mean(axis=0)
+        losses = self.losses[:, self.names.index(name)]
+        return self.weights * losses.mean(axis=0, dtype=np.float64)
 
     def mean(self, name: str) -> float:
         """The loss of a schedule."""
@@ -54,19 +82,68 @@ class Scores(NamedTuple):
 
     def standard_error(self, name: str) -> float:
         """Of `mean`, for the choice of x0: examples of one x0 count as one."""
-        return self._error(self.per_example(name))
+        return _clustered_error(self.per_example(name), self.source)
 
     def difference(self, name: str, other: str) -> tuple[float, float]:
         """Mean of ``name`` less that of ``other`` on the same draws, and its standard error."""
         gaps = self.per_example(name) - self.per_example(other)
-        return float(gaps.mean()), self._error(gaps)
+        return float(gaps.mean()), _clustered_error(gaps, self.source)
 
-    def _error(self, values: Float[np.ndarray, " n"]) -> float:
-        """Square root of the summed squares of cluster sums of residuals, over n."""
-        _, cluster = np.unique(self.source, return_inverse=True)
-        sums = np.bincount(cluster, values - values.mean())
-        correction = len(sums) / max(len(sums) - 1, 1)
-        return float(np.sqrt(correction * np.sum(sums**2)) / len(values))
+    @property
+    def labels(self) -> Int[np.ndarray, " n"] | None:
+        """Classes of the examples, or None where conditions are something else."""
+        c = np.asarray(self.c) if isinstance(self.c, np.ndarray | jax.Array) else None
+        is_labels = c is not None and c.ndim == 1 and np.issubdtype(c.dtype, np.integer)
+        return c if is_labels else None
+
+    def difference_by_class(self, name: str, other: str) -> ClassDifferences:
+        """`difference` within every class. Raises StatisticsError without `labels`."""
+        if self.labels is None:
+            raise StatisticsError("c: expected one label an example, got other conditions")
+        present = np.unique(self.labels)
+        gaps = self.per_example(name) - self.per_example(other)
+        found = []
+        for label in present:
+            mine = self.labels == label
+            own = gaps[mine] / self.weights[mine].mean()
+            found.append((own.mean(), _clustered_error(own, self.source[mine])))
+        means, errors = np.transpose(found)
+        return ClassDifferences(present, means, errors)
+
+    def difference_map(self, name: str, other: str, *, num_bins: int = 20) -> DifferenceMap:
+        """`difference`, split over num_bins equal bins of s and as many of t."""
+        i, j = self.names.index(name), self.names.index(other)
+        gaps = self.weights * (self.losses[:, i].astype(np.float64) - self.losses[:, j])
+        t = np.broadcast_to(self.t, self.s.shape)
+        edges = [np.linspace(v.min(), v.max() + 1e-6, num_bins + 1) for v in (self.s, t)]
+        place = self.s.ravel(), t.ravel()
+        sums = np.histogram2d(*place, bins=edges, weights=gaps.ravel())[0]
+        counts = np.histogram2d(*place, bins=edges)[0]
+        return DifferenceMap(np.where(counts > 0, sums / gaps.size, np.nan), *edges)
+
+
+def _clustered_error(values: Float[np.ndarray, " n"], source: Int[np.ndarray, " n"]) -> float:
+    """Standard error of the mean: the summed squares of residuals summed by source."""
+    _, cluster = np.unique(source, return_inverse=True)
+    sums = np.bincount(cluster, values - values.mean())
+    correction = len(sums) / max(len(sums) - 1, 1)
+    return float(np.sqrt(correction * np.sum(sums**2)) / len(values))
+
+
+def schedule_behind(statistics: Statistics) -> Schedule:
+    """The forward process that statistics were collected with, from their fingerprint.
+
+    Raises StatisticsError unless it is one of `lgd.schedules.BY_NAME` with its default settings.
+    """
+    known = [make() for make in forward_processes.BY_NAME.values()]
+    collected = statistics.fingerprint["schedule"]
+    for schedule in known:
+        if describe(schedule) == collected:
+            return schedule
+    raise StatisticsError(
+        f"schedule: expected one of {', '.join(map(describe, known))}, got {collected}; "
+        "lgd.statistics.score takes any other as an argument"
+    )
 
 
 def score(
@@ -100,17 +177,19 @@ def score(
     law = objective.time_law if law is None else law
     weights = relative_weights(statistics, law)
     inside = np.flatnonzero(weights > 0.0)
+    if not len(inside):
+        raise StatisticsError(f"law: expected examples of {law}, got none")
     statistics, weights = statistics.take(inside), weights[inside]
     data, m = examples(statistics), particles_of(objective)
     energy = energy_of(objective)
     losses, times = [], []
-    chunks = range(0, statistics.size, _CHUNK)
+    chunks = _equal_chunks(statistics.size)
     with bar("score schedules", num_draws * len(chunks), show=progress) as advance:
         for draw in range(num_draws):
             parts: list[tuple[np.ndarray, np.ndarray]] = []
-            for start in chunks:
-                part = data.at(slice(start, start + _CHUNK))
-                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), draw), start)
+            for number, chunk in enumerate(chunks):
+                part = data.at(jnp.asarray(chunk, jnp.int32))
+                key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), draw), number)
                 s_key, rows_key = jax.random.split(key)
                 s = law.sample_s(s_key, part.t)
                 each = [
@@ -131,14 +210,26 @@ def score(
                 advance("")
             losses.append(np.concatenate([value for value, _ in parts], axis=1))
             times.append(np.concatenate([s for _, s in parts]))
+    losses, times = ([each[..., : statistics.size] for each in found] for found in (losses, times))
     return Scores(
         tuple(schedules),
-        np.stack(losses).astype(np.float64),
+        np.stack(losses),
         np.stack(times),
         statistics.t,
         weights / weights.mean(),
         statistics.source,
+        statistics.c,
     )
+
+
+def _equal_chunks(size: int) -> list[Int[np.ndarray, " g"]]:
+    """Indices of 0 to size in parts of one length, so that one program serves them all.
+
+    The last example fills up the last part.
+    """
+    count = -(-size // _CHUNK)
+    length = -(-size // count)
+    return list(np.minimum(np.arange(count * length), size - 1).reshape(count, length))
 
 
 @functools.partial(jax.jit, static_argnames=("objective", "layout", "schedule"))
