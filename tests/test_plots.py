@@ -48,6 +48,35 @@ def grid_figure(**changes):
     return plots.sample_grid(**arguments | changes)
 
 
+def ranked_figure(**changes):
+    arguments = {
+        "names": ["constant(0.1)", "unguided", "$mine$", "limited_interval(1, 0.2, 0.8)"],
+        "differences": [-0.02, 0.0, 0.004, 3.0],
+        "half_widths": [0.01, 0.0, 0.005, 0.2],
+        "baseline": "unguided",
+        "xlabel": "difference",
+    }
+    return plots.ranked_differences(**arguments | changes)
+
+
+def maps_figure(count=4, **changes):
+    edges = np.linspace(0.0, 1.0, 6)
+    values = np.where(np.tri(5).T > 0, np.arange(25.0).reshape(5, 5) - 9.0, np.nan)
+    arguments = {"maps": {f"constant({i})": (values, edges, edges) for i in range(count)}}
+    return plots.difference_maps(**arguments | {"label": "difference"} | changes)
+
+
+def by_class_figure(**changes):
+    arguments = {
+        "names": ["constant(0.1)", "$mine$"],
+        "differences": [[-1.0, 0.5, 2.0], [0.0, -0.1, 1.0]],
+        "half_widths": np.full((2, 3), 0.6),
+        "class_names": CLASSES,
+        "label": "difference",
+    }
+    return plots.class_differences(**arguments | changes)
+
+
 def weight_figure(**changes):
     weights = np.array([1.0, 0.0, 0.5, 8.0])
     arguments = {
@@ -512,3 +541,38 @@ def test_budget_curves_draw_every_budget_and_the_least_so_far():
     np.testing.assert_array_equal(points.get_ydata(), [5.0, 7.0, 1.0])
     assert figure.axes[0].get_xscale() == "log"
     assert [ax.get_xlabel() for ax in figure.axes] == ["calls", "seconds"]
+
+
+def test_ranked_differences_shows_every_schedule_and_greys_the_undecided():
+    ax = ranked_figure().axes[0]
+    shown = [text.get_text() for text in ax.get_yticklabels()]
+    assert shown == ["constant(0.1)", "unguided", "$mine$", "limited interval(1, 0.2, 0.8)"]
+    means = [float(np.ravel(line.get_xdata())[0]) for line in ax.lines if line.get_marker() == "s"]
+    np.testing.assert_allclose(means, [-0.02, 0.0, 0.004, 3.0])
+    low, high = ax.get_xlim()
+    assert low < -0.03
+    assert high > 3.2
+    colors = [to_hex(line.get_color()) for line in ax.lines if line.get_marker() == "s"]
+    assert colors[1] == colors[2] == "#b0b0b0"
+    assert "#b0b0b0" not in (colors[0], colors[3])
+
+
+def test_difference_maps_are_centred_and_blank_without_data():
+    meshes = [ax.collections[0] for ax in maps_figure().axes[:4]]
+    assert all(mesh.norm.vmin == -mesh.norm.vmax for mesh in meshes)
+    assert meshes[0].get_array().mask.sum() == 10
+
+
+def test_class_differences_mark_what_is_undecided():
+    figure = by_class_figure()
+    ax = figure.axes[0]
+    dots = ax.collections[1].get_offsets()
+    expected = [(1.5, 0.5), (0.5, 1.5), (1.5, 1.5)]
+    assert {tuple(map(float, dot)) for dot in dots} == set(expected)
+    assert [text.get_text() for text in ax.get_xticklabels()] == CLASSES
+
+
+@pytest.mark.parametrize("make", [ranked_figure, by_class_figure])
+def test_rankings_of_wrong_shapes_are_refused(make):
+    with pytest.raises(ValueError, match="expected"):
+        make(differences=[0.0])

@@ -18,13 +18,21 @@ from lgd.plots.metrics import (
     training_curves,
 )
 from lgd.plots.omega import omega_curves
+from lgd.plots.rank import (
+    class_differences,
+    difference_maps,
+    rank_scatter,
+    ranked_differences,
+)
 from lgd.plots.rewards import metric_against_metric, metrics_against_reward_weight, reward_ranges
 from lgd.plots.samples import density_samples, sample_grid
 from lgd.plots.theme import DPI, STYLE, method_label
 
 __all__ = [
     "budget_curves",
+    "class_differences",
     "density_samples",
+    "difference_maps",
     "method_bars",
     "method_curves",
     "method_label",
@@ -32,6 +40,8 @@ __all__ = [
     "metric_against_weight",
     "metrics_against_reward_weight",
     "omega_curves",
+    "rank_scatter",
+    "ranked_differences",
     "reward_ranges",
     "sample_grid",
     "save",

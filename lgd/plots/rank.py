@@ -1,0 +1,189 @@
+"""Held-out losses of schedules: how they differ from a baseline's, and where."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from lgd.plots.theme import (
+    PANEL_ROOM,
+    STYLE,
+    WIDTH,
+    balanced,
+    checked,
+    method_color,
+    method_label,
+    method_marker,
+    padded,
+    settled,
+)
+
+_DIVERGING = "RdBu_r"  # blue: below the baseline, which is better
+_NO_DATA = "#e6e6e6"
+_UNCERTAIN = "#b0b0b0"
+
+
+@style.context(STYLE)
+def ranked_differences(
+    names: Sequence[str],
+    differences: ArrayLike,
+    half_widths: ArrayLike,
+    *,
+    baseline: str,
+    xlabel: str,
+) -> Figure:
+    """Difference to the baseline of every schedule (k,), in their order, with its interval.
+
+    Schedules whose interval holds 0 are grey. The axis is linear around 0, up to the power of ten
+    next to the smaller differences, and logarithmic beyond.
+    """
+    mean = checked(differences, "differences", (len(names),))
+    half = checked(half_widths, "half_widths", mean.shape)
+    figure = Figure(figsize=(WIDTH, 0.8 + 0.155 * len(names)), layout="constrained")
+    ax = figure.subplots()
+    for place, (name, value, error) in enumerate(zip(names, mean, half, strict=True)):
+        color = method_color(_family(name)) if abs(value) > error else _UNCERTAIN
+        look: dict[str, Any] = {"color": color, "fmt": method_marker(name), "markersize": 3.6}
+        ax.errorbar(value, place, xerr=error or None, elinewidth=1.1, **look)
+    ax.axvline(0.0, color="#1a1a1a", linewidth=0.8, linestyle=(0, (4, 2)), zorder=0.9)
+    above = ax.get_xaxis_transform()
+    ax.text(0.0, 1.0, method_label(baseline), ha="center", va="bottom", transform=above)
+    ax.set_xscale("symlog", linthresh=_linear_up_to(mean), linscale=0.5)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    _name_places(ax, names)
+    ax.spines["left"].set_visible(False)
+    ax.grid(axis="x", visible=False)
+    ax.set_xlabel(xlabel)
+    return settled(figure)
+
+
+@style.context(STYLE)
+def difference_maps(
+    maps: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]], *, label: str
+) -> Figure:
+    """A panel a schedule: values (s, t), nan where there are none, with edges of s and of t.
+
+    Panels share their colours, which are centred on 0 and end at the 98th percentile.
+    """
+    columns = balanced(len(maps), at_most=3)
+    rows = math.ceil(len(maps) / columns)
+    size = PANEL_ROOM / columns
+    figure = Figure(figsize=(WIDTH, 0.5 + min(size, 2.6) * 0.95 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    norm = _centred(np.concatenate([np.ravel(values) for values, _, _ in maps.values()]))
+    for ax, (name, (values, s_edges, t_edges)) in zip(grid, maps.items(), strict=False):
+        mesh = ax.pcolormesh(
+            np.asarray(t_edges), np.asarray(s_edges), np.ma.masked_invalid(values),
+            cmap=_DIVERGING, norm=norm, rasterized=True,
+        )  # fmt: skip
+        ax.set_title(method_label(name), parse_math=False)
+        ax.set_facecolor(_NO_DATA)
+        ax.grid(visible=False)
+    for ax in grid[len(maps) :]:
+        ax.remove()
+    figure.supxlabel("t, from   (data $\\rightarrow$ noise)")
+    figure.supylabel("s, to")
+    shown = list(grid[: len(maps)])
+    _color_key(figure, mesh, shown, label)
+    return settled(figure)
+
+
+@style.context(STYLE)
+def class_differences(
+    names: Sequence[str],
+    differences: ArrayLike,
+    half_widths: ArrayLike,
+    *,
+    class_names: Sequence[str],
+    label: str,
+) -> Figure:
+    """Differences (schedules, classes) as colours centred on 0, which end at the 98th percentile.
+
+    A dot marks what an interval does not separate from 0.
+    """
+    shape = (len(names), len(class_names))
+    mean, half = checked(differences, "differences", shape), checked(half_widths, "widths", shape)
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.22 * len(names)), layout="constrained")
+    ax = figure.subplots()
+    mesh = ax.pcolormesh(mean, cmap=_DIVERGING, norm=_centred(mean), rasterized=True)
+    rows, columns = np.nonzero(np.abs(mean) <= half)
+    ax.scatter(columns + 0.5, rows + 0.5, s=3, color="#4d4d4d", linewidths=0)
+    ax.invert_yaxis()
+    _name_places(ax, names, offset=0.5)
+    if len(class_names) <= 24:
+        turn = 45 if max(map(len, class_names)) > 4 else 0
+        ax.set_xticks(np.arange(len(class_names)) + 0.5, class_names, rotation=turn)
+    ax.set_xlabel("class")
+    ax.grid(visible=False)
+    _color_key(figure, mesh, [ax], label)
+    return settled(figure)
+
+
+@style.context(STYLE)
+def rank_scatter(
+    panels: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    names: Sequence[str],
+    *,
+    xlabel: str,
+    ylabel: str,
+    log: bool = True,
+) -> Figure:
+    """A panel a title: one number over another, a point for each schedule, coloured by family."""
+    columns = balanced(len(panels), at_most=3)
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(WIDTH, 0.7 + 1.95 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    families = [_family(name) for name in names]
+    for ax, (title, (x, y)) in zip(grid, panels.items(), strict=False):
+        x, y = (checked(each, "values", (len(names),)) for each in (x, y))
+        for family in dict.fromkeys(families):
+            mine = np.asarray([other == family for other in families])
+            look = {"color": method_color(family), "marker": method_marker(family)}
+            ax.scatter(x[mine], y[mine], s=13, linewidths=0, label=method_label(family), **look)
+        ax.set_title(title, fontsize=7.5)
+        if log:
+            ax.set_yscale("log")
+        ax.set_xlim(*padded(x))
+        ax.tick_params(axis="x", labelsize=6.5)
+    for ax in grid[len(panels) :]:
+        ax.remove()
+    figure.supxlabel(xlabel)
+    figure.supylabel(ylabel)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
+    return settled(figure)
+
+
+def _family(name: str) -> str:
+    """``constant(0.5)`` is a constant."""
+    return name.partition("(")[0]
+
+
+def _name_places(ax: Axes, names: Sequence[str], *, offset: float = 0.0) -> None:
+    """Names along the y axis, as they are."""
+    ax.set_yticks(np.arange(len(names)) + offset, [method_label(name) for name in names])
+    for text in ax.get_yticklabels():
+        text.set_parse_math(False)
+    ax.tick_params(axis="y", length=0, labelsize=7)
+
+
+def _linear_up_to(differences: np.ndarray) -> float:
+    sizes = np.abs(differences[differences != 0.0])
+    return float(10.0 ** np.round(np.log10(np.percentile(sizes, 25)))) if len(sizes) else 1.0
+
+
+def _color_key(figure: Figure, mesh: ScalarMappable, axes: list[Axes], label: str) -> None:
+    bar = figure.colorbar(mesh, ax=axes, label=label, extend="both", pad=0.02, aspect=24)
+    bar.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
+    bar.update_ticks()
+
+
+def _centred(values: np.ndarray) -> Normalize:
+    size = float(np.nanpercentile(np.abs(values), 98)) if np.isfinite(values).any() else 0.0
+    return Normalize(-(size or 1.0), size or 1.0)
