@@ -1,0 +1,226 @@
+import itertools
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import rank_schedules, ranking, schedule_files
+from experiments.rank_schedules import main
+from lgd import guidance, objectives, schedules, statistics
+from lgd.data import spiral
+from lgd.statistics import StatisticsError
+from lgd.types import Batch
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+SCHEDULE = schedules.rectified_flow()
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+def collected(path, schedule=SCHEDULE, num_examples=4096, **settings):
+    denoiser, params = spiral.mixture(schedule)
+    data = spiral.load(8, 1024, 8, schedule=schedule).validation
+    statistics.collect(
+        path, denoiser, params, data, num_examples=num_examples, progress=False, **settings
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return collected(tmp_path_factory.mktemp("stats") / "exact")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return collected(tmp_path_factory.mktemp("stats") / "small", num_examples=256)
+
+
+def constants(weights=WEIGHTS):
+    return {f"constant({w:g})": guidance.constant(w) for w in weights}
+
+
+def scored(folder, named, **settings):
+    found = rank_schedules.read_statistics(folder)
+    return statistics.score(found, named, schedule=SCHEDULE, **settings)
+
+
+def test_l2_ranks_constants_by_the_distance_to_the_optimum_of_the_particles(folder):
+    """The l2 loss of constants is a parabola; its least value is found here on particles."""
+    objective = objectives.l2()
+    denoiser, params = spiral.mixture(SCHEDULE)
+    data = spiral.load(8, 4096, 8, schedule=SCHEDULE).validation
+    batch = Batch(jnp.asarray(data.x), jnp.asarray(data.labels))
+
+    def loss(w):
+        key, omega_fn = jax.random.key(3), guidance.constant(w)
+        return objective(key, omega_fn, denoiser, params, batch)[0]
+
+    low, middle, high = (float(loss(w)) for w in (0.0, 1.0, 2.0))
+    curvature = low - 2.0 * middle + high
+    optimum = 1.0 - 0.5 * (high - low) / curvature
+    weights = (-1.0, -0.3, 0.0, 0.2, 0.6, 2.0)
+    scores = scored(folder, constants(weights), objective=objective)
+    expected = sorted(weights, key=lambda w: abs(w - optimum))
+    gaps = [abs(w - optimum) for w in expected]
+    assert all(near < 0.9 * far for near, far in itertools.pairwise(gaps))  # beyond the noise
+    found = ranking.rank(scores, "constant(0)")
+    assert found.names == [f"constant({w:g})" for w in expected]
+
+
+def test_exact_denoiser_unguided_is_the_best_constant_for_marginals(tmp_path):
+    """The deterministic step of an exact denoiser has the marginals; guidance leaves them."""
+    path = collected(tmp_path / "condition", members="condition", num_particles=8)
+    objective = objectives.ConditionalMarginalConsistency(group_size=8, beta=1.0)
+    found = ranking.rank(scored(path, constants(), objective=objective), "constant(0)")
+    assert found.names == [f"constant({w:g})" for w in WEIGHTS]
+    assert all(row["decisive"] for row in found.rows[2:])
+
+
+def test_a_ranking_holds_paired_intervals(folder):
+    scores = scored(folder, constants(), objective=objectives.SelfConsistency())
+    found = ranking.rank(scores, "constant(0)")
+    rows = {row["name"]: row for row in found.rows}
+    gap = rows["constant(0.25)"]["difference"]
+    direct = scores.mean("constant(0.25)") - scores.mean("constant(0)")
+    np.testing.assert_allclose(gap["mean"], direct, rtol=1e-9)
+    assert ranking.half_width(gap) < 0.5 * ranking.half_width(rows["constant(0.25)"]["loss"])
+    assert rows["constant(0)"]["difference"] == {"mean": 0.0, "interval": [0.0, 0.0]}
+    assert not rows["constant(0)"]["decisive"]
+    assert rows["constant(4)"]["decisive"]
+
+
+def test_maps_and_classes_add_up_to_the_difference(folder):
+    scores = scored(folder, constants(), objective=objectives.SelfConsistency())
+    total, error = scores.difference("constant(1)", "constant(0)")
+    found = scores.difference_map("constant(1)", "constant(0)", num_bins=12)
+    np.testing.assert_allclose(np.nansum(found.values), total, rtol=1e-6)
+    below = found.s_edges[:-1, None] > found.t_edges[None, 1:]
+    assert np.isnan(found.values[below]).all()
+    assert np.isfinite(found.values).any()
+    each = scores.difference_by_class("constant(1)", "constant(0)")
+    assert each.labels.tolist() == list(range(8))
+    shares = [scores.weights[scores.labels == k].sum() for k in range(8)]
+    np.testing.assert_allclose(np.dot(shares, each.means) / len(scores.t), total, rtol=1e-6)
+    assert (each.standard_errors > error).all()
+
+
+def test_scores_do_not_depend_on_how_examples_are_cut(folder, monkeypatch):
+    """Parts of one length, the last filled up: in law the same, and no example is lost."""
+    settings = {"objective": objectives.SelfConsistency(), "num_draws": 1}
+    whole = scored(folder, constants(), **settings)
+    monkeypatch.setattr(sys.modules["lgd.statistics.score"], "_CHUNK", 1000)
+    parts = scored(folder, constants(), **settings)
+    assert whole.losses.shape == parts.losses.shape == (1, len(WEIGHTS), len(whole.t))
+    assert parts.s.shape == whole.s.shape
+    np.testing.assert_array_equal(parts.t, whole.t)
+    for name in whole.names:
+        gap = abs(whole.mean(name) - parts.mean(name))
+        assert gap < 5.0 * whole.standard_error(name)
+
+
+@pytest.mark.parametrize("make", schedules.BY_NAME.values())
+def test_the_forward_process_comes_back(make, tmp_path):
+    path = collected(tmp_path / "s", schedule=make(), num_examples=256)
+    found = rank_schedules.read_statistics(path)
+    assert statistics.schedule_behind(found) == make()
+
+
+def test_another_forward_process_is_refused(small, capsys, tmp_path):
+    path = collected(tmp_path / "s", schedule=schedules.linear_vp(beta_max=10.0), num_examples=256)
+    assert refused(capsys, f"--stats={path}", "--schedules=constant:1") == [
+        "schedule: expected one of RectifiedFlow(), Cosine(), LinearVP(beta_min=0.1, "
+        "beta_max=20.0), EDM(sigma_min=0.002, sigma_max=80.0, rho=7.0), got "
+        "LinearVP(beta_min=0.1, beta_max=10.0); lgd.statistics.score takes any other as an argument"
+    ]
+
+
+def test_the_command_ranks_and_leaves_files(small, tmp_path):
+    mine = tmp_path / "mine.json"
+    times = schedules.uniform_times(10)
+    entry = schedule_files.table_entry(
+        guidance.constant(4.0), name="$4$ [red]", times=times, num_classes=8
+    )
+    schedule_files.write(mine, [entry])
+    command = [
+        *(sys.executable, "-m", "experiments.rank_schedules", f"--stats={small}"),
+        *(f"--schedules=constant:0.5,{mine}", "--schedules=limited_interval:1:0.2:0.8"),
+        *("--law=grid", "--steps=10", "--churn=0", "--num_draws=1", f"--out={tmp_path / 'out'}"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "$4$ [red]" in done.stdout
+    found = json.loads((tmp_path / "out" / "ranking.json").read_text())
+    names = {row["name"] for row in found["rows"]}
+    expected = {"unguided", "constant(0.5)", "limited_interval(1, 0.2, 0.8)", "$4$ [red]"}
+    assert names == expected
+    losses = [row["loss"]["mean"] for row in found["rows"]]
+    assert losses == sorted(losses)
+    assert found["baseline"] == "unguided"
+    text = (tmp_path / "out" / "ranking.md").read_text()
+    for name in ("differences", "maps", "classes"):
+        assert (tmp_path / "out" / f"{name}.png").stat().st_size > 5000
+        assert f"({name}.png)" in text
+
+
+def refused(capsys, *argv):
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == 2
+    return capsys.readouterr().err.strip().splitlines()
+
+
+def test_all_mistakes_come_in_one_message(small, capsys, tmp_path):
+    mine = tmp_path / "mine.json"
+    mine.write_text(json.dumps([{"name": "a", "kind": "constant", "w": "x", "W": 1}]))
+    assert refused(capsys, f"--stats={small}", f"--schedules=constant,{mine}") == [
+        "constant: expected constant:W, got 0 numbers",
+        f"{mine}: entry 1 (a): w: expected a number from -1000 to 1000, got 'x'",
+        f"{mine}: entry 1 (a): expected the fields w, got also 'W'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--beta=2.5"], "argument --beta: expected a number in (0, 2], got 2.5"),
+        (["--churn=-1"], "argument --churn: expected a number in [0, 1], got -1"),
+        (["--num_draws=0"], "argument --num_draws: expected a whole number >= 1, got 0"),
+        (["--baseline=best"], "--baseline: expected one of the schedules, got 'best'"),
+        (["--draw=a,b(1,2)"], "--draw: expected one of the schedules, got 'b(1,2)'"),
+    ],
+)
+def test_wrong_flags(small, capsys, flags, message):
+    assert refused(capsys, f"--stats={small}", *flags)[-1].endswith(message)
+
+
+def test_bad_folders(small, capsys, tmp_path):
+    assert "expected a manifest of statistics" in refused(capsys, f"--stats={tmp_path}")[0]
+    missing = tmp_path / "run"
+    lines = refused(capsys, f"--stats={small}", f"--workdir={missing}")
+    assert lines[0].startswith(f"--workdir: {missing}: expected the folder of a run")
+
+
+def test_statistics_of_several_directions_are_refused(tmp_path):
+    denoiser, params = spiral.mixture(SCHEDULE)
+    path = collected(tmp_path / "two", num_examples=256, weaker={"weak": (denoiser, params)})
+    with pytest.raises(StatisticsError, match="directions: expected one"):
+        rank_schedules.read_statistics(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "argv"),
+    [
+        ({"features": True}, []),
+        ({"members": "mixed"}, ["--lam=0"]),
+    ],
+)
+def test_other_statistics_are_ranked_too(tmp_path, capsys, settings, argv):
+    path = collected(tmp_path / "other", num_examples=256, **settings)
+    main([f"--stats={path}", "--schedules=constant:1", f"--out={tmp_path / 'out'}", *argv])
+    assert "constant(1)" in capsys.readouterr().out
+    assert (tmp_path / "out" / "maps.png").exists()
