@@ -23,7 +23,7 @@ from experiments.workdir import Workdir
 from lgd import processes, stall, stopping
 from lgd.data import Dataset
 from lgd.data.image_files import DataFileError
-from lgd.failures import NonFiniteError
+from lgd.failures import NonFiniteError, memory_advice
 
 _RUN = {
     "denoiser": denoiser.run,
@@ -65,6 +65,7 @@ def run(
     with (
         lock.held(Path(path)),
         stall.watched(config.training.stall_seconds),
+        memory_advice(),
         contextlib.closing(
             Workdir(path, config, command=command, restart_damaged=restart_damaged)
         ) as workdir,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import lgd
+from experiments.faults.catalogue import FAULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -107,3 +108,19 @@ def test_names_of_the_library_exist():
         found = lgd
         for part in name.split(".")[1:]:
             found = getattr(found, part)
+
+
+def test_tests_that_are_named_exist():
+    """Files, functions in them, and the beginnings of names of faults."""
+    promises = README.partition("## Promises")[2].partition("## Citation")[0]
+    for path in re.findall(r"`(tests/\w+\.py)", promises):
+        assert (ROOT / path).is_file(), path
+    source = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    functions = re.findall(r"::(test_\w+)", promises)
+    assert len(functions) > 5
+    assert not [name for name in functions if f"def {name}(" not in source]
+    names = [fault.name for fault in FAULTS]
+    for listed in re.findall(r"`tests/test_faults.py`: ([^|`;]*)", promises):
+        for prefix in re.sub(r"SIGTERM, SIGINT during", "SIGINT during", listed).split(","):
+            start = prefix.strip().removesuffix("...").strip()
+            assert any(name.startswith(start) for name in names), start

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 INJECTED = "injected at "  # what `inject` says, before the time
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("denoiser", "guidance", "evaluate", "report")
+STAGES = ("denoiser", "collect", "guidance", "evaluate", "report")
 TIMEOUT = 240  # seconds after which a run counts as hanging
 STEPS, SAVE_EVERY = 20, 5  # of the denoiser
 TINY = (
@@ -29,6 +29,10 @@ TINY = (
     "denoiser.depth=1",
     "denoiser.batch_size=16",
     "sampling.num_steps=3",
+    "statistics.num_examples=64",
+    "statistics.num_held_out=32",
+    "statistics.batch_size=16",
+    "statistics.shard_examples=32",
     "guidance.methods=self_consistency,trajectory",
     "guidance.num_snapshots=2",
     "guidance.omega.width=8",
@@ -209,6 +213,7 @@ def outcome(workdir: Path) -> dict[str, str]:
     """A digest of everything that must not depend on interruptions, by name."""
     names = [workdir / name for name in ("metrics.jsonl", "measured.jsonl", "results.json")]
     names += [*workdir.glob("params/**/*.safetensors"), *workdir.glob("report/*")]
+    names += [file for file in workdir.glob("statistics/**/*") if file.is_file()]
     digests = {
         str(file.relative_to(workdir)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in names

@@ -60,6 +60,10 @@ def _disk() -> Iterator[Fault]:
     for damage in disk.WEIGHTS:
         inject = functools.partial(disk.weights, damage=damage)
         yield Fault("weights", damage, inject)
+    for damage in ("deleted", "truncated", "flipped"):
+        inject = functools.partial(disk.shards, damage=damage)
+        yield Fault("statistics", f"each file {damage}", inject)
+    yield Fault("statistics", "two shards swapped", disk.swapped_shards)
     yield Fault("data", "of another version", disk.other_data)
 
 
@@ -77,11 +81,12 @@ def _peers() -> Iterator[Fault]:
 def _numbers() -> Iterator[Fault]:
     yield Fault("numbers", "one step of NaN", numbers.one_step)
     yield Fault("numbers", "many steps of NaN", numbers.many_steps, quick=True)
-    for stage in ("guidance", "evaluate"):
+    for stage in ("collect", "guidance", "evaluate"):
         inject = functools.partial(numbers.denoiser, stage=stage)
         yield Fault("numbers", f"a denoiser that returns NaN in {stage}", inject)
     for stage, place in (
         ("denoiser", "lgd.parallel:place_batch"),
+        ("collect", "lgd.parallel:place_batch"),
         ("guidance", "lgd.parallel:place_batch"),
         ("evaluate", "lgd.sampler:sample"),
     ):
@@ -89,7 +94,7 @@ def _numbers() -> Iterator[Fault]:
         yield Fault("numbers", f"a full device in {stage}", inject)
     yield Fault("loop", "a loader that blocks", numbers.blocked_loader)
     yield Fault("loop", "TensorBoard raises", numbers.logger)
-    yield Fault("loop", "nothing at all, twice", numbers.nothing)
+    yield Fault("loop", "nothing at all", numbers.nothing)
 
 
 def _refusals() -> Iterator[Fault]:

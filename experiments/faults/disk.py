@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from experiments.faults.bench import INJECTED, TIMEOUT, Bench, Ended, Strike, started
-from experiments.faults.damage import flip
+from experiments.faults.damage import DAMAGES, flip
 
 LARGE = 3_000  # bytes of a file that the limited disk refuses: a checkpoint, no small file
 CANNOT_GO_ON = 3
@@ -128,6 +128,29 @@ def weights(bench: Bench, damage: str) -> Iterator[str]:
         ended = bench.launch(workdir, ["guidance"])
         ran = file.with_name("ran").exists()
         yield "the code in it ran" if ran else _refused(ended, REFUSED, f"{file}: ", said)
+
+
+def shards(bench: Bench, damage: str) -> Iterator[str]:
+    """Each file of the statistics damaged in turn: refused by name, never learned from."""
+    with bench.copy("guidance") as workdir:
+        for file in sorted((workdir / "statistics" / "train-copies").iterdir()):
+            whole = file.read_bytes()
+            DAMAGES[damage](file)
+            ended = bench.launch(workdir, ["guidance"])
+            file.write_bytes(whole)
+            yield _refused(ended, REFUSED, "train-copies")
+        yield _ends(bench, workdir, "guidance")
+
+
+def swapped_shards(bench: Bench) -> Iterator[str]:
+    """Two shards in each other's place."""
+    with bench.copy("guidance") as workdir:
+        folder = workdir / "statistics" / "train-copies"
+        one, other = sorted(folder.glob("*.safetensors"))[:2]
+        first, second = one.read_bytes(), other.read_bytes()
+        one.write_bytes(second)
+        other.write_bytes(first)
+        yield _refused(bench.launch(workdir, ["guidance"]), REFUSED, "train-copies")
 
 
 def other_data(bench: Bench) -> Iterator[str]:
