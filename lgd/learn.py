@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lgd import failures, guidance, omega, parallel, processes, schedules, stopping, training
+from lgd.checkpoint import digest
 from lgd.data import pipeline
 from lgd.data.dataset import Split
 from lgd.objectives import Objective, Trajectory
@@ -99,7 +101,8 @@ def learn_guidance(
       progress: show a bar.
 
     Raises:
-      ValueError: when arrays, labels or settings do not fit.
+      ValueError: when arrays, labels or settings do not fit, or the store holds the training of
+        other data, of another key, batch size, optimizer or kind of objective.
       NonFiniteError: see `lgd.training.fit`; names the times at which the denoiser is not finite.
       Stopped, DeviceMemoryError: see `lgd.training.fit`.
     """
@@ -133,6 +136,7 @@ def learn_guidance(
         else:
             model, params, chosen = warm
         optimizer = default_optimizer(model) if optimizer is None else optimizer
+        fingerprint = _fingerprint(key, split, objective, optimizer, batch_size)
         name = type(objective).__name__
         with bar(f"learn omega: {name}", optimizer.num_steps, show=progress) as advance:
 
@@ -152,12 +156,22 @@ def learn_guidance(
                 mesh=mesh,
                 batch_axis=batch_axis,
                 store=store,
+                fingerprint=fingerprint,
                 save_every=save_every,
                 log_every=log_every,
                 on_log=on_log,
                 on_step=after_step,
             )
     return Guidance(model, jax.device_put(processes.to_host(state.ema)), chosen)
+
+
+def _fingerprint(
+    key: PRNGKey, split: Split, objective: Objective, optimizer: Optimizer, batch_size: int
+) -> str:
+    """Of what a training that is resumed must share with its beginning."""
+    settings = f"{type(objective).__name__} {optimizer} batch_size={batch_size}"
+    data = {**split._asdict(), "key": np.asarray(jax.random.key_data(key))}
+    return hashlib.sha256(f"{settings} {digest(data)}".encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -86,7 +86,7 @@ class Optimizer:
 class Store(Protocol):
     """Where `fit` saves; `lgd.checkpoint.CheckpointStore` is one."""
 
-    def save(self, step: int, state: PyTree) -> None: ...
+    def save(self, step: int, state: PyTree, metadata: dict[str, Any] | None = None) -> None: ...
     def restore(self, like: PyTree) -> Any: ...
 
 
@@ -167,6 +167,7 @@ def fit(
     mesh: Mesh | None = None,
     batch_axis: int | None = 0,
     store: Store | None = None,
+    fingerprint: str = "",
     save_every: int = 0,
     log_every: int = 0,
     on_log: Callable[[int, dict[str, float]], None] | None = None,
@@ -186,6 +187,7 @@ def fit(
       mesh: see `parallel.make_mesh`; all devices along "data" by default.
       batch_axis: along which a batch is split, see `parallel.batch_sharding`.
       store: checkpoints, every ``save_every`` steps, at the end, and before `Stopped`.
+      fingerprint: of data and settings; a store filled with another one is refused.
       on_log: called with (step, info) every ``log_every`` steps and at the end. Info has what is
         finite of the loss, its parts and the gradient's norm; and "skipped", once there are any.
       on_step: called with (step, EMA of the parameters) after every step; the next step donates
@@ -197,13 +199,16 @@ def fit(
       Stopped: when a signal asked for it, see `lgd.stopping`; has the state of the last step, which
         the store has too. Ctrl-C comes in this way wherever nothing else handles it.
       DeviceMemoryError: when a device has too little memory.
+      CheckpointError: when the store cannot be used; ValueError: it has another fingerprint.
     """
     mesh = parallel.make_mesh() if mesh is None else mesh
     state = _placed_state(params, optimizer, mesh)
     frozen = parallel.place(frozen, parallel.param_sharding(frozen, mesh))
     key = parallel.place(key, parallel.replicated(mesh))
     restored = store.restore(state) if store is not None else None
-    state = state if restored is None else restored.state
+    if restored is not None:
+        _check_fingerprint(restored.metadata.get("fingerprint", ""), fingerprint)
+        state = restored.state
     example = batches(int(state.step))
     parallel.check_divisible(example, mesh, batch_axis)
     step_fn = make_step(
@@ -226,7 +231,7 @@ def fit(
             stop = stopping.requested(f"step {done}")
             if store is not None and (stop or _due(done, save_every, num_steps)):
                 _refuse_many_skipped(done, info, optimizer, batches)
-                store.save(done, state)
+                store.save(done, state, {"fingerprint": fingerprint} if fingerprint else None)
                 unsaved(False)
             if stop:
                 raise stopping.Stopped(f"stopped after step {done} of {num_steps}", state)
@@ -239,6 +244,14 @@ class Indexed(Protocol):
     """Batches that can say which examples they hold."""
 
     def index(self, step: int) -> Int[np.ndarray, "..."]: ...
+
+
+def _check_fingerprint(found: str, expected: str) -> None:
+    if found and expected and found != expected:
+        raise ValueError(
+            "store: expected checkpoints of a training with the same data, key, batch size, "
+            "optimizer and kind of objective, got those of another; use another folder"
+        )
 
 
 def _placed_state(params: Params, optimizer: Optimizer, mesh: Mesh) -> TrainState:

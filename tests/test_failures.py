@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lgd import failures, guidance, learn_guidance, objectives, omega, parallel, schedules
-from lgd.checkpoint import digest
+from lgd.checkpoint import CheckpointStore, digest
 from lgd.denoisers import from_function
 from lgd.evaluation import Generator
 from lgd.failures import NonFiniteError
@@ -135,3 +135,31 @@ def test_the_frozen_model_is_the_same_bit_for_bit_after_every_objective(name):
     start = model.tabulate(guidance.constant(1.0))
     assert digest(learned.params) != digest(start)
     assert digest(placed) == before
+
+
+def test_a_store_filled_with_other_data_or_settings_is_refused(tmp_path):
+    fixed = {
+        "objective": TRAJECTORY,
+        "model": omega.StepTable(times=TIMES, num_classes=2),
+        "start": {"constant(1)": guidance.constant(1.0)},
+        "optimizer": Optimizer(num_steps=2, learning_rate=0.1),
+        "batch_size": 8,
+        "progress": False,
+    }
+    denoiser, key = broken_between(2.0, 3.0), jax.random.key(0)
+    with CheckpointStore(tmp_path) as store:
+        learned = learn_guidance(key, denoiser, PARAMS, X0, LABELS, store=store, **fixed)
+        again = learn_guidance(key, denoiser, PARAMS, X0, LABELS, store=store, **fixed)
+        assert digest(again.params) == digest(learned.params)
+        for changed_key, x0, labels, settings in (
+            (jax.random.key(1), X0, LABELS, {}),
+            (key, X0[::-1], LABELS, {}),
+            (key, X0, 1 - LABELS, {}),
+            (key, X0, LABELS, {"batch_size": 16}),
+            (key, X0, LABELS, {"optimizer": Optimizer(num_steps=3, learning_rate=0.1)}),
+        ):
+            with pytest.raises(ValueError, match="store: expected checkpoints of a training with"):
+                learn_guidance(
+                    changed_key, denoiser, PARAMS, x0, labels, store=store, **{**fixed, **settings}
+                )
+        assert store.steps() == [2]

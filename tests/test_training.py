@@ -155,17 +155,18 @@ class MemoryStore:
     """The states saved, on the host."""
 
     def __init__(self):
-        self.saved = {}
+        self.saved, self.metadata = {}, {}
 
-    def save(self, step, state):
-        self.saved[step] = to_host(state)
+    def save(self, step, state, metadata=None):
+        self.saved[step], self.metadata = to_host(state), metadata or {}
 
     def restore(self, like):
         if not self.saved:
             return None
         newest = self.saved[max(self.saved)]
         return SimpleNamespace(
-            state=jax.tree.map(lambda a, b: jax.device_put(a, b.sharding), newest, like)
+            state=jax.tree.map(lambda a, b: jax.device_put(a, b.sharding), newest, like),
+            metadata=self.metadata,
         )
 
 
@@ -194,6 +195,15 @@ def test_resumed_equals_uninterrupted_bitwise(kind, tmp_path):
     assert_bitwise(resumed, whole)
     assert int(resumed.step) == 7
     assert_bitwise(fit(store=store, **settings), whole)  # nothing left to do
+
+
+def test_a_store_of_another_training_is_refused():
+    store = MemoryStore()
+    fit_alone(store=store, fingerprint="one")
+    fit_alone(store=store, fingerprint="one")
+    fit_alone(store=store)  # says nothing
+    with pytest.raises(ValueError, match="store: expected checkpoints of a training with the same"):
+        fit_alone(store=store, fingerprint="another")
 
 
 def test_states_are_saved_at_the_steps_asked_for_and_at_the_end():

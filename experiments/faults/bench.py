@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 INJECTED = "injected at "  # what `inject` says, before the time
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("denoiser", "collect", "guidance", "evaluate", "report")
-TIMEOUT = 240  # seconds after which a run counts as hanging
+TIMEOUT = 900  # seconds after which a run counts as hanging
 STEPS, SAVE_EVERY = 20, 5  # of the denoiser
 TINY = (
     "data.num_train=160",
