@@ -68,6 +68,40 @@ class DistanceForms(NamedTuple):
         return jnp.sum(weighted, axis=(2, 4))
 
 
+class SharedForms(NamedTuple):
+    """The same for one weight w (g,), which all particles share: coefficients of 1, w and w^2."""
+
+    cross_terms: tuple[Float[Array, "g m n"], ...]
+    within_terms: tuple[Float[Array, "g m m"], ...]
+
+    def cross(self, omega: Float[Array, " g"]) -> Float[Array, "g m n"]:
+        """``|x_i(omega) - y_j|^2``."""
+        return _polynomial(self.cross_terms, omega)
+
+    def within(self, omega: Float[Array, " g"]) -> Float[Array, "g m m"]:
+        """``|x_i(omega) - x_j(omega)|^2``."""
+        return _polynomial(self.within_terms, omega)
+
+
+def shared(forms: DistanceForms) -> SharedForms:
+    """The forms of one direction, for a weight that all particles of a group share."""
+    linear = forms.within_linear[..., 0]
+    quadratic = forms.quadratic[:, :, 0, :, 0]
+    own = jnp.diagonal(quadratic, axis1=1, axis2=2)
+    cross_quadratic = jnp.broadcast_to(own[:, :, None], forms.cross_constant.shape)
+    within_quadratic = own[:, :, None] + own[:, None, :] - 2.0 * quadratic
+    return SharedForms(
+        (forms.cross_constant, forms.cross_linear[..., 0], cross_quadratic),
+        (forms.within_constant, linear + jnp.swapaxes(linear, 1, 2), within_quadratic),
+    )
+
+
+def _polynomial(terms: tuple[Float[Array, "g m n"], ...], w: Float[Array, " g"]) -> Array:
+    constant, linear, quadratic = terms
+    w = w[:, None, None]
+    return constant + w * (linear + w * quadratic)
+
+
 def distance_forms(
     gram: Float[Array, "g q q"],
     proposal: Float[Array, "g b"],

@@ -20,6 +20,11 @@ def wide_params(variance=0.4, shrink=0.8):
     return DENOISER.params(jnp.asarray(shrink * MEANS, jnp.float32), variance)
 
 
+def true_params():
+    """The law of the data."""
+    return DENOISER.params(jnp.asarray(MEANS, jnp.float32), SPREAD)
+
+
 def draw(rng, labels):
     """Real examples of the classes (n,), (n, 3)."""
     component = np.where(labels == 1, 2, rng.integers(0, 2, len(labels)))

@@ -73,6 +73,16 @@ def test_forms_are_the_squared_distances_of_the_particles(rows, matrix, coeffici
     np.testing.assert_allclose(np.diagonal(within, axis1=1, axis2=2), 0.0, atol=0.1)
 
 
+def test_forms_of_a_shared_weight_are_those_of_equal_weights(matrix, coefficients):
+    proposal, target, direction, _ = coefficients
+    forms = gram.distance_forms(matrix, proposal, target, direction[:, :1], directions=(3,))
+    w = jnp.asarray([-0.5, 0.0, 2.0])
+    each = jnp.broadcast_to(w[:, None, None], (GROUPS, PARTICLES, 1))
+    ours = gram.shared(forms)
+    np.testing.assert_allclose(ours.cross(w), forms.cross(each), rtol=1e-5)
+    np.testing.assert_allclose(ours.within(w), forms.within(each), rtol=1e-5, atol=0.1)
+
+
 @pytest.mark.parametrize("gap", [1e-1, 1e-3, 1e-5])
 def test_a_particle_close_to_its_own_target_keeps_its_distance(rows, matrix, coefficients, gap):
     proposal, _, direction, _ = coefficients

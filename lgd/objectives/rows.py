@@ -165,8 +165,8 @@ def error_forms(rows: Rows) -> gram.DistanceForms:
 
 
 def gram_loss(
-    forms: gram.DistanceForms,
-    omega: Float[Array, "g m k"],
+    forms: gram.DistanceForms | gram.SharedForms,
+    omega: Float[Array, "g m k"] | Float[Array, " g"],
     *,
     beta: Scalar,
     lam: Scalar,
@@ -175,7 +175,7 @@ def gram_loss(
     """``mean_{j,k} |x~_j - x_k|^beta - lam/2 mean_{j != k} |x~_j - x~_k|^beta`` (Alg. 1).
 
     The mean of the first term runs over the pairs named; the targets' own term is constant in
-    omega and left out.
+    omega and left out. ``omega`` is what the forms take.
     """
     cross = discrepancy.power(forms.cross(omega), beta)
     if pairs == "matched":

@@ -7,15 +7,17 @@ its neighbours and towards the other classes, where data are few.
 """
 
 import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
-from scipy.optimize import lsq_linear
+from jaxtyping import Array, Bool, Float, Int
+from scipy.sparse.linalg import LinearOperator, cg
 
-from lgd import omega
+from lgd import gram, omega
 from lgd.learn import Guidance
 from lgd.statistics.layout import Layout, Statistics, StatisticsError, schedule_fits
 from lgd.statistics.loss import (
@@ -36,6 +38,8 @@ from lgd.types import PRNGKey, Schedule
 GRID = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.2, 3.2, 4.6, 6.8, 10.0)  # first look, up to omega_max
 NEWTON_STEPS = 4
 _CHUNK = 4096
+_MOST_KEPT = 2**30  # bytes of distances that are kept from one pass to the next
+_MOST_CHANGES = 100  # of which values are held at a bound
 
 
 class Solved(NamedTuple):
@@ -47,9 +51,8 @@ class Solved(NamedTuple):
 
 
 class _Parabola(NamedTuple):
-    """Sums over each bin of a loss around its present value w: weight, slope and curvature."""
+    """Sums over each bin of a loss around its present value: slope and curvature."""
 
-    weight: Float[np.ndarray, " bins"]
     slope: Float[np.ndarray, " bins"]
     curvature: Float[np.ndarray, " bins"]
     squared_slope: Float[np.ndarray, " bins"]  # of clusters, for standard errors
@@ -106,9 +109,11 @@ def closed_form(
     statistics, weights = statistics.take(inside), weights[inside]
     shape = (max(num_classes, 1), num_bins, num_bins)
     bins = _Binned(statistics, weights, objective, schedule, model, num_draws, seed)
-    is_quadratic = energy_of(objective).beta == 2.0
-    table = np.zeros(shape) if is_quadratic else bins.least_on(_grid(omega_max)).reshape(shape)
-    for _ in range(1 if is_quadratic else NEWTON_STEPS):
+    if _is_quadratic(objective):
+        table, num_steps = np.zeros(shape), 1
+    else:
+        table, num_steps = bins.least_on(_grid(omega_max)).reshape(shape), NEWTON_STEPS
+    for _ in range(num_steps):
         parabola = bins.around(table.ravel())
         table = _solve(parabola, table, ridge=ridge, omega_max=omega_max)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -116,6 +121,9 @@ def closed_form(
     errors = np.where(parabola.members > 1, errors, np.inf).reshape(shape)
     params = {"values": jnp.asarray(table, jnp.float32)}
     return Solved(Guidance(model, params, "closed form"), errors, parabola.members.reshape(shape))
+
+
+_Part = tuple[Int[np.ndarray, " g"], Int[np.ndarray, " g"], gram.SharedForms]
 
 
 class _Binned:
@@ -134,153 +142,228 @@ class _Binned:
         self._statistics, self._weights = statistics, weights
         self._objective, self._schedule, self._model = objective, schedule, model
         self._data, self._seed, self._num_draws = examples(statistics), seed, num_draws
+        self._energy = jnp.asarray(energy_of(objective), jnp.float32)
         _, self._cluster = np.unique(statistics.source, return_inverse=True)
-        rows = max(model.num_classes, 1)
-        self.num_bins = rows * model.num_bins**2
+        self.num_bins = max(model.num_classes, 1) * model.num_bins**2
+        numbers = 6 * particles_of(objective) ** 2 * num_draws * statistics.size
+        self._kept = list(self._drawn()) if 4 * numbers <= _MOST_KEPT else None
 
     def least_on(self, grid: Float[np.ndarray, " w"]) -> Float[np.ndarray, " bins"]:
-        """The value of least loss of every bin; 0 where there are no data."""
+        """The value of least loss of every bin; the first where there are no data."""
         sums = np.zeros((len(grid), self.num_bins))
-        for i, value in enumerate(grid):
-            table = np.full(self.num_bins, value)
-            for bins, weight, (loss, _, _) in self._draws(table):
-                sums[i] += np.bincount(bins, weight * loss, self.num_bins)
+        for index, bins, forms in self._parts():
+            values = jnp.asarray(grid, jnp.float32)
+            found = _losses(forms, values, self._energy, objective=frame_of(self._objective))
+            for i, losses in enumerate(np.asarray(found, np.float64)):
+                weighted = self._weights[index] * losses[: len(index)]
+                sums[i] += np.bincount(bins, weighted, self.num_bins)
         return np.asarray(grid)[np.argmin(sums, axis=0)]
 
     def around(self, table: Float[np.ndarray, " bins"]) -> _Parabola:
         """Slopes and curvatures at a table."""
-        zeros = [np.zeros(self.num_bins) for _ in range(4)]
-        weight, slope, curvature, squared = zeros
-        count = np.zeros(self.num_bins, np.int64)
-        slopes, places = [], []
-        for bins, each, (_, first, second) in self._draws(table):
-            weight += np.bincount(bins, each, self.num_bins)
-            slope += np.bincount(bins, each * first, self.num_bins)
-            curvature += np.bincount(bins, each * second, self.num_bins)
-            count += np.bincount(bins, minlength=self.num_bins)
-            slopes.append(each * first)
+        curvature = np.zeros(self.num_bins)
+        slopes, places, clusters = [], [], []
+        for index, bins, forms in self._parts():
+            values = np.resize(table[bins], len(forms.cross_terms[0])).astype(np.float32)
+            found = _derivatives(forms, values, self._energy, objective=frame_of(self._objective))
+            slope, second = (
+                self._weights[index] * np.asarray(each, np.float64)[: len(index)] for each in found
+            )
+            curvature += np.bincount(bins, second, self.num_bins)
+            slopes.append(slope)
             places.append(bins)
-        bins = np.concatenate(places)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            centred = np.concatenate(slopes) - np.nan_to_num(slope / count)[bins]
-        cluster = np.tile(self._cluster, self._num_draws)
-        group, index = np.unique(cluster * self.num_bins + bins, return_inverse=True)
-        squared += np.bincount(
-            group % self.num_bins, np.bincount(index, centred) ** 2, self.num_bins
-        )
-        return _Parabola(weight, slope, curvature, squared, count)
+            clusters.append(self._cluster[index])
+        slope, bins, cluster = (np.concatenate(each) for each in (slopes, places, clusters))
+        total = np.bincount(bins, slope, self.num_bins)
+        count = np.bincount(bins, minlength=self.num_bins)
+        centred = slope - (total / np.maximum(count, 1))[bins]
+        group, member = np.unique(cluster * self.num_bins + bins, return_inverse=True)
+        squares = np.bincount(member, centred) ** 2
+        squared = np.bincount(group % self.num_bins, squares, self.num_bins)
+        return _Parabola(total, curvature, squared, count)
 
-    def _draws(self, table: Float[np.ndarray, " bins"]):  # type: ignore[no-untyped-def]
-        """For every draw: the bin of each example, its weight, and (loss, slope, curvature)."""
-        values, law = jnp.asarray(table, jnp.float32), self._objective.time_law
-        energy = jnp.asarray(energy_of(self._objective), jnp.float32)
-        for draw in range(self._num_draws):
-            found: list[tuple] = []
-            for start in range(0, self._statistics.size, _CHUNK):
-                part = self._data.at(slice(start, start + _CHUNK))
-                key = jax.random.fold_in(
-                    jax.random.fold_in(jax.random.key(self._seed), draw), start
-                )
-                s_key, rows_key = jax.random.split(key)
-                s = law.sample_s(s_key, part.t)
-                bins = self._bin(np.asarray(s), np.asarray(part.t), np.asarray(part.c))
-                derivatives = _derivatives(
-                    rows_key,
-                    part,
-                    s,
-                    values[bins],
-                    energy,
-                    objective=frame_of(self._objective),
-                    layout=self._statistics.layout,
-                    schedule=self._schedule,
-                    with_noise=float(energy_of(self._objective).beta) != 2.0,
-                )
-                found.append((bins, *(np.asarray(d, np.float64) for d in derivatives)))
-            bins, *each = (np.concatenate(values) for values in zip(*found, strict=True))
-            yield bins, self._weights, each
+    def _parts(self) -> Iterable[_Part]:
+        """What is drawn, the same every time; drawn anew where it is too much to keep."""
+        return self._drawn() if self._kept is None else self._kept
 
-    def _bin(self, s: np.ndarray, t: np.ndarray, c: np.ndarray) -> Int[np.ndarray, " g"]:
+    def _drawn(self) -> Iterator[_Part]:
+        """Every draw of every chunk: its examples, their bins, and their distances.
+
+        Chunks have one size, so that they share a program; distances that fill up the last chunk
+        come after those of the examples named.
+        """
+        size, law = self._statistics.size, self._objective.time_law
+        chunk = min(size, _CHUNK)
+        for draw, start in itertools.product(range(self._num_draws), range(0, size, chunk)):
+            index = np.arange(start, start + chunk)
+            part = self._data.at(jnp.asarray(np.minimum(index, size - 1)))
+            index = index[index < size]
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self._seed), draw), start)
+            s_key, rows_key = jax.random.split(key)
+            s = law.sample_s(s_key, part.t)
+            forms = _forms(
+                rows_key,
+                part,
+                s,
+                self._energy,
+                objective=frame_of(self._objective),
+                layout=self._statistics.layout,
+                schedule=self._schedule,
+                with_noise=not _is_quadratic(self._objective),
+            )
+            yield index, self._bin(s, part)[: len(index)], forms
+
+    def _bin(self, s: Float[Array, " g"], batch: Examples) -> Int[np.ndarray, " g"]:
         """Nearest centres."""
         num = self._model.num_bins
         places = []
-        for value, centres in zip((s, t), self._model.bin_centres(), strict=True):
+        for value, centres in zip((s, batch.t), self._model.bin_centres(), strict=True):
             low, high = float(centres[0]), float(centres[-1])
-            position = (value - low) / (high - low) * (num - 1)
+            position = (np.asarray(value) - low) / (high - low) * (num - 1)
             places.append(np.clip(np.rint(position).astype(np.int64), 0, num - 1))
-        row = c.astype(np.int64) if self._model.num_classes else np.zeros(len(s), np.int64)
+        row = np.asarray(batch.c, np.int64) if self._model.num_classes else 0
         return (row * num + places[0]) * num + places[1]
 
 
 @functools.partial(jax.jit, static_argnames=("objective", "layout", "schedule", "with_noise"))
-def _derivatives(
+def _forms(
     key: PRNGKey,
     batch: Examples,
     s: Float[Array, " g"],
-    values: Float[Array, " g"],
     energy: Float[Array, "3"],
     *,
     objective: OneStep,
     layout: Layout,
     schedule: Schedule,
     with_noise: bool,
-) -> tuple[Float[Array, " g"], Float[Array, " g"], Float[Array, " g"]]:
-    """Loss, first and second derivative in omega of every example."""
-    beta, lam, churn = energy
-    m = particles_of(objective)
-    rows = redrawn_rows(key, batch, layout, num_particles=m)
+) -> gram.SharedForms:
+    rows = redrawn_rows(key, batch, layout, num_particles=particles_of(objective))
     if not with_noise:  # of mean 0 in the slope of a parabola, and not in its curvature
         rows = rows._replace(z=jnp.zeros_like(rows.z), eps_target=jnp.zeros_like(rows.eps_target))
-    forms = forms_of(objective, rows, s=s, t=batch.t, schedule=schedule, churn=churn)
+    forms = forms_of(objective, rows, s=s, t=batch.t, schedule=schedule, churn=energy[2])
+    return gram.shared(forms)
 
-    def losses(omega: Float[Array, " g"]) -> Float[Array, " g"]:
-        weights = jnp.broadcast_to(omega[:, None, None], (len(omega), m, 1))
-        return loss_of(objective, forms, weights, beta=beta, lam=lam)
+
+@functools.partial(jax.jit, static_argnames="objective")
+def _losses(
+    forms: gram.SharedForms,
+    values: Float[Array, " w"],
+    energy: Float[Array, "3"],
+    *,
+    objective: OneStep,
+) -> Float[Array, "w g"]:
+    """Loss of every example at every value."""
+    size = len(forms.cross_terms[0])
+
+    def at(value: Float[Array, ""]) -> Float[Array, " g"]:
+        weights = jnp.full(size, value)
+        return loss_of(objective, forms, weights, beta=energy[0], lam=energy[1])
+
+    return jax.lax.map(at, values)
+
+
+@functools.partial(jax.jit, static_argnames="objective")
+def _derivatives(
+    forms: gram.SharedForms,
+    values: Float[Array, " g"] | Float[np.ndarray, " g"],
+    energy: Float[Array, "3"],
+    *,
+    objective: OneStep,
+) -> tuple[Float[Array, " g"], Float[Array, " g"]]:
+    """First and second derivative in omega of the loss of every example."""
+
+    def losses(weights: Float[Array, " g"]) -> Float[Array, " g"]:
+        return loss_of(objective, forms, weights, beta=energy[0], lam=energy[1])
 
     along = (jnp.ones_like(values),)
 
-    def slopes(omega: Float[Array, " g"]) -> Float[Array, " g"]:
-        return jax.jvp(losses, (omega,), along)[1]
+    def slopes(weights: Float[Array, " g"]) -> Float[Array, " g"]:
+        return jax.jvp(losses, (weights,), along)[1]
 
-    slope, curvature = jax.jvp(slopes, (values,), along)
-    return losses(values), slope, curvature
+    return jax.jvp(slopes, (jnp.asarray(values),), along)
 
 
 def _solve(
     parabola: _Parabola, table: Float[np.ndarray, "c s t"], *, ridge: float, omega_max: float
 ) -> Float[np.ndarray, "c s t"]:
-    """The least value of the parabolas plus ridge terms in the box, by bounded least squares."""
-    curvature = np.maximum(parabola.curvature, 0.0)
+    """The least value of the parabolas plus ridge terms in the box.
+
+    By the primal-dual active set method: values at a bound are held there while the slope presses
+    them against it (Hintermüller et al., 2003). Where a curve bends down it counts as bending up,
+    so that its slope still says where to go.
+    """
+    curvature = np.abs(parabola.curvature).reshape(table.shape)
     has_data = curvature > 0.0
     scale = float(np.mean(curvature[has_data])) if has_data.any() else 1.0
-    roots = np.sqrt(np.where(has_data, curvature, 0.0))
-    goal = table.ravel() - np.where(
-        has_data, parabola.slope / np.where(has_data, curvature, 1), 0.0
-    )
-    blocks, aims = [np.diag(roots)], [roots * goal]
-    strength = max(ridge, 1e-9)  # a trace of it keeps bins without data determined
-    pulls = np.sqrt(strength * scale) * _pulls(table.shape)
-    solved = lsq_linear(
-        np.concatenate([*blocks, pulls]),
-        np.concatenate([*aims, np.zeros(len(pulls))]),
-        bounds=(0.0, omega_max),
-        tol=1e-10,
-    )
-    return solved.x.reshape(table.shape)
+    strength = scale * max(ridge, 1e-9)  # a trace of it keeps bins without data determined
+    target = curvature * table - parabola.slope.reshape(table.shape)
+    diagonal = curvature + strength * _pull_diagonal(table.shape)
+
+    def gradient(values: Float[np.ndarray, "c s t"]) -> Float[np.ndarray, "c s t"]:
+        return curvature * values + strength * _pull(values) - target
+
+    values = np.clip(table, 0.0, omega_max)
+    held = np.zeros(table.shape, bool)
+    for _ in range(_MOST_CHANGES):
+        values = _solve_free(gradient, values, ~held, diagonal)
+        step = values - gradient(values) / diagonal
+        values = np.clip(values, 0.0, omega_max)
+        before, held = held, (step < 0.0) | (step > omega_max)
+        if (held == before).all():
+            break
+        values = np.where(held, np.where(step < 0.0, 0.0, omega_max), values)
+    return values
 
 
-def _pulls(shape: tuple[int, ...]) -> Float[np.ndarray, "r bins"]:
-    """Rows whose squares are the ridge terms: neighbours in s and t, and the mean of classes."""
-    index = np.arange(np.prod(shape)).reshape(shape)
-    eye = np.eye(index.size)
-    rows = [
-        eye[index.take(range(1, size), axis).ravel()]
-        - eye[index.take(range(size - 1), axis).ravel()]
-        for axis, size in ((1, shape[1]), (2, shape[2]))
-    ]
-    if shape[0] > 1:
-        mean = np.mean([eye[index[k].ravel()] for k in range(shape[0])], axis=0)
-        rows += [eye[index[k].ravel()] - mean for k in range(shape[0])]
-    return np.concatenate(rows)
+def _solve_free(
+    gradient: Callable[[np.ndarray], np.ndarray],
+    values: Float[np.ndarray, "c s t"],
+    free: Bool[np.ndarray, "c s t"],
+    diagonal: Float[np.ndarray, "c s t"],
+) -> Float[np.ndarray, "c s t"]:
+    """Make the gradient 0 at the free values, by conjugate gradients scaled by the diagonal."""
+    roots, base = np.sqrt(diagonal[free]), gradient(np.where(free, 0.0, values))
+
+    def spread(scaled: np.ndarray) -> np.ndarray:
+        whole = np.zeros(values.shape)
+        whole[free] = scaled / roots
+        return whole
+
+    constant = gradient(np.zeros(values.shape))
+    operator = LinearOperator(
+        (len(roots), len(roots)),
+        matvec=lambda scaled: (gradient(spread(scaled)) - constant)[free] / roots,
+        dtype=np.float64,
+    )
+    if not len(roots):
+        return values
+    solved, _ = cg(operator, -base[free] / roots, x0=values[free] * roots, rtol=1e-12)
+    return np.where(free, spread(solved), values)
+
+
+def _pull(values: Float[np.ndarray, "c s t"]) -> Float[np.ndarray, "c s t"]:
+    """Gradient of the ridge terms: from neighbours in s and t, and from the mean of classes."""
+    pull = values - values.mean(axis=0)
+    for axis in (1, 2):
+        gaps = np.diff(values, axis=axis, prepend=np.nan, append=np.nan)
+        gaps = np.moveaxis(np.nan_to_num(gaps), axis, 0)
+        pull += np.moveaxis(gaps[:-1] - gaps[1:], 0, axis)
+    return pull
+
+
+def _pull_diagonal(shape: tuple[int, ...]) -> Float[np.ndarray, "c s t"]:
+    """How steeply each value's own gradient rises."""
+    steepness = np.full(shape, 1.0 - 1.0 / shape[0])
+    for axis in (1, 2):
+        neighbours = np.full(shape[axis], 2.0)
+        neighbours[[0, -1]] = 1.0
+        steepness += np.expand_dims(neighbours, tuple({0, 1, 2} - {axis}))
+    return steepness
+
+
+def _is_quadratic(objective: OneStep) -> bool:
+    """Whether its loss is a parabola in omega."""
+    return float(energy_of(objective).beta) == 2.0
 
 
 def _grid(omega_max: float) -> Float[np.ndarray, " w"]:

@@ -99,8 +99,8 @@ def forms_of(
 
 def loss_of(
     objective: OneStep,
-    forms: gram.DistanceForms,
-    omega: Float[Array, "g m k"],
+    forms: gram.DistanceForms | gram.SharedForms,
+    omega: Float[Array, "g m k"] | Float[Array, " g"],
     *,
     beta: Scalar,
     lam: Scalar,
