@@ -6,6 +6,7 @@ sampling; tools that speak of a "CFG scale" mean ``cfg_scale = 1 + omega``. Belo
 the progress of sampling at the start of the step.
 """
 
+import inspect
 import math
 from collections.abc import Sequence
 
@@ -48,6 +49,11 @@ def pair_features(
     rms = [jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(x), axis=-1)), 1e-6) for x in flat]
     cosine = jnp.mean(flat[0] * flat[1], axis=-1) / (rms[0] * rms[1])
     return jnp.stack([*(jnp.log(size) for size in rms), cosine], axis=-1)
+
+
+def takes_features(omega_fn: OmegaFn) -> bool:
+    """Whether it is a function of (s, t, c, features), with `pair_features` (b, f), or without."""
+    return "features" in inspect.signature(omega_fn).parameters
 
 
 def constant(w: float) -> OmegaFn:

@@ -57,7 +57,8 @@ class Network:
     `projected_clip`); "relu" is min(relu(z), omega_max), as in the paper, which dies where an
     update overshoots 0; "softplus" is omega_max tanh(softplus(z) / omega_max), never exactly 0.
     ``condition``: "class" takes labels (b,) below num_classes, "vector" takes (b, e) embeddings,
-    "none" ignores c.
+    "none" ignores c. ``num_features`` > 0: `apply` also takes as many numbers for every query, such
+    as `guidance.pair_features`.
     """
 
     schedule: Schedule
@@ -69,9 +70,12 @@ class Network:
     init_omega: float = 1.0
     omega_max: float = 10.0
     support: Support = Support()
+    num_features: int = 0
 
     def __post_init__(self) -> None:
         _check_range(self.init_omega, self.omega_max)
+        if self.num_features < 0:
+            raise ValueError(f"expected num_features >= 0, got {self.num_features}")
         if self.output not in get_args(Output):
             raise ValueError(f"expected output in {get_args(Output)}, got {self.output!r}")
         if self.condition not in get_args(Conditioning):
@@ -93,15 +97,26 @@ class Network:
                 "expected an example condition c (b, e) for a vector-conditioned model"
             )
         example = jnp.zeros(1, jnp.int32) if c is None else c
-        return self._module.init(key, jnp.zeros((1, 2)), self._conditioning(example))
+        features = jnp.zeros((1, self.num_features)) if self.num_features else None
+        return self._module.init(key, jnp.zeros((1, 2)), self._conditioning(example), features)
 
     def apply(
-        self, params: Params, *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition
+        self,
+        params: Params,
+        *,
+        s: Float[Array, " b"],
+        t: Float[Array, " b"],
+        c: Condition,
+        features: Float[Array, "b f"] | None = None,
     ) -> Float[Array, " b"]:
-        """omega(s, t, c) in [0, omega_max], (b,)."""
+        """omega(s, t, c) or omega(s, t, c, features) in [0, omega_max], (b,)."""
+        got = 0 if features is None else features.shape[-1]
+        if got != self.num_features:
+            raise ValueError(f"expected {self.num_features} features, got {got}")
         s, t = self.support.clamp(s, t)
         logsnrs = jnp.stack([schedules.clipped_logsnr(self.schedule, u) for u in (s, t)], axis=-1)
-        z: Array = self._module.apply(params, logsnrs, self._conditioning(c))  # type: ignore[assignment]
+        inputs = (logsnrs, self._conditioning(c), features)
+        z: Array = self._module.apply(params, *inputs)  # type: ignore[assignment]
         return self._bounded(z)
 
     def project(self, params: Params) -> Params:
@@ -162,13 +177,18 @@ class _OmegaMLP(nn.Module):
 
     @nn.compact
     def __call__(
-        self, logsnrs: Float[Array, "b 2"], c: Int[Array, " b"] | Float[Array, "b e"] | None
+        self,
+        logsnrs: Float[Array, "b 2"],
+        c: Int[Array, " b"] | Float[Array, "b e"] | None,
+        features: Float[Array, "b f"] | None,
     ) -> Float[Array, " b"]:
         h = nn.Dense(self.width)(nn.silu(nn.Dense(self.width)(logsnrs / 5.0)))
         if c is not None and c.ndim == 1:
             h = h + nn.Embed(self.num_classes, self.width)(c)
         elif c is not None:
             h = h + nn.Dense(self.width)(c)
+        if features is not None:
+            h = h + nn.Dense(self.width, name="features")(features)
         for _ in range(self.depth):
             h = nn.silu(nn.Dense(self.width)(h))
         start = nn.initializers.constant(self.initial_logit)
@@ -295,13 +315,70 @@ class BinTable:
 LearnedModel = Network | StepTable | BinTable
 
 
-def bind(model: OmegaModel, params: Params) -> OmegaFn:
-    """The omega function of a model with these parameters."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PerDirection:
+    """A model for each of several directions: omega (b, k).
 
-    def omega(*, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition) -> Float[Array, " b"]:
+    The first multiplies ``cond - uncond``, the others the further directions of statistics or of
+    `sampler.sample_adaptive`. Parameters are a tuple, one entry for each model.
+    """
+
+    models: tuple[OmegaModel, ...]
+
+    def __post_init__(self) -> None:
+        if len({each for each in map(_num_features, self.models) if each}) > 1 or not self.models:
+            raise ValueError(f"expected models that agree on num_features, got {self.models}")
+
+    @property
+    def num_features(self) -> int:
+        """Of the models that take features; 0: none does."""
+        return max(map(_num_features, self.models))
+
+    def init(self, key: PRNGKey) -> Params:
+        """Parameters of every model."""
+        keys = jax.random.split(key, len(self.models))
+        return tuple(model.init(each) for model, each in zip(self.models, keys, strict=True))
+
+    def apply(
+        self,
+        params: Params,
+        *,
+        s: Float[Array, " b"],
+        t: Float[Array, " b"],
+        c: Condition,
+        features: Float[Array, "b f"] | None = None,
+    ) -> Float[Array, "b k"]:
+        """omega of every direction."""
+        each = []
+        for model, own in zip(self.models, params, strict=True):
+            extra = {"features": features} if _num_features(model) else {}
+            each.append(model.apply(own, s=s, t=t, c=c, **extra))
+        return jnp.stack(each, axis=-1)
+
+    def project(self, params: Params) -> Params:
+        """Every model's own."""
+        return tuple(model.project(own) for model, own in zip(self.models, params, strict=True))
+
+
+def bind(model: OmegaModel, params: Params) -> OmegaFn:
+    """The omega function of a model with these parameters; of features where the model is."""
+    if _num_features(model):
+
+        def omega_of_features(
+            *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition, features: Array
+        ) -> Array:
+            return model.apply(params, s=s, t=t, c=c, features=features)  # type: ignore[call-arg]
+
+        return omega_of_features
+
+    def omega(*, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition) -> Array:
         return model.apply(params, s=s, t=t, c=c)
 
     return omega
+
+
+def _num_features(model: OmegaModel) -> int:
+    return getattr(model, "num_features", 0)
 
 
 def _locate(

@@ -1,12 +1,15 @@
 """Guided sampling: one pure step per solver, and one scan that walks a grid of times.
 
 `sample` starts from noise and is jitted once for all schedules: it takes omega as an array
-(num_steps, b). `unroll` is the same walk from any start, differentiable in omega and in the start;
-each step is rematerialised, so memory grows by the stored states only.
+(num_steps, b). `sample_adaptive` takes omega as a function instead, which may look at features of
+the predictions, and may guide along further directions. `unroll` is the same walk from any start,
+differentiable in omega and in the start; each step is rematerialised, so memory grows by the stored
+states only.
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -17,11 +20,12 @@ from jaxtyping import Array, Bool, Float
 
 from lgd import guidance, parallel
 from lgd.diffusion import bridge_coefficients, bridge_mean, denoise_pair, expand, from_x0
-from lgd.types import Condition, Denoiser, Params, PRNGKey, Scalar
+from lgd.types import Condition, Denoiser, OmegaFn, Params, PRNGKey, Scalar
 
 Solver = Literal["ddim", "heun", "dpmpp_2m"]
 X = Float[Array, "b *dims"]
 GuidedDenoiser = Callable[[X, Float[Array, " b"]], X]  # (x_t, t) -> x0_hat
+_Guide = Callable[..., X]  # (denoiser, params, x_t, *, t, c, step) -> x0_hat
 
 
 class Samples(NamedTuple):
@@ -38,7 +42,7 @@ class _Step(NamedTuple):
     key: PRNGKey
     t: Float[Array, ""]
     s: Float[Array, ""]
-    omega: Float[Array, " b"]
+    omega: Float[Array, " b"] | None  # None: `_Adaptive` finds it
     churn: Float[Array, ""] | None  # None: 0, and nothing is drawn
     is_first: Bool[Array, ""]
     is_last: Bool[Array, ""]
@@ -100,17 +104,115 @@ def sample(
     return Samples(x0, count_nfe(len(times) - 1, solver), trajectory)
 
 
+def sample_adaptive(
+    key: PRNGKey,
+    denoiser: Denoiser,
+    params: Params,
+    omega_fn: OmegaFn,
+    c: Condition,
+    *,
+    shape: tuple[int, ...],
+    times: Float[Array, " n"],
+    churn: Scalar = 0.0,
+    solver: Solver = "ddim",
+    weaker: Sequence[tuple[Denoiser, Params]] = (),
+    return_trajectory: bool = False,
+) -> Samples:
+    """`sample` with omega evaluated at every step: for functions of the state.
+
+    Compiled anew for every omega_fn. Other arguments as in `sample`.
+
+    Args:
+      omega_fn: of (s, t, c), or of (s, t, c, features) with `guidance.pair_features` of the
+        predictions at hand; gives (b,), or (b, 1 + len(weaker)). Heun takes s and t of the step in
+        both stages, and each stage's own features.
+      weaker: further directions ``cond - weaker(x_t, c)``, each a denoiser and its parameters.
+    """
+    batch = jax.tree.leaves(c)[0].shape[0]
+    times = _checked_times(times)
+    _check_settings(churn, solver)
+    others = tuple(other for other, _ in weaker)
+    x0, trajectory = _sample(
+        key,
+        (params, tuple(other_params for _, other_params in weaker)),
+        None,
+        c,
+        times,
+        _traced(churn),
+        denoiser=denoiser,
+        shape=(batch, *shape),
+        solver=solver,
+        return_trajectory=return_trajectory,
+        guide=_Adaptive(omega_fn, others),
+    )
+    nfe = count_nfe(len(times) - 1, solver)
+    return Samples(x0, nfe + nfe // 2 * len(others), trajectory)
+
+
+def _given(
+    denoiser: Denoiser,
+    params: Params,
+    x_t: X,
+    *,
+    t: Float[Array, " b"],
+    c: Condition,
+    step: _Step,
+) -> X:
+    """By the omega that the step was given."""
+    assert step.omega is not None
+    cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c)
+    return guidance.mix(cond, uncond, step.omega)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Adaptive:
+    """By an omega function of the step and, if it takes them, of features of the predictions."""
+
+    omega_fn: OmegaFn
+    weaker: tuple[Denoiser, ...]
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        params: Params,
+        x_t: X,
+        *,
+        t: Float[Array, " b"],
+        c: Condition,
+        step: _Step,
+    ) -> X:
+        """``cond + sum_k omega_k (cond - other_k)``; params of the denoiser, and of the weaker."""
+        own, each = params
+        cond, uncond = denoise_pair(denoiser, own, x_t, t=t, c=c)
+        others = [
+            other.apply(other_params, x_t, t=t, c=c)
+            for other, other_params in zip(self.weaker, each, strict=True)
+        ]
+        takes_features = guidance.takes_features(self.omega_fn)
+        extra = {"features": guidance.pair_features(cond, uncond)} if takes_features else {}
+        of_step = {"s": jnp.full(len(x_t), step.s), "t": jnp.full(len(x_t), step.t)}
+        omega = self.omega_fn(**of_step, c=c, **extra).reshape(len(x_t), -1)
+        if omega.shape[1] != 1 + len(others):
+            raise ValueError(f"expected omega of {1 + len(others)} directions, got {omega.shape}")
+        x0_hat = guidance.mix(cond, uncond, omega[:, 0])
+        for k, other in enumerate(others, start=1):
+            x0_hat += expand(omega[:, k], x_t) * (cond - other)
+        return x0_hat
+
+
 def count_nfe(num_steps: int, solver: Solver) -> int:
     """Network evaluations per sample of a guided run: 2 a call; Heun calls twice but at the end."""
     calls = 2 * num_steps - 1 if solver == "heun" else num_steps
     return 2 * calls
 
 
-@functools.partial(jax.jit, static_argnames=("denoiser", "shape", "solver", "return_trajectory"))
+@functools.partial(
+    jax.jit, static_argnames=("denoiser", "shape", "solver", "return_trajectory", "guide")
+)
 def _sample(
     key: PRNGKey,
     params: Params,
-    omegas: Float[Array, "k b"],
+    omegas: Float[Array, "k b"] | None,
     c: Condition,
     times: Float[Array, " n"],
     churn: Float[Array, ""] | None,
@@ -119,10 +221,11 @@ def _sample(
     shape: tuple[int, ...],
     solver: Solver,
     return_trajectory: bool,
+    guide: _Guide = _given,
 ) -> tuple[X, Float[Array, "n b *dims"] | None]:
     noise_key, walk_key = jax.random.split(key)
     start = denoiser.schedule.sigma(times[0]) * jax.random.normal(noise_key, shape)
-    end, states = _walk(walk_key, denoiser, params, omegas, c, start, times, churn, solver)
+    end, states = _walk(walk_key, denoiser, params, omegas, c, start, times, churn, solver, guide)
     if not return_trajectory:
         return end, None
     return end, jnp.concatenate([start[None], states])
@@ -155,12 +258,13 @@ def _walk(
     key: PRNGKey,
     denoiser: Denoiser,
     params: Params,
-    omegas: Float[Array, "k b"],
+    omegas: Float[Array, "k b"] | None,
     c: Condition,
     start: X,
     times: Float[Array, " n"],
     churn: Float[Array, ""] | None,
     solver: Solver,
+    guide: _Guide = _given,
 ) -> tuple[X, Float[Array, "k b *dims"]]:
     """The scan: final state, and the state after every step."""
     step_fn, first_memory = _SOLVERS[solver]
@@ -170,8 +274,7 @@ def _walk(
         x, memory = carry
 
         def x0_hat(x_t: X, t: Float[Array, " b"]) -> X:
-            cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c)
-            return guidance.mix(cond, uncond, step.omega)
+            return guide(denoiser, params, x_t, t=t, c=c, step=step)
 
         x, memory = step_fn(denoiser, x0_hat, x, memory, step)
         return (x, memory), x
@@ -289,11 +392,15 @@ def _checked_times(times: Float[Array, " n"]) -> Float[Array, " n"]:
 def _check(
     omegas: Float[Array, "k b"], batch: int, times: Float[Array, " n"], churn: Scalar, solver: str
 ) -> None:
-    if solver not in get_args(Solver):
-        raise ValueError(f"expected solver in {get_args(Solver)}, got {solver!r}")
     if omegas.shape != (len(times) - 1, batch):
         expected = (len(times) - 1, batch)
         raise ValueError(f"expected omegas (num_steps, b) = {expected}, got {omegas.shape}")
+    _check_settings(churn, solver)
+
+
+def _check_settings(churn: Scalar, solver: str) -> None:
+    if solver not in get_args(Solver):
+        raise ValueError(f"expected solver in {get_args(Solver)}, got {solver!r}")
     if isinstance(churn, jax.core.Tracer):
         return
     if not 0.0 <= float(churn) <= 1.0:

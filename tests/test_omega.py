@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -6,7 +7,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from lgd import schedules
+from lgd import guidance, omega, schedules
 from lgd.omega import (
     BinTable,
     Network,
@@ -392,3 +393,64 @@ def test_vector_conditioned_network_needs_an_example_to_start():
     model = Network(schedule=FLOW, condition="vector")
     with pytest.raises(ValueError, match="expected an example condition"):
         model.init(jax.random.key(0))
+
+
+# Features and directions
+
+
+def features_of(n):
+    return jnp.asarray(np.random.default_rng(0).normal(size=(n, 4)), jnp.float32)
+
+
+def moved(params, seed=0):
+    """Parameters with noise on them, so that omega depends on everything."""
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    noise = [
+        0.3 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(tree, [a + b for a, b in zip(leaves, noise, strict=True)])
+
+
+def test_a_network_may_take_features():
+    times = {"s": jnp.linspace(0.1, 0.4, 6), "t": jnp.linspace(0.5, 0.9, 6)}
+    model = omega.Network(
+        schedule=schedules.rectified_flow(), condition="none", width=8, depth=1, num_features=4
+    )
+    params = model.init(jax.random.key(0))
+    features, c = features_of(6), jnp.zeros(6, jnp.int32)
+    start = model.apply(params, **times, c=c, features=features)
+    np.testing.assert_allclose(start, model.init_omega, rtol=1e-6)
+    params = moved(params)
+    fn = omega.bind(model, params)
+    assert guidance.takes_features(fn)
+    found = fn(**times, c=c, features=features)
+    assert np.abs(np.asarray(fn(**times, c=c, features=-features) - found)).max() > 1e-3
+    with pytest.raises(ValueError, match="expected 4 features, got 0"):
+        model.apply(params, **times, c=c)
+    plain = omega.Network(schedule=schedules.rectified_flow(), condition="none", width=8, depth=1)
+    assert not guidance.takes_features(omega.bind(plain, plain.init(jax.random.key(0))))
+    with pytest.raises(ValueError, match="expected 0 features, got 4"):
+        plain.apply(plain.init(jax.random.key(0)), **times, c=c, features=features)
+
+
+def test_models_of_several_directions_stand_side_by_side():
+    times = {"s": jnp.linspace(0.1, 0.4, 6), "t": jnp.linspace(0.5, 0.9, 6)}
+    table = omega.StepTable(times=(1.0, 0.5, 0.0), num_classes=2)
+    network = omega.Network(
+        schedule=schedules.rectified_flow(), num_classes=2, width=8, depth=1, num_features=4
+    )
+    model = omega.PerDirection(models=(table, network))
+    params = model.init(jax.random.key(0))
+    params = ({"values": params[0]["values"] - 3.0}, moved(params[1]))
+    c, features = jnp.arange(6) % 2, features_of(6)
+    found = omega.bind(model, params)(**times, c=c, features=features)
+    np.testing.assert_array_equal(found[:, 0], table.apply(params[0], **times, c=c))
+    expected = network.apply(params[1], **times, c=c, features=features)
+    np.testing.assert_array_equal(found[:, 1], expected)
+    projected = model.project(params)
+    np.testing.assert_array_equal(projected[0]["values"], 0.0)
+    other = dataclasses.replace(network, num_features=3)
+    for models in ((), (network, other)):
+        with pytest.raises(ValueError, match="expected models that agree on num_features"):
+            omega.PerDirection(models=models)

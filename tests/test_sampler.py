@@ -510,3 +510,74 @@ def test_memory_of_a_gradient_grows_by_the_states_and_not_by_the_activations():
 
     grown = (temporary_bytes(96) - temporary_bytes(32)) / 64
     assert x_t.nbytes <= grown < 4 * x_t.nbytes
+
+
+# Omega of the state
+
+
+def adaptive(omega_fn, *, times, solver="ddim", churn=0.0, weaker=()):
+    denoiser, params = mixture(SCHEDULES["rectified_flow"])
+    return sampler.sample_adaptive(
+        jax.random.key(0),
+        denoiser,
+        params,
+        omega_fn,
+        CLASSES,
+        shape=(2,),
+        times=times,
+        churn=churn,
+        solver=solver,
+        weaker=weaker,
+        return_trajectory=True,
+    )
+
+
+@pytest.mark.parametrize(("solver", "churn"), WALKS)
+def test_an_omega_of_times_and_conditions_gives_the_samples_of_its_table(solver, churn):
+    denoiser, params = mixture(SCHEDULES["rectified_flow"])
+    fn = guidance.limited_interval_per_class([0.7, 1.5], [0.1, 0.3], [0.6, 1.0])
+    times = schedules.uniform_times(5)
+    table = guidance.on_grid(fn, times, CLASSES)
+    expected = run(denoiser, params, table, times=times, solver=solver, churn=churn)
+    found = adaptive(fn, times=times, solver=solver, churn=churn)
+    np.testing.assert_array_equal(found.trajectory, expected.trajectory)
+    assert found.nfe == expected.nfe
+
+
+def test_features_of_the_predictions_reach_omega():
+    """In the first step they are those of the pair at the initial noise."""
+    denoiser, params = mixture(SCHEDULES["rectified_flow"])
+    times = schedules.uniform_times(3)
+
+    def omega_fn(*, s, t, c, features):
+        return jnp.where(t == 1.0, features[:, 2] + features[:, 3], 0.0)
+
+    found = adaptive(omega_fn, times=times)
+    start, ones = found.trajectory[0], jnp.ones(5)
+    cond, uncond = jax.jit(denoise_pair, static_argnums=0)(
+        denoiser, params, start, t=ones, c=CLASSES
+    )
+    features = guidance.pair_features(cond, uncond)
+    omegas = jnp.zeros((3, 5)).at[0].set(features[:, 2] + features[:, 3])
+    assert np.abs(omegas[0]).min() > 1e-2
+    expected = run(denoiser, params, omegas, times=times)
+    np.testing.assert_allclose(found.x0, expected.x0, rtol=1e-4, atol=1e-5)
+
+
+def test_weaker_denoisers_are_further_directions():
+    """The same denoiser as the weaker one changes nothing; one of other params does."""
+    denoiser, params = mixture(SCHEDULES["rectified_flow"])
+    times = schedules.uniform_times(3)
+
+    def both(*, s, t, c):
+        return jnp.stack([0.5 + 0.0 * t, 2.0 + 0.0 * t], axis=-1)
+
+    plain = adaptive(guidance.constant(0.5), times=times)
+    same = adaptive(both, times=times, weaker=[(denoiser, params)])
+    np.testing.assert_allclose(same.x0, plain.x0, atol=1e-6)
+    assert (plain.nfe, same.nfe) == (6, 9)
+    blurred = params._replace(variances=4.0 * params.variances)
+    other = adaptive(both, times=times, weaker=[(denoiser, blurred)])
+    assert np.abs(other.x0 - plain.x0).max() > 0.05
+    with pytest.raises(ValueError, match="expected omega of 1 directions"):
+        adaptive(both, times=times)

@@ -300,7 +300,7 @@ def _program(
     )
     program = _Program(
         objective=frame_of(lanes[0].objective),
-        model=max((lane.model for lane in lanes), key=_width),
+        model=_widest([lane.model for lane in lanes]),
         layout=layout,
         schedule=schedule,
         optimizer=dataclasses.replace(optimizer, learning_rate=1.0),
@@ -387,8 +387,24 @@ def _finite(values: Float[np.ndarray, "k l"], lanes: Sequence[Lane], steps: np.n
     return values.mean(axis=0)
 
 
-def _width(model: OmegaModel) -> int:
-    return model.width if isinstance(model, omega.Network) else 0
+def _widest(models: Sequence[OmegaModel]) -> OmegaModel:
+    """The model of which all the others are narrow ones."""
+    first = models[0]
+    if isinstance(first, omega.PerDirection):
+        each = zip(*(model.models for model in models), strict=True)  # type: ignore[attr-defined]
+        return omega.PerDirection(models=tuple(_widest(own) for own in each))
+    if isinstance(first, omega.Network):
+        return max(models, key=lambda model: model.width)  # type: ignore[attr-defined]
+    return first
+
+
+def _thin(model: OmegaModel) -> OmegaModel:
+    """The model without the width of its networks."""
+    if isinstance(model, omega.PerDirection):
+        return omega.PerDirection(models=tuple(map(_thin, model.models)))
+    if isinstance(model, omega.Network):
+        return dataclasses.replace(model, width=1)
+    return model
 
 
 def _checked(lanes: Sequence[Lane]) -> Lane:
@@ -409,7 +425,4 @@ def _checked(lanes: Sequence[Lane]) -> Lane:
 
 def _frame(lane: Lane) -> tuple[OneStep, OmegaModel]:
     """A lane without what may differ."""
-    model = lane.model
-    if isinstance(model, omega.Network):
-        model = dataclasses.replace(model, width=1)
-    return frame_of(lane.objective), model
+    return frame_of(lane.objective), _thin(lane.model)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lgd import gram
+from lgd import gram, guidance
 from lgd.objectives import (
     ConditionalMarginalConsistency,
     GuidedScoreMatching,
@@ -22,6 +22,7 @@ from lgd.objectives import (
     StepLaw,
     error_forms,
     gram_loss,
+    repeat,
     step_forms,
 )
 from lgd.statistics.layout import Layout, Members, Statistics, StatisticsError, pack, unpack
@@ -144,23 +145,26 @@ def weights_of(
     """omega of every particle and direction, from a function of (s, t, c) or also of features.
 
     One value for an example serves all its particles, unless they have conditions or features of
-    their own.
+    their own. A function of values (b,) guides along the first direction only; one for several
+    gives (b, k).
     """
-    g, m = len(batch.t), num_particles
-    members = range(m)
-    if layout.has_features or layout.members == "mixed":
-        c = batch.c
-        if layout.members == "mixed":
-            c = jax.tree.map(lambda leaf: leaf[:, :m].reshape(g * m, *leaf.shape[2:]), c)
-        else:
-            c = jax.tree.map(lambda leaf: jnp.repeat(leaf, m, axis=0), c)
-        extra = (
-            {"features": batch.features[:, :m].reshape(g * m, -1)} if layout.has_features else {}
-        )
-        omega = omega_fn(s=jnp.repeat(s, m), t=jnp.repeat(batch.t, m), c=c, **extra)
-        return omega.reshape(g, m, -1)
-    omega = omega_fn(s=s, t=batch.t, c=batch.c).reshape(g, 1, -1)
-    return jnp.broadcast_to(omega, (g, len(members), omega.shape[-1]))
+    g, m, k = len(batch.t), num_particles, len(layout.directions)
+    takes_features = guidance.takes_features(omega_fn)
+    if takes_features and not layout.has_features:
+        raise StatisticsError("features: expected them in the statistics for this omega, got none")
+    each = m if takes_features or layout.members == "mixed" else 1
+    c = batch.c
+    if layout.members == "mixed":
+        c = jax.tree.map(lambda leaf: leaf[:, :m].reshape(g * m, *leaf.shape[2:]), c)
+    elif each > 1:
+        c = repeat(c, m)
+    extra = {"features": batch.features[:, :m].reshape(g * m, -1)} if takes_features else {}
+    omega = omega_fn(s=jnp.repeat(s, each), t=jnp.repeat(batch.t, each), c=c, **extra)
+    omega = omega.reshape(g, each, -1)
+    if omega.shape[-1] not in (1, k):
+        raise StatisticsError(f"directions: expected 1 or {k} values, got {omega.shape[-1]}")
+    omega = jnp.pad(omega, ((0, 0), (0, 0), (0, k - omega.shape[-1])))
+    return jnp.broadcast_to(omega, (g, m, k))
 
 
 def relative_weights(statistics: Statistics, law: StepLaw) -> Float[np.ndarray, " n"]:
