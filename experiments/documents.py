@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/results.md from experiments/results/.
+"""Writes the tables of README.md and docs/*.md from experiments/results/.
 
     python -m experiments.documents            # rewrite the tables between the markers
     python -m experiments.documents --check    # exit 1 if they differ from experiments/results/
@@ -12,12 +12,12 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 
-from experiments import levels, tables, transfer
+from experiments import levels, statistics_tables, tables, transfer
 from experiments.benchmarks import cost
 from experiments.tables import RESULTS, ROOT
 from experiments.workdir import read_json, write_text
 
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "results.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "statistics.md")
 
 _KINDS: dict[str, Callable[..., str]] = {
     "table": lambda results: tables.markdown(results) + tables.provenance(results),
@@ -26,6 +26,14 @@ _KINDS: dict[str, Callable[..., str]] = {
     "levels": lambda *each: levels.table(each),
     "transfer": lambda results: transfer.table(results["entries"]) + tables.provenance(results),
     "cost": lambda results: cost.table(results) + tables.provenance(results),
+    "gram cost": lambda results: statistics_tables.cost(results) + tables.provenance(results),
+    "gram reached": lambda results: statistics_tables.reached(results),
+    "gram sweep": lambda results: statistics_tables.sweep(results) + tables.provenance(results),
+    "gram examples": lambda results: (
+        statistics_tables.examples(results) + tables.provenance(results)
+    ),
+    "gram quality": lambda *each: statistics_tables.quality(*each) + tables.provenance(each[0]),
+    "gram warm": lambda results: statistics_tables.warm(results) + tables.provenance(results),
 }
 _MARKED = re.compile(
     rf"(<!-- (?P<kind>{'|'.join(_KINDS)}): (?P<names>[\w, -]+) -->\n).*?(<!-- end -->)", re.DOTALL

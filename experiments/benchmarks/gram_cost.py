@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments import statistics_tables
 from experiments.benchmarks import gram_setup
 from experiments.benchmarks.gram_setup import Setup
 from experiments.provenance import provenance
@@ -153,19 +154,6 @@ def _reached(gram: list[dict], online: list[dict]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def table(found: dict[str, Any]) -> str:
-    """Markdown: every budget of both."""
-    lines = ["| | denoiser calls | seconds | learning rate | gap |", "|---|---:|---:|---:|---:|"]
-    for name, rows in (("asked at every step", found["online"]), ("asked once", found["gram"])):
-        for row in rows:
-            lines.append(
-                f"| {name} | {row['calls']:,} | {row['seconds']:.1f} | {row['rate']:g} "
-                f"| {100 * row['gap']:.2f}% |"
-            )
-    lines.append(f"| the paper | {found['paper_calls']:,} | | | |")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     """Command line."""
     arguments = gram_setup.parser(__doc__).parse_args()
@@ -173,7 +161,7 @@ def main() -> None:
     found = measure(setup)
     results = provenance(gram_setup.command("gram_cost", arguments)) | found
     write_json(RESULTS / f"gram-cost-{arguments.name}.json", results)
-    print(table(found))
+    print(statistics_tables.cost(found) + statistics_tables.reached(found))
     plots.save(_figure(found), ROOT / "docs" / f"gram-cost-{arguments.name}.png")
 
 

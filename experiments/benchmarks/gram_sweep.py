@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 
+from experiments import statistics_tables
 from experiments.benchmarks import gram_setup
 from experiments.benchmarks.gram_setup import Setup
 from experiments.benchmarks.timing import ratios
@@ -148,21 +149,6 @@ def _online_step(setup: Setup, rounds: int) -> float:
     return ratios({"step": train}, against="step", rounds=20 * rounds)["step"]["seconds"]
 
 
-def report(found: dict[str, Any]) -> str:
-    """A few lines."""
-    times = {name: each["seconds"] for name, each in found["fits"].items()}
-    return "\n".join(
-        [
-            *(f"{name}: {seconds:.1f} s" for name, seconds in times.items()),
-            f"64 networks to one: {found['ratios']['network']:.1f}; "
-            f"64 tables to one: {found['ratios']['table']:.1f}",
-            f"collection {found['collection_seconds']:.1f} s, "
-            f"one online run {found['online_seconds']:.1f} s; "
-            f"64 online runs to one collection and sweep: {found['online_to_gram']:.1f}",
-        ]
-    )
-
-
 def main() -> None:
     """Command line."""
     flags: argparse.ArgumentParser = gram_setup.parser(__doc__)
@@ -171,7 +157,7 @@ def main() -> None:
     found = measure(gram_setup.set_up(arguments), arguments.rounds)
     results = provenance(gram_setup.command("gram_sweep", arguments)) | found
     write_json(RESULTS / f"gram-sweep-{arguments.name}.json", results)
-    print(report(found))
+    print(statistics_tables.sweep(found))
 
 
 if __name__ == "__main__":
