@@ -32,7 +32,7 @@ _KINDS: dict[str, Callable[..., str]] = {
     "gram examples": lambda results: (
         statistics_tables.examples(results) + tables.provenance(results)
     ),
-    "gram quality": lambda *each: statistics_tables.quality(*each) + tables.provenance(each[0]),
+    "gram quality": lambda results: statistics_tables.quality(results) + tables.provenance(results),
     "gram warm": lambda results: statistics_tables.warm(results) + tables.provenance(results),
 }
 _MARKED = re.compile(

@@ -71,20 +71,18 @@ def examples(results: Mapping) -> str:
     return "\n".join(lines) + "\n"
 
 
-def quality(*each: Mapping) -> str:
+def quality(results: Mapping) -> str:
     """Energy distances of both ways, paired over seeds."""
-    lines = [
-        "| data | unguided | asked at every step | asked once | difference |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for results in each:
-        gap = results["difference"]
-        means = " | ".join(f"{np.mean(results[way]):.4f}" for way in _WAYS)
-        lines.append(
-            f"| {results['data']} | {results['unguided']:.4f} | {means} "
-            f"| {gap['mean']:+.4f} ± {gap['standard_error']:.4f} |"
-        )
-    return "\n".join(lines) + "\n"
+    gap = results["difference"]
+    rows = {
+        "unguided": f"{results['unguided']:.4f}",
+        **{label: f"{np.mean(results[way]):.4f}" for way, label in _WAYS.items()},
+        "asked once less asked at every step": (
+            f"{gap['mean']:+.5f} ± {gap['standard_error']:.5f}"
+        ),
+    }
+    lines = ["| denoiser | energy distance |", "|---|---:|"]
+    return "\n".join([*lines, *(f"| {name} | {cell} |" for name, cell in rows.items())]) + "\n"
 
 
 def warm(results: Mapping) -> str:

@@ -82,7 +82,6 @@ def measure(setup: Setup) -> dict[str, Any]:
     from_calls = [distance(online(setup, seed)) for seed in SEEDS]
     from_statistics = [distance(omega_fn) for omega_fn in fitted(setup)]
     return {
-        "data": f"{setup.config.data.name}, {setup.config.denoiser.level}",
         "unguided": distance(guidance.constant(0.0)),
         "online": from_calls,
         "gram": from_statistics,

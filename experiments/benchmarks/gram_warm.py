@@ -33,6 +33,7 @@ from lgd.types import OmegaFn, Params
 
 NUM_EXAMPLES, EVERY, WITHIN = 65_536, 10, 0.02
 HELD_OUT_BATCHES = 8
+SHOWN = (-1.0, 25.0)  # per cent; a start that is worse comes into the picture later
 BEST = "best hand-made"
 
 
@@ -126,14 +127,9 @@ def _curve(
     }
 
 
-def main() -> None:
-    """Command line."""
-    arguments = gram_setup.parser(__doc__).parse_args()
-    found = measure(gram_setup.set_up(arguments))
-    results = provenance(gram_setup.command("gram_warm", arguments)) | found
-    write_json(RESULTS / f"gram-warm-{arguments.name}.json", results)
+def _gaps(found: dict[str, Any]) -> dict[str, tuple[list[float], list[float], list[float]]]:
     scale = found["unguided"] - found["best"]
-    lines = {
+    return {
         name: (
             [float(step) for step in curve["steps"]],
             [100.0 * (loss - found["best"]) / scale for loss in curve["losses"]],
@@ -141,8 +137,20 @@ def main() -> None:
         )
         for name, curve in found["curves"].items()
     }
+
+
+def main() -> None:
+    """Command line."""
+    arguments = gram_setup.parser(__doc__).parse_args()
+    found = measure(gram_setup.set_up(arguments))
+    results = provenance(gram_setup.command("gram_warm", arguments)) | found
+    write_json(RESULTS / f"gram-warm-{arguments.name}.json", results)
     figure = plots.method_curves(
-        {"": lines}, xlabel="training step", ylabel="gap, % of unguided's", log=""
+        {"": _gaps(found)},
+        xlabel="training step",
+        ylabel="gap to the best end,\n% of that of no guidance",
+        log="",
+        ylim=SHOWN,
     )
     plots.save(figure, ROOT / "docs" / f"gram-warm-{arguments.name}.png")
     for name, curve in found["curves"].items():
