@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from experiments import levels, statistics_tables, tables, transfer
-from experiments.benchmarks import cost
+from experiments.benchmarks import cost, gram_rank
 from experiments.tables import RESULTS, ROOT
 from experiments.workdir import read_json, write_text
 
@@ -34,6 +34,7 @@ _KINDS: dict[str, Callable[..., str]] = {
     ),
     "gram quality": lambda results: statistics_tables.quality(results) + tables.provenance(results),
     "gram warm": lambda results: statistics_tables.warm(results) + tables.provenance(results),
+    "gram rank": lambda results: gram_rank.table(results) + tables.provenance(results),
 }
 _MARKED = re.compile(
     rf"(<!-- (?P<kind>{'|'.join(_KINDS)}): (?P<names>[\w, -]+) -->\n).*?(<!-- end -->)", re.DOTALL

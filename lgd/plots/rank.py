@@ -21,7 +21,6 @@ from lgd.plots.theme import (
     method_color,
     method_label,
     method_marker,
-    padded,
     settled,
 )
 
@@ -133,30 +132,31 @@ def rank_scatter(
     *,
     xlabel: str,
     ylabel: str,
-    log: bool = True,
 ) -> Figure:
-    """A panel a title: one number over another, a point for each schedule, coloured by family."""
+    """A panel a title: y over x, both (k,), a point for each schedule, coloured by family.
+
+    x is linear around 0 and logarithmic beyond, as in `ranked_differences`; y is logarithmic.
+    """
     columns = balanced(len(panels), at_most=3)
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(WIDTH, 0.7 + 1.95 * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.7 + 2.0 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     families = [_family(name) for name in names]
     for ax, (title, (x, y)) in zip(grid, panels.items(), strict=False):
         x, y = (checked(each, "values", (len(names),)) for each in (x, y))
+        ax.set_xscale("symlog", linthresh=_linear_up_to(x), linscale=0.5)
+        ax.set_yscale("log")
         for family in dict.fromkeys(families):
             mine = np.asarray([other == family for other in families])
             look = {"color": method_color(family), "marker": method_marker(family)}
             ax.scatter(x[mine], y[mine], s=13, linewidths=0, label=method_label(family), **look)
         ax.set_title(title, fontsize=7.5)
-        if log:
-            ax.set_yscale("log")
-        ax.set_xlim(*padded(x))
-        ax.tick_params(axis="x", labelsize=6.5)
+        _thin_ticks(ax)
     for ax in grid[len(panels) :]:
         ax.remove()
     figure.supxlabel(xlabel)
     figure.supylabel(ylabel)
-    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return settled(figure)
 
 
@@ -176,6 +176,21 @@ def _name_places(ax: Axes, names: Sequence[str], *, offset: float = 0.0) -> None
 def _linear_up_to(differences: np.ndarray) -> float:
     sizes = np.abs(differences[differences != 0.0])
     return float(10.0 ** np.round(np.log10(np.percentile(sizes, 25)))) if len(sizes) else 1.0
+
+
+def _thin_ticks(ax: Axes) -> None:
+    """Of the ticks of a symmetric logarithmic x axis, 0 and what keeps apart, from 0 outwards."""
+    low, high = ax.get_xlim()
+    ticks = sorted((x for x in ax.get_xticks() if low <= x <= high), key=abs)
+    kept: list[float] = []
+    places: list[float] = []
+    for tick in ticks:
+        place = ax.transAxes.inverted().transform(ax.transData.transform((tick, 1.0)))[0]
+        if all(abs(place - other) > 0.17 for other in places):
+            kept.append(tick)
+            places.append(place)
+    ax.set_xticks(kept)
+    ax.tick_params(axis="x", labelsize=6.5)
 
 
 def _color_key(figure: Figure, mesh: ScalarMappable, axes: list[Axes], label: str) -> None:
