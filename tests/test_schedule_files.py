@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import schedule_files
+from experiments import schedule_kinds
 from experiments.schedule_files import ScheduleError, read, standard_schedules, table_entry, write
 from lgd import guidance, omega, schedules
 
@@ -171,7 +171,7 @@ def test_words_that_are_none(word):
     assert line.startswith(f"{word}: ")
 
 
-FIELDS = {name for kind in schedule_files._KINDS.values() for name in kind.fields}
+FIELDS = {name for kind in schedule_kinds.KINDS.values() for name in kind.fields}
 SCALARS = (
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5)
     | st.sampled_from([0, 0.25, 0.5, 1, 1.0, -1, 2.5, 1000, 1e-7])
