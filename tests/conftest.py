@@ -1,6 +1,7 @@
 """Eight fake devices, strict shapes, no stray precision: set before JAX starts."""
 
 import os
+import signal
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -12,6 +13,7 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
 
 
 @pytest.fixture(scope="module")
