@@ -49,6 +49,8 @@ def rows(workdir: str) -> dict[str, OmegaFn]:
         return report.omega_functions(config, run, dataset, results)
     except WorkdirError as error:
         raise LearnedError(str(error)) from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(run, error) from None
 
 
 def num_classes(workdir: str) -> int:
@@ -64,7 +66,11 @@ def _selected(config: ConfigDict, run: Workdir, method: str) -> int:
         steps = [row["params"]["step"] for row in each if row["method"] == f"learned:{method}"]
         return int(steps[0])
     except (WorkdirError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise LearnedError(f"{run.path / 'results.json'}: expected rows, got {error!r}") from None
+        raise _damaged(run, error) from None
+
+
+def _damaged(run: Workdir, error: Exception) -> LearnedError:
+    return LearnedError(f"{run.path / 'results.json'}: expected rows, got {error!r}")
 
 
 @functools.cache
