@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import levels, transfer
-from experiments.benchmarks import cost, gradient_noise
+from experiments.benchmarks import cost, gradient_noise, gram_agreement
 from experiments.benchmarks.timing import ratios
 from lgd import guidance, schedules
 from lgd.denoisers import from_function
@@ -113,3 +113,31 @@ def test_transfer_measures_once_and_marks_the_best(tmp_path):
     for _ in range(2):
         assert score(generator, guidance.constant(0.2)) == [3.0, 4.0]
     assert generator.calls == 2
+
+
+def test_the_float64_reference_of_agreement_is_the_loss_of_its_particles():
+    """Against the float32 path of states, and central differences of itself."""
+    noises = gram_agreement.draw(5)
+    omega, step = np.full((gram_agreement.GROUPS, 4), 0.7), 1e-6
+    for churn, coupling in gram_agreement.STEPS:
+        settings = (0.3, 0.6, churn, coupling)
+        loss, slope = gram_agreement.reference(noises, omega, *settings)
+        path = gram_agreement.particle_path(churn, coupling)
+        times = [jnp.full(gram_agreement.GROUPS, value) for value in settings[:2]]
+        found = path(noises, jnp.asarray(omega, jnp.float32), *times)
+        np.testing.assert_allclose(found, loss, rtol=1e-5)
+        moved = np.zeros_like(omega)
+        moved[:, 1] = step
+        ahead, behind = (
+            gram_agreement.reference(noises, omega + d, *settings)[0] for d in (moved, -moved)
+        )
+        np.testing.assert_allclose(slope[:, 1], (ahead - behind) / (2 * step), rtol=1e-6)
+
+
+def test_rows_in_few_dimensions_have_the_products_of_those_in_many():
+    rows = gram_agreement.online_rows(gram_agreement.draw(40))
+    found = gram_agreement.statistics_rows(rows)
+    pair = [np.concatenate([np.float64(each) for each in some], axis=1) for some in (rows, found)]
+    ours, theirs = (each @ each.swapaxes(1, 2) for each in pair)
+    np.testing.assert_allclose(theirs, ours, atol=2e-4)
+    assert found.z.shape[-1] == 20

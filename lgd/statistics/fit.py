@@ -351,6 +351,8 @@ def _widened(leaf: Array, like: jax.ShapeDtypeStruct) -> Array:
     """With zeros after it: units of which nothing comes, and to which no gradient goes."""
     if leaf.ndim != len(like.shape):
         raise StatisticsError(f"params: expected shape {like.shape}, got {leaf.shape}")
+    if leaf.shape == like.shape:
+        return leaf
     return jnp.pad(
         leaf, [(0, full - size) for size, full in zip(leaf.shape, like.shape, strict=True)]
     )

@@ -1,0 +1,292 @@
+"""Fits: lanes of a sweep against fits alone, against online losses, models, refusals."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lgd import omega, schedules, statistics
+from lgd.guidance import PAIR_FEATURES
+from lgd.objectives import (
+    ConditionalMarginalConsistency,
+    SelfConsistency,
+    TimeLaw,
+    l2,
+)
+from lgd.statistics import Lane, StatisticsError, fit, sweep
+from lgd.training import Optimizer
+from lgd.types import Batch
+from tests.statistics_cases import DENOISER, FLOW, collected, fresh, true_params, wide_params
+
+LAW = TimeLaw(s_min=0.1, delta=0.2)
+OBJECTIVE = SelfConsistency(time_law=LAW)
+CONSTANT = omega.StepTable(times=(1.0, 0.0), init_omega=0.3)  # one value
+QUERY = {"s": jnp.asarray([0.2, 0.5]), "t": jnp.asarray([0.6, 0.9]), "c": jnp.asarray([0, 1])}
+
+
+def network(width, **settings):
+    defaults = {"schedule": FLOW, "num_classes": 2, "depth": 1, "support": LAW.support}
+    return omega.Network(width=width, **(defaults | settings))
+
+
+def quick(num_steps=60, **settings):
+    return Optimizer(num_steps=num_steps, learning_rate=0.02, ema_decay=0.9, **settings)
+
+
+@pytest.fixture(scope="module")
+def blurred(tmp_path_factory):
+    """2,048 examples of the blurred denoiser, with features and a direction away from a worse."""
+    return collected(
+        tmp_path_factory.mktemp("blurred"),
+        fresh(512),
+        data_name="draws",
+        num_examples=2048,
+        batch_size=512,
+        shard_examples=2048,
+        features=True,
+        weaker={"worse": (DENOISER, wide_params(1.5, 0.5))},
+    )
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """8,192 examples of the blurred denoiser."""
+    return collected(
+        tmp_path_factory.mktemp("plain"),
+        fresh(2048),
+        data_name="draws",
+        num_examples=8192,
+        batch_size=2048,
+        shard_examples=8192,
+    )
+
+
+def run(found, lanes, **settings):
+    defaults = {"schedule": FLOW, "optimizer": quick(), "batch_size": 32, "progress": False}
+    return sweep(found, lanes, **(defaults | settings))
+
+
+def close(ours, theirs, rtol=2e-3):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-4),
+        ours.guidance.params,
+        theirs.guidance.params,
+    )
+    np.testing.assert_allclose(ours.losses, theirs.losses, rtol=1e-3)
+
+
+# Sweeps
+
+
+def test_every_lane_of_a_sweep_is_the_fit_of_its_own(plain):
+    """Lanes of other beta, lam, churn, width, learning rate and seed; also the narrow one."""
+    lanes = [
+        Lane(objective=OBJECTIVE, model=network(8)),
+        Lane(objective=dataclasses.replace(OBJECTIVE, churn=0.0, lam=0.5), model=network(8)),
+        Lane(objective=dataclasses.replace(OBJECTIVE, beta=1.0), model=network(3), seed=1),
+        Lane(objective=OBJECTIVE, model=network(8), learning_rate=0.02, seed=1),
+    ]
+    together = run(plain, lanes, held_out=plain.take(slice(256)))
+    for lane, found in zip(lanes, together, strict=True):
+        (alone,) = run(plain, [lane], held_out=plain.take(slice(256)))
+        assert found.lane == lane
+        close(found, alone)
+        assert found.held_out == pytest.approx(alone.held_out, rel=1e-3)
+        values = found.guidance.omega_fn(**QUERY)
+        np.testing.assert_allclose(values, alone.guidance.omega_fn(**QUERY), rtol=2e-3)
+    started = network(8).init_omega
+    assert all(np.abs(f.guidance.omega_fn(**QUERY) - started).max() > 0.01 for f in together)
+
+
+def test_a_fit_is_a_sweep_of_one(plain):
+    """And tells the mean of its parameters on the way, at the end those that it returns."""
+    seen = []
+    found = fit(
+        plain,
+        OBJECTIVE,
+        CONSTANT,
+        schedule=FLOW,
+        optimizer=quick(num_steps=60),
+        batch_size=32,
+        on_steps=lambda step, ema: seen.append((step, np.asarray(ema["values"]))),
+        progress=False,
+    )
+    lane = Lane(objective=OBJECTIVE, model=CONSTANT, learning_rate=0.02)
+    close(found, run(plain, [lane])[0], rtol=1e-5)
+    assert [step for step, _ in seen] == [50, 60]
+    np.testing.assert_array_equal(seen[-1][1], found.guidance.params["values"])
+    assert found.losses.shape == (2,)
+    assert found.held_out is None
+
+
+def test_training_starts_from_the_parameters_given(plain):
+    params = {"values": jnp.asarray([[2.5]])}
+    (found,) = run(
+        plain,
+        [Lane(objective=OBJECTIVE, model=CONSTANT, learning_rate=1e-6)],
+        params=params,
+    )
+    np.testing.assert_allclose(found.guidance.params["values"], 2.5, atol=1e-3)
+    with pytest.raises(StatisticsError, match="params: expected shape"):
+        run(plain, [Lane(objective=OBJECTIVE, model=CONSTANT)], params={"values": jnp.ones(1)})
+
+
+# Against the particles
+
+
+def test_a_fit_ends_where_the_online_loss_is_least(plain):
+    """The best constant, by a parabola through online losses of 160,000 examples.
+
+    The errors of both are those of 8 parts of the draws.
+    """
+    objective = l2(time_law=LAW, churn=1.0)
+    grid = jnp.asarray([-1.0, 0.0, 1.0])
+
+    @jax.jit
+    def losses(key):
+        data_key, label_key, loss_key = jax.random.split(key, 3)
+        c = jax.random.randint(label_key, (2000,), 0, 2)
+        x0 = DENOISER.draw(data_key, true_params(), c)
+
+        def at(w):
+            def constant(*, s, t, c):
+                return jnp.broadcast_to(w, t.shape)
+
+            return objective(loss_key, constant, DENOISER, wide_params(), Batch(x0, c))[0]
+
+        return jax.vmap(at)(grid)
+
+    each = np.stack([np.asarray(losses(key)) for key in jax.random.split(jax.random.key(0), 80)])
+    parts = each.reshape(8, 10, 3).mean(axis=1).astype(np.float64)
+    low, here, high = parts.T
+    minima = -(high - low) / (2 * (high + low - 2 * here))
+    lanes = [
+        Lane(objective=objective, model=CONSTANT, learning_rate=0.05, seed=seed) for seed in (0, 1)
+    ]
+    fitted = [
+        float(found.guidance.params["values"][0, 0])
+        for found in run(plain, lanes, batch_size=256, optimizer=quick(400))
+    ]
+    error = np.std(minima, ddof=1) / np.sqrt(8)
+    assert minima.mean() > 0.2
+    assert abs(np.mean(fitted) - minima.mean()) < 0.05 + 4.0 * error
+
+
+def test_a_table_ends_near_the_closed_form(plain):
+    model = omega.BinTable(support=LAW.support, num_bins=2, init_omega=0.3)
+    lane = Lane(objective=l2(time_law=LAW), model=model, learning_rate=0.05)
+    (found,) = run(plain, [lane], batch_size=256, optimizer=quick(300))
+    solved = statistics.closed_form(plain, l2(time_law=LAW), schedule=FLOW, num_bins=2, ridge=1e-6)
+    mean = [float(np.mean(each.guidance.params["values"])) for each in (found, solved)]
+    assert mean[0] == pytest.approx(mean[1], abs=0.25)
+    assert (np.asarray(found.guidance.params["values"]) >= 0.0).all()
+
+
+# Models
+
+
+def test_features_and_several_directions(blurred):
+    """A network of features beside a constant for the worse denoiser; and the loss falls."""
+    first = network(4, num_features=len(PAIR_FEATURES))
+    model = omega.PerDirection(models=(first, CONSTANT))
+    lanes = [
+        Lane(objective=OBJECTIVE, model=model),
+        Lane(
+            objective=OBJECTIVE,
+            model=omega.PerDirection(models=(dataclasses.replace(first, width=2), CONSTANT)),
+        ),
+    ]
+    wide, thin = run(blurred, lanes, held_out=blurred)
+    assert jax.tree.map(jnp.shape, thin.guidance.params) == jax.tree.map(
+        jnp.shape, lanes[1].model.init(jax.random.key(0))
+    )
+    features = jnp.asarray(blurred.features[:2, 0])
+    found = wide.guidance.omega_fn(**QUERY, features=features)
+    assert found.shape == (2, 2)
+    assert np.abs(found[:, 1] - 0.3).max() > 0.05
+    changed = wide.guidance.omega_fn(**QUERY, features=features + 1.0)
+    assert np.abs(changed - found)[:, 0].max() > 1e-4
+    assert np.abs(changed - found)[:, 1].max() == 0.0
+    start = statistics.score(
+        blurred,
+        {"start": lambda *, s, t, c: jnp.stack([jnp.ones_like(t), 0.3 + 0.0 * t], axis=-1)},
+        objective=OBJECTIVE,
+        schedule=FLOW,
+    )
+    assert wide.held_out < start.mean("start")
+
+
+def test_a_model_of_times_serves_statistics_with_features_and_directions(blurred):
+    """It guides along the first direction, as on statistics that hold nothing else."""
+    (found,) = run(blurred, [Lane(objective=OBJECTIVE, model=CONSTANT)])
+    assert found.guidance.params["values"].shape == (1, 1)
+    assert 0.0 < float(found.guidance.params["values"][0, 0]) != 0.3
+
+
+# Refusals
+
+
+class Wild:
+    """A model whose weights are not finite once they have moved."""
+
+    def init(self, key):
+        return {"values": jnp.zeros(())}
+
+    def apply(self, params, *, s, t, c):
+        return jnp.where(params["values"] == 0.0, params["values"] + 1.0, jnp.nan) + 0.0 * t
+
+    def project(self, params):
+        return params
+
+    def __eq__(self, other):
+        return type(other) is Wild
+
+    def __hash__(self):
+        return 0
+
+
+def test_a_loss_that_is_not_finite_is_refused_with_its_lane(plain):
+    lanes = [Lane(objective=OBJECTIVE, model=Wild(), learning_rate=rate) for rate in (1e-20, 0.1)]
+    with pytest.raises(FloatingPointError, match=r"step 2: .* got nan of Lane\(.*rate=0\.1"):
+        run(plain, lanes)
+
+
+@pytest.mark.parametrize(
+    ("lanes", "message"),
+    [
+        ([], "lanes: expected at least one, got none"),
+        ([{}, {"model": CONSTANT}], "lanes: expected to differ in beta, lam"),
+        ([{}, {"model": network(4, depth=2)}], "lanes: expected to differ in beta, lam"),
+        ([{}, {"objective": SelfConsistency()}], "lanes: expected to differ in beta, lam"),
+        (
+            [{}, {"objective": dataclasses.replace(OBJECTIVE, num_particles=3)}],
+            "lanes: expected to differ in beta, lam",
+        ),
+        ([{"learning_rate": 0.0}], "learning_rate: expected > 0, got 0.0"),
+        (
+            [{"objective": ConditionalMarginalConsistency(group_size=4)}],
+            "members: expected condition",
+        ),
+        (
+            [{"objective": dataclasses.replace(OBJECTIVE, num_particles=5)}],
+            "expected at most the 4 particles collected, got 5",
+        ),
+    ],
+)
+def test_lanes_that_do_not_fit_are_refused(plain, lanes, message):
+    made = [Lane(**({"objective": OBJECTIVE, "model": network(4)} | each)) for each in lanes]
+    with pytest.raises(StatisticsError, match=message):
+        run(plain, made)
+
+
+def test_statistics_that_do_not_fit_are_refused(plain):
+    lane = Lane(objective=OBJECTIVE, model=CONSTANT)
+    with pytest.raises(StatisticsError, match="schedule: expected RectifiedFlow"):
+        run(plain, [lane], schedule=schedules.cosine())
+    with pytest.raises(StatisticsError, match="features: expected them in the statistics"):
+        run(plain, [Lane(objective=OBJECTIVE, model=network(4, num_features=4))])
+    model = omega.PerDirection(models=(CONSTANT, CONSTANT))
+    with pytest.raises(StatisticsError, match="directions: expected 1 or 1 values, got 2"):
+        run(plain, [Lane(objective=OBJECTIVE, model=model)])
