@@ -127,6 +127,7 @@ def test_energy_optimum_is_that_of_brute_force(blurred):
         assert abs(values(solved).ravel()[place] - least) < 4.0 * error + 0.02
 
 
+@pytest.mark.slow
 def test_standard_errors_have_the_size_of_the_scatter(blurred):
     """Of 16 disjoint parts of the examples: root mean square of deviations over errors near 1.
 
