@@ -8,6 +8,10 @@ The statistics are a folder that lgd.statistics.collect filled, of data that no 
 to. JSON files of schedules are described in experiments/schedule_files.py. All schedules are
 scored on the same examples, times and noise, so that differences to the baseline are far more
 certain than the losses. Writes ranking.json, ranking.md and figures into --out.
+
+A low loss is not yet good samples. Measured by experiments.benchmarks.gram_rank, the order is right
+among constants, and far too strong schedules come last; among schedules that help, it misleads. See
+docs/statistics.md, and let samples decide.
 """
 
 import argparse

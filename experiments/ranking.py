@@ -102,7 +102,8 @@ def markdown(ranking: Ranking, setting: str, pictures: Sequence[str]) -> str:
     lines = [
         "# Schedules by held-out loss\n",
         f"{setting} Intervals are of 95%, each schedule by itself; the difference is to "
-        f"{ranking.baseline}, on the same draws. Bold where its interval leaves out 0.\n",
+        f"{ranking.baseline}, on the same draws. Bold where its interval leaves out 0. A low loss "
+        "is not yet good samples: trust the order of constants, let samples decide the rest.\n",
         "| schedule | loss | 95% interval | difference | 95% interval |",
         "|---|---:|---:|---:|---:|",
     ]
