@@ -10,12 +10,11 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from experiments.faults.bench import INJECTED, TIMEOUT, Bench, Ended, Strike, started
+from experiments.faults.bench import INJECTED, TIMEOUT, Bench, Strike, started
 from experiments.faults.damage import DAMAGES, flip
+from experiments.faults.endings import CANNOT_GO_ON, REFUSED, not_resumed, wrong_end
 
 LARGE = 3_000  # bytes of a file that the limited disk refuses: a checkpoint, no small file
-CANNOT_GO_ON = 3
-REFUSED = 2
 
 FULL: dict[str, tuple[str, Strike]] = {
     "a save": ("denoiser", Strike("lgd.checkpoint:_fsync", 30, "full")),
@@ -35,7 +34,11 @@ def full(bench: Bench, moment: str) -> Iterator[str]:
     with bench.copy(stage) as workdir:
         ended = bench.launch(workdir, [stage], strike=strike)
         came = "" if INJECTED in ended.out else f"the moment did not come:\n{ended.out}"
-        yield came or _refused(ended, CANNOT_GO_ON, "No space left") or _ends(bench, workdir, stage)
+        yield (
+            came
+            or wrong_end(ended, CANNOT_GO_ON, "No space left")
+            or not_resumed(bench, workdir, stage)
+        )
 
 
 def limited(bench: Bench) -> Iterator[str]:
@@ -48,7 +51,9 @@ def limited(bench: Bench) -> Iterator[str]:
     with bench.copy("denoiser") as workdir:
         ended = bench.launch(workdir, ["denoiser"], preexec_fn=limit)
         last = ended._replace(out=ended.out.rstrip().rpartition("\n")[2])  # Orbax says more before
-        yield _refused(last, CANNOT_GO_ON, "was not saved") or _ends(bench, workdir, "denoiser")
+        yield wrong_end(last, CANNOT_GO_ON, "was not saved") or not_resumed(
+            bench, workdir, "denoiser"
+        )
 
 
 def read_only(bench: Bench) -> Iterator[str]:
@@ -58,8 +63,8 @@ def read_only(bench: Bench) -> Iterator[str]:
             workdir.chmod(0o555)
             ended = bench.launch(path, ["denoiser"], preexec_fn=_obey_permissions)
             workdir.chmod(0o755)
-            yield _refused(ended, REFUSED, f"{path}: expected a folder to write to")
-        yield _ends(bench, workdir, "denoiser")
+            yield wrong_end(ended, REFUSED, f"{path}: expected a folder to write to")
+        yield not_resumed(bench, workdir, "denoiser")
 
 
 def _obey_permissions() -> None:
@@ -77,11 +82,11 @@ def locked(bench: Bench) -> Iterator[str]:
         with started(argv, env=bench.environment) as (process, output):
             _wait(lambda: INJECTED in output())
             second = bench.launch(workdir, ["denoiser"])
-            yield _refused(
+            yield wrong_end(
                 second, REFUSED, f"expected no other run in it, got process {process.pid}"
             )
             process.send_signal(signal.SIGKILL)
-        yield _ends(bench, workdir, "denoiser")
+        yield not_resumed(bench, workdir, "denoiser")
 
 
 def _wait(holds: Callable[[], bool]) -> None:
@@ -127,7 +132,7 @@ def weights(bench: Bench, damage: str) -> Iterator[str]:
         change(file)
         ended = bench.launch(workdir, ["guidance"])
         ran = file.with_name("ran").exists()
-        yield "the code in it ran" if ran else _refused(ended, REFUSED, f"{file}: ", said)
+        yield "the code in it ran" if ran else wrong_end(ended, REFUSED, f"{file}: ", said)
 
 
 def shards(bench: Bench, damage: str) -> Iterator[str]:
@@ -138,8 +143,8 @@ def shards(bench: Bench, damage: str) -> Iterator[str]:
             DAMAGES[damage](file)
             ended = bench.launch(workdir, ["guidance"])
             file.write_bytes(whole)
-            yield _refused(ended, REFUSED, "train-copies")
-        yield _ends(bench, workdir, "guidance")
+            yield wrong_end(ended, REFUSED, "train-copies")
+        yield not_resumed(bench, workdir, "guidance")
 
 
 def swapped_shards(bench: Bench) -> Iterator[str]:
@@ -150,7 +155,7 @@ def swapped_shards(bench: Bench) -> Iterator[str]:
         first, second = one.read_bytes(), other.read_bytes()
         one.write_bytes(second)
         other.write_bytes(first)
-        yield _refused(bench.launch(workdir, ["guidance"]), REFUSED, "train-copies")
+        yield wrong_end(bench.launch(workdir, ["guidance"]), REFUSED, "train-copies")
 
 
 def other_data(bench: Bench) -> Iterator[str]:
@@ -159,20 +164,6 @@ def other_data(bench: Bench) -> Iterator[str]:
         file = workdir / "data.json"
         text = file.read_text()
         file.write_text(text.replace(text[40:44], "0000"))
-        yield _refused(bench.launch(workdir, ["guidance"]), REFUSED, "made with other data", " -> ")
-
-
-def _refused(ended: Ended, code: int, *parts: str) -> str:
-    """Nothing where a run ended with this code and these words, and no traceback."""
-    missing = [part for part in parts if part not in ended.out]
-    if missing or ended.code != code or "Traceback" in ended.out:
-        return f"expected exit {code} and {list(parts)}, got {ended.code}:\n{ended.out}"
-    return ""
-
-
-def _ends(bench: Bench, workdir: Path, stage: str) -> str:
-    """The same command once more ends as if nothing had happened."""
-    again = bench.launch(workdir, [stage])
-    if again.code != 0:
-        return f"expected the next run to end with 0, got {again.code}:\n{again.out}"
-    return bench.difference(workdir, stage)
+        yield wrong_end(
+            bench.launch(workdir, ["guidance"]), REFUSED, "made with other data", " -> "
+        )

@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
 
-from experiments.faults.bench import STAGES, STEPS, Bench, Ended, Strike, newest_state
+from experiments.faults.bench import STAGES, STEPS, Bench, Strike, newest_state
+from experiments.faults.endings import CANNOT_GO_ON, not_resumed, wrong_end
 
-CANNOT_GO_ON = 3
 MAX_SKIPPED = 10  # in a row, of the config
 BATCHES = "lgd.data.pipeline:IndexedBatches.__call__"
 
@@ -32,7 +31,7 @@ def many_steps(bench: Bench) -> Iterator[str]:
     with bench.copy("denoiser") as workdir:
         strike = Strike(BATCHES, 9, f"nan:{STEPS}")
         ended = bench.launch(workdir, ["denoiser"], strike=strike)
-        yield _expected(ended, CANNOT_GO_ON, "steps 8 to 17: expected finite")
+        yield wrong_end(ended, CANNOT_GO_ON, "steps 8 to 17: expected finite")
         noted = json.loads((workdir / "non_finite.json").read_text())
         ids = noted["examples"]
         right = noted["steps"] == list(range(8, 18)) and {len(each) for each in ids} == {16}
@@ -48,16 +47,16 @@ def denoiser(bench: Bench, stage: str) -> Iterator[str]:
     with bench.copy(stage) as workdir:
         strike = Strike("lgd.denoisers.network:NetworkDenoiser.apply", 1, "nan:1000")
         ended = bench.launch(workdir, [stage], strike=strike)
-        code, said = (2, ", t from ") if stage == "collect" else (CANNOT_GO_ON, "inf at t = ")
-        yield _expected(ended, code, said)
-        yield _ends(bench, workdir, stage)
+        said = ", t from " if stage == "collect" else "inf at t = "
+        yield wrong_end(ended, CANNOT_GO_ON, said)
+        yield not_resumed(bench, workdir, stage)
 
 
 def memory(bench: Bench, stage: str, place: str) -> Iterator[str]:
     """A full device: advice, and the run goes on later."""
     with bench.copy(stage) as workdir:
         ended = bench.launch(workdir, [stage], strike=Strike(place, 2, "oom"))
-        yield _expected(ended, CANNOT_GO_ON, "batch size", "jax.checkpoint") or _ends(
+        yield wrong_end(ended, CANNOT_GO_ON, "batch size", "jax.checkpoint") or not_resumed(
             bench, workdir, stage
         )
 
@@ -81,7 +80,7 @@ def logger(bench: Bench) -> Iterator[str]:
         strike = Strike("tensorboardX:SummaryWriter.add_scalar", 9, "raise")
         flags = ["--config.training.loggers=tensorboard"]
         ended = bench.launch(workdir, ["denoiser"], *flags, strike=strike)
-        yield _expected(ended, 0, "TensorBoard failed and is left out: injected") or (
+        yield wrong_end(ended, 0, "TensorBoard failed and is left out: injected") or (
             bench.difference(workdir, "denoiser")
         )
 
@@ -90,17 +89,4 @@ def nothing(bench: Bench) -> Iterator[str]:
     """Two runs of one command, one of them stage by stage, are equal, pictures included."""
     with bench.copy("denoiser") as workdir:
         ended = bench.launch(workdir, STAGES)
-        yield _expected(ended, 0) or bench.difference(workdir, "report")
-
-
-def _expected(ended: Ended, code: int, *parts: str) -> str:
-    missing = [part for part in parts if part not in ended.out]
-    if missing or ended.code != code or "Traceback" in ended.out:
-        return f"expected exit {code} and {list(parts)}, got {ended.code}:\n{ended.out}"
-    return ""
-
-
-def _ends(bench: Bench, workdir: Path, stage: str) -> str:
-    again = bench.launch(workdir, [stage])
-    wrong = _expected(again, 0)
-    return wrong or bench.difference(workdir, stage)
+        yield wrong_end(ended, 0) or bench.difference(workdir, "report")

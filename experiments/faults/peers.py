@@ -17,7 +17,7 @@ from experiments.faults.bench import (
     outcome,
     started,
 )
-from experiments.faults.signals import STOPPED
+from experiments.faults.endings import STOPPED
 
 END_LIMIT = 30.0  # seconds in which both end after one of them failed
 AT = 8  # of `STEPS` steps

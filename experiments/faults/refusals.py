@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 
 from experiments.faults.bench import Bench
+from experiments.faults.endings import REFUSED
 
-REFUSED = 2
 SECONDS = 3.0  # of computing, for a config with mistakes
 
 MISTAKES = (

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.faults.bench import INJECTED, STEPS, Bench, Ended, Strike, newest_state
+from experiments.faults.endings import STOPPED, not_resumed
 
-STOPPED = 75
 LIMIT = 10.0  # seconds from the signal to the end, on a processor of one's own
 
 MOMENTS: dict[str, tuple[str, Strike]] = {
@@ -42,7 +42,7 @@ def interrupt(bench: Bench, moment: str, signal: str) -> Iterator[str]:
         wrong = _killed(first) if signal == "KILL" else _stopped(first)
         if not wrong and signal != "KILL" and moment in ("step", "data fetch"):
             wrong = _unsaved(workdir, strike.number)
-        yield wrong or _resumed(bench, workdir, stage)
+        yield wrong or not_resumed(bench, workdir, stage)
 
 
 def twice(bench: Bench) -> Iterator[str]:
@@ -61,7 +61,7 @@ def _deaf(bench: Bench, strike: Strike, *, code: int, limit: float) -> Iterator[
     with bench.copy("denoiser") as workdir:
         ended = bench.launch(workdir, ["denoiser"], strike=strike)
         wrong = _expected(ended, code, limit)
-        yield wrong or _resumed(bench, workdir, "denoiser")
+        yield wrong or not_resumed(bench, workdir, "denoiser")
 
 
 def random_kill(bench: Bench, stage: str, seed: int) -> Iterator[str]:
@@ -76,7 +76,7 @@ def random_kill(bench: Bench, stage: str, seed: int) -> Iterator[str]:
 
         ended = bench.launch(workdir, [stage], during=kill)
         wrong = "" if ended.code in (0, -9) else f"expected exit -9, got {ended.code}"
-        yield wrong or _resumed(bench, workdir, stage)
+        yield wrong or not_resumed(bench, workdir, stage)
 
 
 def _unsaved(workdir: Path, number: int) -> str:
@@ -102,11 +102,3 @@ def _expected(ended: Ended, code: int, limit: float) -> str:
     if ended.seconds > limit * shared:
         return f"expected an end within {limit:g} s, got {ended.seconds:.1f} s (load {shared:.1f})"
     return "" if "Traceback" not in ended.out else f"expected no traceback, got:\n{ended.out}"
-
-
-def _resumed(bench: Bench, workdir: Path, stage: str) -> str:
-    """The same command again ends as if nothing had happened."""
-    again = bench.launch(workdir, [stage])
-    if again.code != 0:
-        return f"expected the next run to end with 0, got {again.code}:\n{again.out}"
-    return bench.difference(workdir, stage)
