@@ -11,6 +11,7 @@ all, relative to that of no guidance. Times are without compilation. Writes
 experiments/results/gram-cost-NAME.json and docs/gram-cost-NAME.png.
 """
 
+import functools
 import time
 from typing import Any
 
@@ -20,20 +21,19 @@ from matplotlib.figure import Figure
 
 from experiments import statistics_tables
 from experiments.benchmarks import gram_setup
-from experiments.benchmarks.gram_setup import Setup
+from experiments.benchmarks.gram_setup import BATCH, Setup
 from experiments.provenance import provenance
 from experiments.tables import RESULTS, ROOT
 from experiments.workdir import write_json
-from lgd import guidance, learn_guidance, plots, statistics
-from lgd.learn import Guidance
+from lgd import guidance, plots, statistics
 from lgd.statistics import Lane, Statistics
 from lgd.training import Optimizer
-from lgd.types import OmegaFn
+from lgd.types import Params
 
 BUDGETS = (30, 100, 300, 900)  # online steps
 RATES = (3e-3, 1e-2, 3e-2)
 SIZES = tuple(2**k for k in range(9, 18))
-HELD_OUT, BATCH, FIT_STEPS = 32_768, 256, 1000
+HELD_OUT, FIT_STEPS = 32_768, 1000
 WITHIN = (0.01, 0.001)  # of the gap
 PAPER_CALLS = 100_000 * BATCH * 4 * 2  # iterations, batch, particles, cond and uncond
 
@@ -44,16 +44,14 @@ def measure(setup: Setup) -> dict[str, Any]:
     start = time.perf_counter()
     train = setup.collected("train", setup.dataset.train, max(SIZES), seed=0)
     collection = (time.perf_counter() - start) / max(SIZES)
-
-    def loss(omega_fn: OmegaFn) -> float:
-        scores = statistics.score(
-            held_out, {"": omega_fn}, objective=setup.objective, schedule=setup.schedule
-        )
-        return scores.mean("")
-
-    unguided = loss(guidance.constant(0.0))
-    gram = [_fitted(setup, train, held_out, size, collection) for size in SIZES]
-    online = [_online(setup, steps, loss) for steps in BUDGETS]
+    fit_step = _fit_step_seconds(setup, train)
+    unguided = setup.loss(held_out, guidance.constant(0.0))
+    gram = [
+        _fitted(setup, train, held_out, size)
+        | {"seconds": size * collection + FIT_STEPS * fit_step}
+        for size in SIZES
+    ]
+    online = [_online(setup, steps, held_out) for steps in BUDGETS]
     found = {"unguided": unguided, "gram": gram, "online": online}
     best = min(row["loss"] for row in (*gram, *online))
     for row in (*gram, *online):
@@ -61,22 +59,33 @@ def measure(setup: Setup) -> dict[str, Any]:
     return found | {"best": best, "paper_calls": PAPER_CALLS, "reached": _reached(gram, online)}
 
 
-def _fitted(
-    setup: Setup, train: Statistics, held_out: Statistics, size: int, seconds_each: float
-) -> dict[str, float]:
-    """The best of three rates on the first ``size`` examples; time of one fit, collection in."""
+def _fitted(setup: Setup, train: Statistics, held_out: Statistics, size: int) -> dict[str, float]:
+    """The best of three rates on the first ``size`` examples."""
     lanes = [
         Lane(objective=setup.objective, model=setup.network(), learning_rate=rate) for rate in RATES
     ]
-    some = train.take(slice(0, size))
-    optimizer = Optimizer(num_steps=FIT_STEPS, ema_decay=0.98)
     fitted = statistics.sweep(
-        some, lanes, schedule=setup.schedule, optimizer=optimizer, held_out=held_out
+        train.take(slice(0, size)),
+        lanes,
+        schedule=setup.schedule,
+        optimizer=Optimizer(num_steps=FIT_STEPS, ema_decay=0.98),
+        held_out=held_out,
     )
-    best = min(fitted, key=lambda each: each.held_out or np.inf)
+    losses = [float(np.nan if each.held_out is None else each.held_out) for each in fitted]
+    best = int(np.argmin(losses))
+    return {
+        "examples": size,
+        "calls": size * 8,
+        "rate": fitted[best].lane.learning_rate,
+        "loss": losses[best],
+    }
+
+
+def _fit_step_seconds(setup: Setup, train: Statistics) -> float:
+    """Of one step of one fit, the same for any number of examples, without compilation."""
     marks: list[float] = []
     statistics.fit(
-        some,
+        train,
         setup.objective,
         setup.network(),
         schedule=setup.schedule,
@@ -84,24 +93,18 @@ def _fitted(
         on_steps=lambda step, ema, value: marks.append(time.perf_counter()),
         progress=False,
     )
-    per_step = (marks[2] - marks[0]) / 100
-    return {
-        "examples": size,
-        "calls": size * 8,
-        "rate": best.lane.learning_rate,
-        "seconds": size * seconds_each + FIT_STEPS * per_step,
-        "loss": float(best.held_out or np.nan),
-    }
+    return (marks[2] - marks[0]) / 100
 
 
-def _online(setup: Setup, num_steps: int, loss: Any) -> dict[str, float]:
+def _online(setup: Setup, num_steps: int, held_out: Statistics) -> dict[str, float]:
     """The best of three rates after so many steps; time of one run."""
     found = []
     for rate in RATES:
         marks: list[float] = []
-        learned = _learned(setup, num_steps, rate, marks)
+        optimizer = Optimizer(num_steps=num_steps, learning_rate=rate, ema_decay=0.98)
+        learned = setup.online(optimizer, on_step=functools.partial(_mark, marks))
         per_step = (marks[-1] - marks[1]) / (len(marks) - 2)
-        found.append((loss(learned.omega_fn), rate, per_step))
+        found.append((setup.loss(held_out, learned), rate, per_step))
     value, rate, per_step = min(found)
     calls = num_steps * BATCH * 8
     return {
@@ -113,27 +116,10 @@ def _online(setup: Setup, num_steps: int, loss: Any) -> dict[str, float]:
     }
 
 
-def _learned(setup: Setup, num_steps: int, rate: float, marks: list[float]) -> Guidance:
-    """One online run; appends the time after every step."""
-
-    def mark(step: int, ema: Any) -> None:
-        jax.block_until_ready(ema)
-        marks.append(time.perf_counter())
-
-    return learn_guidance(
-        jax.random.key(0),
-        setup.denoiser,
-        setup.params,
-        setup.dataset.train.x,
-        setup.dataset.train.labels,
-        objective=setup.objective,
-        model=setup.network(),
-        optimizer=Optimizer(num_steps=num_steps, learning_rate=rate, ema_decay=0.98),
-        batch_size=BATCH,
-        start={"start": guidance.constant(gram_setup.INIT_OMEGA)},
-        on_step=mark,
-        progress=num_steps > 100,
-    )
+def _mark(marks: list[float], step: int, ema: Params) -> None:
+    """Append the time at which a step has ended."""
+    jax.block_until_ready(ema)
+    marks.append(time.perf_counter())
 
 
 def _reached(gram: list[dict], online: list[dict]) -> dict[str, dict[str, Any]]:

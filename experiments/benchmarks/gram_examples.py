@@ -30,7 +30,7 @@ def measure(setup: Setup, sizes: Sequence[int]) -> dict:
     """Rows: size, gain over no guidance of the network (by seed) and of the table."""
     train = setup.collected("train", setup.dataset.train, max(sizes), seed=0)
     held_out = setup.collected("validation", setup.dataset.validation, HELD_OUT, seed=1)
-    unguided = _loss(setup, held_out, guidance.constant(0.0))
+    unguided = setup.loss(held_out, guidance.constant(0.0))
     rows = []
     for size in sizes:
         some = train.take(slice(0, size))
@@ -42,7 +42,7 @@ def measure(setup: Setup, sizes: Sequence[int]) -> dict:
             num_classes=setup.dataset.num_classes,
             num_draws=4 if size <= 2**17 else 1,
         )
-        table = unguided - _loss(setup, held_out, solved.guidance.omega_fn)
+        table = unguided - setup.loss(held_out, solved.guidance.omega_fn)
         rows.append({"examples": size, "network": gains, "table": table})
         print(f"{size:>9,}  network {np.mean(gains):.5f}  table {table:.5f}", flush=True)
     return {"unguided": unguided, "num_steps": NUM_STEPS, "rows": rows}
@@ -66,13 +66,6 @@ def _network_gains(
     )
     losses = np.reshape([each.held_out for each in fitted], (len(RATES), len(SEEDS)))
     return (unguided - losses[np.argmin(losses.mean(axis=1))]).tolist()
-
-
-def _loss(setup: Setup, held_out: Statistics, omega_fn: guidance.OmegaFn) -> float:
-    scores = statistics.score(
-        held_out, {"it": omega_fn}, objective=setup.objective, schedule=setup.schedule
-    )
-    return scores.mean("it")
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ experiments/results/gram-quality-NAME.json.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,7 +19,7 @@ from experiments.benchmarks.gram_setup import Setup
 from experiments.provenance import provenance
 from experiments.tables import RESULTS
 from experiments.workdir import write_json
-from lgd import guidance, learn_guidance, statistics
+from lgd import guidance, statistics
 from lgd.evaluation import Generator, paired_difference
 from lgd.metrics.energy import ClassEnergyDistance
 from lgd.statistics import Lane
@@ -30,21 +29,6 @@ from lgd.types import OmegaFn
 SEEDS, NUM_EXAMPLES = range(5), 65_536
 SAMPLING_SEEDS = range(3)
 OPTIMIZER = Optimizer(num_steps=300, learning_rate=3e-3, ema_decay=0.98)
-
-
-def online(setup: Setup, seed: int) -> OmegaFn:
-    """Learned by asking at every step."""
-    return learn_guidance(
-        jax.random.key(seed),
-        setup.denoiser,
-        setup.params,
-        setup.dataset.train.x,
-        setup.dataset.train.labels,
-        objective=setup.objective,
-        model=setup.network(),
-        optimizer=OPTIMIZER,
-        start={"start": guidance.constant(gram_setup.INIT_OMEGA)},
-    ).omega_fn
 
 
 def fitted(setup: Setup) -> list[OmegaFn]:
@@ -79,7 +63,7 @@ def measure(setup: Setup) -> dict[str, Any]:
         samples = [generator(omega_fn, per_class, seed=seed) for seed in SAMPLING_SEEDS]
         return float(np.mean([jnp.mean(real(each)) for each in samples]))
 
-    from_calls = [distance(online(setup, seed)) for seed in SEEDS]
+    from_calls = [distance(setup.online(OPTIMIZER, seed=seed)) for seed in SEEDS]
     from_statistics = [distance(omega_fn) for omega_fn in fitted(setup)]
     return {
         "unguided": distance(guidance.constant(0.0)),

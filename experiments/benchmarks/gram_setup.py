@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +13,15 @@ from experiments import build, pipeline
 from experiments import config as configs
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir
-from lgd import objectives, omega, statistics
+from lgd import guidance, learn_guidance, omega, statistics
 from lgd.data import Dataset
 from lgd.data.dataset import Split
 from lgd.objectives import SelfConsistency
 from lgd.statistics import Statistics
-from lgd.types import Denoiser, Params, Schedule
+from lgd.training import Optimizer
+from lgd.types import Denoiser, OmegaFn, Params, Schedule
 
+BATCH = 256  # examples of a step that asks the denoiser
 INIT_OMEGA = 0.5  # where every training of these benchmarks starts
 
 
@@ -39,9 +42,8 @@ class Setup(NamedTuple):
     @property
     def objective(self) -> SelfConsistency:
         """The paper's self-consistency, with the config's times."""
-        one_step = self.config.guidance.one_step
-        law = objectives.TimeLaw(s_min=one_step.s_min, delta=one_step.delta, zeta=one_step.zeta)
-        return SelfConsistency(time_law=law)
+        times = build.one_step_objective(self.config, "self_consistency").time_law
+        return SelfConsistency(time_law=times)
 
     def network(self, width: int = 64) -> omega.Network:
         """The paper's network."""
@@ -67,6 +69,36 @@ class Setup(NamedTuple):
             seed=seed,
         )
         return statistics.read(folder)
+
+    def online(
+        self,
+        optimizer: Optimizer,
+        *,
+        seed: int = 0,
+        on_step: Callable[[int, Params], None] | None = None,
+    ) -> OmegaFn:
+        """The paper's network, learned by asking the denoiser at every step."""
+        return learn_guidance(
+            jax.random.key(seed),
+            self.denoiser,
+            self.params,
+            self.dataset.train.x,
+            self.dataset.train.labels,
+            objective=self.objective,
+            model=self.network(),
+            optimizer=optimizer,
+            batch_size=BATCH,
+            start={"start": guidance.constant(INIT_OMEGA)},
+            on_step=on_step,
+        ).omega_fn
+
+    def loss(self, held_out: Statistics, omega_fn: OmegaFn) -> float:
+        """Of the objective, on statistics."""
+        schedules = {"it": omega_fn}
+        scores = statistics.score(
+            held_out, schedules, objective=self.objective, schedule=self.schedule
+        )
+        return scores.mean("it")
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
