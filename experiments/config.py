@@ -100,7 +100,7 @@ def diff(old: Config, new: Config) -> list[str]:
     before, after = _flatten(old), _flatten(new)
     pairs = {f: (before.get(f, _Nothing()), after.get(f, _Nothing())) for f in before | after}
     return [
-        f"{_line(field)}: {_shown(was, limit=10_000)} -> {_shown(now, limit=10_000)}"
+        f"{one_line(field)}: {shown(was, limit=10_000)} -> {shown(now, limit=10_000)}"
         for field, (was, now) in pairs.items()
         if _plain(was) != _plain(now)
     ]
@@ -120,7 +120,7 @@ def _defaults() -> dict[str, Any]:
 
 def _read(path: str) -> tuple[dict[str, Any], list[str]]:
     """The fields of a config file; or none, and why. Not imported: no stale .pyc is ever used."""
-    expected = f"{_line(path)}: expected a Python file with get_config() -> ConfigDict, got "
+    expected = f"{one_line(path)}: expected a Python file with get_config() -> ConfigDict, got "
     namespace: dict[str, Any] = {"__name__": "config_file", "__file__": path}
     try:
         if not Path(path).is_file():
@@ -130,10 +130,10 @@ def _read(path: str) -> tuple[dict[str, Any], list[str]]:
             return {}, [expected + "no get_config"]
         config = namespace["get_config"]()
         if not isinstance(config, ConfigDict):
-            return {}, [expected + _shown(config)]
+            return {}, [expected + shown(config)]
         return dict.fromkeys(_defaults(), _Nothing()) | _flatten(config), []
     except (Exception, SystemExit) as error:
-        return {}, [expected + _line(f"{type(error).__name__}: {error}") + _where(error, path)]
+        return {}, [expected + one_line(f"{type(error).__name__}: {error}") + _where(error, path)]
 
 
 def _where(error: BaseException, path: str) -> str:
@@ -188,7 +188,7 @@ def _check(
         try:
             good[field] = _fitting(value, field, defaults[field])
         except ValueError:
-            errors.append(f"{field}: expected {FIELDS[field].expected}, got {_shown(value)}")
+            errors.append(f"{field}: expected {FIELDS[field].expected}, got {shown(value)}")
     return good, errors + _check_across(good)
 
 
@@ -225,13 +225,13 @@ def _cast(value: Any, like: Any) -> Any:
 def _unknown(field: str, value: Any, known: Iterable[str]) -> str:
     inside = [name for name in known if name.startswith(f"{field}.")]
     if inside:
-        return f"{field}: expected a group of fields ({inside[0]}, ...), got {_shown(value)}"
+        return f"{field}: expected a group of fields ({inside[0]}, ...), got {shown(value)}"
     leaf = _leaf(field)
     leaves = difflib.get_close_matches(leaf, sorted({_leaf(name) for name in known}), n=1)
     alike = [name for name in known if _leaf(name) in leaves]
     near = difflib.get_close_matches(field, alike or list(known), n=2, cutoff=0.0 if alike else 0.7)
     hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-    return f"{_line(field)}: expected a field of configs/default.py{hint}, got an unknown one"
+    return f"{one_line(field)}: expected a field of configs/default.py{hint}, got an unknown one"
 
 
 def _leaf(field: str) -> str:
@@ -259,15 +259,16 @@ def _plain(value: Any) -> Any:
     return [_plain(element) for element in value] if isinstance(value, tuple | list) else value
 
 
-def _shown(value: Any, limit: int = 200) -> str:
+def shown(value: Any, limit: int = 200) -> str:
+    """A value in a message."""
     try:
-        return _line(repr(value), limit)
+        return one_line(repr(value), limit)
     except Exception:  # integers of more than 4,300 digits; objects of a config file
         return f"a value of type {type(value).__name__}"
 
 
-def _line(text: str, limit: int = 200) -> str:
+def one_line(said: object, limit: int = 200) -> str:
     """One printable line."""
-    text = " ".join(text.split()) or "''"
+    text = " ".join(str(said).split()) or "''"
     text = text if text.isprintable() else repr(text)
     return text if len(text) <= limit else f"{text[:limit]}..."

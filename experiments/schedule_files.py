@@ -23,7 +23,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments import learned_schedules
-from experiments.schedule_kinds import KINDS, SHORT, WrongError, one_line, shown
+from experiments.config import one_line, shown
+from experiments.schedule_kinds import KINDS, SHORT, WrongError
 from experiments.workdir import write_text
 from lgd import guidance
 from lgd.types import OmegaFn

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import learned_schedules
+from experiments.config import shown
 from lgd import guidance, omega
 from lgd.types import OmegaFn
 
@@ -26,21 +27,6 @@ class Kind:
     fields: Mapping[str, Callable[[Any], Any]]
     optional: frozenset[str] = frozenset()
     per_class: Callable[[Mapping[str, Any]], int | None] = lambda fields: None
-
-
-def shown(value: Any) -> str:
-    """A value in a message."""
-    try:
-        return one_line(repr(value))
-    except ValueError:  # integers of more than 4,300 digits
-        return f"a value of type {type(value).__name__}"
-
-
-def one_line(value: Any, limit: int = 120) -> str:
-    """One printable line."""
-    text = " ".join(str(value).split())
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def _number(low: float, high: float) -> Callable[[Any], float]:
