@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 from lgd import denoisers, guidance, objectives, omega, parallel, schedules
 from lgd.data import Dataset, digits, fashion_mnist, spiral
 from lgd.metrics.classifier import FeatureClassifier
-from lgd.statistics.layout import Members
 from lgd.statistics.loss import OneStep
 from lgd.training import Optimizer
 from lgd.types import OmegaFn, Schedule
@@ -91,12 +90,6 @@ def guidance_optimizer(config: ConfigDict, method: str) -> Optimizer:
         clip=config.training.clip,
         max_skipped=config.training.max_skipped,
     )
-
-
-def members(method: str) -> Members:
-    """What the particles of one example of a one-step method are."""
-    kinds: dict[str, Members] = {"conditional_marginal": "condition", "marginal": "mixed"}
-    return kinds.get(method, "copies")
 
 
 def objective(config: ConfigDict, method: str) -> objectives.Objective:

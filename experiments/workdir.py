@@ -6,7 +6,6 @@ Several processes call everything here together; process 0 alone reads and write
 import functools
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -261,9 +260,4 @@ def write_json(file: Path, value: Mapping) -> None:
 @processes.by_main
 def write_text(file: Path, text: str) -> None:
     """Write a file as a whole or not at all."""
-    partial = file.with_name(file.name + ".partial")
-    with partial.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
+    storage.write(file, text.encode())

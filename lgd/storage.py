@@ -31,13 +31,21 @@ def save_params(path: Path, params: Params) -> None:
         for key, leaf in jax.tree.leaves_with_path(params)
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    write(path, save(tensors, {DIGEST: _digest(tensors)}))
+
+
+def write(file: Path, data: bytes) -> None:
+    """A file as a whole or not at all, by way of FILE.partial.
+
+    Raises OSError where the disk does not take it; what was there before is left alone then.
+    """
+    partial = file.with_name(file.name + ".partial")
     try:
-        with partial.open("wb") as file:
-            file.write(save(tensors, {DIGEST: _digest(tensors)}))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with partial.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
 

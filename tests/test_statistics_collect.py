@@ -8,6 +8,7 @@ import pytest
 from lgd import parallel, schedules, statistics
 from lgd.data import pipeline
 from lgd.denoisers import from_function
+from lgd.failures import NonFiniteError
 from lgd.guidance import PAIR_FEATURES
 from lgd.objectives import TimeLaw, UniformTimes, repeat
 from lgd.statistics import StatisticsError
@@ -309,7 +310,7 @@ def test_predictions_that_are_not_finite_are_refused_with_their_times(tmp_path):
         kind="x0",
         null=2,
     )
-    with pytest.raises(StatisticsError, match=r"got others at \d+ of 16 examples, t from 0\.[5-9]"):
+    with pytest.raises(NonFiniteError, match=r"got others at \d+ of 16 examples, t from 0\.[5-9]"):
         collect(tmp_path, denoiser=denoiser, params=())
     assert [file.name for file in tmp_path.iterdir()] == ["manifest.json"]
 

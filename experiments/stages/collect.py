@@ -7,9 +7,11 @@ from ml_collections import ConfigDict
 from experiments import build
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir
-from lgd import statistics
+from lgd import processes, statistics
 from lgd.data import Dataset
 from lgd.statistics.layout import Members
+from lgd.statistics.loss import OneStep, members_of, particles_of
+from lgd.types import Denoiser, Params
 
 HELD_OUT = "held_out"
 
@@ -18,37 +20,55 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     """Collect what is not there yet: for every kind of members a method needs, and held out."""
     if config.statistics.num_examples == 0:
         return
-    for members in needed(config):
-        _collect(config, workdir, dataset, f"train-{members}", members)
-    _collect(config, workdir, dataset, HELD_OUT, "copies")
+    wanted = needed(config) | {HELD_OUT: build.one_step_objective(config, "self_consistency")}
+    complete = processes.from_main(
+        lambda: [name for name in wanted if statistics.is_complete(folder(workdir, name))]
+    )
+    missing = {name: wanted[name] for name in wanted if name not in complete}
+    if missing:
+        frozen = denoiser_stage.load(config, workdir, dataset)
+        for name, objective in missing.items():
+            _collect(config, workdir, dataset, frozen, name, objective)
 
 
-def needed(config: ConfigDict) -> list[Members]:
-    """Members that the one-step methods compare."""
-    each = {build.members(method) for method in config.guidance.methods if method != "trajectory"}
-    return sorted(each)
+def needed(config: ConfigDict) -> dict[str, OneStep]:
+    """Collections of training data by name, each with an objective that it must serve."""
+    methods = sorted(method for method in config.guidance.methods if method != "trajectory")
+    objectives = [build.one_step_objective(config, method) for method in methods]
+    return {name_for(objective): objective for objective in objectives}
+
+
+def name_for(objective: OneStep) -> str:
+    """The collection of training data that an objective learns from: "train-<members>"."""
+    return f"train-{_members(objective)}"
 
 
 def folder(workdir: Workdir, name: str) -> Path:
-    """Where a collection lies: "train-<members>" or "held_out"."""
+    """Where a collection lies."""
     return workdir.path / "statistics" / name
 
 
+def _members(objective: OneStep) -> Members:
+    return members_of(objective)[0]
+
+
 def _collect(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset, name: str, members: Members
+    config: ConfigDict,
+    workdir: Workdir,
+    dataset: Dataset,
+    frozen: tuple[Denoiser, Params],
+    name: str,
+    objective: OneStep,
 ) -> None:
-    denoiser, params = denoiser_stage.load(config, workdir, dataset)
     settings, held_out = config.statistics, name == HELD_OUT
-    one_step = config.guidance.one_step
     with workdir.timed(f"statistics/{name}"):
         statistics.collect(
             folder(workdir, name),
-            denoiser,
-            params,
+            *frozen,
             dataset.validation if held_out else dataset.train,
             num_examples=settings.num_held_out if held_out else settings.num_examples,
-            members=members,
-            num_particles=(one_step.num_particles if members == "copies" else one_step.group_size),
+            members=_members(objective),
+            num_particles=particles_of(objective),
             data_name=f"{config.data.name} {'validation' if held_out else 'train'}",
             batch_size=settings.batch_size,
             shard_examples=settings.shard_examples,

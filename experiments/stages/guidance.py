@@ -102,7 +102,7 @@ def _fit_here(
     keep: Callable[[int, Params, float], None],
 ) -> None:
     schedule, objective = build.schedule(config), build.one_step_objective(config, method)
-    gathered = statistics.read(collect.folder(workdir, f"train-{build.members(method)}"))
+    gathered = statistics.read(collect.folder(workdir, collect.name_for(objective)))
     model = build.omega_network(config, method, dataset.num_classes)
     if config.guidance.start == "best":
         model = statistics.started(model, gathered, objective, schedule=schedule)

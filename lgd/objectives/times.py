@@ -69,6 +69,10 @@ class TimeLaw:
         gap = jax.random.uniform(gap_key, (batch,), minval=self.delta, maxval=1.0 - self.zeta - s)
         return s, s + gap
 
+    def sample_t(self, key: PRNGKey, batch: int) -> Float[Array, " b"]:
+        """Draw t alone, (b,)."""
+        return self.sample(key, batch)[1]
+
     def density(self, t: Float[Array, " b"]) -> Float[Array, " b"]:
         """Density of t."""
         v = 1.0 - self.zeta - t

@@ -12,7 +12,7 @@ from lgd.statistics.fit import Fitted, Lane, fit, sweep
 from lgd.statistics.layout import Layout, Statistics, StatisticsError
 from lgd.statistics.score import ClassDifferences, DifferenceMap, Scores, schedule_behind, score
 from lgd.statistics.start import started
-from lgd.statistics.store import read
+from lgd.statistics.store import is_complete, read
 
 __all__ = [
     "ClassDifferences",
@@ -27,6 +27,7 @@ __all__ = [
     "closed_form",
     "collect",
     "fit",
+    "is_complete",
     "read",
     "schedule_behind",
     "score",

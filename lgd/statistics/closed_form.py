@@ -19,19 +19,18 @@ from scipy.sparse.linalg import LinearOperator, cg
 
 from lgd import gram, omega
 from lgd.learn import Guidance
-from lgd.statistics.layout import Layout, Statistics, StatisticsError, schedule_fits
+from lgd.statistics.layout import Layout, Statistics, StatisticsError
 from lgd.statistics.loss import (
     Examples,
     OneStep,
-    check_fits,
     energy_of,
     examples,
     forms_of,
     frame_of,
     loss_of,
     particles_of,
+    prepared,
     redrawn_rows,
-    relative_weights,
 )
 from lgd.types import PRNGKey, Schedule
 
@@ -94,9 +93,8 @@ def closed_form(
     Raises:
       StatisticsError: for statistics or settings that do not fit.
     """
-    check_fits(objective, statistics.layout)
-    schedule_fits(statistics, schedule)
     _check(statistics, ridge, omega_max, num_draws)
+    statistics, weights = prepared(statistics, objective, schedule)
     model = omega.BinTable(
         support=objective.support,
         num_classes=num_classes,
@@ -104,9 +102,6 @@ def closed_form(
         init_omega=0.5 * omega_max,
         omega_max=omega_max,
     )
-    weights = relative_weights(statistics, objective.time_law)
-    inside = np.flatnonzero(weights > 0.0)
-    statistics, weights = statistics.take(inside), weights[inside]
     shape = (max(num_classes, 1), num_bins, num_bins)
     bins = _Binned(statistics, weights, objective, schedule, model, num_draws, seed)
     if _is_quadratic(objective):

@@ -16,7 +16,8 @@ from jaxtyping import Array
 from lgd import gram, parallel, processes, stopping
 from lgd.data import pipeline
 from lgd.data.dataset import Split
-from lgd.objectives import TimeLaw, UniformTimes, draw_frozen_rows, repeat
+from lgd.failures import NonFiniteError
+from lgd.objectives import UniformTimes, draw_frozen_rows, repeat
 from lgd.progress import bar
 from lgd.statistics import identity, store
 from lgd.statistics.identity import Weaker
@@ -73,6 +74,7 @@ def collect(
 
     Raises:
       StatisticsError: for settings that do not fit, or a folder that holds something else.
+      NonFiniteError: for predictions that are not finite, with their times.
     """
     mesh = parallel.make_mesh(1) if mesh is None else mesh
     law, weaker = UniformTimes() if law is None else law, {} if weaker is None else weaker
@@ -140,7 +142,7 @@ def _asking(
         params, other_params = frozen
         time_key, rows_key = jax.random.split(key)
         x0, c, member_c = _grouped(batch, layout.members, m)
-        t = _sample_t(law, time_key, len(x0))
+        t = law.sample_t(time_key, len(x0))
         rows = draw_frozen_rows(
             rows_key,
             denoiser,
@@ -167,12 +169,6 @@ def _grouped(batch: Batch, members: Members, m: int) -> tuple[Array, Condition, 
     x0 = batch.x0.reshape(-1, m, *batch.x0.shape[1:])
     grouped = jax.tree.map(lambda leaf: leaf.reshape(-1, m, *leaf.shape[1:]), batch.c)
     return x0, grouped, batch.c
-
-
-def _sample_t(law: CollectionLaw, key: PRNGKey, count: int) -> Array:
-    if isinstance(law, TimeLaw):
-        return law.sample(key, count)[1]
-    return law.sample_t(key, count)
 
 
 def _batches(
@@ -233,7 +229,7 @@ def _check_finite(tensors: Mapping[str, np.ndarray]) -> None:
     bad = ~np.isfinite(tensors["gram"]).all(axis=1)
     if bad.any():
         times = np.sort(tensors["t"][bad])
-        raise StatisticsError(
+        raise NonFiniteError(
             f"expected finite predictions, got others at {bad.sum()} of {len(bad)} examples, "
             f"t from {times[0]:.4g} to {times[-1]:.4g}"
         )

@@ -16,22 +16,22 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from lgd import gram, omega, stopping
+from lgd.failures import NonFiniteError
 from lgd.learn import Guidance
 from lgd.progress import bar
-from lgd.statistics.layout import Layout, Statistics, StatisticsError, schedule_fits
+from lgd.statistics.layout import Layout, Statistics, StatisticsError
 from lgd.statistics.loss import (
     Energy,
     Examples,
     OneStep,
-    check_fits,
     energy_of,
     examples,
     forms_of,
     frame_of,
     loss_of,
     particles_of,
+    prepared,
     redrawn_rows,
-    relative_weights,
     weights_of,
 )
 from lgd.statistics.score import score
@@ -167,14 +167,13 @@ def sweep(
 
     Raises:
       StatisticsError: for lanes that cannot share a program, or statistics that do not fit.
-      FloatingPointError: when a loss is not finite.
+      NonFiniteError: when a loss is not finite.
     """
     first = _checked(lanes)
-    check_fits(first.objective, statistics.layout)
-    schedule_fits(statistics, schedule)
+    statistics, weights = prepared(statistics, first.objective, schedule)
     seeds = tuple(dict.fromkeys(lane.seed for lane in lanes))
     program, numbers = _program(lanes, seeds, statistics.layout, schedule, optimizer)
-    index_of = _drawing(statistics, first.objective, batch_size)
+    index_of = _drawing(weights, batch_size)
     data = examples(statistics)
     keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), 1) for seed in seeds])
     state, losses, num_steps = _initial(lanes, program, params), [], optimizer.num_steps
@@ -191,12 +190,8 @@ def sweep(
             for _ in steps:
                 advance(f"loss {losses[-1].mean():.5g}")
     found = [_own(state.ema, i, lane) for i, lane in enumerate(lanes)]
-    return [
-        Fitted(
-            lane, guidance, np.stack(losses)[:, i], _held_out(held_out, lane, guidance, schedule)
-        )
-        for i, (lane, guidance) in enumerate(zip(lanes, found, strict=True))
-    ]
+    curves, scores = np.stack(losses, axis=1), _held_out(held_out, lanes, found, schedule)
+    return [Fitted(*each) for each in zip(lanes, found, curves, scores, strict=True)]
 
 
 @functools.partial(jax.jit, static_argnames="program", donate_argnames="state")
@@ -318,10 +313,9 @@ def _program(
 
 
 def _drawing(
-    statistics: Statistics, objective: OneStep, batch_size: int
+    weights: Float[np.ndarray, " n"], batch_size: int
 ) -> Callable[[int, int], Int[np.ndarray, " b"]]:
-    """(seed, step) -> examples, drawn as often as the objective's law of t asks."""
-    weights = relative_weights(statistics, objective.time_law)
+    """(seed, step) -> examples, each drawn as often as its weight asks."""
     ends = np.cumsum(weights)
 
     def draw(seed: int, step: int) -> Int[np.ndarray, " b"]:
@@ -369,20 +363,30 @@ def _own(stacked: Params, index: int, lane: Lane) -> Guidance:
 
 
 def _held_out(
-    held_out: Statistics | None, lane: Lane, guidance: Guidance, schedule: Schedule
-) -> float | None:
+    held_out: Statistics | None,
+    lanes: Sequence[Lane],
+    found: Sequence[Guidance],
+    schedule: Schedule,
+) -> list[float | None]:
+    """The loss of every lane; lanes of one objective are scored together."""
+    scores: list[float | None] = [None] * len(lanes)
     if held_out is None:
-        return None
-    found = score(held_out, {"fit": guidance.omega_fn}, objective=lane.objective, schedule=schedule)
-    return float(found.mean("fit"))
+        return scores
+    for objective in dict.fromkeys(lane.objective for lane in lanes):
+        mine = [i for i, lane in enumerate(lanes) if lane.objective == objective]
+        named = {str(i): found[i].omega_fn for i in mine}
+        losses = score(held_out, named, objective=objective, schedule=schedule)
+        for i in mine:
+            scores[i] = losses.mean(str(i))
+    return scores
 
 
 def _finite(values: Float[np.ndarray, "k l"], lanes: Sequence[Lane], steps: np.ndarray) -> Any:
-    """Means over the steps. Raises FloatingPointError naming the first lane that is not finite."""
+    """Means over the steps. Raises NonFiniteError naming the first lane that is not finite."""
     bad = ~np.isfinite(values)
     if bad.any():
         step, lane = np.argwhere(bad)[0]
-        raise FloatingPointError(
+        raise NonFiniteError(
             f"step {steps[step] + 1}: expected a finite loss, got {values[step, lane]} "
             f"of {lanes[lane]}"
         )

@@ -8,7 +8,7 @@ from typing import Any
 from lgd.checkpoint import digest
 from lgd.data.dataset import Split
 from lgd.statistics import store
-from lgd.statistics.layout import Layout, StatisticsError, array_digest, describe
+from lgd.statistics.layout import Layout, StatisticsError, describe
 from lgd.types import Denoiser, Params
 
 Weaker = Mapping[str, tuple[Denoiser, Params]]
@@ -29,7 +29,7 @@ def fingerprint(
     Data given by a function are known by their name. Raises StatisticsError where it is empty.
     """
     if isinstance(data, Split):
-        data_name = f"{data_name} sha256 {array_digest(data.x, data.labels)}".strip()
+        data_name = f"{data_name} sha256 {digest(data._asdict())}".strip()
     elif not data_name:
         raise StatisticsError(
             "data_name: expected a name of the data that a function gives, got ''"

@@ -1,7 +1,6 @@
 """What a set of statistics holds, and what it says of the denoiser and the data behind it."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -131,15 +130,6 @@ def describe(value: Any) -> str:
     if callable(value):
         return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
     return repr(value)
-
-
-def array_digest(*arrays: np.ndarray) -> str:
-    """sha256 of arrays: dtypes, shapes and bytes."""
-    sha = hashlib.sha256()
-    for array in arrays:
-        sha.update(f"{array.dtype.str}{array.shape}".encode())
-        sha.update(np.ascontiguousarray(array).data)
-    return sha.hexdigest()
 
 
 def schedule_fits(statistics: Statistics, schedule: Schedule) -> None:

@@ -25,7 +25,15 @@ from lgd.objectives import (
     repeat,
     step_forms,
 )
-from lgd.statistics.layout import Layout, Members, Statistics, StatisticsError, pack, unpack
+from lgd.statistics.layout import (
+    Layout,
+    Members,
+    Statistics,
+    StatisticsError,
+    pack,
+    schedule_fits,
+    unpack,
+)
 from lgd.types import Condition, OmegaFn, PRNGKey, Scalar, Schedule
 
 OneStep = (
@@ -167,6 +175,21 @@ def weights_of(
     return jnp.broadcast_to(omega, (g, m, k))
 
 
+def prepared(
+    statistics: Statistics, objective: OneStep, schedule: Schedule, law: StepLaw | None = None
+) -> tuple[Statistics, Float[np.ndarray, " n"]]:
+    """The examples at times of the law, and their weights in it, mean 1.
+
+    law: of (s, t); the objective's by default. Raises StatisticsError for statistics that do not
+    fit the objective, the schedule or the law.
+    """
+    check_fits(objective, statistics.layout)
+    schedule_fits(statistics, schedule)
+    weights = relative_weights(statistics, objective.time_law if law is None else law)
+    inside = np.flatnonzero(weights > 0.0)
+    return statistics.take(inside), weights[inside] / weights[inside].mean()
+
+
 def relative_weights(statistics: Statistics, law: StepLaw) -> Float[np.ndarray, " n"]:
     """Density ratio of the law to the collection's, mean 1: float64; 0 where the law has no mass.
 
@@ -191,23 +214,31 @@ def relative_weights(statistics: Statistics, law: StepLaw) -> Float[np.ndarray, 
     return ratio / ratio.mean()
 
 
-def check_fits(objective: OneStep, layout: Layout) -> None:
-    """Raise StatisticsError unless these statistics can stand for the particles it compares."""
-    if getattr(objective, "reward", None) is not None:
-        raise StatisticsError("reward: expected none (it needs predictions), got one")
-    needed: dict[type, tuple[Members, ...]] = {
+def members_of(objective: OneStep) -> tuple[Members, ...]:
+    """What the particles of one example may be for this objective; the usual one first.
+
+    Raises StatisticsError for an objective that needs more than one step.
+    """
+    kinds: dict[type, tuple[Members, ...]] = {
         SelfConsistency: ("copies",),
         ConditionalMarginalConsistency: ("condition",),
         MarginalConsistency: ("mixed",),
         GuidedScoreMatching: ("copies", "condition", "mixed"),
     }
     name = type(objective).__name__
-    if type(objective) not in needed:
+    if type(objective) not in kinds:
         raise StatisticsError(f"objective: expected one of one step, got {name}")
-    if layout.members not in needed[type(objective)]:
+    return kinds[type(objective)]
+
+
+def check_fits(objective: OneStep, layout: Layout) -> None:
+    """Raise StatisticsError unless these statistics can stand for the particles it compares."""
+    if getattr(objective, "reward", None) is not None:
+        raise StatisticsError("reward: expected none (it needs predictions), got one")
+    name, fitting = type(objective).__name__, members_of(objective)
+    if layout.members not in fitting:
         raise StatisticsError(
-            f"members: expected {' or '.join(needed[type(objective)])} for {name}, "
-            f"got {layout.members}"
+            f"members: expected {' or '.join(fitting)} for {name}, got {layout.members}"
         )
     if particles_of(objective) > layout.num_particles:
         raise StatisticsError(

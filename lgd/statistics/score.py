@@ -12,25 +12,18 @@ from jaxtyping import Array, Float, Int
 from lgd import schedules as forward_processes
 from lgd.objectives import StepLaw
 from lgd.progress import bar
-from lgd.statistics.layout import (
-    Layout,
-    Statistics,
-    StatisticsError,
-    describe,
-    schedule_fits,
-)
+from lgd.statistics.layout import Layout, Statistics, StatisticsError, describe
 from lgd.statistics.loss import (
     Examples,
     OneStep,
-    check_fits,
     energy_of,
     examples,
     forms_of,
     frame_of,
     loss_of,
     particles_of,
+    prepared,
     redrawn_rows,
-    relative_weights,
     weights_of,
 )
 from lgd.types import Condition, OmegaFn, PRNGKey, Schedule
@@ -172,14 +165,8 @@ def score(
     Raises:
       StatisticsError: for statistics that do not fit the objective or the law.
     """
-    check_fits(objective, statistics.layout)
-    schedule_fits(statistics, schedule)
     law = objective.time_law if law is None else law
-    weights = relative_weights(statistics, law)
-    inside = np.flatnonzero(weights > 0.0)
-    if not len(inside):
-        raise StatisticsError(f"law: expected examples of {law}, got none")
-    statistics, weights = statistics.take(inside), weights[inside]
+    statistics, weights = prepared(statistics, objective, schedule, law)
     data, m = examples(statistics), particles_of(objective)
     energy = energy_of(objective)
     losses, times = [], []
@@ -216,7 +203,7 @@ def score(
         np.stack(losses),
         np.stack(times),
         statistics.t,
-        weights / weights.mean(),
+        weights,
         statistics.source,
         statistics.c,
     )

@@ -10,7 +10,6 @@ only; a file it does not name is the remainder of an interruption. It holds its 
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from lgd import storage
 from lgd.progress import bar
 from lgd.statistics.layout import LAWS, CollectionLaw, Layout, Statistics, StatisticsError
 from lgd.types import Condition
@@ -93,6 +93,18 @@ def read(path: str | Path, *, progress: bool = True) -> Statistics:
     )
 
 
+def is_complete(path: str | Path) -> bool:
+    """Whether a folder names every example of its collection; False without a manifest.
+
+    Raises StatisticsError for a damaged one.
+    """
+    path = Path(path)
+    if not (path / MANIFEST).exists():
+        return False
+    manifest = read_manifest(path)
+    return manifest.collected == manifest.num_examples
+
+
 def read_manifest(path: Path) -> Manifest:
     """The manifest of a folder. Raises StatisticsError."""
     file = path / MANIFEST
@@ -117,7 +129,8 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     values["law"]["name"] = names[type(manifest.law)]
     values["shards"] = [shard._asdict() for shard in manifest.shards]
     values = {"format": FORMAT, **values}
-    _write(path / MANIFEST, json.dumps(values | {"sha256": _digest(values)}, indent=2).encode())
+    text = json.dumps(values | {"sha256": _digest(values)}, indent=2)
+    storage.write(path / MANIFEST, text.encode())
 
 
 def _digest(values: Mapping[str, Any]) -> str:
@@ -130,7 +143,7 @@ def write_shard(path: Path, index: int, tensors: Mapping[str, np.ndarray], layou
     name = f"shard-{index:05d}.safetensors"
     _check_tensors(path / name, tensors, len(tensors["t"]), layout)
     data = save_tensors({name: np.ascontiguousarray(value) for name, value in tensors.items()})
-    _write(path / name, data)
+    storage.write(path / name, data)
     return Shard(name, hashlib.sha256(data).hexdigest(), len(tensors["t"]))
 
 
@@ -251,12 +264,3 @@ def _parsed(values: Mapping[str, Any]) -> Manifest:
         if Path(shard.file).name != shard.file:
             raise StatisticsError(f"shards: expected names of files, got {shard.file!r}")
     return manifest
-
-
-def _write(file: Path, data: bytes) -> None:
-    partial = file.with_name(file.name + ".partial")
-    with partial.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
