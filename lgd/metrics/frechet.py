@@ -1,28 +1,17 @@
 """Frechet distance between two sets of features, in float64."""
 
-import warnings
-from typing import NamedTuple
-
 import numpy as np
+from jaxtyping import Float
 
+from lgd.metrics.moments import ClassMoments, Moments, moments
 
-class Moments(NamedTuple):
-    """Mean (f,) and covariance (f, f) of a set of features."""
-
-    mean: np.ndarray
-    covariance: np.ndarray
-
-
-def moments(features: np.ndarray) -> Moments:
-    """Sample mean and covariance (ddof 1) of features (n, f); warns where n <= f."""
-    features = np.asarray(features, np.float64)
-    if features.ndim != 2 or len(features) < 2:
-        raise ValueError(f"expected features (n, f) with n >= 2, got {features.shape}")
-    if len(features) <= features.shape[1]:
-        warnings.warn(
-            f"covariance of {features.shape[1]} features from {len(features)}", stacklevel=2
-        )
-    return Moments(features.mean(axis=0), np.atleast_2d(np.cov(features, rowvar=False)))
+__all__ = [
+    "Moments",
+    "class_frechet_distances",
+    "frechet_distance",
+    "frechet_distances",
+    "moments",
+]
 
 
 def frechet_distance(x: Moments, y: Moments) -> float:
@@ -37,6 +26,12 @@ def frechet_distances(x: Moments, y: Moments) -> np.ndarray:
     traces = np.trace(x.covariance) + np.trace(y.covariance, axis1=-2, axis2=-1)
     roots = np.sqrt(np.maximum(cross, 0.0)).sum(axis=-1)
     return np.asarray(np.sum((x.mean - y.mean) ** 2, axis=-1) + traces - 2.0 * roots)
+
+
+def class_frechet_distances(x: ClassMoments, y: ClassMoments) -> Float[np.ndarray, " classes"]:
+    """`frechet_distance` class by class; their mean is the class-averaged one."""
+    pairs = zip(x.classes, y.classes, strict=True)
+    return np.array([frechet_distance(mine.moments(), other.moments()) for mine, other in pairs])
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:

@@ -1,0 +1,60 @@
+"""What a classifier says of samples: accuracy and the Inception score, gathered in a stream."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Int
+from scipy.special import log_softmax
+
+from lgd.metrics.moments import checked
+
+
+class Predictions(NamedTuple):
+    """Sums over samples, in float64: order and sharding change results by rounding only."""
+
+    num_samples: int
+    correct: int
+    negative_entropy: float  # sum of sum_k p_k log p_k
+    probabilities: Float[np.ndarray, " classes"]  # sum of p
+
+    @classmethod
+    def empty(cls, num_classes: int) -> "Predictions":
+        """Of no samples yet."""
+        return cls(0, 0, 0.0, np.zeros(num_classes))
+
+    def update(
+        self,
+        logits: Float[np.ndarray, "n classes"] | Float[Array, "n classes"],
+        labels: Int[np.ndarray, " n"] | Int[Array, " n"],
+    ) -> "Predictions":
+        """With n samples more, and the classes asked for."""
+        x = checked(logits, len(self.probabilities)).astype(np.float64)
+        log_p = log_softmax(x, axis=1)
+        p = np.exp(log_p)
+        right = int(np.sum(x.argmax(axis=1) == np.asarray(labels)))
+        return self.merge(Predictions(len(x), right, float(np.sum(p * log_p)), p.sum(axis=0)))
+
+    def merge(self, other: "Predictions") -> "Predictions":
+        """Of both together."""
+        return Predictions(
+            self.num_samples + other.num_samples,
+            self.correct + other.correct,
+            self.negative_entropy + other.negative_entropy,
+            self.probabilities + other.probabilities,
+        )
+
+    def accuracy(self) -> float:
+        """Share of samples put into the class asked for."""
+        return self.correct / self._some()
+
+    def inception_score(self) -> float:
+        """``exp(mean KL(p(y | x) || p(y)))``, in [1, num_classes] (Salimans et al., 2016)."""
+        marginal = self.probabilities / self._some()
+        positive = marginal[marginal > 0.0]
+        entropy = -float(np.sum(positive * np.log(positive)))
+        return float(np.exp(self.negative_entropy / self.num_samples + entropy))
+
+    def _some(self) -> int:
+        if not self.num_samples:
+            raise ValueError("expected predictions, got none")
+        return self.num_samples
