@@ -24,7 +24,7 @@ from lgd.metrics.frechet import class_frechet_distances, frechet_distance
 from lgd.metrics.kid import kid, mean_within
 from lgd.metrics.moments import ClassMoments, FeatureMoments
 from lgd.metrics.precision_recall import precision_recall, squared_radii
-from lgd.statistics.layout import array_digest, describe
+from lgd.statistics.layout import describe
 from lgd.types import FeatureFn, Params
 
 FORMAT = 1  # of the file, and of what is computed
@@ -94,7 +94,7 @@ def _identity(network: FeatureNetwork, real: Split, num_classes: int) -> np.ndar
     """sha256 (32,) of all that the statistics depend on."""
     said = {
         "format": FORMAT,
-        "data": array_digest(real.x, real.labels),
+        "data": digest(real._asdict()),
         "num_classes": num_classes,
         **network.identity,
     }
