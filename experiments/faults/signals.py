@@ -29,7 +29,7 @@ MOMENTS: dict[str, tuple[str, Strike]] = {
     "sampling": ("evaluate", Strike("lgd.sampler:sample", 5, "")),
     "evaluation": ("evaluate", Strike("experiments.journal:Journal._append", 9, "")),
     "measuring": ("evaluate", Strike("experiments.stages.measure:Measure.__call__", 3, "")),
-    "results": ("evaluate", Strike("experiments.workdir:write_text", 2, "")),
+    "results": ("evaluate", Strike("experiments.workdir:write_text", 1, "")),
     "report": ("report", Strike("lgd.plots:save", 2, "")),
 }
 

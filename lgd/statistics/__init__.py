@@ -8,7 +8,8 @@ schedule. Only this folder knows how statistics lie on disk.
 
 from lgd.statistics.closed_form import Solved, closed_form
 from lgd.statistics.collect import collect
-from lgd.statistics.fit import Fitted, Lane, fit, sweep
+from lgd.statistics.fit import Fitted, fit, sweep
+from lgd.statistics.lanes import Lane
 from lgd.statistics.layout import Layout, Statistics, StatisticsError
 from lgd.statistics.score import ClassDifferences, DifferenceMap, Scores, schedule_behind, score
 from lgd.statistics.start import started

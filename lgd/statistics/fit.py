@@ -4,7 +4,6 @@ A `Lane` is one setting. All lanes of a sweep train in one compiled loop: lanes 
 same examples, times and noise at every step, so that what differs between them is the setting.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,15 +18,23 @@ from lgd import gram, omega, stopping
 from lgd.failures import NonFiniteError
 from lgd.learn import Guidance
 from lgd.progress import bar
-from lgd.statistics.layout import Layout, Statistics, StatisticsError
+from lgd.statistics.lanes import (
+    Lane,
+    Numbers,
+    Program,
+    State,
+    check_lanes,
+    initial_state,
+    make_program,
+    own_guidance,
+)
+from lgd.statistics.layout import Statistics
 from lgd.statistics.loss import (
     Energy,
     Examples,
     OneStep,
-    energy_of,
     examples,
     forms_of,
-    frame_of,
     loss_of,
     particles_of,
     prepared,
@@ -41,16 +48,6 @@ from lgd.types import OmegaModel, Params, PRNGKey, Schedule
 OnSteps = Callable[[int, Params, Float[np.ndarray, " l"]], None]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Lane:
-    """One setting of a sweep: what to minimise, what to learn, how fast, and from which seed."""
-
-    objective: OneStep
-    model: OmegaModel
-    learning_rate: float = 3e-3
-    seed: int = 0
-
-
 class Fitted(NamedTuple):
     """What came of one lane. ``held_out``: its objective's loss on held-out statistics, or None."""
 
@@ -58,37 +55,6 @@ class Fitted(NamedTuple):
     guidance: Guidance
     losses: Float[np.ndarray, " k"]  # of training: means over ``steps_at_once`` steps each
     held_out: float | None
-
-
-class _Numbers(NamedTuple):
-    """By what lanes differ, each (lanes,)."""
-
-    energy: Energy
-    learning_rate: Float[Array, " l"]
-    seed: Int[Array, " l"]  # index among the different seeds
-    form: Int[Array, " l"]  # index among the different pairs of seed and churn
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Program:
-    """What is compiled: all that lanes have in common."""
-
-    objective: OneStep  # of the first lane
-    model: OmegaModel  # the widest
-    layout: Layout
-    schedule: Schedule
-    optimizer: Optimizer  # at learning rate 1
-    common: tuple[float | None, ...]  # fields of Energy that all lanes agree on
-    form_seeds: tuple[int, ...]
-    form_churns: tuple[float, ...]
-
-
-class _State(NamedTuple):
-    """Of all lanes, along the first axis."""
-
-    params: Params
-    ema: Params
-    opt_state: Any
 
 
 def fit(
@@ -169,14 +135,14 @@ def sweep(
       StatisticsError: for lanes that cannot share a program, or statistics that do not fit.
       NonFiniteError: when a loss is not finite.
     """
-    first = _checked(lanes)
+    first = check_lanes(lanes)
     statistics, weights = prepared(statistics, first.objective, schedule)
     seeds = tuple(dict.fromkeys(lane.seed for lane in lanes))
-    program, numbers = _program(lanes, seeds, statistics.layout, schedule, optimizer)
+    program, numbers = make_program(lanes, seeds, statistics.layout, schedule, optimizer)
     index_of = _drawing(weights, batch_size)
     data = examples(statistics)
     keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), 1) for seed in seeds])
-    state, losses, num_steps = _initial(lanes, program, params), [], optimizer.num_steps
+    state, losses, num_steps = initial_state(lanes, program, params), [], optimizer.num_steps
     label = f"fit omega: {type(first.objective).__name__}"
     with bar(label, num_steps, show=progress) as advance:
         for start in range(0, num_steps, steps_at_once):
@@ -189,32 +155,32 @@ def sweep(
             stopping.check(f"step {steps[-1] + 1}")
             for _ in steps:
                 advance(f"loss {losses[-1].mean():.5g}")
-    found = [_own(state.ema, i, lane) for i, lane in enumerate(lanes)]
+    found = [own_guidance(state.ema, i, lane) for i, lane in enumerate(lanes)]
     curves, scores = np.stack(losses, axis=1), _held_out(held_out, lanes, found, schedule)
     return [Fitted(*each) for each in zip(lanes, found, curves, scores, strict=True)]
 
 
 @functools.partial(jax.jit, static_argnames="program", donate_argnames="state")
 def _run(
-    state: _State,
-    numbers: _Numbers,
+    state: State,
+    numbers: Numbers,
     data: Examples,
     keys: PRNGKey,
     steps: Int[Array, " k"],
     index: Int[Array, "k seeds b"],
     *,
-    program: _Program,
-) -> tuple[_State, Float[Array, "k l"]]:
+    program: Program,
+) -> tuple[State, Float[Array, "k l"]]:
     """Some steps of all lanes; the losses."""
     transformation = program.optimizer.transformation()
 
-    def one_step(state: _State, inputs: tuple[Array, Array]) -> tuple[_State, Array]:
+    def one_step(state: State, inputs: tuple[Array, Array]) -> tuple[State, Array]:
         step, chosen = inputs
         step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
         batch, s, forms = _redrawn(program, data, step_keys, chosen)
         decay = jnp.minimum(program.optimizer.ema_decay, (1.0 + step) / (10.0 + step))
 
-        def one_lane(state: _State, numbers: _Numbers) -> tuple[_State, Array]:
+        def one_lane(state: State, numbers: Numbers) -> tuple[State, Array]:
             own = jax.tree.map(lambda leaf: leaf[numbers.seed], (batch, s))
             form = jax.tree.map(lambda leaf: leaf[numbers.form], forms)
             loss = functools.partial(_loss, program, own[0], own[1], form, numbers.energy)
@@ -223,7 +189,7 @@ def _run(
             updates = jax.tree.map(lambda update: numbers.learning_rate * update, updates)
             params = program.model.project(optax.apply_updates(state.params, updates))
             ema = optax.incremental_update(params, state.ema, 1.0 - decay)
-            return _State(params, ema, opt_state), value
+            return State(params, ema, opt_state), value
 
         return jax.vmap(one_lane)(state, numbers)
 
@@ -231,7 +197,7 @@ def _run(
 
 
 def _redrawn(
-    program: _Program, data: Examples, keys: PRNGKey, index: Int[Array, "seeds b"]
+    program: Program, data: Examples, keys: PRNGKey, index: Int[Array, "seeds b"]
 ) -> tuple[Examples, Float[Array, "seeds b"], gram.DistanceForms]:
     """The batch and s of every seed, with fresh noise; distances for every seed and churn."""
     m = particles_of(program.objective)
@@ -254,7 +220,7 @@ def _redrawn(
 
 
 def _loss(
-    program: _Program,
+    program: Program,
     batch: Examples,
     s: Float[Array, " b"],
     forms: gram.DistanceForms,
@@ -276,42 +242,6 @@ def _loss(
     return jnp.mean(loss_of(program.objective, forms, weights, beta=beta, lam=lam))
 
 
-def _program(
-    lanes: Sequence[Lane],
-    seeds: tuple[int, ...],
-    layout: Layout,
-    schedule: Schedule,
-    optimizer: Optimizer,
-) -> tuple[_Program, _Numbers]:
-    energies = [energy_of(lane.objective) for lane in lanes]
-    pairs = [
-        (seeds.index(lane.seed), float(energy.churn))
-        for lane, energy in zip(lanes, energies, strict=True)
-    ]
-    forms = tuple(dict.fromkeys(pairs))
-    common = tuple(
-        float(values[0]) if len(set(values)) == 1 else None
-        for values in zip(*energies, strict=True)
-    )
-    program = _Program(
-        objective=frame_of(lanes[0].objective),
-        model=_widest([lane.model for lane in lanes]),
-        layout=layout,
-        schedule=schedule,
-        optimizer=dataclasses.replace(optimizer, learning_rate=1.0),
-        common=common,
-        form_seeds=tuple(seed for seed, _ in forms),
-        form_churns=tuple(churn for _, churn in forms),
-    )
-    numbers = _Numbers(
-        Energy(*(jnp.asarray(values, jnp.float32) for values in zip(*energies, strict=True))),
-        jnp.asarray([lane.learning_rate for lane in lanes], jnp.float32),
-        jnp.asarray([seed for seed, _ in pairs], jnp.int32),
-        jnp.asarray([forms.index(pair) for pair in pairs], jnp.int32),
-    )
-    return program, numbers
-
-
 def _drawing(
     weights: Float[np.ndarray, " n"], batch_size: int
 ) -> Callable[[int, int], Int[np.ndarray, " b"]]:
@@ -324,42 +254,6 @@ def _drawing(
         return np.minimum(index, len(ends) - 1).astype(np.int32)
 
     return draw
-
-
-def _initial(lanes: Sequence[Lane], program: _Program, params: Params | None) -> _State:
-    """Parameters of every lane, as wide as the widest, and the optimizer's state."""
-    shapes = jax.eval_shape(program.model.init, jax.random.key(0))
-    each = [
-        lane.model.init(jax.random.fold_in(jax.random.key(lane.seed), 0))
-        if params is None
-        else params
-        for lane in lanes
-    ]
-    wide = [jax.tree.map(_widened, own, shapes) for own in each]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *wide)
-    opt_state = jax.vmap(program.optimizer.transformation().init)(stacked)
-    return _State(stacked, jax.tree.map(jnp.copy, stacked), opt_state)
-
-
-def _widened(leaf: Array, like: jax.ShapeDtypeStruct) -> Array:
-    """With zeros after it: units of which nothing comes, and to which no gradient goes."""
-    if leaf.ndim != len(like.shape):
-        raise StatisticsError(f"params: expected shape {like.shape}, got {leaf.shape}")
-    if leaf.shape == like.shape:
-        return leaf
-    return jnp.pad(
-        leaf, [(0, full - size) for size, full in zip(leaf.shape, like.shape, strict=True)]
-    )
-
-
-def _own(stacked: Params, index: int, lane: Lane) -> Guidance:
-    """The guidance of one lane, at its own width."""
-    shapes = jax.eval_shape(lane.model.init, jax.random.key(0))
-
-    def narrow(leaf: Array, like: jax.ShapeDtypeStruct) -> Array:
-        return leaf[index][tuple(slice(size) for size in like.shape)]
-
-    return Guidance(lane.model, jax.tree.map(narrow, stacked, shapes), "fit")  # type: ignore[arg-type]
 
 
 def _held_out(
@@ -391,44 +285,3 @@ def _finite(values: Float[np.ndarray, "k l"], lanes: Sequence[Lane], steps: np.n
             f"of {lanes[lane]}"
         )
     return values.mean(axis=0)
-
-
-def _widest(models: Sequence[OmegaModel]) -> OmegaModel:
-    """The model of which all the others are narrow ones."""
-    first = models[0]
-    if isinstance(first, omega.PerDirection):
-        each = zip(*(model.models for model in models), strict=True)  # type: ignore[attr-defined]
-        return omega.PerDirection(models=tuple(_widest(own) for own in each))
-    if isinstance(first, omega.Network):
-        return max(models, key=lambda model: model.width)  # type: ignore[attr-defined]
-    return first
-
-
-def _thin(model: OmegaModel) -> OmegaModel:
-    """The model without the width of its networks."""
-    if isinstance(model, omega.PerDirection):
-        return omega.PerDirection(models=tuple(map(_thin, model.models)))
-    if isinstance(model, omega.Network):
-        return dataclasses.replace(model, width=1)
-    return model
-
-
-def _checked(lanes: Sequence[Lane]) -> Lane:
-    """The first lane. Raises StatisticsError unless one program can serve them all."""
-    if not lanes:
-        raise StatisticsError("lanes: expected at least one, got none")
-    alike = [_frame(lane) for lane in lanes]
-    for lane, frame in zip(lanes, alike, strict=True):
-        if not lane.learning_rate > 0.0:
-            raise StatisticsError(f"learning_rate: expected > 0, got {lane.learning_rate}")
-        if frame != alike[0]:
-            raise StatisticsError(
-                "lanes: expected to differ in beta, lam, churn, width, learning_rate and seed "
-                f"only, got {frame} beside {alike[0]}"
-            )
-    return lanes[0]
-
-
-def _frame(lane: Lane) -> tuple[OneStep, OmegaModel]:
-    """A lane without what may differ."""
-    return frame_of(lane.objective), _thin(lane.model)
