@@ -18,8 +18,9 @@ from ml_collections import ConfigDict
 from experiments import config as configs
 from experiments import loggers
 from lgd import processes, storage
-from lgd.checkpoint import CheckpointStore, digest
-from lgd.data import Dataset
+from lgd.checkpoint import CheckpointStore
+from lgd.data import Dataset, order
+from lgd.data.dataset import fingerprint
 from lgd.failures import NonFiniteError
 from lgd.types import Params
 
@@ -100,7 +101,8 @@ class Workdir:
         """Refuse other data than those that the folder was made with."""
         file = self.path / "data.json"
         splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
-        found = {f"{name} sha256": digest(split._asdict()) for name, split in splits.items()}
+        found = {f"{name} sha256": fingerprint(split) for name, split in splits.items()}
+        found["order of batches"] = order.identity()
         if not file.exists():
             write_json(file, found)
             return

@@ -14,9 +14,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lgd import failures, guidance, omega, parallel, processes, schedules, stopping, training
-from lgd.checkpoint import digest
 from lgd.data import pipeline
-from lgd.data.dataset import Split
+from lgd.data.dataset import FileImages, Split
+from lgd.data.dataset import fingerprint as data_fingerprint
 from lgd.objectives import Objective, Trajectory
 from lgd.progress import bar
 from lgd.training import Batches, Loss, Optimizer, Store
@@ -57,7 +57,7 @@ def learn_guidance(
     key: PRNGKey,
     denoiser: Denoiser,
     denoiser_params: Params,
-    x0: np.ndarray | Array,
+    x0: np.ndarray | Array | FileImages,
     labels: np.ndarray | Array,
     *,
     objective: Objective | None = None,
@@ -83,7 +83,7 @@ def learn_guidance(
     Args:
       key: source of all randomness.
       denoiser: the frozen model; ``denoiser_params`` its arrays.
-      x0: real examples (n, *dims).
+      x0: real examples (n, *dims), in memory or in files, see `lgd.data`.
       labels: their classes (n,), integers from 0.
       objective: what to minimise, see `lgd.objectives`.
       model: what to learn; by default a `StepTable` on the grid of a trajectory objective, and the
@@ -118,7 +118,10 @@ def learn_guidance(
     denoiser_params = parallel.place(
         denoiser_params, parallel.param_sharding(denoiser_params, mesh)
     )
-    with _blaming(denoiser, denoiser_params, split, objective):
+    with (
+        _blaming(denoiser, denoiser_params, split, objective),
+        pipeline.reading_ahead(batches) as batches,
+    ):
         if warm is None:
             model = _default_model(objective, num_classes, denoiser) if model is None else model
             start = _start_candidates(model) if start is None else start
@@ -170,8 +173,8 @@ def _fingerprint(
 ) -> str:
     """Of what a training that is resumed must share with its beginning."""
     settings = f"{type(objective).__name__} {optimizer} batch_size={batch_size}"
-    data = {**split._asdict(), "key": np.asarray(jax.random.key_data(key))}
-    return hashlib.sha256(f"{settings} {digest(data)}".encode()).hexdigest()
+    drawn = np.asarray(jax.random.key_data(key)).tolist()
+    return hashlib.sha256(f"{settings} {drawn} {data_fingerprint(split)}".encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -297,13 +300,14 @@ def _batches(
     return batches, list(sizes).index(even[0]) if even else None
 
 
-def _checked_split(x0: np.ndarray | Array, labels: np.ndarray | Array) -> Split:
-    x0, labels = np.asarray(x0), np.asarray(labels)
+def _checked_split(x0: np.ndarray | Array | FileImages, labels: np.ndarray | Array) -> Split:
+    labels = np.asarray(labels)
     if not len(x0) or labels.shape != x0.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"expected integer labels ({len(x0)},) for x0 {x0.shape}, "
             f"got {labels.dtype} {labels.shape}"
         )
-    if not np.isfinite(x0).all() or labels.min() < 0:
+    if labels.min() < 0 or not (isinstance(x0, FileImages) or np.isfinite(np.asarray(x0)).all()):
         raise ValueError("expected finite x0 and labels >= 0, got others")
-    return Split(x0.astype(np.float32), labels.astype(np.int32))
+    x0 = x0 if isinstance(x0, FileImages) else np.asarray(x0, np.float32)
+    return Split(x0, labels.astype(np.int32))

@@ -7,7 +7,7 @@ batch of a step, so that the step number is all there is to resume. Randomness o
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -199,16 +199,20 @@ def fit(
       Stopped: when a signal asked for it, see `lgd.stopping`; has the state of the last step, which
         the store has too. Ctrl-C comes in this way wherever nothing else handles it.
       DeviceMemoryError: when a device has too little memory.
-      CheckpointError: when the store cannot be used; ValueError: it has another fingerprint.
+      CheckpointError: when the store cannot be used; ValueError: it has another fingerprint, or
+        batches of another `Identified`, which are named.
     """
     mesh = parallel.make_mesh() if mesh is None else mesh
     state = _placed_state(params, optimizer, mesh)
     frozen = parallel.place(frozen, parallel.param_sharding(frozen, mesh))
     key = parallel.place(key, parallel.replicated(mesh))
+    identity = _identity(batches) if store is not None else {}
+    metadata = {"fingerprint": fingerprint, "batches": identity}
     restored = store.restore(state) if store is not None else None
     if restored is not None:
         _check_fingerprint(restored.metadata.get("fingerprint", ""), fingerprint)
         state = restored.state
+        _check_batches(restored.metadata.get("batches", {}), identity)
     example = batches(int(state.step))
     parallel.check_divisible(example, mesh, batch_axis)
     step_fn = make_step(
@@ -231,7 +235,7 @@ def fit(
             stop = stopping.requested(f"step {done}")
             if store is not None and (stop or _due(done, save_every, num_steps)):
                 _refuse_many_skipped(done, info, optimizer, batches)
-                store.save(done, state, {"fingerprint": fingerprint} if fingerprint else None)
+                store.save(done, state, {name: each for name, each in metadata.items() if each})
                 unsaved(False)
             if stop:
                 raise stopping.Stopped(f"stopped after step {done} of {num_steps}", state)
@@ -244,6 +248,31 @@ class Indexed(Protocol):
     """Batches that can say which examples they hold."""
 
     def index(self, step: int) -> Int[np.ndarray, "..."]: ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """Batches that know what they are made from: data, order, seed, batch size, in words."""
+
+    @property
+    def identity(self) -> Mapping[str, str]: ...
+
+
+def _identity(batches: Batches) -> dict[str, str]:
+    return dict(batches.identity) if isinstance(batches, Identified) else {}
+
+
+def _check_batches(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    lines = [
+        f"{name}: expected {found.get(name, 'none')}, got {expected.get(name, 'none')}"
+        for name in sorted({*found, *expected})
+        if found.get(name) != expected.get(name)
+    ]
+    if found and expected and lines:
+        raise ValueError(
+            "store: expected checkpoints of a training with the same batches, use another folder; "
+            + "; ".join(lines)
+        )
 
 
 def _check_fingerprint(found: str, expected: str) -> None:

@@ -1,4 +1,6 @@
 import itertools
+import threading
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from lgd import schedules
-from lgd.data import Split, digits, pipeline, spiral
+from lgd.data import FileImages, Split, digits, order, pipeline, spiral
 
 FLOW = schedules.rectified_flow()
 
@@ -163,6 +165,42 @@ def test_parts_of_a_batch_of_examples_make_up_the_whole(size):
             assert equal(batches(step), [array[part] for array in whole(step)])
 
 
+def test_neighbouring_seeds_and_epochs_have_other_orders():
+    """Epoch 1 of a seed is not epoch 0 of the next one, as where the two are added."""
+    orders = {
+        tuple(pipeline.examples(numbered(50), 50, seed=seed).index(epoch))
+        for seed in range(4)
+        for epoch in range(4)
+    }
+    assert len(orders) == 16
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 97, 10**12])
+def test_a_permutation_takes_different_positions_to_different_places(size):
+    key = order.keys(3, 1, count=1)
+    position = np.arange(min(size, 3000)) * max(1, size // 3000)
+    places = order.permuted(position, np.full_like(position, size), key.repeat(len(position), 1))
+    assert len(np.unique(places)) == len(position)
+    assert places.min() >= 0
+    assert places.max() < size
+
+
+@pytest.mark.parametrize("size", [3, 5, 10])
+def test_permutations_are_uniform(size):
+    """Every pair of places for the first two positions is equally likely (chi-squared)."""
+    count = 30_000
+    shape = (2, count)
+    key = np.broadcast_to(order.keys(0, count=count)[:, None], (order.ROUNDS, *shape))
+    position = np.broadcast_to(np.arange(2)[:, None], shape)
+    first, second = order.permuted(position, np.full(shape, size), key)
+    drawn = np.bincount(first * size + second, minlength=size**2).reshape(size, size)
+    drawn = drawn[~np.eye(size, dtype=bool)]
+    assert drawn.sum() == count
+    expected, free = count / len(drawn), len(drawn) - 1
+    excess = (np.square(drawn - expected) / expected).sum() - free
+    assert abs(excess) < 4.5 * (2 * free) ** 0.5
+
+
 @pytest.mark.parametrize(("size", "batch_size"), [(10, 0), (0, 4)])
 def test_examples_refuse_no_batch_and_no_data(size, batch_size):
     with pytest.raises(ValueError, match=f"expected batch_size .*, got {batch_size} and {size}"):
@@ -218,3 +256,121 @@ def test_every_member_of_a_class_is_drawn_in_the_end():
 def test_groups_refuse_a_class_without_examples(labels, group_size, got):
     with pytest.raises(ValueError, match=f"expected .*, got .*{got}"):
         pipeline.class_groups(with_labels(*labels), group_size, seed=0)
+
+
+# Examples in files
+
+
+def in_files(size, read=None, fingerprint="files"):
+    """`numbered`, as images of one pixel that are read one by one."""
+    labels = (np.arange(size) % 3).astype(np.int32)
+
+    def pixel(number):
+        return np.full((1, 1, 1), number, np.uint8)
+
+    return Split(FileImages((size, 1, 1, 1), read or pixel, fingerprint), labels)
+
+
+def in_memory(split):
+    return Split(split.x[:], split.labels)
+
+
+def reading_threads():
+    return [each for each in threading.enumerate() if each.name.startswith("grain-prefetch")]
+
+
+@pytest.fixture
+def _no_threads_left():
+    yield
+    end = time.monotonic() + 10
+    while reading_threads() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not reading_threads()
+
+
+def test_examples_in_files_are_those_in_memory():
+    split = in_files(200)
+    for make in (
+        lambda split: pipeline.examples(split, 7, seed=1),
+        lambda split: pipeline.class_groups(split, 4, seed=1),
+    ):
+        assert equal(make(split)(5), make(in_memory(split))(5))
+    assert split.x[np.asarray([[3, 0], [199, 2]])].shape == (2, 2, 1, 1, 1)
+    assert split.x[:1].item() == -1.0
+
+
+@pytest.mark.usefixtures("_no_threads_left")
+def test_reading_ahead_is_the_same_function_of_the_step():
+    split = in_files(200)
+    batches = pipeline.examples(split, 6, seed=0, rows=np.asarray([1, 2, 5]))
+    with pipeline.reading_ahead(batches, threads=2, ahead=3) as ahead:
+        for step in (0, 0, 1, 2, 3, 40, 41, 7, 8, 8, 9):
+            assert equal(ahead(step), batches(step))
+        assert reading_threads()
+        assert ahead.identity == batches.identity
+        assert np.array_equal(ahead.index(3), batches.index(3))
+
+
+@pytest.mark.usefixtures("_no_threads_left")
+def test_batches_are_read_before_they_are_asked_for():
+    seen = []
+
+    def read(number):
+        seen.append(number)
+        return np.zeros((1, 1, 1), np.uint8)
+
+    batches = pipeline.examples(in_files(200, read), 5, seed=0)
+    with pipeline.reading_ahead(batches, threads=1, ahead=3) as ahead:
+        ahead(2)
+        end = time.monotonic() + 10
+        while len(seen) < 20 and time.monotonic() < end:
+            time.sleep(0.01)
+    expected = np.concatenate([batches.index(step) for step in (2, 3, 4, 5)])
+    assert seen[:20] == expected.tolist()
+
+
+@pytest.mark.usefixtures("_no_threads_left")
+def test_what_a_reader_raises_is_raised_at_its_step_every_time():
+    def read(number):
+        if number == bad:
+            raise OSError(f"no {number}")
+        return np.zeros((1, 1, 1), np.uint8)
+
+    batches = pipeline.examples(in_files(200, read), 5, seed=0)
+    bad = batches.index(3)[2]
+    with pipeline.reading_ahead(batches, threads=2, ahead=4) as ahead:
+        for step in range(3):
+            ahead(step)
+        for _ in range(2):
+            with pytest.raises(OSError, match=f"no {bad}"):
+                ahead(3)
+        assert ahead(4).x0.shape == (5, 1, 1, 1)
+
+
+def test_batches_in_memory_are_read_without_threads():
+    batches = pipeline.examples(numbered(5), 2, seed=0)
+    with pipeline.reading_ahead(batches) as ahead:
+        assert ahead is batches
+
+
+def test_batches_are_a_grain_data_set():
+    batches = pipeline.examples(numbered(20), 3, seed=0)
+    assert equal(batches.dataset()[11], batches(11))
+
+
+def test_identity_names_all_that_batches_depend_on():
+    def of(split=None, batch_size=3, seed=0):
+        split = numbered(10, 2) if split is None else split
+        return pipeline.examples(split, batch_size, seed=seed).identity
+
+    def differing(other):
+        return {name for name in of() if other[name] != of()[name]}
+
+    assert differing(of()) == set()
+    assert differing(of(batch_size=4)) == {"batch_size"}
+    assert differing(of(seed=1)) == {"seed"}
+    assert differing(of(numbered(11, 2))) == differing(of(numbered(10, 3))) == {"data sha256"}
+    files, others = (pipeline.examples(in_files(9, None, name), 3, seed=0) for name in "ab")
+    assert files.identity["data sha256"] != others.identity["data sha256"]
+    rows = pipeline.examples(numbered(10, 2), 3, seed=0, rows=np.asarray([1]))
+    assert rows.identity == of()

@@ -206,6 +206,27 @@ def test_a_store_of_another_training_is_refused():
         fit_alone(store=store, fingerprint="another")
 
 
+class Named:
+    """Batches that say what they are made from."""
+
+    def __init__(self, **identity):
+        self.identity = identity
+
+    def __call__(self, step):
+        return batches(step)
+
+
+def test_a_training_goes_on_only_with_the_batches_it_began_with():
+    store, same = MemoryStore(), Named(seed="0", batch_size="8")
+    fit_alone(store=store, batches=same)
+    fit_alone(store=store, batches=same)
+    fit_alone(store=store)  # says nothing
+    with pytest.raises(ValueError, match=r"same batches.*; seed: expected 0, got 1$"):
+        fit_alone(store=store, batches=Named(seed="1", batch_size="8"))
+    with pytest.raises(ValueError, match=r"; batch_size: expected 8, got none; size: .* got 8$"):
+        fit_alone(store=store, batches=Named(seed="0", size="8"))
+
+
 def test_states_are_saved_at_the_steps_asked_for_and_at_the_end():
     store = MemoryStore()
     final = fit(store=store, save_every=3)

@@ -141,6 +141,14 @@ def test_other_data_are_refused_with_the_splits_that_differ(workdir):
     assert (workdir.path / "data.json").read_bytes() == before
 
 
+def test_another_order_of_batches_is_refused_by_name(workdir, monkeypatch):
+    workdir.bind_data(dataset())
+    monkeypatch.setattr("lgd.data.order.identity", lambda: "4 2 0 1 3")
+    with refusal("order of batches: ") as error:
+        workdir.bind_data(dataset())
+    assert "sha256" not in str(error.value)
+
+
 def test_steps_that_were_not_finite_are_written_out(workdir):
     workdir.note_non_finite(NonFiniteError("bad", [4, 5], [[1, 2], [3, 4]]))
     assert read_json(workdir.path / "non_finite.json") == {

@@ -114,7 +114,9 @@ def _train(
     init_key, fit_key = jax.random.split(build.stage_key(config, name))
     mesh = build.mesh(config)
     rows = parallel.local_rows(batch_size, mesh)
+    examples = pipeline.examples(dataset.train, batch_size, seed=config.seed, rows=rows)
     with (
+        pipeline.reading_ahead(examples) as batches,
         workdir.timed(name),
         workdir.checkpoints(name) as store,
         bar(f"train {name}", optimizer.num_steps) as advance,
@@ -123,7 +125,7 @@ def _train(
             fit_key,
             loss,
             init(init_key),
-            batches=pipeline.examples(dataset.train, batch_size, seed=config.seed, rows=rows),
+            batches=batches,
             optimizer=optimizer,
             mesh=mesh,
             store=store,

@@ -1,21 +1,54 @@
 """A labelled data set, split three ways: train, validation (all tuning), test (reported once)."""
 
 import dataclasses
-from typing import NamedTuple
+import hashlib
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FileImages:
+    """Images (n, h, w, channels) in [-1, 1] that stay in their files: each is read when asked for.
+
+    read: the number of an image -> its pixels (h, w, channels); several threads call it. Raises
+    DataFileError where a file is not what it was.
+    fingerprint: of the files and of how they are read.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[int], UInt8[np.ndarray, "h w channels"]]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(
+        self, index: Int[np.ndarray, "*any"] | slice
+    ) -> Float[np.ndarray, "*any h w channels"]:
+        """Images of these numbers, in an array of the index's shape."""
+        index = np.arange(len(self))[index]
+        pixels = np.empty((index.size, *self.shape[1:]), np.uint8)
+        for row, number in enumerate(index.ravel()):
+            pixels[row] = self.read(int(number))
+        return scaled(pixels).reshape(*index.shape, *self.shape[1:])
+
+
+Examples: TypeAlias = np.ndarray | FileImages
 
 
 class Split(NamedTuple):
-    """Examples x (n, *dims), float32, and their labels (n,), int32."""
+    """Examples x (n, *dims), float32, in memory or in files, and their labels (n,), int32."""
 
-    x: np.ndarray
+    x: Any  # Examples
     labels: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Three splits that share no example."""
+    """Three splits that share no example. Only the train split may lie in files."""
 
     train: Split
     validation: Split
@@ -31,3 +64,20 @@ class Dataset:
     def shape(self) -> tuple[int, ...]:
         """Shape of one example."""
         return self.train.x.shape[1:]
+
+
+def scaled(pixels: UInt8[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Bytes as float32 in [-1, 1]."""
+    return pixels.astype(np.float32) / 127.5 - 1.0
+
+
+def fingerprint(split: Split) -> str:
+    """sha256 of a split: of its arrays, or of the files and of how they are read."""
+    sha = hashlib.sha256()
+    for array in split:
+        if isinstance(array, FileImages):
+            sha.update(f"{array.shape} {array.fingerprint}".encode())
+        else:
+            sha.update(f"{array.dtype.str}{array.shape}".encode())
+            sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()

@@ -1,18 +1,26 @@
 """Batches as pure functions of the step: the step number is all the state there is.
 
 One of several processes names the part of each batch that it reads, see `parallel.local_rows`; the
-parts of all make up the batch that one process would read.
+parts of all make up the batch that one process would read. Nothing grows with the number of
+examples but their labels.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from lgd.data.dataset import Split
+from lgd.data import order
+from lgd.data.dataset import FileImages, Split, fingerprint
 from lgd.types import Batch
+
+READ_THREADS = 4  # each reads a batch
+READ_BATCHES = 8  # held in memory while a step computes
 
 Part = Int[np.ndarray, " n"] | None  # ascending; None: everything
 
@@ -22,10 +30,12 @@ class IndexedBatches:
     """Step -> batch of a split.
 
     index: step -> which examples: (b,), or (g, n) for groups of one class each.
+    settings: what the index is made from, but for the part that is read.
     """
 
     split: Split
     index: Callable[[int], Int[np.ndarray, "..."]]
+    settings: Mapping[str, int]
 
     def __call__(self, step: int) -> Batch:
         """x0 (b, *dims) or (g, n, *dims), and the labels, (b,) or (g,)."""
@@ -33,6 +43,18 @@ class IndexedBatches:
         return Batch(
             self.split.x[index], self.split.labels[index if index.ndim == 1 else index[:, 0]]
         )
+
+    @functools.cached_property
+    def identity(self) -> dict[str, str]:
+        """What a training that goes on must share with its beginning, by name."""
+        settings = {name: str(value) for name, value in self.settings.items()}
+        return {**settings, "order": order.identity(), "data sha256": fingerprint(self.split)}
+
+    def dataset(self) -> Any:
+        """The batches of all steps as a `grain.MapDataset`, for pipelines of one's own."""
+        import grain  # takes a while, and examples in memory need none of it
+
+        return grain.MapDataset.range(sys.maxsize).map(self)
 
 
 def examples(split: Split, batch_size: int, *, seed: int, rows: Part = None) -> IndexedBatches:
@@ -46,16 +68,17 @@ def examples(split: Split, batch_size: int, *, seed: int, rows: Part = None) -> 
     size = len(split.x)
     rows = np.arange(batch_size) if rows is None else rows
 
-    @functools.lru_cache(maxsize=2)
-    def order(epoch: int) -> np.ndarray:
-        return np.random.default_rng((seed, epoch)).permutation(size)
+    @functools.lru_cache(maxsize=64)
+    def keys(epoch: int) -> np.ndarray:
+        return order.keys(seed, epoch, count=1)
 
     def index(step: int) -> np.ndarray:
-        position = step * batch_size + rows
-        epochs, offsets = np.divmod(position, size)
-        return np.concatenate([order(int(e))[offsets[epochs == e]] for e in np.unique(epochs)])
+        epochs, positions = np.divmod(step * batch_size + rows, size)
+        found, where = np.unique(epochs, return_inverse=True)
+        key = np.concatenate([keys(int(epoch)) for epoch in found], axis=1)[:, where]
+        return order.permuted(positions, np.full_like(positions, size), key)
 
-    return IndexedBatches(split, index)
+    return IndexedBatches(split, index, {"batch_size": batch_size, "seed": seed})
 
 
 def class_groups(
@@ -73,24 +96,78 @@ def class_groups(
     has too few. groups, members: which are read, all by default. Raises ValueError if a label below
     the largest one has no example.
     """
-    by_class = [np.flatnonzero(split.labels == label) for label in range(split.labels.max() + 1)]
-    empty = [label for label, index in enumerate(by_class) if not len(index)]
+    counts = np.bincount(split.labels)
+    empty = np.flatnonzero(counts == 0).tolist()
     if empty or group_size < 1:
         raise ValueError(
             f"expected examples of every class, got none of {empty}; size {group_size}"
         )
-    classes = np.tile(np.arange(len(by_class), dtype=np.int32), rounds)
+    by_class = np.argsort(split.labels, kind="stable")
+    starts = np.cumsum(counts) - counts
+    classes = np.tile(np.arange(len(counts)), rounds)
     groups = np.arange(len(classes)) if groups is None else groups
     members = np.arange(group_size) if members is None else members
+    label = classes[groups][:, None]
+    shape = (len(groups), len(members))
+    sizes = np.broadcast_to(counts[label], shape)
+    times, positions = np.divmod(np.broadcast_to(members, shape), sizes)
 
     def index(step: int) -> np.ndarray:
-        rng = np.random.default_rng((seed, step))
-        drawn = np.stack([_draw(rng, by_class[label], group_size) for label in classes])
-        return drawn[np.ix_(groups, members)]
+        most = -(-group_size // int(counts.min()))  # permutations that a group takes
+        key = order.keys(seed, step, count=len(classes) * most).reshape(-1, len(classes), most)
+        drawn = order.permuted(positions, sizes, key[:, groups[:, None], times])
+        return by_class[starts[label] + drawn]
 
-    return IndexedBatches(split, index)
+    return IndexedBatches(split, index, {"group_size": group_size, "rounds": rounds, "seed": seed})
 
 
-def _draw(rng: np.random.Generator, index: np.ndarray, size: int) -> np.ndarray:
-    rounds = -(-size // len(index))
-    return np.concatenate([rng.permutation(index) for _ in range(rounds)])[:size]
+@contextlib.contextmanager
+def reading_ahead(
+    batches: Callable[[int], Batch], *, threads: int = READ_THREADS, ahead: int = READ_BATCHES
+) -> Iterator[Callable[[int], Batch]]:
+    """The same batches, those of examples in files read by threads before they are asked for.
+
+    Still a function of the step, fast where steps follow one another. What a thread raises is
+    raised again at its step. The threads end with the context.
+    """
+    if not (isinstance(batches, IndexedBatches) and isinstance(batches.split.x, FileImages)):
+        yield batches
+        return
+    with contextlib.closing(_ReadingAhead(batches, threads, ahead)) as reader:
+        yield reader
+
+
+class _ReadingAhead:
+    """`IndexedBatches` from an iterator over the steps that follow the last one asked for."""
+
+    def __init__(self, batches: IndexedBatches, threads: int, ahead: int) -> None:
+        self._batches, self._threads, self._ahead = batches, threads, ahead
+        self._iterator: Any = None
+        self._last: tuple[int, Batch | None] = (-1, None)
+        self.index, self.identity = batches.index, batches.identity
+
+    def __call__(self, step: int) -> Batch:
+        last, batch = self._last
+        if batch is None or step != last:
+            if self._iterator is None or step != last + 1:
+                self._start(step)
+            try:
+                batch = next(self._iterator)
+            except BaseException:
+                self.close()
+                raise
+            self._last = (step, batch)
+        return batch
+
+    def _start(self, step: int) -> None:
+        import grain
+
+        self.close()
+        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._ahead)
+        self._iterator = iter(self._batches.dataset()[step:].to_iter_dataset(options))
+
+    def close(self) -> None:
+        """Let the threads end."""
+        if self._iterator is not None:
+            self._iterator.close()
+        self._iterator, self._last = None, (-1, None)

@@ -110,7 +110,10 @@ def collect(
     )
     key = parallel.place(jax.random.key(seed), parallel.replicated(mesh))
     start, first = time.perf_counter(), sum(shard[2] for shard in done)
-    with bar("collect statistics", num_examples // batch_size, show=progress) as advance:
+    with (
+        bar("collect statistics", num_examples // batch_size, show=progress) as advance,
+        pipeline.reading_ahead(batches) as batches,
+    ):
         for _ in range(first // batch_size):
             advance("")
         for index in range(len(done), -(-num_examples // shard_examples)):

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lgd.checkpoint import digest
+from lgd.data import order
 from lgd.data.dataset import Split
+from lgd.data.dataset import fingerprint as data_fingerprint
 from lgd.statistics import store
 from lgd.statistics.layout import Layout, StatisticsError, describe
 from lgd.types import Denoiser, Params
@@ -29,7 +31,8 @@ def fingerprint(
     Data given by a function are known by their name. Raises StatisticsError where it is empty.
     """
     if isinstance(data, Split):
-        data_name = f"{data_name} sha256 {digest(data._asdict())}".strip()
+        data_name = f"{data_name} sha256 {data_fingerprint(data)}".strip()
+        data_name += f", order {order.identity()}"
     elif not data_name:
         raise StatisticsError(
             "data_name: expected a name of the data that a function gives, got ''"
