@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 
-from experiments.faults import checkpoints, disk, numbers, peers, refusals, signals
+from experiments.faults import checkpoints, disk, downloads, numbers, peers, refusals, signals
 from experiments.faults.bench import STAGES, Bench
 from experiments.faults.damage import DAMAGES
 
@@ -102,6 +102,13 @@ def _refusals() -> Iterator[Fault]:
     yield Fault("config", "changed between runs", refusals.changes)
 
 
+def _downloads() -> Iterator[Fault]:
+    for name in downloads.CASES:
+        inject = functools.partial(downloads.answered, name=name)
+        yield Fault("download", name, inject, name == "one byte flipped")
+    yield Fault("download", "no server", downloads.no_server)
+
+
 FAULTS = (
     *_signals(),
     *_checkpoints(),
@@ -109,4 +116,5 @@ FAULTS = (
     *_peers(),
     *_numbers(),
     *_refusals(),
+    *_downloads(),
 )
