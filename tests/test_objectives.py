@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.integrate import quad
-from scipy.stats import ks_2samp, kstest, norm
+from scipy.stats import ks_2samp, kstest
 
 from lgd import objectives, parallel, schedules, training
 from lgd.denoisers import GaussianMixture, from_function
@@ -25,6 +24,7 @@ from lgd.objectives import (
 )
 from lgd.omega import BinTable, Support
 from lgd.types import Batch
+from tests.two_points import l2_optimum
 
 COSINE, FLOW = schedules.cosine(), schedules.rectified_flow()
 draw_rows = jax.jit(objectives.draw_rows, static_argnums=1)
@@ -298,19 +298,7 @@ def test_l2_over_guides_with_independent_noise_as_its_closed_form_says(coupling,
         for i in range(12)
     ]
 
-    def mean(function):  # over eps, at x_t = alpha + sigma eps
-        return quad(
-            lambda eps: (
-                function(1 - np.tanh((1 - t) * (1 - t + t * eps) / t**2), eps) * norm.pdf(eps)
-            ),
-            -9,
-            9,
-        )[0]
-
-    k = churn**2 * (1 - t) * s / ((1 - s) * t) + 1 - churn**2
-    a = (1 - s) - s / t * k * (1 - t)
-    slope = -s / a * mean(lambda delta, eps: delta * eps) / mean(lambda delta, eps: delta**2)
-    expected = slope * (k - 1.0 if coupling == "shared" else k)
+    expected = l2_optimum(s, t, churn=churn, coupling=coupling)
     error = np.std(minima, ddof=1) / np.sqrt(len(minima))
     assert error < 0.02
     assert abs(np.mean(minima) - expected) < 4 * error + 1e-4

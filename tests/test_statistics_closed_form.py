@@ -5,9 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.integrate import quad
 from scipy.optimize import lsq_linear
-from scipy.stats import norm
 
 from lgd import guidance, objectives, schedules
 from lgd.denoisers import GaussianMixture
@@ -17,6 +15,7 @@ from lgd.statistics import StatisticsError, closed_form, loss, score
 from lgd.statistics.closed_form import _Parabola, _pull, _pull_diagonal, _solve
 from lgd.types import Batch
 from tests.statistics_cases import FLOW, collected, fresh
+from tests.two_points import l2_optimum
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 WIDE = TimeLaw(s_min=0.02, delta=0.1, zeta=0.02)
@@ -73,19 +72,7 @@ def test_l2_optimum_of_two_points_is_the_known_one(tmp_path, churn):
     objective = objectives.l2(churn=churn, time_law=law)
     solved = solve(found, objective, num_bins=2, num_draws=1, ridge=1e6)
 
-    def mean(function):  # over eps, at x_t = alpha + sigma eps
-        return quad(
-            lambda eps: (
-                function(1 - np.tanh((1 - t) * (1 - t + t * eps) / t**2), eps) * norm.pdf(eps)
-            ),
-            -9,
-            9,
-        )[0]
-
-    k = churn**2 * (1 - t) * s / ((1 - s) * t) + 1 - churn**2
-    a = (1 - s) - s / t * k * (1 - t)
-    moments = mean(lambda delta, eps: delta * eps), mean(lambda delta, eps: delta**2)
-    expected = -s * k / a * moments[0] / moments[1]
+    expected = l2_optimum(s, t, churn=churn)
     filled = np.isfinite(solved.standard_errors)
     error = 1.0 / np.sqrt(np.sum(solved.standard_errors[filled] ** -2.0))
     assert error < 0.03
