@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
 
     config.guidance = ConfigDict()
     # Learned rows: self_consistency, l2, conditional_marginal, marginal, guided_score_matching,
-    # trajectory.
+    # trajectory; trajectory_features: the same in the features of config.features, images only.
     config.guidance.methods = ("self_consistency", "l2", "trajectory")
     # Where training starts. best: the best of a few hand-made schedules under the objective itself
     # (a network takes its mean); init: the constant guidance.omega.init.
@@ -114,6 +114,9 @@ def get_config() -> ConfigDict:
     config.reward.num_true_draws = 2000  # mixture: of each class, to weigh for these laws
 
     config.evaluation = ConfigDict()
+    # What tuning and selection minimise on validation data: energy_distance; frechet_distance or
+    # class_frechet_distance (images only), by a classifier that neither trains nor tests.
+    config.evaluation.primary = "energy_distance"
     config.evaluation.num_samples = 2000  # of each run; split equally over the classes
     config.evaluation.num_screening = (
         1000  # samples of the first look at the interval grid, one seed
@@ -134,11 +137,19 @@ def get_config() -> ConfigDict:
     )  # fmt: skip
 
     config.classifier = ConfigDict()  # its features give the Frechet distance, its labels accuracy
+    config.classifier.network = "mlp"  # mlp, conv (images only)
     config.classifier.num_steps = 600
-    config.classifier.width = 128
+    config.classifier.width = 128  # of the hidden layer, or channels of the first convolution
     config.classifier.num_features = 32
     config.classifier.batch_size = 128
     config.classifier.learning_rate = 1e-3
+
+    # The classifier whose features trajectory_features compares; trained as the one above.
+    config.features = ConfigDict()
+    config.features.network = "conv"  # mlp, conv; not the one above
+    config.features.width = 16
+    config.features.num_features = 32
+    config.features.seed_offset = 1  # added to config.seed, which the classifier above has
 
     config.training = ConfigDict()  # common to every training
     config.training.save_every = 100  # steps between checkpoints

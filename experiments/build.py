@@ -8,12 +8,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from experiments.config_rules import TRAJECTORIES
 from lgd import denoisers, guidance, objectives, omega, parallel, schedules
 from lgd.data import Dataset, digits, fashion_mnist, spiral
-from lgd.metrics.classifier import FeatureClassifier
+from lgd.metrics.classifier import Classifier, ConvClassifier, FeatureClassifier
 from lgd.statistics.loss import OneStep
 from lgd.training import Optimizer
-from lgd.types import OmegaFn, Schedule
+from lgd.types import FeatureFn, OmegaFn, Schedule
 
 
 def schedule(config: ConfigDict) -> Schedule:
@@ -64,9 +65,19 @@ def exact_denoiser(
     return spiral.mixture(schedule(config))
 
 
-def classifier(config: ConfigDict, num_classes: int) -> FeatureClassifier:
+def classifier(config: ConfigDict, num_classes: int) -> Classifier:
     """The network whose features and labels measure samples."""
-    return FeatureClassifier(num_classes, config.classifier.width, config.classifier.num_features)
+    return _classifier(config.classifier, num_classes)
+
+
+def features(config: ConfigDict, num_classes: int) -> Classifier:
+    """The network whose features an objective compares; not the one that measures."""
+    return _classifier(config.features, num_classes)
+
+
+def _classifier(settings: ConfigDict, num_classes: int) -> Classifier:
+    kind = FeatureClassifier if settings.network == "mlp" else ConvClassifier
+    return kind(num_classes, settings.width, settings.num_features)
 
 
 def denoiser_optimizer(config: ConfigDict) -> Optimizer:
@@ -82,7 +93,7 @@ def denoiser_optimizer(config: ConfigDict) -> Optimizer:
 
 def guidance_optimizer(config: ConfigDict, method: str) -> Optimizer:
     """Of omega."""
-    settings = config.guidance.trajectory if method == "trajectory" else config.guidance.one_step
+    settings = config.guidance.trajectory if unrolls(method) else config.guidance.one_step
     return Optimizer(
         num_steps=settings.num_steps,
         learning_rate=settings.learning_rate,
@@ -92,10 +103,21 @@ def guidance_optimizer(config: ConfigDict, method: str) -> Optimizer:
     )
 
 
-def objective(config: ConfigDict, method: str) -> objectives.Objective:
-    """The objective behind the row ``learned:<method>``."""
-    if method == "trajectory":
-        return _trajectory(config)
+def unrolls(method: str) -> bool:
+    """Whether a method follows whole trajectories; the others take one step."""
+    return method in TRAJECTORIES
+
+
+def objective(
+    config: ConfigDict, method: str, feature_fn: FeatureFn | None = None
+) -> objectives.Objective:
+    """The objective behind the row ``learned:<method>``.
+
+    feature_fn: what trajectory_features compares; without it, only sizes and times are those of
+    the method.
+    """
+    if unrolls(method):
+        return dataclasses.replace(_trajectory(config), features=feature_fn)
     return one_step_objective(config, method)
 
 
@@ -155,7 +177,7 @@ def start_schedules(config: ConfigDict) -> dict[str, OmegaFn] | None:
 
 def omega_model(config: ConfigDict, method: str, num_classes: int) -> omega.LearnedModel:
     """What the method learns: a table over class and step, or the paper's network."""
-    if method == "trajectory":
+    if unrolls(method):
         return omega.StepTable(
             times=_trajectory(config).times,
             num_classes=num_classes,
@@ -178,6 +200,6 @@ def omega_network(config: ConfigDict, method: str, num_classes: int) -> omega.Ne
     )
 
 
-def stage_key(config: ConfigDict, name: str) -> jax.Array:
+def stage_key(config: ConfigDict, name: str, seed_offset: int = 0) -> jax.Array:
     """A key of its own for every purpose."""
-    return jax.random.fold_in(jax.random.key(config.seed), sum(map(ord, name)))
+    return jax.random.fold_in(jax.random.key(config.seed + seed_offset), sum(map(ord, name)))

@@ -42,7 +42,9 @@ def optimizer(config: ConfigDict, method: str, gamma: float) -> Optimizer:
     if gamma == config.reward.weights[0]:
         return first
     settings = config.reward
-    steps = settings.trajectory_num_steps if method == "trajectory" else settings.one_step_num_steps
+    steps = settings.one_step_num_steps
+    if build.unrolls(method):
+        steps = settings.trajectory_num_steps
     return dataclasses.replace(first, num_steps=steps)
 
 

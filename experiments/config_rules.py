@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 NUM_DIGITS = 1797  # images that scikit-learn ships
 NUM_FASHION_TRAIN, NUM_FASHION_TEST = 60_000, 10_000  # images that Fashion-MNIST has
 SIZES = {"digits": 64, "fashion_mnist": 784, "mixture": 2}  # numbers of one example
+TRAJECTORIES = ("trajectory", "trajectory_features")  # methods that unroll; others take one step
 MARGIN = 1e-6  # below this a range is empty in float32
 
 
@@ -124,7 +125,7 @@ FIELDS: dict[str, Rule] = {
         "conditional_marginal",
         "marginal",
         "guided_score_matching",
-        "trajectory",
+        *TRAJECTORIES,
     ),
     "guidance.start": one_of("best", "init"),
     "guidance.num_snapshots": integer(1),
@@ -176,6 +177,7 @@ FIELDS: dict[str, Rule] = {
     "reward.classifier_width": integer(1),
     "reward.max_tilt": POSITIVE,
     "reward.num_true_draws": integer(2),
+    "evaluation.primary": one_of("energy_distance", "frechet_distance", "class_frechet_distance"),
     "evaluation.num_samples": integer(20),
     "evaluation.num_screening": integer(20),
     "evaluation.num_finalists": integer(1),
@@ -186,11 +188,16 @@ FIELDS: dict[str, Rule] = {
     "evaluation.interval_lower": increasing("[0, 1]"),
     "evaluation.interval_upper": increasing("[0, 1]"),
     "evaluation.clamp_linear_scales": increasing("(0, 1e9]"),
+    "classifier.network": one_of("mlp", "conv"),
     "classifier.num_steps": integer(1),
     "classifier.width": integer(1),
     "classifier.num_features": integer(1),
     "classifier.batch_size": integer(1),
     "classifier.learning_rate": POSITIVE,
+    "features.network": one_of("mlp", "conv"),
+    "features.width": integer(1),
+    "features.num_features": integer(1),
+    "features.seed_offset": integer(1),
     "training.save_every": integer(1),
     "training.log_every": integer(1),
     "training.loggers": different("tensorboard", "wandb"),
@@ -282,7 +289,7 @@ def _groups_divide(batch: int, group: int, methods: Sequence[str]) -> str | None
 
 
 def _snapshots_fit(snapshots: int, methods: Sequence[str], one: int, trajectory: int) -> str | None:
-    steps = [trajectory if method == "trajectory" else one for method in methods]
+    steps = [trajectory if method in TRAJECTORIES else one for method in methods]
     if not steps or snapshots <= min(steps):
         return None
     return f"expected at most {min(steps)}, the steps of the shortest training, got {snapshots}"
@@ -314,7 +321,7 @@ def _linear_is_held(
     name: str, methods: Sequence[str], one_step: float, trajectory: float
 ) -> str | None:
     """A linear reward outgrows a distance of power 1 or less; l2 has power 2."""
-    powers = {"trajectory": trajectory, "l2": 2.0}
+    powers = dict.fromkeys(TRAJECTORIES, trajectory) | {"l2": 2.0}
     least = min((powers.get(method, one_step) for method in methods), default=2.0)
     if name != "linear" or least > 1.0:
         return None
@@ -334,9 +341,46 @@ def _whole_batches(size: int, batch: int) -> str | None:
 
 
 def _no_reward_from_statistics(size: int, name: str, methods: Sequence[str]) -> str | None:
-    if size == 0 or name == "none" or not {*methods} - {"trajectory"}:
+    if size == 0 or name == "none" or not {*methods}.difference(TRAJECTORIES):
         return None
     return f"expected 0 with reward.name = {name!r}, which needs predictions, got {size}"
+
+
+def _features_of_images(methods: Sequence[str], data: str) -> str | None:
+    if "trajectory_features" not in methods or data != "mixture":
+        return None
+    return f"expected no trajectory_features for data {data} (images only), got {methods}"
+
+
+def _features_without_reward(methods: Sequence[str], reward: str) -> str | None:
+    if "trajectory_features" not in methods or reward == "none":
+        return None
+    return f"expected no trajectory_features with reward.name = {reward!r}, got {methods}"
+
+
+def _features_are_others(features: str, classifier: str, methods: Sequence[str]) -> str | None:
+    """A network that trains must not be one that measures."""
+    if "trajectory_features" not in methods or features != classifier:
+        return None
+    return f"expected another one than classifier.network, got {features!r}"
+
+
+def _reward_is_of_another_network(classifier: str, reward: str) -> str | None:
+    if reward != "classifier" or classifier == "mlp":
+        return None
+    return f"expected mlp where a convolutional network rewards, got {classifier!r}"
+
+
+def _conv_of_images(classifier: str, data: str) -> str | None:
+    if data != "mixture" or classifier == "mlp":
+        return None
+    return f"expected mlp for data {data}, got {classifier!r}"
+
+
+def _primary_of_data(primary: str, data: str, reward: str) -> str | None:
+    if primary == "energy_distance" or (data != "mixture" and reward == "none"):
+        return None
+    return f"expected energy_distance for data {data}, reward {reward}, got {primary!r}"
 
 
 ONE_STEP, TRAJECTORY = "guidance.one_step.", "guidance.trajectory."
@@ -390,6 +434,12 @@ ACROSS: tuple[Across, ...] = (
         ("statistics.num_examples", "reward.name", "guidance.methods"), _no_reward_from_statistics
     ),
     Across(("evaluation.num_screening", "evaluation.num_samples"), _screening_at_most_samples),
+    Across(("guidance.methods", "data.name"), _features_of_images),
+    Across(("guidance.methods", "reward.name"), _features_without_reward),
+    Across(("features.network", "classifier.network", "guidance.methods"), _features_are_others),
+    Across(("classifier.network", "reward.name"), _reward_is_of_another_network),
+    Across(("classifier.network", "data.name"), _conv_of_images),
+    Across(("evaluation.primary", "data.name", "reward.name"), _primary_of_data),
     Across((LOWER, UPPER), _some_upper_above),
     Across((UPPER, LOWER), _some_lower_below),
 )

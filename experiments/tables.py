@@ -9,22 +9,30 @@ RESULTS = ROOT / "experiments" / "results"
 _METRICS = {
     "energy_distance": "energy distance ↓",
     "frechet_distance": "Fréchet distance ↓",
+    "class_frechet_distance": "Fréchet distance by class ↓",
+    "kid": "KID ↓",
+    "precision": "precision ↑",
+    "recall": "recall ↑",
+    "inception_score": "Inception score ↑",
     "accuracy": "accuracy ↑",
 }
+_HIGHER_IS_BETTER = ("precision", "recall", "inception_score", "accuracy")
 
 
 def markdown(results: Mapping) -> str:
-    """Rows by metrics, mean ± standard error over test seeds; the best mean of each in bold."""
+    """Rows by the metrics they have, mean ± standard error over seeds; the best means in bold."""
     if "reward_metric" in results:
         return _reward_markdown(results)
     rows = results["rows"]
-    best = {name: _best(rows, name) for name in _METRICS}
+    names = [name for name in _METRICS if name in rows[0]["metrics"]]
+    best = {name: _best(rows, name) for name in names}
+    titles = [_METRICS[name] for name in names]
     lines = [
-        "| method | selected on validation data | " + " | ".join(_METRICS.values()) + " |",
-        "|---|---|" + "---:|" * len(_METRICS),
+        "| method | selected on validation data | " + " | ".join(titles) + " |",
+        "|---|---|" + "---:|" * len(names),
     ]
     for row in rows:
-        cells = [cell(row["metrics"][name], bold=row["method"] == best[name]) for name in _METRICS]
+        cells = [cell(row["metrics"][name], bold=row["method"] == best[name]) for name in names]
         lines.append(f"| {row['method']} | {_params(row['params'])} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -119,7 +127,7 @@ def provenance(results: Mapping) -> str:
 
 
 def _best(rows: Sequence[Mapping], metric: str) -> str:
-    pick = max if metric == "accuracy" else min
+    pick = max if metric in _HIGHER_IS_BETTER else min
     return pick(rows, key=lambda row: row["metrics"][metric]["mean"])["method"]
 
 

@@ -33,7 +33,7 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
 
 def needed(config: ConfigDict) -> dict[str, OneStep]:
     """Collections of training data by name, each with an objective that it must serve."""
-    methods = sorted(method for method in config.guidance.methods if method != "trajectory")
+    methods = sorted(method for method in config.guidance.methods if not build.unrolls(method))
     objectives = [build.one_step_objective(config, method) for method in methods]
     return {name_for(objective): objective for objective in objectives}
 

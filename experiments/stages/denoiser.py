@@ -4,13 +4,15 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import build, build_reward
 from experiments.workdir import Workdir, exists
 from lgd import denoisers, parallel, training
 from lgd.data import Dataset, pipeline
-from lgd.metrics.classifier import ConvClassifier, FeatureClassifier, classification_loss
+from lgd.metrics.classifier import Classifier, classification_loss
+from lgd.metrics.features import extract
 from lgd.progress import bar
 from lgd.training import Optimizer
 from lgd.types import Batch, Denoiser, Params, PRNGKey
@@ -20,12 +22,8 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     """Train what is not there yet."""
     if config.denoiser.level != "exact":
         _train_denoiser(config, workdir, dataset)
-    if not build.has_known_law(config):
-        classifier = build.classifier(config, dataset.num_classes)
-        _train_classifier("classifier", classifier, config, workdir, dataset)
-    if config.reward.name == "classifier":
-        rewarder = build_reward.classifier(config, dataset.num_classes)
-        _train_classifier("reward_classifier", rewarder, config, workdir, dataset)
+    for name in classifiers(config):
+        _train_classifier(name, config, workdir, dataset)
 
 
 def load(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> tuple[Denoiser, Params]:
@@ -37,29 +35,54 @@ def load(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> tuple[Denois
     return denoiser, jax.device_put(workdir.load_params("denoiser", like))
 
 
+def classifiers(config: ConfigDict) -> list[str]:
+    """The classifiers that a run needs.
+
+    "classifier" measures test samples, "selection_classifier" selects on validation data,
+    "features" is what an objective compares by, "reward_classifier" rewards.
+    """
+    needed = {
+        "classifier": not build.has_known_law(config),
+        "selection_classifier": config.evaluation.primary != "energy_distance",
+        "features": "trajectory_features" in config.guidance.methods,
+        "reward_classifier": config.reward.name == "classifier",
+    }
+    return [name for name, is_needed in needed.items() if is_needed]
+
+
 def load_classifier(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset
-) -> tuple[FeatureClassifier, Params]:
-    """The classifier and its parameters."""
-    classifier = build.classifier(config, dataset.num_classes)
-    return classifier, _load_classifier("classifier", classifier, workdir, dataset)
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, name: str = "classifier"
+) -> tuple[Classifier, Params]:
+    """One of `classifiers` and its parameters."""
+    classifier = _make_classifier(name, config, dataset)
+    like = jax.eval_shape(
+        lambda: classifier.init(jax.random.key(0), jnp.zeros((1, *dataset.shape)))
+    )
+    return classifier, jax.device_put(workdir.load_params(name, like))
 
 
 def load_reward_classifier(
     config: ConfigDict, workdir: Workdir, dataset: Dataset
-) -> tuple[ConvClassifier, Params]:
+) -> tuple[Classifier, Params]:
     """The classifier whose log-probability is the reward, and its parameters."""
-    classifier = build_reward.classifier(config, dataset.num_classes)
-    return classifier, _load_classifier("reward_classifier", classifier, workdir, dataset)
+    return load_classifier(config, workdir, dataset, "reward_classifier")
 
 
-def _load_classifier(
-    name: str, classifier: FeatureClassifier | ConvClassifier, workdir: Workdir, dataset: Dataset
-) -> Params:
-    like = jax.eval_shape(
-        lambda: classifier.init(jax.random.key(0), jnp.zeros((1, *dataset.shape)))
-    )
-    return jax.device_put(workdir.load_params(name, like))
+def accuracies(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> dict[str, float]:
+    """Share of real test images that each of `classifiers` puts into their class."""
+    found = {}
+    for name in classifiers(config):
+        classifier, params = load_classifier(config, workdir, dataset, name)
+        logits = extract(
+            jax.jit(lambda x, c=classifier, p=params: c.apply(p, x)[0]), dataset.test.x
+        )
+        found[name] = float(np.mean(logits.argmax(axis=1) == dataset.test.labels))
+    return found
+
+
+def _make_classifier(name: str, config: ConfigDict, dataset: Dataset) -> Classifier:
+    make = {"features": build.features, "reward_classifier": build_reward.classifier}
+    return make.get(name, build.classifier)(config, dataset.num_classes)
 
 
 def _train_denoiser(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
@@ -79,12 +102,13 @@ def _train_denoiser(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> N
 
 def _train_classifier(
     name: str,
-    classifier: FeatureClassifier | ConvClassifier,
     config: ConfigDict,
     workdir: Workdir,
     dataset: Dataset,
 ) -> None:
-    settings = config.classifier
+    settings, classifier = config.classifier, _make_classifier(name, config, dataset)
+    apart = name in ("features", "selection_classifier")  # from the one that measures
+    offset = config.features.seed_offset if apart else 0
 
     def loss(params: Params, frozen: tuple, batch: Batch, key: PRNGKey) -> tuple[jax.Array, dict]:
         return classification_loss(classifier, params, batch.x0, batch.c, key), {}
@@ -95,7 +119,7 @@ def _train_classifier(
     optimizer = Optimizer(
         num_steps=settings.num_steps, learning_rate=settings.learning_rate, ema_decay=0.99
     )
-    _train(name, config, workdir, dataset, loss, init, optimizer, settings.batch_size)
+    _train(name, config, workdir, dataset, loss, init, optimizer, settings.batch_size, offset)
 
 
 def _train(
@@ -107,14 +131,15 @@ def _train(
     init: Callable[[PRNGKey], Params],
     optimizer: Optimizer,
     batch_size: int,
+    seed_offset: int = 0,
 ) -> None:
     """Fit with checkpoints, metrics and a bar; saves the EMA."""
     if exists(workdir.params_file(name)):
         return
-    init_key, fit_key = jax.random.split(build.stage_key(config, name))
-    mesh = build.mesh(config)
+    init_key, fit_key = jax.random.split(build.stage_key(config, name, seed_offset))
+    mesh, seed = build.mesh(config), config.seed + seed_offset
     rows = parallel.local_rows(batch_size, mesh)
-    examples = pipeline.examples(dataset.train, batch_size, seed=config.seed, rows=rows)
+    examples = pipeline.examples(dataset.train, batch_size, seed=seed, rows=rows)
     with (
         pipeline.reading_ahead(examples) as batches,
         workdir.timed(name),

@@ -13,7 +13,7 @@ from experiments import config as configs
 from experiments.journal import Journal, schedule_key
 from experiments.provenance import provenance as provenance_of_run
 from experiments.stages import denoiser as denoiser_stage
-from experiments.stages.measure import PRIMARY, Measure, guided_weight, squared_gap
+from experiments.stages.measure import Measure, guided_weight, squared_gap
 from experiments.stages.tune import HAND_MADE, Candidates, tune
 from experiments.workdir import Workdir, exists, write_json
 from lgd.data import Dataset
@@ -34,7 +34,8 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     with workdir.timed("test"):
         rows, resampled = _measure_rows(config, workdir, dataset, generator, candidates, journal)
     results = _results(config, workdir.command, rows, candidates)
-    results["comparisons"] = _comparisons(rows, resampled)
+    results["comparisons"] = _comparisons(rows, resampled, config.evaluation.primary)
+    results["classifiers"] = denoiser_stage.accuracies(config, workdir, dataset)
     write_json(workdir.path / "results.json", results)
 
 
@@ -108,7 +109,7 @@ def provenance(config: ConfigDict, command: str) -> dict:
     return {
         "config": configs.to_dict(config),
         **provenance_of_run(command),
-        "primary_metric": PRIMARY,
+        "primary_metric": config.evaluation.primary,
         "lower_is_better": True,
     }
 
@@ -125,14 +126,16 @@ def _results(config: ConfigDict, command: str, rows: list[dict], candidates: Can
     }
 
 
-def _comparisons(rows: list[dict], resampled: dict[str, dict[str, np.ndarray]]) -> list[dict]:
+def _comparisons(
+    rows: list[dict], resampled: dict[str, dict[str, np.ndarray]], primary: str
+) -> list[dict]:
     """Every learned row against the unguided one and the best hand-made one, paired by seed.
 
     ``real_error`` says how far the choice of real test examples moves the difference: its standard
     deviation over resamples of them (bootstrap within classes); null where a metric uses none.
     """
     values = {row["method"]: row["metrics"] for row in rows}
-    best = min(HAND_MADE, key=lambda name: values[name][PRIMARY]["mean"])
+    best = min(HAND_MADE, key=lambda name: values[name][primary]["mean"])
 
     def real_error(name: str, other: str, metric: str) -> float | None:
         if metric not in resampled[name]:

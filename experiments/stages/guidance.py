@@ -5,13 +5,14 @@ import math
 from collections.abc import Callable
 
 import jax
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from experiments import build
 from experiments.stages import collect
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir, exists
-from lgd import learn_guidance, omega, processes, statistics
+from lgd import learn_guidance, objectives, omega, processes, statistics
 from lgd.data import Dataset
 from lgd.types import OmegaFn, Params
 
@@ -21,7 +22,7 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     for method in config.guidance.methods:
         last = _snapshot_name(method, snapshot_steps(config, method)[-1])
         if not exists(workdir.params_file(last)):
-            from_statistics = config.statistics.num_examples > 0 and method != "trajectory"
+            from_statistics = config.statistics.num_examples > 0 and not build.unrolls(method)
             learn = _fit if from_statistics else _learn
             learn(config, workdir, dataset, method)
 
@@ -65,7 +66,7 @@ def _learn(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) 
             params,
             dataset.train.x,
             dataset.train.labels,
-            objective=build.objective(config, method),
+            objective=_objective(config, workdir, dataset, method),
             model=build.omega_model(config, method, dataset.num_classes),
             optimizer=build.guidance_optimizer(config, method),
             start=build.start_schedules(config),
@@ -77,6 +78,19 @@ def _learn(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) 
             on_log=workdir.metrics(method),
             on_step=keep,
         )
+
+
+def _objective(
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str
+) -> objectives.Objective:
+    if method != "trajectory_features":
+        return build.objective(config, method)
+    network, params = denoiser_stage.load_classifier(config, workdir, dataset, "features")
+
+    def feature_fn(x: Array) -> Array:
+        return network.apply(params, x)[1]  # type: ignore[return-value]
+
+    return build.objective(config, method, feature_fn)
 
 
 def _fit(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) -> None:

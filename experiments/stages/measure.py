@@ -1,6 +1,7 @@
 """What is measured on test data."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,67 +17,169 @@ from lgd.data import Dataset
 from lgd.diffusion import add_noise, denoise_pair
 from lgd.evaluation import Generator
 from lgd.metrics.energy import ClassEnergyDistance
-from lgd.metrics.frechet import Moments, frechet_distance, frechet_distances, moments
+from lgd.metrics.features import FeatureSet, extract
+from lgd.metrics.frechet import (
+    Moments,
+    class_frechet_distances,
+    frechet_distance,
+    frechet_distances,
+    moments,
+)
+from lgd.metrics.moments import ClassMoments
+from lgd.metrics.predictions import Predictions
+from lgd.metrics.reference import FeatureNetwork, network_identity, reference
 from lgd.types import OmegaFn
 
-PRIMARY = "energy_distance"
-
-
+PRIMARY = "energy_distance"  # unless evaluation.primary says otherwise
 NUM_RESAMPLES = 100  # of the real test examples
+BATCH = 4096  # samples that a classifier sees at once
+
+Classify = Callable[[Array], tuple[Array, Array]]  # (b, *dims) -> logits (b, k), features (b, f)
 
 
 class Measure:
-    """Samples (classes, n, *dims) -> metrics, and the same on resampled real examples.
+    """Samples (classes, n, *dims) -> metrics, and some of them on resampled real examples.
 
-    Images: the Frechet distance of a classifier's features, over all classes at once, and the share
-    of samples that it puts into the class asked for. Mixture: the mean over classes of the Frechet
-    distance in the plane, and the share that the exact posterior puts into the class asked for.
     Resamples are bootstrap draws within classes; the energy distance keeps its real-real term,
     which is the same for every row.
     """
 
     def __init__(self, config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
         self._energy = ClassEnergyDistance(dataset.test, dataset.num_classes)
-        self._by_class = build.has_known_law(config)
-        if self._by_class:
-            self._classify = _exact_classifier(config)
-        else:
-            classifier, params = denoiser_stage.load_classifier(config, workdir, dataset)
-            self._classify = jax.jit(lambda x: classifier.apply(params, x))
-        features = np.asarray(self._classify(jnp.asarray(dataset.test.x))[1])
         labels = dataset.test.labels
-        self._real = self._moments(features, labels)
         self._resamples = _resamples(labels, seed=config.seed)
-        resampled = [self._moments(features[i], labels[i]) for i in self._resamples]
-        self._resampled_real = [_stacked(group) for group in zip(*resampled, strict=True)]
+        make = _PlaneMeasure if build.has_known_law(config) else _ImageMeasure
+        self._features: _FeatureMeasure = make(config, workdir, dataset, self._resamples)
         self._share = 1.0 / (dataset.num_classes * np.bincount(labels)[labels])
 
     def __call__(self, x: Float[Array, "g n *dims"]) -> dict[str, dict]:
         """``{"metrics": {name: value}, "resampled": {name: values}}`` of one run."""
         labels = np.repeat(np.arange(len(x)), x.shape[1])
-        logits, features = self._classify(x.reshape(-1, *x.shape[2:]))
-        mine = self._moments(np.asarray(features), labels)
+        found = self._features(x.reshape(-1, *x.shape[2:]), labels)
         energy = float(jnp.mean(self._energy(x)))
         cross = self._energy.mean_distances(x) * self._share
         within = energy - float(cross.sum())
+        resampled = [within + float(cross[index].sum()) for index in self._resamples]
         return {
-            "metrics": {
-                PRIMARY: energy,
-                "frechet_distance": float(np.mean(list(map(frechet_distance, mine, self._real)))),
-                "accuracy": float(np.mean(np.asarray(logits).argmax(axis=-1) == labels)),
-            },
-            "resampled": {
-                PRIMARY: [within + float(cross[index].sum()) for index in self._resamples],
-                "frechet_distance": np.mean(
-                    list(map(frechet_distances, mine, self._resampled_real)), axis=0
-                ).tolist(),
-            },
+            "metrics": {PRIMARY: energy, **found.metrics},
+            "resampled": {PRIMARY: resampled, "frechet_distance": found.resampled_frechet},
         }
 
-    def _moments(self, features: np.ndarray, labels: np.ndarray) -> list[Moments]:
-        if not self._by_class:
-            return [moments(features)]
-        return [moments(features[labels == label]) for label in np.unique(labels)]
+
+class _Found(NamedTuple):
+    """What features say of samples."""
+
+    metrics: dict[str, float]
+    resampled_frechet: list[float]
+
+
+class _FeatureMeasure(Protocol):
+    """Samples (b, *dims) and the classes asked for (b,) -> metrics."""
+
+    def __call__(self, x: Array, labels: np.ndarray) -> _Found: ...
+
+
+class _PlaneMeasure:
+    """The mixture: the Frechet distance in the plane, mean over classes, and accuracy.
+
+    The latter is the share that the exact posterior puts into the class asked for.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: Workdir,
+        dataset: Dataset,
+        resamples: Sequence[np.ndarray],
+    ) -> None:
+        self._classify = _exact_classifier(config)
+        x, labels = dataset.test
+        self._real = _class_moments(x, labels)
+        resampled = [_class_moments(x[index], labels[index]) for index in resamples]
+        self._resampled = [_stacked(group) for group in zip(*resampled, strict=True)]
+
+    def __call__(self, x: Array, labels: np.ndarray) -> _Found:
+        logits, features = self._classify(x)
+        mine = _class_moments(np.asarray(features), labels)
+        metrics = {
+            "frechet_distance": float(np.mean(list(map(frechet_distance, mine, self._real)))),
+            "accuracy": float(np.mean(np.asarray(logits).argmax(axis=-1) == labels)),
+        }
+        resampled = np.mean(list(map(frechet_distances, mine, self._resampled)), axis=0)
+        return _Found(metrics, resampled.tolist())
+
+
+class _ImageMeasure:
+    """Images: by the features and labels of a classifier that no row has seen.
+
+    The Frechet distance of all classes at once and class by class, KID, precision and recall,
+    Inception score, and accuracy, the share put into the class asked for.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: Workdir,
+        dataset: Dataset,
+        resamples: Sequence[np.ndarray],
+    ) -> None:
+        classifier, params = denoiser_stage.load_classifier(config, workdir, dataset)
+        self._classify: Classify = jax.jit(lambda x: classifier.apply(params, x))
+        self._num_classes = dataset.num_classes
+        network = FeatureNetwork(
+            lambda x: self._classify(x)[1], network_identity(classifier, params)
+        )
+        file = workdir.path / "reference" / "test.safetensors"
+        self._reference = reference(file, network, dataset.test, dataset.num_classes)
+        features = extract(network.apply, dataset.test.x)
+        self._resampled = _stacked([moments(features[index]) for index in resamples])
+
+    def __call__(self, x: Array, labels: np.ndarray) -> _Found:
+        features, predictions = FeatureSet(), Predictions.empty(self._num_classes)
+        own = ClassMoments.empty(self._num_classes, self._reference.features.shape[1])
+        for part, asked in _batches(x, labels):
+            logits, phi = map(np.asarray, self._classify(part))
+            features, own = features.update(phi), own.update(phi, asked)
+            predictions = predictions.update(logits, asked)
+        metrics = self._reference.distances(own, features) | {
+            "inception_score": predictions.inception_score(),
+            "accuracy": predictions.accuracy(),
+        }
+        resampled = frechet_distances(own.pooled().moments(), self._resampled)
+        return _Found(metrics, resampled.tolist())
+
+
+class ValidationFrechet:
+    """Samples (classes, n, *dims) -> Frechet distances to validation data, (1 + classes,).
+
+    The first is that of all classes at once. By a classifier that no objective and no test sees.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
+        name = "selection_classifier"
+        classifier, params = denoiser_stage.load_classifier(config, workdir, dataset, name)
+        self._feature_fn = jax.jit(lambda x: classifier.apply(params, x)[1])
+        self._num_classes = dataset.num_classes
+        self._real = self._moments(*dataset.validation)
+
+    def __call__(self, x: Float[Array, "g n *dims"]) -> Float[np.ndarray, " d"]:
+        labels = np.repeat(np.arange(len(x)), x.shape[1])
+        mine = self._moments(x.reshape(-1, *x.shape[2:]), labels)
+        pooled = frechet_distance(*(each.pooled().moments() for each in (mine, self._real)))
+        return np.concatenate([[pooled], class_frechet_distances(mine, self._real)])
+
+    def _moments(self, x: np.ndarray | Array, labels: np.ndarray) -> ClassMoments:
+        features = extract(self._feature_fn, x)
+        return ClassMoments.empty(self._num_classes, features.shape[1]).update(features, labels)
+
+
+def _class_moments(features: np.ndarray, labels: np.ndarray) -> list[Moments]:
+    return [moments(features[labels == label]) for label in np.unique(labels)]
+
+
+def _batches(x: Array, labels: np.ndarray) -> list[tuple[Array, np.ndarray]]:
+    starts = range(0, len(x), BATCH)
+    return [(x[i : i + BATCH], labels[i : i + BATCH]) for i in starts]
 
 
 def _stacked(each: Sequence[Moments]) -> Moments:
@@ -93,7 +196,7 @@ def _resamples(labels: np.ndarray, *, seed: int) -> list[np.ndarray]:
     ]
 
 
-def _exact_classifier(config: ConfigDict) -> Callable[[Array], tuple[Array, Array]]:
+def _exact_classifier(config: ConfigDict) -> Classify:
     """Log-densities of every class, and the plane itself as features."""
     exact, params = build.exact_denoiser(config)
 

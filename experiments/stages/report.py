@@ -168,6 +168,13 @@ _CAPTIONS = {
 }
 
 
+def _classifiers(results: Mapping) -> list[str]:
+    """How good the networks behind the metrics are, where there are any."""
+    found = results["classifiers"]
+    each = ", ".join(f"{name.replace('_', ' ')} {share:.3f}" for name, share in found.items())
+    return [f"Accuracy on real test images: {each}.\n"] if found else []
+
+
 def _markdown(results: Mapping, figures: list[str]) -> str:
     config = results["config"]
     row = results["rows"][0]
@@ -182,6 +189,7 @@ def _markdown(results: Mapping, figures: list[str]) -> str:
         "seeds. Real examples: how far resampling the test data moves the difference "
         "(bootstrap within classes, standard deviation).\n",
         tables.comparisons(results),
+        *_classifiers(results),
     ]
     lines += [f"![{_CAPTIONS[name]}]({name}.png)\n\n{_CAPTIONS[name]}\n" for name in figures]
     return "\n".join(lines)

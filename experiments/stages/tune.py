@@ -1,13 +1,17 @@
 """Selection: every row's parameters by the primary metric on validation data."""
 
+import copy
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from experiments.journal import Journal, schedule_key
 from experiments.stages import guidance as guidance_stage
+from experiments.stages.measure import PRIMARY, ValidationFrechet
 from experiments.workdir import Workdir
 from lgd import guidance
 from lgd.data import Dataset
@@ -19,6 +23,9 @@ from lgd.types import OmegaFn
 HAND_MADE = ("constant", "limited_interval", "limited_interval_per_class", "clamp_linear")
 
 
+_ALL, _POOLED, _EACH_CLASS = slice(None), slice(0, 1), slice(1, None)
+
+
 class Candidates(NamedTuple):
     """Selected schedules by row name, and the first looks that the report draws."""
 
@@ -27,23 +34,30 @@ class Candidates(NamedTuple):
 
 
 class ValidationScore:
-    """Energy distance of every class to validation data: a mean over seeds for full runs.
+    """Distance of every class to validation data: a mean over seeds for full runs.
 
-    Validation noise starts at seed 0. What the journal holds is not measured again.
+    Validation noise starts at seed 0. What the journal holds is not measured again. Each run is
+    measured by ``distance``, whose entries ``part`` are the score.
     """
 
     def __init__(
-        self, config: ConfigDict, dataset: Dataset, generator: Generator, journal: Journal
+        self,
+        config: ConfigDict,
+        dataset: Dataset,
+        generator: Generator,
+        journal: Journal,
+        distance: Callable[[Array], Any],
+        part: slice = _ALL,
     ) -> None:
         settings = config.evaluation
         self.full = settings.num_samples // dataset.num_classes
         self.screening = settings.num_screening // dataset.num_classes
         self._num_seeds = settings.validation_seeds
-        self._real = ClassEnergyDistance(dataset.validation, dataset.num_classes)
+        self._distance, self._part = distance, part
         self._generator, self._journal = generator, journal
 
     def __call__(self, omega_fn: OmegaFn, per_class: int) -> np.ndarray:
-        """Distance of each class (classes,)."""
+        """Distance of each class (classes,), or (1,) where it is one of all classes."""
         name = schedule_key(omega_fn, self._generator.times, self._generator.num_classes)
         scores = [
             self._journal(
@@ -52,10 +66,16 @@ class ValidationScore:
             )
             for seed in range(self._num_seeds if per_class == self.full else 1)
         ]
-        return np.mean(np.asarray(scores, np.float64), axis=0)
+        return np.mean(np.asarray(scores, np.float64), axis=0)[self._part]
+
+    def with_part(self, part: slice) -> "ValidationScore":
+        """The same runs by other entries of their distance."""
+        other = copy.copy(self)
+        other._part = part
+        return other
 
     def _measure(self, omega_fn: OmegaFn, per_class: int, seed: int) -> list[float]:
-        return np.asarray(self._real(self._generator(omega_fn, per_class, seed=seed))).tolist()
+        return np.asarray(self._distance(self._generator(omega_fn, per_class, seed=seed))).tolist()
 
 
 def tune(
@@ -66,7 +86,7 @@ def tune(
     journal: Journal,
 ) -> Candidates:
     """Select every row's parameters by the primary metric on validation data."""
-    score = ValidationScore(config, dataset, generator, journal)
+    score, by_class = _scores(config, workdir, dataset, generator, journal)
     finalists = config.evaluation.num_finalists
     found = {"unguided": Found({}, guidance.constant(0.0), float("nan"))}
     screened: dict[str, Screened] = {}
@@ -80,19 +100,47 @@ def tune(
                 finalists=finalists,
                 advance=advance,
             )
+        intervals = screened["limited_interval"]
         per_class = search_per_class(
-            screened["limited_interval"],
+            intervals if by_class is score else _by_class(intervals, by_class),
             guidance.limited_interval_per_class,
-            score,
+            by_class,
             full=score.full,
             finalists=finalists,
             advance=advance,
         )
+    if by_class is not score:
+        total = float(score(per_class.omega_fn, score.full).mean())
+        per_class = per_class._replace(score=total)
     found["limited_interval_per_class"] = per_class
     for method in config.guidance.methods:
         found[f"learned:{method}"] = _select(config, workdir, dataset, method, score)
     order = ["unguided", *HAND_MADE, *(f"learned:{method}" for method in config.guidance.methods)]
     return Candidates({name: found[name] for name in order}, screened)
+
+
+def _scores(
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, generator: Generator, journal: Journal
+) -> tuple[ValidationScore, ValidationScore]:
+    """By the primary metric; and by its part that belongs to each class.
+
+    The Frechet distance of all classes at once has none: classes are then told apart by their own.
+    """
+    if config.evaluation.primary == PRIMARY:
+        energy = ClassEnergyDistance(dataset.validation, dataset.num_classes)
+        score = ValidationScore(config, dataset, generator, journal, energy)
+        return score, score
+    frechet = ValidationFrechet(config, workdir, dataset)
+    by_class = ValidationScore(config, dataset, generator, journal, frechet, _EACH_CLASS)
+    pooled = config.evaluation.primary == "frechet_distance"
+    return by_class.with_part(_POOLED) if pooled else by_class, by_class
+
+
+def _by_class(screened: Screened, score: ValidationScore) -> Screened:
+    """The same points, scored class by class; the journal has them already."""
+    make, axes = screened.grid.make, tuple(screened.grid.axes)
+    functions = [make(**dict(zip(axes, point, strict=True))) for point in screened.points]
+    return screened._replace(scores=np.stack([score(fn, score.screening) for fn in functions]))
 
 
 def _grids(config: ConfigDict) -> dict[str, Grid]:

@@ -30,13 +30,15 @@ class FeatureClassifier(nn.Module):
 
 
 class ConvClassifier(nn.Module):
-    """Three 3x3 convolutions on images (h, w, channels), halving twice, each position a feature.
+    """Three 3x3 convolutions on images (h, w, channels), halving twice.
 
     Another kind of network than `FeatureClassifier`, so that one can check the other.
+    num_features = 0: every position and channel is a feature; else a dense layer makes as many.
     """
 
     num_classes: int
     width: int = 16
+    num_features: int = 0
 
     @nn.compact
     def __call__(
@@ -47,11 +49,16 @@ class ConvClassifier(nn.Module):
         h = nn.gelu(nn.Conv(2 * self.width, (3, 3), strides=2)(h))
         h = nn.gelu(nn.Conv(2 * self.width, (3, 3), strides=2)(h))
         features = h.reshape(len(x), -1)
+        if self.num_features:
+            features = nn.gelu(nn.Dense(self.num_features)(features))
         return nn.Dense(self.num_classes)(features), features
 
 
+Classifier = FeatureClassifier | ConvClassifier
+
+
 def classification_loss(
-    classifier: FeatureClassifier | ConvClassifier,
+    classifier: Classifier,
     params: Params,
     x: Float[Array, "b *dims"],
     labels: Int[Array, " b"],
