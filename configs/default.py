@@ -13,11 +13,13 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of everything: data split, training, sampling
 
     config.data = ConfigDict()
-    # digits: scikit-learn's 1,797 8x8 images; fashion_mnist: 70,000 28x28 images, from files;
-    # mixture: 2-D Gaussians.
+    # digits: scikit-learn's 1,797 8x8 images; mixture: 2-D Gaussians; and from files, see
+    # docs/data.md: mnist, fashion_mnist, npz, images (folders), tfds (TensorFlow Datasets).
     config.data.name = "digits"
-    # fashion_mnist: a .npz file (x, y, xt, yt), or a folder of IDX files, gzipped or not.
+    # mnist, fashion_mnist: a .npz file (x, y, xt, yt), or a folder of IDX files, gzipped or not;
+    # npz: a .npz file; images: a folder with one for each class; tfds: that of a prepared data set.
     config.data.path = ""
+    config.data.size = 0  # images: height and width they are fitted to; tfds: 0 leaves them
     config.data.num_train = 900  # real examples for training (mixture: drawn from the true law)
     config.data.num_validation = 400  # ... for all tuning and selection
     config.data.num_test = 497  # ... for the numbers reported

@@ -10,7 +10,16 @@ from ml_collections import ConfigDict
 
 from experiments.config_rules import TRAJECTORIES
 from lgd import denoisers, guidance, objectives, omega, parallel, schedules
-from lgd.data import Dataset, digits, fashion_mnist, spiral
+from lgd.data import (
+    Dataset,
+    digits,
+    fashion_mnist,
+    image_folder,
+    mnist,
+    npz,
+    spiral,
+    tfds_records,
+)
 from lgd.metrics.classifier import Classifier, ConvClassifier, FeatureClassifier
 from lgd.statistics.loss import OneStep
 from lgd.training import Optimizer
@@ -27,14 +36,22 @@ def has_known_law(config: ConfigDict) -> bool:
     return bool(config.data.name == "mixture")
 
 
+_FILES = {"mnist": mnist.load, "fashion_mnist": fashion_mnist.load, "npz": npz.load}
+
+
 def dataset(config: ConfigDict) -> Dataset:
     """Real data in three splits. Raises DataFileError where they lie in files that do not fit."""
-    sizes = (config.data.num_train, config.data.num_validation, config.data.num_test)
-    if config.data.name == "digits":
-        return digits.load(*sizes, seed=config.seed)
-    if config.data.name == "fashion_mnist":
-        return fashion_mnist.load(config.data.path, *sizes, seed=config.seed)
-    return spiral.load(*sizes, schedule=schedule(config), seed=config.seed)
+    data, seed = config.data, config.seed
+    sizes = (data.num_train, data.num_validation, data.num_test)
+    if data.name == "digits":
+        return digits.load(*sizes, seed=seed)
+    if data.name == "images":
+        return image_folder.load(data.path, *sizes, size=data.size, seed=seed)
+    if data.name == "tfds":
+        return tfds_records.load(data.path, *sizes, size=data.size, seed=seed)
+    if data.name in _FILES:
+        return _FILES[data.name](data.path, *sizes, seed=seed)
+    return spiral.load(*sizes, schedule=schedule(config), seed=seed)
 
 
 def mesh(config: ConfigDict) -> Mesh:

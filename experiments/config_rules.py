@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 NUM_DIGITS = 1797  # images that scikit-learn ships
-NUM_FASHION_TRAIN, NUM_FASHION_TEST = 60_000, 10_000  # images that Fashion-MNIST has
-SIZES = {"digits": 64, "fashion_mnist": 784, "mixture": 2}  # numbers of one example
+NUM_MNIST_TRAIN, NUM_MNIST_TEST = 60_000, 10_000  # images of MNIST and of Fashion-MNIST
+# Numbers of one example, where all files agree on them.
+SIZES = {"digits": 64, "mnist": 784, "fashion_mnist": 784, "mixture": 2}
+READ_FROM_FILES = ("mnist", "fashion_mnist", "npz", "images", "tfds")
 TRAJECTORIES = ("trajectory", "trajectory_features")  # methods that unroll; others take one step
 MARGIN = 1e-6  # below this a range is empty in float32
 
@@ -97,8 +99,9 @@ DECAY = number("[0, 1)")
 
 FIELDS: dict[str, Rule] = {
     "seed": integer(0),
-    "data.name": one_of("digits", "fashion_mnist", "mixture"),
+    "data.name": one_of("digits", "mixture", *READ_FROM_FILES),
     "data.path": Rule("a path in printable characters", str.isprintable),
+    "data.size": integer(0),
     "data.num_train": integer(16),
     "data.num_validation": integer(16),
     "data.num_test": integer(16),
@@ -250,8 +253,14 @@ def _screening_at_most_samples(screening: int, samples: int) -> str | None:
     return f"expected at most evaluation.num_samples = {samples}, got {screening}"
 
 
+def _size_of_data(size: int, data: str) -> str | None:
+    if data == "images":
+        return None if size else f"expected 1 or more for data {data}, got 0"
+    return None if data == "tfds" or not size else f"expected 0 for data {data}, got {size}"
+
+
 def _path_of_data(path: str, data: str) -> str | None:
-    if data == "fashion_mnist":
+    if data in READ_FROM_FILES:
         return None if path else f"expected a file or a folder for data {data}, got {path!r}"
     return f"expected '' for data {data}, which reads no file, got {path!r}" if path else None
 
@@ -265,17 +274,15 @@ def _enough_digits(train: int, validation: int, test: int, data: str) -> str | N
 
 def _enough_training_images(train: int, validation: int, data: str) -> str | None:
     total = train + validation
-    if data != "fashion_mnist" or total <= NUM_FASHION_TRAIN:
+    if data not in ("mnist", "fashion_mnist") or total <= NUM_MNIST_TRAIN:
         return None
-    return (
-        f"expected num_train + num_validation <= {NUM_FASHION_TRAIN} training images, got {total}"
-    )
+    return f"expected num_train + num_validation <= {NUM_MNIST_TRAIN} training images, got {total}"
 
 
 def _enough_test_images(test: int, data: str) -> str | None:
-    if data != "fashion_mnist" or test <= NUM_FASHION_TEST:
+    if data not in ("mnist", "fashion_mnist") or test <= NUM_MNIST_TEST:
         return None
-    return f"expected at most {NUM_FASHION_TEST} for data {data}, got {test}"
+    return f"expected at most {NUM_MNIST_TEST} for data {data}, got {test}"
 
 
 def _pairs_for_lam(particles: int, lam: float) -> str | None:
@@ -301,8 +308,10 @@ def _reward_of_data(
     if name == "classifier":
         return None if data != "mixture" else f"expected another one for data {data}, got {name!r}"
     field, vector = ("centre", centre) if name == "bump" else ("direction", direction)
-    if name == "none" or len(vector) == SIZES[data]:
+    if name == "none" or len(vector) == SIZES.get(data):
         return None
+    if data not in SIZES:
+        return f"expected none or classifier for data {data}, got {name!r}"
     return (
         f"expected none, or reward.{field} of {SIZES[data]} numbers for data {data}, got {name!r}"
     )
@@ -425,6 +434,7 @@ ACROSS: tuple[Across, ...] = (
     Across(("data.num_train", "data.num_validation", "data.name"), _enough_training_images),
     Across(("data.num_test", "data.name"), _enough_test_images),
     Across(("data.path", "data.name"), _path_of_data),
+    Across(("data.size", "data.name"), _size_of_data),
     Across(("sampling.churn", "sampling.solver"), _churn_is_ddim),
     *(
         Across((f"statistics.{name}", "statistics.batch_size"), _whole_batches)

@@ -78,6 +78,8 @@ def run(
         except NonFiniteError as error:
             workdir.note_non_finite(error)
             raise
+        except DataFileError as error:  # of a file that is read when it is needed
+            raise MisfitError(f"data.path: {error}") from None
 
 
 def _check_agreement(config: ConfigDict, stages: Sequence[str]) -> None:

@@ -132,7 +132,7 @@ MISTAKES = [
     (EVAL + "num_finalists=0", EVAL + "num_finalists", "expected an integer >= 1", "got 0"),
     # names of things
     ("schedule=vp", "schedule", "expected one of rectified_flow, cosine,", "got 'vp'"),
-    ("data.name=Digits", "data.name", "one of digits, fashion_mnist, mixture", "got 'Digits'"),
+    ("data.name=Digits", "data.name", "one of digits, mixture, mnist, ", "got 'Digits'"),
     ("denoiser.level=good", "denoiser.level", "one of under, middle, well, exact", "got 'good'"),
     ("denoiser.kind=V", "denoiser.kind", "one of x0, eps, v, velocity, score", "got 'V'"),
     ("denoiser.times=normal", "denoiser.times", "uniform, logit_normal", "got 'normal'"),
@@ -170,6 +170,16 @@ MISTAKES = [
     ("data.num_train=901", "data.num_train", "num_test <= 1797 digits", "got 1798"),
     ("data.path=\t", "data.path", "a path in printable characters", "got '\\t'"),
     ("data.path=a.npz", "data.path", "'' for data digits, which reads no file", "got 'a.npz'"),
+    ("data.name=tfds", "data.path", "a file or a folder for data tfds", "got ''"),
+    ("data.size=8", "data.size", "0 for data digits", "got 8"),
+    ("data.size=-1", "data.size", "an integer >= 0", "got -1"),
+    ("data.name=images data.path=a", "data.size", "1 or more for data images", "got 0"),
+    (
+        "data.name=npz data.path=a reward.name=tanh",
+        "reward.name",
+        "none or classifier for data npz",
+        "got 'tanh'",
+    ),
     ("data.name=fashion_mnist", "data.path", "a file or a folder for data fashion_mnist", "got ''"),
     (
         f"{FASHION} data.num_train=59000 data.num_validation=1001",
@@ -326,7 +336,7 @@ def test_file_with_differences(config_file):
     ("line", "field", "expected", "got"),
     [
         ("config.sede = 1", "sede", "did you mean seed?", "an unknown one"),
-        ("config.data.size = 8", "data.size", NO_FIELD, "an unknown one"),
+        ("config.data.sizes = 8", "data.sizes", NO_FIELD, "an unknown one"),
         ("config.extra = ConfigDict()", "extra", NO_FIELD, "an unknown one"),
         ("config.seed = None", "seed", "an integer >= 0", "None"),
         ("config.seed = True", "seed", "an integer >= 0", "True"),

@@ -1,7 +1,10 @@
 """Generated files only, of images two by three; Fashion-MNIST's own size for its loader."""
 
+import contextlib
 import gzip
+import hashlib
 import io
+import re
 import struct
 
 import numpy as np
@@ -9,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lgd.data import fashion_mnist, image_files
-from lgd.data.image_files import IDX_FILES, DataFileError
+from lgd.data import fashion_mnist, image_files, mnist
+from lgd.data import npz as images_of_ones_own
+from lgd.data.image_files import IDX_FILES, DataFileError, Pin
 
 SIZE, NUM_CLASSES = (2, 3), 4
 
@@ -326,3 +330,86 @@ def test_fashion_mnist_refuses_empty_splits(fashion, sizes):
 def test_fashion_mnist_says_where_to_get_it():
     with pytest.raises(DataFileError, match=r"no/such: expected .*dataset-fashion-mnist.*zalando"):
         fashion_mnist.load("no/such")
+
+
+# MNIST
+
+
+def test_mnist_is_read_by_the_same_reader(fashion):
+    one, other = mnist.load(fashion[0], 25, 15, 20), fashion_mnist.load(fashion[0], 25, 15, 20)
+    assert one.class_names == tuple("0123456789")
+    for name in ("train", "validation", "test"):
+        assert rows(getattr(one, name)) == rows(getattr(other, name))
+
+
+def test_mnist_says_where_to_get_it():
+    with pytest.raises(DataFileError, match=r"no/such: expected MNIST, .*train-images-idx3-ubyte"):
+        mnist.load("no/such")
+
+
+@pytest.mark.parametrize("module", [mnist, fashion_mnist])
+@pytest.mark.parametrize("gzipped", [(), IDX_FILES])
+def test_a_flipped_pixel_of_a_known_data_set_is_found(tmp_path, monkeypatch, module, gzipped):
+    """Those of this size are known; of another, one's own."""
+    values = arrays(train=40, test=20, size=(28, 28), num_classes=10)
+    sums = {key: hashlib.sha256(idx_bytes(value)).hexdigest() for key, value in values.items()}
+    pins = {key: Pin(len(values[key]), sums[key]) for key in values}
+    monkeypatch.setattr(module, "PINS", pins)
+    module.load(idx_folder(tmp_path, values, gzipped), 20, 10, 10)
+    values["x"][3, 5, 5] ^= 1
+    with pytest.raises(DataFileError, match=r"train-images.*: data: expected .*published.*, got"):
+        module.load(idx_folder(tmp_path, values, gzipped), 20, 10, 10)
+    monkeypatch.setattr(module, "PINS", pins | {"x": pins["x"]._replace(num_examples=41)})
+    module.load(tmp_path, 20, 10, 10)
+
+
+@pytest.mark.parametrize("module", [mnist, fashion_mnist])
+def test_published_sums_are_of_all_four_files(module):
+    counts = {key: pin.num_examples for key, pin in module.PINS.items()}
+    assert counts == {"x": 60_000, "y": 60_000, "xt": 10_000, "yt": 10_000}
+    assert len({pin.sha256 for pin in module.PINS.values()}) == 4
+
+
+# Images of one's own
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 1), (4, 4, 3)])
+def test_npz_of_images_of_any_shape(tmp_path, shape):
+    values = arrays(train=9, test=5, size=shape)
+    dataset = images_of_ones_own.load(npz(tmp_path / "a.npz", values), 5, 4, 5)
+    assert dataset.shape == (*shape, 1)[:3]
+    assert dataset.class_names == ("0", "1", "2", "3")
+    assert rows(dataset.train) | rows(dataset.validation) == contents(values["x"], values["y"])
+    assert rows(dataset.test) == contents(values["xt"], values["yt"])
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "got"),
+    [
+        ("x", lambda x: x.astype(np.float32), "x: expected uint8"),
+        ("x", lambda x: x.reshape(5, 6), "x: expected images (n, h, w)"),
+        ("x", lambda x: x[:, :0], "x: expected images (n, h, w)"),
+        ("xt", lambda x: x[:, :, :2], "xt: expected uint8 (n >= 1, 2, 3)"),
+        ("yt", lambda y: y + np.uint8(2), "yt: expected labels in [0, 4)"),
+        ("y", lambda y: y[:4], "y: expected 5 labels"),
+    ],
+)
+def test_npz_of_images_that_do_not_fit(tmp_path, key, wrong, got):
+    values = arrays()
+    path = npz(tmp_path / "a.npz", values | {key: wrong(values[key])})
+    with pytest.raises(DataFileError, match=re.escape(f"a.npz: {got}")):
+        images_of_ones_own.load(path, 2, 2, 2)
+
+
+@pytest.mark.parametrize("kind", ["npz", "npz stored"])
+def test_any_npz_of_images(tmp_path, kind):
+    @FUZZ
+    @given(corrupt(WHOLE[kind]))
+    def check(content):
+        (tmp_path / "a.npz").write_bytes(content)
+        with contextlib.suppress(DataFileError):
+            dataset = images_of_ones_own.load(tmp_path / "a.npz", 2, 2, 2)
+            assert len(dataset.shape) == 3
+            assert dataset.train.labels.max() < dataset.num_classes
+
+    check()

@@ -7,14 +7,19 @@ https://github.com/zalandoresearch/fashion-mnist (MIT licence).
 import os
 from pathlib import Path
 
-import numpy as np
-
-from lgd.data.dataset import Dataset, Split
-from lgd.data.image_files import DataFileError, LabelledImages, read
+from lgd.data import image_files
+from lgd.data.dataset import Dataset
+from lgd.data.image_files import DataFileError, Pin
 
 CLASS_NAMES = (
     "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot",
 )  # fmt: skip
+PINS = {
+    "x": Pin(60_000, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
+    "y": Pin(60_000, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
+    "xt": Pin(10_000, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
+    "yt": Pin(10_000, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
+}
 
 
 def load(
@@ -31,8 +36,6 @@ def load(
     path: see `image_files.read`. Raises DataFileError for files that are missing, damaged or hold
     too few images, ValueError for sizes below 1.
     """
-    if min(num_train, num_validation, num_test) < 1:
-        raise ValueError(f"expected positive sizes, got {num_train}, {num_validation}, {num_test}")
     if not os.path.exists(path):
         raise DataFileError(
             f"{path}: expected Fashion-MNIST, one .npz file or a folder of its four IDX files, got "
@@ -40,26 +43,6 @@ def load(
             "/usr/share/datasets/fashion-mnist) or get the files from "
             "https://github.com/zalandoresearch/fashion-mnist"
         )
-    training, testing = read(path, size=(28, 28), num_classes=len(CLASS_NAMES))
-    _check_count(path, "training", training, num_train + num_validation)
-    _check_count(path, "test", testing, num_test)
-    rng = np.random.default_rng(seed)
-    order, test_order = rng.permutation(len(training.labels)), rng.permutation(len(testing.labels))
-    return Dataset(
-        train=_split(training, order[:num_train]),
-        validation=_split(training, order[num_train : num_train + num_validation]),
-        test=_split(testing, test_order[:num_test]),
-        class_names=CLASS_NAMES,
-    )
-
-
-def _check_count(path: str | Path, name: str, images: LabelledImages, least: int) -> None:
-    if len(images.labels) < least:
-        raise DataFileError(
-            f"{path}: {name} images: expected {least} or more, got {len(images.labels)}"
-        )
-
-
-def _split(images: LabelledImages, index: np.ndarray) -> Split:
-    x = images.images[index, ..., None].astype(np.float32) / 127.5 - 1.0
-    return Split(x, images.labels[index].astype(np.int32))
+    found = image_files.read(path, size=(28, 28), num_classes=len(CLASS_NAMES), pins=PINS)
+    sizes = (num_train, num_validation, num_test)
+    return image_files.dataset(path, *found, sizes, CLASS_NAMES, seed=seed)

@@ -1,17 +1,24 @@
-"""Labelled grey images on disk: one .npz file, or a folder of IDX files (MNIST's format).
+"""Labelled images on disk: one .npz file, or a folder of IDX files (MNIST's format).
 
-Nothing is ever unpickled. Whatever is wrong with a file is a `DataFileError`.
+Nothing is ever unpickled. Whatever is wrong with a file is a `DataFileError`. A changed byte is
+found by the checksums of .npz and .gz files; plain IDX files have none, so those of known data sets
+are compared with pinned sums, and one's own only with what a run has seen of them before (data.json
+of its workdir).
 """
 
 import contextlib
 import gzip
+import hashlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
+
+from lgd.data.dataset import Dataset, Split, scaled
 
 IDX_UINT8 = b"\x00\x00\x08"  # the magic number but for its last byte, the number of dimensions
 IDX_FILES = {
@@ -27,7 +34,7 @@ class DataFileError(ValueError):
 
 
 class LabelledImages(NamedTuple):
-    """Images (n, h, w) and their labels (n,), both uint8, n >= 1."""
+    """Images (n, h, w) or (n, h, w, channels) and their labels (n,), both uint8, n >= 1."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -40,16 +47,27 @@ class _Field(NamedTuple):
     values: np.ndarray
 
 
+class Pin(NamedTuple):
+    """An IDX file of a known data set, known by its number of examples, and sha256 unzipped."""
+
+    num_examples: int
+    sha256: str
+
+
 def read(
-    path: str | Path, *, size: tuple[int, int], num_classes: int
+    path: str | Path,
+    *,
+    size: tuple[int, int],
+    num_classes: int,
+    pins: Mapping[str, Pin] = MappingProxyType({}),
 ) -> tuple[LabelledImages, LabelledImages]:
     """Training and test images of this size, with labels in [0, num_classes).
 
     path: a .npz file of uint8 arrays x, y (training) and xt, yt (test), or a folder of the IDX
-    files that MNIST has (train-images-idx3-ubyte, ...), each gzipped (.gz) or not. Raises
-    DataFileError.
+    files that MNIST has (train-images-idx3-ubyte, ...), each gzipped (.gz) or not. pins: of IDX
+    files, by the names of the arrays. Raises DataFileError.
     """
-    fields = _read_folder(Path(path)) if os.path.isdir(path) else _read_npz(Path(path))
+    fields = _read_folder(Path(path), pins) if os.path.isdir(path) else _read_npz(Path(path))
     for name in ("x", "xt"):
         _check(fields[name], (None, *size))
     for name in ("y", "yt"):
@@ -58,6 +76,75 @@ def read(
         _labelled(fields["x"], fields["y"], num_classes),
         _labelled(fields["xt"], fields["yt"], num_classes),
     )
+
+
+def read_npz(path: str | Path) -> tuple[LabelledImages, LabelledImages]:
+    """Training and test images of a .npz file: uint8 arrays x, y and xt, yt.
+
+    Images are (n, h, w) or (n, h, w, channels), all of one shape. Raises DataFileError.
+    """
+    fields = _read_npz(Path(path))
+    shape = fields["x"].values.shape[1:]
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise DataFileError(
+            f"{fields['x'].where}: expected images (n, h, w) or (n, h, w, channels), "
+            f"got {fields['x'].values.shape}"
+        )
+    for name in ("x", "xt"):
+        _check(fields[name], (None, *shape))
+    for name in ("y", "yt"):
+        _check(fields[name], (None,))
+    training = _labelled(fields["x"], fields["y"], 256)
+    num_classes = int(training.labels.max()) + 1
+    return training, _labelled(fields["xt"], fields["yt"], num_classes)
+
+
+def dataset(
+    path: str | Path,
+    training: LabelledImages,
+    testing: LabelledImages,
+    sizes: tuple[int, int, int],
+    class_names: tuple[str, ...],
+    *,
+    seed: int,
+) -> Dataset:
+    """Images (n, h, w, channels) in [-1, 1]: three splits of these sizes, shuffled by seed.
+
+    Train and validation are disjoint parts of the training images, test is part of the test images.
+    Raises DataFileError where a file has too few, ValueError for sizes below 1.
+    """
+    num_train, num_validation, num_test = sizes
+    order, test_order = split_orders(path, len(training.labels), len(testing.labels), sizes, seed)
+    return Dataset(
+        train=_split(training, order[:num_train]),
+        validation=_split(training, order[num_train : num_train + num_validation]),
+        test=_split(testing, test_order[:num_test]),
+        class_names=class_names,
+    )
+
+
+def split_orders(
+    path: str | Path, num_training: int, num_testing: int, sizes: tuple[int, int, int], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Orders in which training and test images are taken; both have enough of them."""
+    num_train, num_validation, num_test = sizes
+    if min(sizes) < 1:
+        raise ValueError(f"expected positive sizes, got {num_train}, {num_validation}, {num_test}")
+    _check_count(path, "training", num_training, num_train + num_validation)
+    _check_count(path, "test", num_testing, num_test)
+    rng = np.random.default_rng(seed)
+    return rng.permutation(num_training), rng.permutation(num_testing)
+
+
+def _check_count(path: str | Path, name: str, count: int, least: int) -> None:
+    if count < least:
+        raise DataFileError(f"{path}: {name} images: expected {least} or more, got {count}")
+
+
+def _split(images: LabelledImages, index: np.ndarray) -> Split:
+    x = images.images[index]
+    x = x[..., None] if x.ndim == 3 else x
+    return Split(scaled(x), images.labels[index].astype(np.int32))
 
 
 def _labelled(images: _Field, labels: _Field, num_classes: int) -> LabelledImages:
@@ -89,7 +176,7 @@ def _check(field: _Field, shape: tuple[int | None, ...]) -> None:
 
 def _read_npz(path: Path) -> dict[str, _Field]:
     with contextlib.ExitStack() as stack:
-        with _reading(f"{path}", "a .npz file"):
+        with reading(f"{path}", "a .npz file"):
             file = stack.enter_context(path.open("rb"))
             if file.read(4) != b"PK\x03\x04":
                 raise ValueError("no zip archive of files")
@@ -102,22 +189,22 @@ def _npz_field(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> _Field:
     where = f"{path}: {key}"
     if key not in archive.files:
         raise DataFileError(f"{where}: expected an array, got only {sorted(archive.files)}")
-    with _reading(where, "an array"):
+    with reading(where, "an array"):
         values = archive[key]
         if not isinstance(values, np.ndarray):
             raise ValueError("no .npy header")
     return _Field(where, values)
 
 
-def _read_folder(folder: Path) -> dict[str, _Field]:
-    return {key: _idx_field(folder / name) for key, name in IDX_FILES.items()}
+def _read_folder(folder: Path, pins: Mapping[str, Pin]) -> dict[str, _Field]:
+    return {key: _idx_field(folder / name, pins.get(key)) for key, name in IDX_FILES.items()}
 
 
-def _idx_field(plain: Path) -> _Field:
+def _idx_field(plain: Path, pin: Pin | None) -> _Field:
     """An IDX file: magic number, one uint32 (big-endian) a dimension, and the bytes."""
     gzipped = plain.with_name(plain.name + ".gz")
     file = gzipped if gzipped.exists() and not plain.exists() else plain
-    with _reading(f"{file}", "an IDX file"):
+    with reading(f"{file}", "an IDX file"):
         content = file.read_bytes() if file == plain else gzip.decompress(file.read_bytes())
     num_dims = 3 if "idx3" in plain.name else 1
     magic = IDX_UINT8 + bytes([num_dims])
@@ -134,15 +221,28 @@ def _idx_field(plain: Path) -> _Field:
             f"{file}: data: expected {math.prod(shape)} bytes for the shape {shape}, "
             f"got {len(content) - start}"
         )
-    with _reading(f"{file}", "an IDX file"):  # beside a length of 0, others may be too large
+    if pin is not None and shape[0] == pin.num_examples:
+        _check_sum(file, content, pin.sha256)
+    with reading(f"{file}", "an IDX file"):  # beside a length of 0, others may be too large
         return _Field(f"{file}", np.frombuffer(content, np.uint8, offset=start).reshape(shape))
 
 
+def _check_sum(file: Path, content: bytes, sha256: str) -> None:
+    got = hashlib.sha256(content).hexdigest()
+    if got != sha256:
+        raise DataFileError(
+            f"{file}: data: expected those published, of sha256 {sha256}, got {got}; "
+            "images of one's own go into a .npz file (data npz)"
+        )
+
+
 @contextlib.contextmanager
-def _reading(where: str, expected: str) -> Iterator[None]:
+def reading(where: str, expected: str) -> Iterator[None]:
     """Turns any failure into a DataFileError: parsers fail in many ways on damaged files."""
     try:
         yield
+    except DataFileError:
+        raise
     except FileNotFoundError:
         raise DataFileError(f"{where}: expected {expected}, got no such file") from None
     except Exception as error:

@@ -1,0 +1,126 @@
+"""Images of one's own in folders, one for each class: PNG or JPEG files of any size.
+
+The files of the train split stay where they are and are read when they are needed.
+"""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from lgd.data import image_files, manifest
+from lgd.data.dataset import Dataset, FileImages, Split
+from lgd.data.image_files import DataFileError, reading
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+class _Listed(NamedTuple):
+    """Files, relative to the root, and their classes."""
+
+    files: list[str]
+    labels: np.ndarray
+
+
+def load(
+    path: str | Path,
+    num_train: int,
+    num_validation: int,
+    num_test: int,
+    *,
+    size: int,
+    seed: int = 0,
+) -> Dataset:
+    """Colour images (n, size, size, 3) in [-1, 1], shuffled by seed; see `fitted` for the rule.
+
+    path: a folder with one folder of images for each class; or one with the folders ``train`` and
+    ``test`` of that kind. Without these all splits are parts of the same images. Raises
+    DataFileError for a folder that does not fit, and when an image is read that is damaged or not
+    what it was when the folder was first used, see `manifest`.
+    """
+    if size < 1:
+        raise ValueError(f"expected size >= 1, got {size}")
+    root, sizes = Path(path), (num_train, num_validation, num_test)
+    parted = (root / "train").is_dir() and (root / "test").is_dir()
+    class_names = _class_names(root / "train" if parted else root)
+    if parted and _class_names(root / "test") != class_names:
+        raise DataFileError(f"{root}: expected the same folders in train and test, got others")
+    training = _listed(root, "train/" if parted else "", class_names)
+    testing = _listed(root, "test/", class_names) if parted else training
+    pinned = manifest.pins(root, sorted({*training.files, *testing.files}))
+    if parted:
+        order, test_order = image_files.split_orders(
+            root, len(training.files), len(testing.files), sizes, seed
+        )
+    else:
+        count = len(training.files)
+        total = (num_train, num_validation + num_test, 1)
+        order, _ = image_files.split_orders(root, count, count, total, seed)
+        test_order = order[num_train + num_validation :]
+
+    def split(listed: _Listed, numbers: np.ndarray) -> Split:
+        files = [listed.files[number] for number in numbers]
+        return Split(_images(root, files, pinned, size), listed.labels[numbers])
+
+    validation = split(training, order[num_train : num_train + num_validation])
+    test = split(testing, test_order[:num_test])
+    return Dataset(
+        train=split(training, order[:num_train]),
+        validation=validation._replace(x=validation.x[:]),
+        test=test._replace(x=test.x[:]),
+        class_names=class_names,
+    )
+
+
+def fitted(image: Image.Image, size: int) -> Image.Image:
+    """The largest square in the centre, resized to (size, size) by bicubic filtering."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
+    return square.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    with reading(f"{folder}", "a folder of one folder of images for each class"):
+        names = sorted(each.name for each in folder.iterdir() if each.is_dir())
+    names = [name for name in names if not name.startswith(".")]
+    if not names:
+        raise DataFileError(f"{folder}: expected a folder of images for each class, got none")
+    return tuple(names)
+
+
+def _listed(root: Path, part: str, class_names: tuple[str, ...]) -> _Listed:
+    files, labels = [], []
+    for label, name in enumerate(class_names):
+        folder = root / part / name
+        with reading(f"{folder}", "a folder of images"):
+            found = sorted(each.name for each in folder.iterdir())
+        images = [each for each in found if each.lower().endswith(SUFFIXES)]
+        if not images:
+            raise DataFileError(f"{folder}: expected {', '.join(SUFFIXES)} files, got none")
+        files += [f"{part}{name}/{each}" for each in images]
+        labels += [label] * len(images)
+    return _Listed(files, np.asarray(labels, np.int32))
+
+
+def _images(root: Path, files: list[str], pinned: dict[str, manifest.Pin], size: int) -> FileImages:
+    def read(number: int) -> UInt8[np.ndarray, "h w channels"]:
+        file = root / files[number]
+        with reading(f"{file}", "an image"):
+            content = file.read_bytes()
+        manifest.check(file, content, pinned[files[number]])
+        with reading(f"{file}", "an image"), Image.open(io.BytesIO(content)) as image:
+            return np.asarray(fitted(image.convert("RGB"), size))
+
+    lines = [f"{name} {pinned[name].sha256}" for name in files]
+    return FileImages(
+        shape=(len(files), size, size, 3),
+        read=read,
+        fingerprint=hashlib.sha256(
+            "\n".join(["RGB, centre, bicubic", *lines]).encode()
+        ).hexdigest(),
+    )

@@ -1,0 +1,148 @@
+"""Data sets of TensorFlow Datasets (tfds), from array_record files; reading takes no TensorFlow.
+
+Preparing one takes TensorFlow, once, perhaps elsewhere: see `PREPARE`.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from lgd.data import image_files, manifest
+from lgd.data.dataset import Dataset, FileImages, Split
+from lgd.data.image_files import DataFileError, reading
+from lgd.data.image_folder import fitted
+
+PREPARE = (
+    'python -m pip install tensorflow tensorflow-datasets; python -c "import tensorflow_datasets '
+    "as tfds; tfds.builder('{name}', data_dir='{data_dir}', "
+    "file_format='array_record').download_and_prepare()\""
+)
+INSTALL = "python -m pip install 'lgd[tfds]'"
+
+
+def load(
+    path: str | Path,
+    num_train: int,
+    num_validation: int,
+    num_test: int,
+    *,
+    size: int = 0,
+    seed: int = 0,
+) -> Dataset:
+    """Images (n, h, w, channels) in [-1, 1] of a data set with features image and label.
+
+    Train and validation are disjoint parts of its split train, test is part of its split test; the
+    records of train stay in their files, which are read once here and compared with what they were
+    when first used, see `manifest`.
+
+    path: the folder of the data set below the data_dir of tfds, for instance
+      ~/tensorflow_datasets/cifar10; a mere name stands for a folder in ~/tensorflow_datasets.
+    size: of images, see `image_folder.fitted`; 0: as they are.
+
+    Raises DataFileError for one that is not prepared, with the command that prepares it, or whose
+    files are not what they were.
+    """
+    path = Path(path).expanduser()
+    path = path if len(path.parts) > 1 else Path.home() / "tensorflow_datasets" / path
+    folder = _prepared(path)
+    files = sorted(each.name for each in folder.iterdir() if _belongs(each))
+    if (folder / manifest.NAME).exists():
+        manifest.check_all(folder, manifest.pins(folder, files))
+    builder = _builder(path, folder)
+    labels = {name: _labels(folder, builder, name) for name in ("train", "test")}
+    pinned = manifest.pins(folder, files)  # written only after all records could be read
+    sources = {name: builder.as_data_source(split=name) for name in ("train", "test")}
+    features = builder.info.features
+    shape = _shape(folder, features["image"].shape, size)
+    order, test_order = image_files.split_orders(
+        path, len(labels["train"]), len(labels["test"]), (num_train, num_validation, num_test), seed
+    )
+    content = hashlib.sha256(f"{sorted(pinned.items())} {size}".encode()).hexdigest()
+
+    def split(name: str, numbers: np.ndarray) -> Split:
+        def read(number: int) -> UInt8[np.ndarray, "h w channels"]:
+            with reading(f"{folder}: {name}", "a record of an image"):
+                return _sized(sources[name][int(numbers[number])]["image"], size)
+
+        which = hashlib.sha256(numbers.tobytes()).hexdigest()
+        x = FileImages((len(numbers), *shape), read, f"{content} {name} {which}")
+        return Split(x, labels[name][numbers])
+
+    validation = split("train", order[num_train : num_train + num_validation])
+    test = split("test", test_order[:num_test])
+    return Dataset(
+        train=split("train", order[:num_train]),
+        validation=validation._replace(x=validation.x[:]),
+        test=test._replace(x=test.x[:]),
+        class_names=tuple(features["label"].names),
+    )
+
+
+def _prepared(path: Path) -> Path:
+    """The folder of the newest version."""
+    found = [each.parent for each in path.glob("*/dataset_info.json")]
+    if not found:
+        raise _unprepared(path, "no version of it")
+    return max(found, key=lambda folder: [int(n) for n in folder.name.split(".") if n.isdecimal()])
+
+
+def _unprepared(path: Path, got: str) -> DataFileError:
+    command = PREPARE.format(name=path.name, data_dir=path.parent)
+    return DataFileError(
+        f"{path}: expected a data set of tfds in array_record files, got {got}; prepare it once, "
+        f"in an environment of its own: {command}"
+    )
+
+
+def _belongs(file: Path) -> bool:
+    return file.is_file() and file.name != manifest.NAME and not file.name.startswith(".")
+
+
+def _builder(path: Path, folder: Path) -> Any:
+    """What tfds reads a prepared data set with."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError:
+        raise DataFileError(
+            f"{path}: expected the package tensorflow-datasets, got none: {INSTALL}"
+        ) from None
+    with reading(f"{folder}", "a data set of tfds"):
+        builder = tfds.builder_from_directory(folder)
+        if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+            raise _unprepared(path, f"files of {builder.info.file_format}")
+        return builder
+
+
+def _labels(folder: Path, builder: Any, name: str) -> np.ndarray:
+    """All of them (n,), without decoding an image."""
+    import tensorflow_datasets as tfds
+
+    with reading(f"{folder}: {name}", "records of images with labels"):
+        if name not in builder.info.splits:
+            raise ValueError(f"no split {name}")
+        missing = [file for file in builder.info.splits[name].filepaths if not file.exists()]
+        if missing:
+            raise DataFileError(f"{missing[0]}: expected a shard, got no such file")
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        bare = builder.as_data_source(split=name, decoders=decoders)
+        return np.asarray([bare[number]["label"] for number in range(len(bare))], np.int32)
+
+
+def _shape(
+    folder: Path, found: tuple[int | None, int | None, int], size: int
+) -> tuple[int, int, int]:
+    height, width = (size, size) if size else found[:2]
+    if height is None or width is None:
+        raise DataFileError(f"{folder}: expected images of one size, or data.size above 0, got 0")
+    return height, width, found[2]
+
+
+def _sized(pixels: np.ndarray, size: int) -> np.ndarray:
+    if not size:
+        return pixels
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    return np.asarray(fitted(image, size)).reshape(size, size, pixels.shape[-1])
