@@ -1,0 +1,63 @@
+"""Inception-v3 for Frechet distances and Inception scores of images.
+
+    params = inception.load("inception.safetensors", sha256=...)
+    network = inception.feature_network(params)     # network.apply: images -> (n, 2048)
+
+Images are (n, h, w, 1 or 3) in [-1, 1], of any size. Weights come from a local file, made once by
+``python -m experiments.convert_inception``.
+"""
+
+import functools
+
+import jax
+from jaxtyping import Array, Float
+
+from lgd.metrics.inception.network import InceptionV3, Outputs, template
+from lgd.metrics.inception.preprocess import prepared, resize
+from lgd.metrics.inception.weights import PUBLISHED_SHA256, from_torch, load
+from lgd.metrics.reference import FeatureNetwork, network_identity
+from lgd.types import Params
+
+__all__ = [
+    "PUBLISHED_SHA256",
+    "InceptionV3",
+    "Outputs",
+    "feature_network",
+    "features",
+    "from_torch",
+    "load",
+    "outputs",
+    "prepared",
+    "resize",
+    "score_logits",
+    "template",
+]
+
+
+@functools.partial(jax.jit, static_argnames="quantize")
+def outputs(params: Params, images: Float[Array, "n h w c"], *, quantize: bool = True) -> Outputs:
+    """Features and logits of images in [-1, 1], of any size; quantize: see `prepared`."""
+    return InceptionV3().apply(params, prepared(images, quantize=quantize))  # type: ignore[return-value]
+
+
+def features(
+    params: Params, images: Float[Array, "n h w c"], *, quantize: bool = True
+) -> Float[Array, "n 2048"]:
+    """What the Frechet distance, KID, precision and recall compare."""
+    return outputs(params, images, quantize=quantize).features
+
+
+def score_logits(
+    params: Params, images: Float[Array, "n h w c"], *, quantize: bool = True
+) -> Float[Array, "n 1008"]:
+    """What the Inception score is made of: see `Outputs`."""
+    return outputs(params, images, quantize=quantize).score_logits
+
+
+def feature_network(params: Params, *, quantize: bool = True) -> FeatureNetwork:
+    """`features` of these parameters, with what statistics on disk are kept apart by."""
+    preprocessing = f"TensorFlow 1's bilinear resize to 299x299; quantize={quantize}"
+    return FeatureNetwork(
+        functools.partial(features, params, quantize=quantize),
+        network_identity(InceptionV3(), params, preprocessing=preprocessing),
+    )

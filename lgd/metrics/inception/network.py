@@ -1,0 +1,70 @@
+"""Inception-v3 as Frechet distances of images use it: TensorFlow's graph of 2015-12-05."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lgd.metrics.inception.blocks import (
+    ConvNorm,
+    InceptionA,
+    InceptionB,
+    InceptionC,
+    InceptionD,
+    InceptionE,
+    halving_pool,
+)
+from lgd.types import Params
+
+NUM_FEATURES, NUM_LOGITS = 2048, 1008
+SIZE = 299  # of the images that it was trained on
+
+
+class Outputs(NamedTuple):
+    """Of images: what the Frechet distance compares, the graph's logits, and the score's.
+
+    The Inception score has always been computed from all 1008 logits *without* their bias (the
+    original implementation multiplies the features by the last matrix and leaves it at that);
+    published scores are such.
+    """
+
+    features: Float[Array, "b 2048"]
+    logits: Float[Array, "b 1008"]
+    score_logits: Float[Array, "b 1008"]
+
+
+class InceptionV3(nn.Module):
+    """``x -> Outputs``: x (b, h, w, 3) as `prepared` gives it, h, w >= 75."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w 3"]) -> Outputs:
+        """Features of the last pooling, and logits."""
+        x = ConvNorm(32, (3, 3), 2, "VALID", name="Conv2d_1a_3x3")(x)
+        x = ConvNorm(32, (3, 3), 1, "VALID", name="Conv2d_2a_3x3")(x)
+        x = halving_pool(ConvNorm(64, (3, 3), name="Conv2d_2b_3x3")(x))
+        x = ConvNorm(80, name="Conv2d_3b_1x1")(x)
+        x = halving_pool(ConvNorm(192, (3, 3), 1, "VALID", name="Conv2d_4a_3x3")(x))
+        x = InceptionA(32, name="Mixed_5b")(x)
+        x = InceptionA(64, name="Mixed_5c")(x)
+        x = InceptionA(64, name="Mixed_5d")(x)
+        x = InceptionB(name="Mixed_6a")(x)
+        x = InceptionC(128, name="Mixed_6b")(x)
+        x = InceptionC(160, name="Mixed_6c")(x)
+        x = InceptionC(160, name="Mixed_6d")(x)
+        x = InceptionC(192, name="Mixed_6e")(x)
+        x = InceptionD(name="Mixed_7a")(x)
+        x = InceptionE(name="Mixed_7b")(x)
+        x = InceptionE("max", name="Mixed_7c")(x)
+        features = jnp.mean(x, axis=(1, 2))
+        dense = nn.Dense(NUM_LOGITS, use_bias=False, precision="highest", name="fc")
+        score_logits = dense(features)
+        bias = self.param("fc_bias", nn.initializers.zeros, (NUM_LOGITS,))
+        return Outputs(features, score_logits + bias[None], score_logits)
+
+
+def template() -> Params:
+    """Shapes and dtypes of the parameters, of which there are 23,885,392."""
+    image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
+    return jax.eval_shape(InceptionV3().init, jax.random.key(0), image)

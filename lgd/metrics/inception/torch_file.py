@@ -1,0 +1,100 @@
+"""Tensors of a file that PyTorch saved, without PyTorch and without unpickling anything.
+
+Both formats are read: a zip archive (PyTorch 1.6 and later), and the older stream of five pickles
+followed by the storages, which the published weights of Inception-v3 have. See `torch_pickle` for
+how their pickles are read.
+"""
+
+import io
+import math
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lgd.metrics.inception.torch_pickle import View, followed
+
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the older format
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of a file, by name.
+
+    Raises FileNotFoundError, or ValueError naming the file for one that is damaged or asks for
+    anything but tensors; nothing that it asks for is ever run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected a PyTorch file, found none")
+    try:
+        raw = path.read_bytes()
+        views, storages = (_read_zip if raw.startswith(b"PK\x03\x04") else _read_stream)(raw)
+        return {name: _tensor(name, view, storages) for name, view in views.items()}
+    except Exception as error:  # parsers fail in many ways on damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path}: expected tensors saved by PyTorch: {reason}") from None
+
+
+def _read_zip(raw: bytes) -> tuple[dict[str, View], dict[str, bytes]]:
+    """NAME/data.pkl, and NAME/data/KEY for every storage."""
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        names = archive.namelist()
+        programs = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
+        if len(programs) != 1:
+            raise ValueError(f"expected one data.pkl, got {programs}")
+        root = programs[0].removesuffix("data.pkl")
+        order = f"{root}byteorder"
+        if order in names and archive.read(order) != b"little":
+            raise ValueError(f"expected little-endian numbers, got {archive.read(order)!r}")
+        views = _views(followed(io.BytesIO(archive.read(programs[0]))))
+        keys = {view.storage.key for view in views.values()}
+        return views, {key: archive.read(f"{root}data/{key}") for key in keys}
+
+
+def _read_stream(raw: bytes) -> tuple[dict[str, View], dict[str, bytes]]:
+    """Pickles of magic number, version, system, tensors, keys; size and bytes of each storage."""
+    stream = io.BytesIO(raw)
+    magic, version, system = (followed(stream) for _ in range(3))
+    if (magic, version) != (MAGIC, PROTOCOL):
+        raise ValueError(f"expected PyTorch's magic number, got {magic!r}, version {version!r}")
+    if not system["little_endian"]:
+        raise ValueError("expected little-endian numbers, got big-endian ones")
+    views = _views(followed(stream))
+    sizes = {view.storage.key: view.storage for view in views.values()}
+    storages = {}
+    for key in followed(stream):
+        (count,) = struct.unpack("<q", stream.read(8))
+        if key not in sizes or count != sizes[key].size:
+            raise ValueError(f"expected the storages of the tensors, got {key!r} of {count}")
+        storages[key] = stream.read(count * sizes[key].dtype.itemsize)
+    return views, storages
+
+
+def _views(content: Any) -> dict[str, View]:
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"expected a dictionary of tensors, got {type(content).__name__}")
+    for name, view in content.items():
+        if not isinstance(name, str) or not isinstance(view, View):
+            raise ValueError(f"{name}: expected a tensor, got {type(view).__name__}")
+    return content
+
+
+def _tensor(name: str, view: View, storages: dict[str, bytes]) -> np.ndarray:
+    """A copy of the part of the storage, in C order."""
+    storage = view.storage
+    if len(storages[storage.key]) != storage.size * storage.dtype.itemsize:
+        raise ValueError(f"{name}: expected {storage.size} numbers, got another length")
+    last = view.offset + sum((n - 1) * s for n, s in zip(view.shape, view.strides, strict=True))
+    whole = all(type(n) is int and n >= 0 for n in (view.offset, *view.shape, *view.strides))
+    count = math.prod(view.shape, start=1)
+    if not whole or (count and last >= storage.size):
+        raise ValueError(f"{name}: expected a part of {storage.size} numbers, got {view[1:]}")
+    values = np.frombuffer(storages[storage.key], storage.dtype)
+    if not count:
+        return np.zeros(view.shape, storage.dtype)
+    strides = [stride * storage.dtype.itemsize for stride in view.strides]
+    return np.lib.stride_tricks.as_strided(
+        values[view.offset :], view.shape, strides, writeable=False
+    ).copy(order="C")

@@ -1,0 +1,71 @@
+"""Weights of Inception-v3 from a local file, and the published ones in its form."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from lgd.metrics.inception.network import template
+from lgd.storage import load_params
+from lgd.types import Params
+
+# pt_inception-2015-12-05-6726825d.pth of the release "fid_weights" of mseitzer/pytorch-fid, a port
+# of the weights in http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz
+PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+def load(path: str | Path, *, sha256: str) -> Params:
+    """Parameters from a safetensors file that `experiments.convert_inception` wrote.
+
+    sha256: of the file, as the conversion prints it. Raises FileNotFoundError, or ValueError naming
+    the file and what does not fit: another hash, names, shapes, values that are not finite.
+    """
+    return load_params(Path(path), template(), sha256=sha256)
+
+
+def from_torch(tensors: dict[str, np.ndarray]) -> Params:
+    """Parameters from the tensors of the PyTorch port, by its names.
+
+    Counters of batches, which inference does not need, are left out. Raises ValueError for tensors
+    that are missing, further ones, other shapes, and values that are not finite.
+    """
+    left = {name: value for name, value in tensors.items() if not _is_counter(name)}
+
+    def found(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        name = _torch_name(path)
+        if name not in left:
+            raise ValueError(f"expected a tensor {name!r}, got only {sorted(tensors)}")
+        value = left.pop(name)
+        value = np.transpose(value, (2, 3, 1, 0) if value.ndim == 4 else None)  # OIHW to HWIO
+        if value.shape != leaf.shape or value.dtype != leaf.dtype:
+            raise ValueError(
+                f"{name}: expected {leaf.dtype} {leaf.shape} transposed, "
+                f"got {value.dtype} {value.shape}"
+            )
+        if not np.isfinite(value).all():
+            raise ValueError(f"{name}: expected finite values, got others")
+        return np.ascontiguousarray(value)
+
+    params = jax.tree.map_with_path(found, template())
+    if left:
+        raise ValueError(f"expected no further tensors, got {sorted(left)}")
+    return params
+
+
+def _torch_name(path: tuple) -> str:
+    """params/Mixed_5b/branch1x1/conv/kernel is Mixed_5b.branch1x1.conv.weight."""
+    *modules, leaf = [key.key for key in path[1:]]
+    if leaf == "fc_bias":
+        return "fc.bias"
+    return ".".join([*modules, _LEAVES[leaf]])
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith(".num_batches_tracked")
