@@ -21,6 +21,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from experiments.provenance import provenance
 from experiments.tables import RESULTS
@@ -35,9 +36,9 @@ from lgd.types import Params
 
 PACKAGES = ("torch", "torchvision", "pytorch-fid", "torch-fidelity")
 SIZES = ((8, 8), (32, 32), (64, 48), (299, 299), (400, 300))
-COUNT, BATCH = 8, 32  # images of each size; of a batch
-SETS = 192  # images of a set for the Frechet distance
-FEWER = 64  # features, so that covariances are of full rank
+COUNT, BATCH = 4, 32  # images of each size; of a batch
+SETS = 128  # images of a set for the Frechet distance
+FEWER = 48  # features, so that covariances are of full rank
 
 State = dict[str, Any]  # PyTorch's tensors by name
 
@@ -93,12 +94,13 @@ def levels(size: tuple[int, int], count: int, seed: int, contrast: float = 1.0) 
     return np.clip(values, 0.0, 255.0).astype(np.uint8)
 
 
-def scaled(images: np.ndarray) -> np.ndarray:
+def scaled(images: np.ndarray) -> Array:
     """uint8 to [-1, 1], as data sets here are."""
-    return images.astype(np.float32) / 127.5 - 1.0
+    return jnp.asarray(images.astype(np.float32) / 127.5 - 1.0)
 
 
 def channels_first(torch: ModuleType, images: np.ndarray) -> Any:
+    """(n, h, w, 3) to PyTorch's (n, 3, h, w)."""
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
@@ -108,7 +110,7 @@ class Ports:
     def __init__(self, packages: Mapping[str, ModuleType], state: State, file: Path) -> None:
         self._torch = packages["torch"]
         fid = importlib.import_module("pytorch_fid.inception")
-        fid.load_state_dict_from_url = lambda *_, **__: state
+        setattr(fid, "load_state_dict_from_url", lambda *_, **__: state)  # noqa: B010
         self._fid = fid.InceptionV3([3], resize_input=False, normalize_input=False).eval()
         fidelity = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
         names = ["2048", "logits_unbiased", "logits"]
@@ -152,7 +154,7 @@ def networks(ports: Ports, params: Params) -> list[dict[str, Any]]:
     with bar("sizes", len(SIZES)) as advance:
         for size in SIZES:
             images = levels(size, COUNT, seed=1)
-            prepared = np.asarray(inception.prepared(jnp.asarray(scaled(images))))
+            prepared = np.asarray(inception.prepared(scaled(images)))
             ours = inception.outputs(params, scaled(images))
             theirs = ports.torch_fidelity(images)
             found.append(
@@ -179,7 +181,7 @@ def distances(ports: Ports, params: Params) -> list[dict[str, Any]]:
     theirs = [
         np.concatenate(
             [
-                ports.pytorch_fid(np.asarray(inception.prepared(jnp.asarray(scaled(part)))))
+                ports.pytorch_fid(np.asarray(inception.prepared(scaled(part))))
                 for part in np.split(x, len(x) // BATCH)
             ]
         )
@@ -206,7 +208,7 @@ def table(results: Mapping) -> str:
     lines = [f"| images | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
     for entry in results["networks"]:
         cells = " | ".join(f"{entry[name]['relative']:.0e}" for name in names)
-        lines.append(f"| {entry['size'][0]}×{entry['size'][1]} | {cells} |")
+        lines.append(f"| {entry['size'][0]}x{entry['size'][1]} | {cells} |")
     names = ["ours", "pytorch-fid", "pytorch-fid of our features"]
     lines += ["", f"| features | {' | '.join(names)} |", "|---:|" + "---:|" * len(names)]
     for entry in results["distances"]:

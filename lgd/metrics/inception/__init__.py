@@ -12,7 +12,7 @@ import functools
 import jax
 from jaxtyping import Array, Float
 
-from lgd.metrics.inception.network import InceptionV3, Outputs, template
+from lgd.metrics.inception.network import InceptionV3, Outputs, in_batches, template
 from lgd.metrics.inception.preprocess import prepared, resize
 from lgd.metrics.inception.weights import PUBLISHED_SHA256, from_torch, load
 from lgd.metrics.reference import FeatureNetwork, network_identity
@@ -37,7 +37,11 @@ __all__ = [
 @functools.partial(jax.jit, static_argnames="quantize")
 def outputs(params: Params, images: Float[Array, "n h w c"], *, quantize: bool = True) -> Outputs:
     """Features and logits of images in [-1, 1], of any size; quantize: see `prepared`."""
-    return InceptionV3().apply(params, prepared(images, quantize=quantize))  # type: ignore[return-value]
+
+    def apply(some: Float[Array, "b h w c"]) -> Outputs:
+        return InceptionV3().apply(params, prepared(some, quantize=quantize))  # type: ignore[return-value]
+
+    return in_batches(apply, images)
 
 
 def features(

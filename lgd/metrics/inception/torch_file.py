@@ -45,12 +45,18 @@ def _read_zip(raw: bytes) -> tuple[dict[str, View], dict[str, bytes]]:
         if len(programs) != 1:
             raise ValueError(f"expected one data.pkl, got {programs}")
         root = programs[0].removesuffix("data.pkl")
-        order = f"{root}byteorder"
-        if order in names and archive.read(order) != b"little":
-            raise ValueError(f"expected little-endian numbers, got {archive.read(order)!r}")
-        views = _views(followed(io.BytesIO(archive.read(programs[0]))))
+        if (order := f"{root}byteorder") in names and _entry(archive, order) != b"little":
+            raise ValueError("expected little-endian numbers, got others")
+        views = _views(followed(io.BytesIO(_entry(archive, programs[0]))))
         keys = {view.storage.key for view in views.values()}
-        return views, {key: archive.read(f"{root}data/{key}") for key in keys}
+        return views, {key: _entry(archive, f"{root}data/{key}") for key in keys}
+
+
+def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Never larger than the file: PyTorch compresses nothing."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name}: expected it as it is, got it compressed")
+    return archive.read(name)
 
 
 def _read_stream(raw: bytes) -> tuple[dict[str, View], dict[str, bytes]]:
@@ -89,7 +95,7 @@ def _tensor(name: str, view: View, storages: dict[str, bytes]) -> np.ndarray:
     last = view.offset + sum((n - 1) * s for n, s in zip(view.shape, view.strides, strict=True))
     whole = all(type(n) is int and n >= 0 for n in (view.offset, *view.shape, *view.strides))
     count = math.prod(view.shape, start=1)
-    if not whole or (count and last >= storage.size):
+    if not whole or count > storage.size or (count and last >= storage.size):
         raise ValueError(f"{name}: expected a part of {storage.size} numbers, got {view[1:]}")
     values = np.frombuffer(storages[storage.key], storage.dtype)
     if not count:
