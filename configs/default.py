@@ -126,6 +126,8 @@ def get_config() -> ConfigDict:
     config.evaluation.num_finalists = 8  # best of the first look, run again in full
     config.evaluation.validation_seeds = 2
     config.evaluation.test_seeds = 5
+    # Test samples: leave out the unconditional half where omega is 0; nfe counts what is left.
+    config.evaluation.skip = False
     # Hand-made schedules. Grids grow by themselves when the best value lies at an edge.
     config.evaluation.constant_weights = (
         0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0,

@@ -96,6 +96,7 @@ def _float32(x: float) -> float:
 POSITIVE = number("(0, 1e9]")
 SHARE = number("[0, 1]")
 DECAY = number("[0, 1)")
+FLAG = Rule("true or false", lambda flag: True)
 
 FIELDS: dict[str, Rule] = {
     "seed": integer(0),
@@ -186,6 +187,7 @@ FIELDS: dict[str, Rule] = {
     "evaluation.num_finalists": integer(1),
     "evaluation.validation_seeds": integer(1),
     "evaluation.test_seeds": integer(2),  # a standard deviation needs two
+    "evaluation.skip": FLAG,
     "evaluation.constant_weights": increasing("[0, 1e9]", least=3, first=0.0),
     "evaluation.interval_weights": increasing("(0, 1e9]"),
     "evaluation.interval_lower": increasing("[0, 1]"),

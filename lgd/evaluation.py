@@ -43,11 +43,18 @@ class Generator:
     churn: float = 0.0
     solver: sampler.Solver = "ddim"
     mesh: Mesh | None = None
+    skip: bool = False  # calls where omega is 0, see `sampler.sample`
 
     @property
     def nfe(self) -> int:
-        """Network evaluations per sample."""
+        """Network evaluations per sample where nothing is skipped."""
         return sampler.count_nfe(len(self.times) - 1, self.solver)
+
+    def nfe_of(self, omega_fn: OmegaFn, per_class: int) -> int | float:
+        """Network evaluations per sample with this schedule."""
+        if not self.skip:
+            return self.nfe
+        return sampler.count_skipping_nfe(self._omegas(omega_fn, per_class)[0], self.solver)
 
     @failures.memory_advice()
     def __call__(
@@ -58,23 +65,29 @@ class Generator:
         Raises NonFiniteError, which names the times at which the denoiser is not finite, and
         DeviceMemoryError.
         """
-        c = jnp.repeat(jnp.arange(self.num_classes, dtype=jnp.int32), per_class)
+        omegas, c = self._omegas(omega_fn, per_class)
         samples = sampler.sample(
             jax.random.key(seed),
             self.denoiser,
             self._placed_params,
-            guidance.on_grid(omega_fn, self.times, c),
+            omegas,
             c,
             shape=self.shape,
             times=self.times,
             churn=self.churn,
             solver=self.solver,
             mesh=self.mesh,
+            skip=self.skip,
         )
         x0 = processes.local(samples.x0).reshape(self.num_classes, per_class, *self.shape)
         if not bool(jnp.isfinite(x0).all()):
             raise failures.NonFiniteError(f"expected finite samples, got others; {self._blame()}")
         return x0 if self.mesh is None else parallel.spread_rows(x0, parallel.here(self.mesh), 1)
+
+    def _omegas(self, omega_fn: OmegaFn, per_class: int) -> tuple[Array, Array]:
+        """Of every step and sample, and the classes of the samples."""
+        c = jnp.repeat(jnp.arange(self.num_classes, dtype=jnp.int32), per_class)
+        return guidance.on_grid(omega_fn, self.times, c), c
 
     def _blame(self) -> str:
         c = np.arange(self.num_classes, dtype=np.int32)

@@ -1,10 +1,11 @@
 """Guided sampling: one pure step per solver, and one scan that walks a grid of times.
 
 `sample` starts from noise and is jitted once for all schedules: it takes omega as an array
-(num_steps, b). `sample_adaptive` takes omega as a function instead, which may look at features of
-the predictions, and may guide along further directions. `unroll` is the same walk from any start,
-differentiable in omega and in the start; each step is rematerialised, so memory grows by the stored
-states only.
+(num_steps, b). With ``skip=True`` it leaves out the calls where omega is 0 (`lgd.skipping`), jitted
+once for every set of numbers of guided samples. `sample_adaptive` takes omega as a function
+instead, which may look at features of the predictions, and may guide along further directions.
+`unroll` is the same walk from any start, differentiable in omega and in the start; each step is
+rematerialised, so memory grows by the stored states only.
 """
 
 import dataclasses
@@ -16,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from lgd import guidance, parallel
+from lgd import guidance, parallel, skipping
 from lgd.diffusion import bridge_coefficients, bridge_mean, denoise_pair, expand, from_x0
 from lgd.types import Condition, Denoiser, OmegaFn, Params, PRNGKey, Scalar
 
@@ -32,7 +33,9 @@ class Samples(NamedTuple):
     """Result of `sample`; ``trajectory`` holds the states at every time of the grid, or None."""
 
     x0: Float[Array, "b *dims"]
-    nfe: int  # network evaluations per sample; a guided call is 2
+    nfe: (
+        int | float
+    )  # network evaluations per sample, a guided call is 2; mean over samples if skipping
     trajectory: Float[Array, "n b *dims"] | None = None
 
 
@@ -46,6 +49,7 @@ class _Step(NamedTuple):
     churn: Float[Array, ""] | None  # None: 0, and nothing is drawn
     is_first: Bool[Array, ""]
     is_last: Bool[Array, ""]
+    order: skipping.Order | None = None  # None: nothing is skipped
 
 
 def sample(
@@ -61,6 +65,7 @@ def sample(
     solver: Solver = "ddim",
     return_trajectory: bool = False,
     mesh: Mesh | None = None,
+    skip: bool = False,
 ) -> Samples:
     """Draw guided samples, from ``sigma(times[0]) z`` down to times[-1].
 
@@ -76,19 +81,26 @@ def sample(
       return_trajectory: also return the state at every time.
       mesh: devices that share the samples, see `parallel.make_mesh`; None: wherever params lie. It
         changes no draw, and samples by rounding only. Any number of samples will do.
+      skip: ask for the unconditional half only where omega is not 0; needs concrete omegas. It
+        changes samples by rounding only, and compiles anew for schedules that guide other numbers
+        of samples. ``nfe`` is then the rows computed in all over the number of samples.
 
     Raises:
-      ValueError: for shapes, times or solver settings that do not fit.
+      ValueError: for shapes, times or solver settings that do not fit, traced omegas if skipping.
     """
     batch = jax.tree.leaves(c)[0].shape[0]
     times = _checked_times(times)
     _check(omegas, batch, times, churn, solver)
     noise = _traced(churn)
+    plan = skipping.plan(omegas, _calls(len(times) - 1, solver)) if skip else None
+    order = None if plan is None else plan.order
+    nfe = count_nfe(len(times) - 1, solver) if plan is None else _rows_per_sample(plan, solver)
     if mesh is not None:
         denoiser = parallel.spread(denoiser, mesh)
         params = parallel.place(params, parallel.param_sharding(params, mesh))
         omegas, c = parallel.spread_rows(omegas, mesh, 1), parallel.spread_rows(c, mesh)
-        key, times, noise = parallel.place((key, times, noise), parallel.replicated(mesh))
+        everywhere = parallel.replicated(mesh)
+        key, times, noise, order = parallel.place((key, times, noise, order), everywhere)
     x0, trajectory = _sample(
         key,
         params,
@@ -96,12 +108,14 @@ def sample(
         c,
         times,
         noise,
+        order,
         denoiser=denoiser,
         shape=(batch, *shape),
         solver=solver,
         return_trajectory=return_trajectory,
+        guide=_given if plan is None else skipping.Skipping(plan.sizes),
     )
-    return Samples(x0, count_nfe(len(times) - 1, solver), trajectory)
+    return Samples(x0, nfe, trajectory)
 
 
 def sample_adaptive(
@@ -202,8 +216,25 @@ class _Adaptive:
 
 def count_nfe(num_steps: int, solver: Solver) -> int:
     """Network evaluations per sample of a guided run: 2 a call; Heun calls twice but at the end."""
-    calls = 2 * num_steps - 1 if solver == "heun" else num_steps
-    return 2 * calls
+    return 2 * int(_calls(num_steps, solver).sum())
+
+
+def count_skipping_nfe(omegas: Float[Array, "k b"], solver: Solver) -> float:
+    """Network evaluations per sample with ``skip=True``: rows computed in all, over samples."""
+    return _rows_per_sample(skipping.plan(omegas, _calls(len(omegas), solver)), solver)
+
+
+def _rows_per_sample(plan: skipping.Plan, solver: Solver) -> float:
+    num_steps, batch = plan.order.rows.shape
+    rows = batch + plan.rows_of_steps()
+    return float(np.sum(_calls(num_steps, solver) * rows) / batch)
+
+
+def _calls(num_steps: int, solver: Solver) -> Int[np.ndarray, " k"]:
+    """Of the network at every step."""
+    calls = np.full(num_steps, 2 if solver == "heun" else 1)
+    calls[-1] = 1
+    return calls
 
 
 @functools.partial(
@@ -216,6 +247,7 @@ def _sample(
     c: Condition,
     times: Float[Array, " n"],
     churn: Float[Array, ""] | None,
+    order: skipping.Order | None = None,
     *,
     denoiser: Denoiser,
     shape: tuple[int, ...],
@@ -225,7 +257,9 @@ def _sample(
 ) -> tuple[X, Float[Array, "n b *dims"] | None]:
     noise_key, walk_key = jax.random.split(key)
     start = denoiser.schedule.sigma(times[0]) * jax.random.normal(noise_key, shape)
-    end, states = _walk(walk_key, denoiser, params, omegas, c, start, times, churn, solver, guide)
+    end, states = _walk(
+        walk_key, denoiser, params, omegas, c, start, times, churn, solver, guide, order
+    )
     if not return_trajectory:
         return end, None
     return end, jnp.concatenate([start[None], states])
@@ -265,6 +299,7 @@ def _walk(
     churn: Float[Array, ""] | None,
     solver: Solver,
     guide: _Guide = _given,
+    order: skipping.Order | None = None,
 ) -> tuple[X, Float[Array, "k b *dims"]]:
     """The scan: final state, and the state after every step."""
     step_fn, first_memory = _SOLVERS[solver]
@@ -288,6 +323,7 @@ def _walk(
         churn=None if churn is None else jnp.broadcast_to(churn, index.shape),
         is_first=index == 0,
         is_last=index == len(index) - 1,
+        order=order,
     )
     (end, _), states = jax.lax.scan(body, (start, first_memory(start)), steps)
     return end, states

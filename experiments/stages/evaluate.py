@@ -1,5 +1,6 @@
 """Stage 4: tune every opponent on validation data, then measure every row once on test data."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -32,7 +33,8 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     with workdir.timed("tune"):
         candidates = tune(config, workdir, dataset, generator, journal)
     with workdir.timed("test"):
-        rows, resampled = _measure_rows(config, workdir, dataset, generator, candidates, journal)
+        final = final_generator(config, generator)
+        rows, resampled = _measure_rows(config, workdir, dataset, final, candidates, journal)
     results = _results(config, workdir.command, rows, candidates)
     results["comparisons"] = _comparisons(rows, resampled, config.evaluation.primary)
     results["classifiers"] = denoiser_stage.accuracies(config, workdir, dataset)
@@ -52,6 +54,14 @@ def make_generator(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Ge
         solver=config.sampling.solver,
         mesh=build.mesh(config),
     )
+
+
+def final_generator(config: ConfigDict, generator: Generator) -> Generator:
+    """The same for test samples, which few schedules draw: each may have a compilation of its own.
+
+    Tuning has one for all schedules.
+    """
+    return dataclasses.replace(generator, skip=config.evaluation.skip)
 
 
 def _measure_rows(
@@ -92,7 +102,7 @@ def _measure_rows(
                     "metrics": {key: summary([run[key] for run in metrics]) for key in metrics[0]},
                     "num_samples": per_class * dataset.num_classes,
                     "num_steps": config.sampling.num_steps,
-                    "nfe": generator.nfe,
+                    "nfe": generator.nfe_of(found.omega_fn, per_class),
                     "validation": found.score if np.isfinite(found.score) else None,
                     "omega": guided_weight(found.omega_fn, generator.times, c, gap),
                 }

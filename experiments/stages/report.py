@@ -168,6 +168,13 @@ _CAPTIONS = {
 }
 
 
+def evaluations(results: Mapping) -> str:
+    """Of the network for a sample; rows differ where calls were skipped."""
+    each = sorted({row["nfe"] for row in results["rows"]})
+    counts = " to ".join(f"{nfe:g}" for nfe in dict.fromkeys((each[0], each[-1])))
+    return f"{counts} network evaluations"
+
+
 def _classifiers(results: Mapping) -> list[str]:
     """How good the networks behind the metrics are, where there are any."""
     found = results["classifiers"]
@@ -181,7 +188,7 @@ def _markdown(results: Mapping, figures: list[str]) -> str:
     lines = [
         f"# {config['data']['name']}, denoiser: {config['denoiser']['level']}\n",
         f"{row['num_samples']} samples a run, {config['evaluation']['test_seeds']} test seeds, "
-        f"{row['num_steps']} steps ({row['nfe']} network evaluations); mean ± standard error. "
+        f"{row['num_steps']} steps ({evaluations(results)}); mean ± standard error. "
         f"Parameters were selected on validation data. {results['device']}, "
         f"commit {results['commit'][:12]}.\n",
         tables.markdown(results),

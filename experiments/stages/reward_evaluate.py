@@ -41,7 +41,8 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
         entries = select(config, workdir, dataset, generator, reward, journal)
     with workdir.timed("test"):
         measure = RewardMeasure(config, workdir, dataset, reward)
-        rows, resampled = _measure_rows(config, dataset, generator, measure, entries, journal)
+        final = evaluate.final_generator(config, generator)
+        rows, resampled = _measure_rows(config, dataset, final, measure, entries, journal)
         true = _true_rewards(dataset, measure.reward)
         results = evaluate.provenance(config, workdir.command) | {
             "reward_metric": "reward",
@@ -142,7 +143,7 @@ def _measure_rows(
             settings = {
                 "num_samples": per_class * dataset.num_classes,
                 "num_steps": config.sampling.num_steps,
-                "nfe": generator.nfe,
+                "nfe": generator.nfe_of(omega_fn, per_class),
                 "omega": guided_weight(omega_fn, generator.times, c, gap),
             }
             rows.append(_row(entry, runs) | settings)

@@ -183,7 +183,7 @@ def _markdown(results: Mapping, figures: list[str]) -> str:
     lines = [
         f"# {config['data']['name']} with a reward: {config['reward']['name']}\n",
         f"{row['num_samples']} samples a run, {config['evaluation']['test_seeds']} test seeds, "
-        f"{row['num_steps']} steps ({row['nfe']} network evaluations); mean ± standard error. "
+        f"{row['num_steps']} steps ({report.evaluations(results)}); mean ± standard error. "
         "Every family minimises its loss, distance - weight * reward, on validation data. "
         f"{results['device']}, commit {results['commit'][:12]}.\n",
         tables.markdown(results),

@@ -1,0 +1,130 @@
+"""Sampling steps that ask for the unconditional half only where omega is not 0.
+
+What is guided when is known before sampling, from the table of omega. The conditional half runs on
+all b samples; the unconditional one on as many rows as the step's size says, gathered, and
+scattered back. Sizes are few and static, so that one compiled scan holds a branch for each.
+"""
+
+import dataclasses
+import functools
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from lgd.diffusion import expand
+from lgd.types import Condition, Denoiser, Params
+
+WASTE = 0.05  # most of the rows promised by omega = 0 that rounding to few sizes may cost
+
+X = Float[Array, "b *dims"]
+
+
+class Order(NamedTuple):
+    """Of every step: the samples, guided ones first; and which of the plan's sizes it takes."""
+
+    rows: Any  # (k, b) int32; of one step (b,)
+    size: Any  # (k,) int32; of one step ()
+
+
+class Plan(NamedTuple):
+    """What a table of omega leaves to compute."""
+
+    order: Order
+    sizes: tuple[int, ...]  # unconditional rows of a step, increasing
+
+    def rows_of_steps(self) -> Int[np.ndarray, " k"]:
+        """Unconditional rows that every step computes."""
+        return np.asarray(self.sizes)[self.order.size]
+
+
+def plan(
+    omegas: Float[Array, "k b"] | Float[np.ndarray, "k b"], calls: Int[np.ndarray, " k"]
+) -> Plan:
+    """Which rows to guide at every step of so many calls of the network.
+
+    Raises ValueError where omegas are traced.
+    """
+    if isinstance(omegas, jax.core.Tracer):
+        raise ValueError("expected concrete omegas where calls are skipped, got traced ones")
+    still = np.asarray(omegas) == 0.0
+    guided = np.sum(~still, axis=1)
+    sizes = few_sizes(guided, still.shape[1], calls)
+    rows = np.argsort(still, axis=1, kind="stable").astype(np.int32)
+    return Plan(Order(rows, np.searchsorted(sizes, guided).astype(np.int32)), sizes)
+
+
+def few_sizes(
+    guided: Int[np.ndarray, " k"], batch: int, calls: Int[np.ndarray, " k"]
+) -> tuple[int, ...]:
+    """As few sizes as serve these numbers of guided rows by rounding up.
+
+    Neighbours are joined, the cheapest first, while the rows wasted in all calls are at most
+    `WASTE` of the ``batch - guided`` rows that need none.
+    """
+    values, place = np.unique(guided, return_inverse=True)
+    sizes, each = values.tolist(), np.bincount(place, weights=calls).tolist()  # calls of a size
+    budget = WASTE * float(np.sum(calls * (batch - guided)))
+    while len(sizes) > 1:
+        gaps = [b - a for a, b in itertools.pairwise(sizes)]
+        costs = [gap * count for gap, count in zip(gaps, each[:-1], strict=True)]
+        cheapest = int(np.argmin(costs))
+        budget -= costs[cheapest]
+        if budget < 0.0:
+            break
+        each[cheapest + 1] += each[cheapest]
+        del sizes[cheapest], each[cheapest]
+    return tuple(sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipping:
+    """The guided prediction of a step that has omega, rows and one of these sizes."""
+
+    sizes: tuple[int, ...]
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        params: Params,
+        x_t: X,
+        *,
+        t: Float[Array, " b"],
+        c: Condition,
+        step: Any,
+    ) -> X:
+        """``cond + omega (cond - uncond)``, with the second term on the first ``size`` rows."""
+        branches = [
+            functools.partial(_guided, size, denoiser, c=c, omega=step.omega, rows=step.order.rows)
+            for size in self.sizes
+        ]
+        if len(branches) == 1:
+            return branches[0](params, x_t, t)
+        return jax.lax.switch(step.order.size, branches, params, x_t, t)
+
+
+def _guided(
+    size: int,
+    denoiser: Denoiser,
+    params: Params,
+    x_t: X,
+    t: Float[Array, " b"],
+    *,
+    c: Condition,
+    omega: Float[Array, " b"],
+    rows: Int[Array, " b"],
+) -> X:
+    """Both halves as one batch of b + size rows. Rows beyond the guided ones have omega = 0."""
+    if size == 0:
+        return denoiser.apply(params, x_t, t=t, c=c)
+    some = rows[:size]
+    null = jax.tree.map(lambda leaf: leaf[some], denoiser.null(c))
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), c, null)
+    x, times = jnp.concatenate([x_t, x_t[some]]), jnp.concatenate([t, t[some]])
+    x0_hat = denoiser.apply(params, x, t=times, c=both)
+    cond, uncond = x0_hat[: len(x_t)], x0_hat[len(x_t) :]
+    moved = expand(omega[some], uncond) * (cond[some] - uncond)
+    return cond.at[some].add(moved)
