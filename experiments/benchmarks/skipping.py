@@ -10,6 +10,7 @@ experiments/results/benchmark-skipping-cpu.json and prints a table.
 """
 
 import argparse
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,7 +69,8 @@ def table(results: Mapping[str, Any]) -> str:
     settings = results["settings"]
     return "\n".join(lines) + (
         f"\n\nDenoiser: {results['mflop']:.0f} MFLOP a sample; batch {settings['batch']}, "
-        f"{NUM_STEPS} DDIM steps, {settings['rounds']} rounds.\n"
+        f"{NUM_STEPS} DDIM steps, {settings['rounds']} rounds, on a machine with a load of "
+        f"{results['load']:.1f} by others.\n"
     )
 
 
@@ -90,6 +92,7 @@ def main() -> None:
     )
     results |= {
         "settings": vars(chosen),
+        "load": os.getloadavg()[0],  # of the machine before, by other processes
         "mflop": mflop(*make_denoiser(chosen.width, chosen.depth)),
         "schedules": {},
     }
