@@ -35,13 +35,29 @@ def get_config() -> ConfigDict:
     config.denoiser.num_steps.middle = 1000
     config.denoiser.num_steps.well = 4000
     config.denoiser.kind = "velocity"  # what the network predicts: x0, eps, v, velocity, score
-    config.denoiser.width = 256
-    config.denoiser.depth = 4
+    # mlp: flattens its input; unet, dit: images, whose sizes must fit.
+    config.denoiser.network = "mlp"
+    config.denoiser.width = 256  # mlp, dit: of every layer
+    config.denoiser.depth = 4  # mlp, dit: blocks
+    config.denoiser.heads = 4  # unet, dit: of attention; divide the width
+    config.denoiser.dit = ConfigDict()
+    config.denoiser.dit.patch_size = 2  # pixels along a side of a token
+    config.denoiser.unet = ConfigDict()
+    config.denoiser.unet.channels = 32
+    config.denoiser.unet.multipliers = (1, 2)  # of channels, a level each; sizes halve between
+    config.denoiser.unet.blocks = 1  # residual blocks of a level
+    config.denoiser.unet.attention = (4,)  # rows of the feature maps that attend; may be empty
+    config.denoiser.dtype = "float32"  # unet, dit: of layers; bfloat16 is for accelerators
+    config.denoiser.remat = False  # unet, dit: less memory in training for more time
     config.denoiser.batch_size = 256
     config.denoiser.learning_rate = 1e-3
     config.denoiser.ema_decay = 0.99
     config.denoiser.label_dropout = 0.1  # share of examples trained without their label
     config.denoiser.times = "uniform"  # law of t in training: uniform, logit_normal
+    config.denoiser.times_location = 0.0  # logit_normal: mean of logit(t); above 0: more noise
+    config.denoiser.times_scale = 1.0  # logit_normal: standard deviation of logit(t)
+    config.denoiser.flip = False  # images: mirror every other one in training
+    config.denoiser.shift = 0  # images: move them in training by up to so many pixels
 
     config.sampling = ConfigDict()
     config.sampling.num_steps = 25

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -71,8 +72,44 @@ def times(config: ConfigDict, num_steps: int | None = None) -> Float[Array, " n"
 
 def network_denoiser(config: ConfigDict, num_classes: int) -> denoisers.NetworkDenoiser:
     """The denoiser that is trained here."""
-    module = denoisers.ResidualMLP(num_classes, config.denoiser.width, config.denoiser.depth)
+    module = _network(config.denoiser, num_classes)
     return denoisers.NetworkDenoiser(module, schedule(config), num_classes, config.denoiser.kind)
+
+
+def _network(settings: ConfigDict, num_classes: int) -> nn.Module:
+    if settings.network == "mlp":
+        return denoisers.ResidualMLP(num_classes, settings.width, settings.depth)
+    common = {"heads": settings.heads, "dtype": settings.dtype, "remat": settings.remat}
+    if settings.network == "dit":
+        return denoisers.DiT(
+            num_classes,
+            width=settings.width,
+            depth=settings.depth,
+            patch_size=settings.dit.patch_size,
+            **common,
+        )
+    unet = settings.unet
+    return denoisers.UNet(
+        num_classes,
+        channels=unet.channels,
+        multipliers=tuple(unet.multipliers),
+        blocks=unet.blocks,
+        attention=tuple(unet.attention),
+        **common,
+    )
+
+
+def denoising_loss(config: ConfigDict) -> denoisers.DenoisingLoss:
+    """The loss it is trained by."""
+    settings = config.denoiser
+    return denoisers.DenoisingLoss(
+        label_dropout=settings.label_dropout,
+        times=settings.times,
+        times_location=settings.times_location,
+        times_scale=settings.times_scale,
+        flip=settings.flip,
+        shift=settings.shift,
+    )
 
 
 def exact_denoiser(

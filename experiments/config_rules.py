@@ -8,6 +8,8 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from experiments import denoiser_rules
+
 NUM_DIGITS = 1797  # images that scikit-learn ships
 NUM_MNIST_TRAIN, NUM_MNIST_TEST = 60_000, 10_000  # images of MNIST and of Fashion-MNIST
 # Numbers of one example, where all files agree on them.
@@ -54,6 +56,22 @@ def different(*names: str) -> Rule:
     return Rule(
         f"a tuple of different names of {', '.join(names)}",
         lambda chosen: set(chosen) <= set(names) and len(set(chosen)) == len(chosen),
+    )
+
+
+def distinct_integers(least: int) -> Rule:
+    """A tuple of different integers; may be empty."""
+    return Rule(
+        f"a tuple of different integers >= {least}",
+        lambda values: len(set(values)) == len(values) and all(least <= n < 2**31 for n in values),
+    )
+
+
+def integers(least: int) -> Rule:
+    """A tuple of at least one integer."""
+    return Rule(
+        f"a tuple of integers >= {least}",
+        lambda values: len(values) > 0 and all(least <= n < 2**31 for n in values),
     )
 
 
@@ -112,13 +130,26 @@ FIELDS: dict[str, Rule] = {
     "denoiser.num_steps.middle": integer(1),
     "denoiser.num_steps.well": integer(1),
     "denoiser.kind": one_of("x0", "eps", "v", "velocity", "score"),
+    "denoiser.network": one_of("mlp", "unet", "dit"),
     "denoiser.width": integer(1),
     "denoiser.depth": integer(1),
+    "denoiser.heads": integer(1),
+    "denoiser.dit.patch_size": integer(1),
+    "denoiser.unet.channels": integer(1),
+    "denoiser.unet.multipliers": integers(1),
+    "denoiser.unet.blocks": integer(1),
+    "denoiser.unet.attention": distinct_integers(1),
+    "denoiser.dtype": one_of("float32", "bfloat16"),
+    "denoiser.remat": FLAG,
     "denoiser.batch_size": integer(1),
     "denoiser.learning_rate": POSITIVE,
     "denoiser.ema_decay": DECAY,
     "denoiser.label_dropout": number("[0, 1)"),
     "denoiser.times": one_of("uniform", "logit_normal"),
+    "denoiser.times_location": number("[-10, 10]"),
+    "denoiser.times_scale": number("(0, 10]"),
+    "denoiser.flip": FLAG,
+    "denoiser.shift": integer(0),
     "sampling.num_steps": integer(3),
     "sampling.grid": one_of("uniform", "logsnr", "edm"),
     "sampling.solver": one_of("ddim", "heun", "dpmpp_2m"),
@@ -432,6 +463,7 @@ ACROSS: tuple[Across, ...] = (
         _reward_snapshots_fit,
     ),
     Across(("denoiser.level", "data.name"), _exact_is_mixture),
+    *(Across(fields, wrong) for fields, wrong in denoiser_rules.ACROSS),
     Across(("data.num_train", "data.num_validation", "data.num_test", "data.name"), _enough_digits),
     Across(("data.num_train", "data.num_validation", "data.name"), _enough_training_images),
     Across(("data.num_test", "data.name"), _enough_test_images),

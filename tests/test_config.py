@@ -216,7 +216,7 @@ def test_mistake_is_the_one_thing_reported(overrides, field, expected, got):
 
 @pytest.mark.parametrize("field", sorted(DEFAULTS))
 def test_every_field_refuses_nan_negatives_and_other_names(field):
-    coordinates = field in ("reward.direction", "reward.centre")
+    coordinates = field in ("reward.direction", "reward.centre", "denoiser.times_location")
     for value in ("nan", "-1e10" if coordinates else "-1", "other"):
         errors = mistakes(f"{field}={value}")
         assert errors[0].startswith(f"{field}: expected ")

@@ -8,14 +8,13 @@ from scipy.stats import norm
 
 from lgd import schedules
 from lgd.denoisers import (
-    DenoisingLoss,
     GaussianMixture,
     NetworkDenoiser,
     ResidualMLP,
     from_function,
 )
-from lgd.denoisers.mlp import fourier_features
-from lgd.diffusion import KINDS, from_x0, noised, to_x0
+from lgd.denoisers.network import output_scale
+from lgd.diffusion import KINDS, expand, from_x0, noised, to_x0
 from lgd.types import Denoiser
 
 LABELS = (0, 0, 1, 2)  # of the mixture's components
@@ -162,7 +161,7 @@ def test_mixture_params_broadcast_variances_and_normalise_weights(variances):
 
 
 class PointMassOracle(nn.Module):
-    """Predicts in its kind, from what a network is given, for data that are all mu; plus error."""
+    """Predicts in its kind, from what a network is given, for data that are all mu."""
 
     mu: float
     schedule: schedules.Schedule
@@ -174,24 +173,8 @@ class PointMassOracle(nn.Module):
         size = jnp.sqrt(self.schedule.alpha(t) ** 2 + self.schedule.sigma(t) ** 2)
         x_t = x * size[:, None]
         mu = jnp.full_like(x, self.mu)
-        error = self.param("error", nn.initializers.zeros, ())
-        return error + from_x0(mu, x_t, t=t, schedule=self.schedule, kind=self.kind)
-
-
-class Labels(nn.Module):
-    """Predicts the labels it is given."""
-
-    @nn.compact
-    def __call__(self, x, logsnr, labels):
-        return jnp.broadcast_to(labels[:, None], x.shape).astype(x.dtype)
-
-
-class LogSNR(nn.Module):
-    """Predicts the logsnr it is given."""
-
-    @nn.compact
-    def __call__(self, x, logsnr, labels):
-        return jnp.broadcast_to(logsnr[:, None], x.shape)
+        prediction = from_x0(mu, x_t, t=t, schedule=self.schedule, kind=self.kind)
+        return prediction / expand(output_scale(t, schedule=self.schedule, kind=self.kind), x)
 
 
 @pytest.fixture(scope="module")
@@ -206,73 +189,17 @@ def read_by_kind(schedule):
         def read(kind):
             oracle = PointMassOracle(mu=1.5, schedule=schedule, kind=kind)
             denoiser = NetworkDenoiser(module=oracle, schedule=schedule, num_classes=2, kind=kind)
-            return denoiser.apply(oracle_params(0.0), x_t, t=t, c=c)
+            return denoiser.apply({}, x_t, t=t, c=c)
 
         return {kind: read(kind) for kind in KINDS}
 
     return evaluate(eps, jnp.linspace(0.05, 0.95, 6), jnp.zeros(6, jnp.int32))
 
 
-def oracle_params(error):
-    return {"params": {"error": jnp.asarray(error)}}
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_network_of_any_kind_is_read_as_x0(read_by_kind, kind):
     tolerance = 2e-2 if kind in ("eps", "score") else 2e-3
     np.testing.assert_allclose(read_by_kind[kind], 1.5, rtol=tolerance)
-
-
-def denoising_loss(module, x0, c, *, kind="x0", params=None, **settings):
-    denoiser = NetworkDenoiser(module=module, schedule=FLOW, num_classes=3, kind=kind)
-    return DenoisingLoss(**settings)(jax.random.key(0), denoiser, params or {}, x0, c)
-
-
-@pytest.fixture(scope="module")
-def loss_by_kind():
-    """The loss of networks of every kind that know the data to be 1.5 and err by a constant."""
-
-    @jax.jit
-    def losses(error):
-        x0, c = jnp.full((256, 2), 1.5), jnp.zeros(256, jnp.int32)
-        oracles = {kind: PointMassOracle(mu=1.5, schedule=FLOW, kind=kind) for kind in KINDS}
-        params = oracle_params(error)
-        return {
-            kind: denoising_loss(oracle, x0, c, kind=kind, params=params)
-            for kind, oracle in oracles.items()
-        }
-
-    return losses
-
-
-@pytest.mark.parametrize("kind", ["x0", "eps", "v", "velocity"])
-def test_loss_is_the_squared_error_in_the_denoisers_kind(loss_by_kind, kind):
-    """So the exact denoiser of point-mass data has none."""
-    for error in (0.0, 0.5, -2.0):
-        np.testing.assert_allclose(loss_by_kind(error)[kind], error**2, atol=1e-4)
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_loss_drops_labels_at_its_rate(rate):
-    """With x0 = 0 and labels 1, the loss is 1 where the label is kept and 9 where it is null."""
-    n = 10_000
-    x0, c = jnp.zeros((n, 1)), jnp.ones(n, jnp.int32)
-    loss = jax.jit(lambda: denoising_loss(Labels(), x0, c, label_dropout=rate))()
-    share = (loss - 1.0) / 8.0
-    assert abs(share - rate) <= 4.0 * np.sqrt(rate * (1.0 - rate) / n)
-
-
-@pytest.mark.parametrize(
-    ("times", "second_moment"), [("uniform", np.pi**2 * 4 / 3), ("logit_normal", 4.0)]
-)
-def test_loss_draws_times_from_its_law(times, second_moment):
-    """On rectified flow logsnr is -2 logit(t): twice a logistic, or a normal, variable."""
-    n = 20_000
-    x0, c = jnp.zeros((n, 1)), jnp.zeros(n, jnp.int32)
-    loss = jax.jit(lambda: denoising_loss(LogSNR(), x0, c, times=times))()
-    fourth_over_squared_second = 4.2 if times == "uniform" else 3.0
-    standard_error = second_moment * np.sqrt((fourth_over_squared_second - 1.0) / n)
-    assert abs(loss - second_moment) < 4.0 * standard_error
 
 
 @pytest.fixture(scope="module")
@@ -303,17 +230,6 @@ def test_mlp_depends_on_all_it_is_given(small_mlp, varied):
     out = apply(params, **(inputs | {varied: changes[varied]}))
     assert not np.allclose(out[0], out[1])
     assert not np.allclose(out[0], out[2])
-
-
-def test_fourier_features_have_wavelengths_from_1_to_100():
-    logsnr = jnp.array([0.0, 0.25, 1.25, 25.0, 100.25])
-    sines, cosines = np.split(np.asarray(fourier_features(logsnr, 8)), 2, axis=1)
-    np.testing.assert_allclose(sines[:, 0], [0, 1, 1, 0, 1], atol=1e-4)
-    np.testing.assert_allclose(cosines[:, 0], [1, 0, 0, 1, 0], atol=1e-4)
-    np.testing.assert_allclose(sines[[0, 3], -1], [0, 1], atol=1e-5)
-    np.testing.assert_allclose(cosines[[0, 3], -1], [1, 0], atol=1e-5)
-    np.testing.assert_allclose(sines[4, [0, -1]], sines[1, [0, -1]], atol=1e-4)
-    np.testing.assert_allclose(sines**2 + cosines**2, 1.0, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -379,9 +295,6 @@ def test_denoisers_are_contracts_equal_by_value_with_a_null_like_their_labels(ma
         lambda: GaussianMixture(labels=(0, 2), schedule=FLOW),
         lambda: GaussianMixture(labels=(1, 2), schedule=FLOW),
         lambda: GaussianMixture(labels=(0, 1), schedule=FLOW).params(jnp.zeros((3, 2)), 1.0),
-        lambda: DenoisingLoss(label_dropout=1.0),
-        lambda: DenoisingLoss(label_dropout=-0.1),
-        lambda: DenoisingLoss(times="cosine"),
     ],
 )
 def test_bad_arguments_raise(unchecked, call):

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments import build, build_reward
 from experiments.workdir import Workdir, exists
-from lgd import denoisers, parallel, training
+from lgd import parallel, training
 from lgd.data import Dataset, pipeline
 from lgd.metrics.classifier import Classifier, classification_loss
 from lgd.metrics.features import extract
@@ -87,8 +87,7 @@ def _make_classifier(name: str, config: ConfigDict, dataset: Dataset) -> Classif
 
 def _train_denoiser(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     denoiser = build.network_denoiser(config, dataset.num_classes)
-    settings = config.denoiser
-    objective = denoisers.DenoisingLoss(label_dropout=settings.label_dropout, times=settings.times)
+    objective = build.denoising_loss(config)
 
     def loss(params: Params, frozen: tuple, batch: Batch, key: PRNGKey) -> tuple[jax.Array, dict]:
         return objective(key, denoiser, params, batch.x0, batch.c), {}
@@ -97,7 +96,8 @@ def _train_denoiser(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> N
         return denoiser.init(key, dataset.shape)
 
     optimizer = build.denoiser_optimizer(config)
-    _train("denoiser", config, workdir, dataset, loss, init, optimizer, settings.batch_size)
+    batch_size = config.denoiser.batch_size
+    _train("denoiser", config, workdir, dataset, loss, init, optimizer, batch_size)
 
 
 def _train_classifier(

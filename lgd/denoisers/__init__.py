@@ -1,16 +1,21 @@
 """The frozen models: an exact mixture, networks trained here, and adapters to one's own."""
 
 from lgd.denoisers.adapters import FunctionDenoiser, from_function
+from lgd.denoisers.denoising import DenoisingLoss
+from lgd.denoisers.dit import DiT
 from lgd.denoisers.mixture import GaussianMixture, MixtureParams
 from lgd.denoisers.mlp import ResidualMLP
-from lgd.denoisers.network import DenoisingLoss, NetworkDenoiser
+from lgd.denoisers.network import NetworkDenoiser
+from lgd.denoisers.unet import UNet
 
 __all__ = [
     "DenoisingLoss",
+    "DiT",
     "FunctionDenoiser",
     "GaussianMixture",
     "MixtureParams",
     "NetworkDenoiser",
     "ResidualMLP",
+    "UNet",
     "from_function",
 ]

@@ -3,8 +3,9 @@
 import math
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+from lgd.denoisers.layers import fourier_features
 
 
 class ResidualMLP(nn.Module):
@@ -30,10 +31,3 @@ class ResidualMLP(nn.Module):
             h = h + nn.Dense(self.width)(nn.silu(nn.LayerNorm()(h) + embedding))
         out = nn.Dense(math.prod(x.shape[1:]), kernel_init=nn.initializers.zeros)
         return out(nn.silu(nn.LayerNorm()(h))).reshape(x.shape)
-
-
-def fourier_features(logsnr: Float[Array, " b"], size: int) -> Float[Array, "b f"]:
-    """Sines and cosines of logsnr at ``size / 2`` wavelengths from 1 to 100."""
-    wavelengths = jnp.geomspace(1.0, 100.0, size // 2)
-    angles = 2.0 * math.pi * logsnr[:, None] / wavelengths[None]
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)

@@ -1,101 +1,75 @@
-"""A trained network as a denoiser: conversions, dropout of labels, and its training loss."""
+"""A trained network as a denoiser: what it is given, what its output means, its null input."""
 
 import dataclasses
-from typing import Literal, get_args
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from lgd.diffusion import Kind, expand, from_x0, noised, to_x0
-from lgd.schedules import clipped_logsnr
+from lgd.denoisers.layers import Conditions
+from lgd.diffusion import Kind, expand, to_x0
+from lgd.schedules import clipped_logsnr, rates
 from lgd.types import Params, PRNGKey, Schedule
 
-Times = Literal["uniform", "logit_normal"]
+_SMALLEST_SCALE = 1e-6  # floor of what a scale divides by
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkDenoiser:
-    """A Flax module ``(x, logsnr, labels) -> prediction`` behind the contract ``-> x0_hat``.
+    """A Flax module ``(x, logsnr, c) -> output`` behind the contract ``-> x0_hat``.
 
     The module sees x_t scaled to unit size, ``x_t / sqrt(alpha^2 + sigma^2)``, the clipped logsnr
-    of t, and labels up to num_classes, which is the unconditional input.
+    of t, and c. Its output times `output_scale` is a prediction of ``kind``.
+
+    num_classes: c are labels below it, (b,), and it is the unconditional input; None: c are vectors
+    (b, e), and zeros are the unconditional input. A vector that is a condition is never all zeros.
     """
 
     module: nn.Module
     schedule: Schedule
-    num_classes: int
+    num_classes: int | None
     kind: Kind = "velocity"
 
-    def init(self, key: PRNGKey, shape: tuple[int, ...]) -> Params:
-        """Parameters for samples of the given shape."""
-        x = jnp.zeros((1, *shape))
-        return self.module.init(key, x, jnp.zeros(1), jnp.zeros(1, jnp.int32))
+    def init(self, key: PRNGKey, shape: tuple[int, ...], c: Conditions | None = None) -> Params:
+        """Parameters for samples of the given shape; c (1, e): a vector like those to come."""
+        if c is None and self.num_classes is None:
+            raise ValueError("expected c, a vector (1, e) like the conditions to come, got None")
+        c = jnp.zeros(1, jnp.int32) if c is None else c
+        return self.module.init(key, jnp.zeros((1, *shape)), jnp.zeros(1), c)
 
-    def predict(
-        self,
-        params: Params,
-        x_t: Float[Array, "b *dims"],
-        *,
-        t: Float[Array, " b"],
-        c: Int[Array, " b"],
+    def output(
+        self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Conditions
     ) -> Float[Array, "b *dims"]:
-        """The network's own prediction, of kind ``self.kind``."""
+        """What the module returns: a prediction of ``kind`` in units of `output_scale`."""
         size = jnp.sqrt(self.schedule.alpha(t) ** 2 + self.schedule.sigma(t) ** 2)
         logsnr = clipped_logsnr(self.schedule, t)
         return self.module.apply(params, x_t / expand(size, x_t), logsnr, c)  # type: ignore[return-value]
 
     def apply(
-        self,
-        params: Params,
-        x_t: Float[Array, "b *dims"],
-        *,
-        t: Float[Array, " b"],
-        c: Int[Array, " b"],
+        self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Conditions
     ) -> Float[Array, "b *dims"]:
         """``x0_hat``, shape of x_t."""
-        prediction = self.predict(params, x_t, t=t, c=c)
+        scale = output_scale(t, schedule=self.schedule, kind=self.kind)
+        prediction = expand(scale, x_t) * self.output(params, x_t, t=t, c=c)
         return to_x0(prediction, x_t, t=t, schedule=self.schedule, kind=self.kind)
 
-    def null(self, c: Int[Array, " b"]) -> Int[Array, " b"]:
-        """The label num_classes."""
-        return jnp.full_like(c, self.num_classes)
+    def null(self, c: Conditions) -> Conditions:
+        """The label num_classes, or zeros for vectors."""
+        return jnp.full_like(c, 0 if self.num_classes is None else self.num_classes)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DenoisingLoss:
-    """``E |prediction - target|^2``, in the denoiser's own kind, with labels dropped at random.
+def output_scale(t: Float[Array, " b"], *, schedule: Schedule, kind: Kind) -> Float[Array, " b"]:
+    """Size of a prediction for data and noise of unit size, so that outputs have unit size too.
 
-    times: "uniform" on [0, 1], or "logit_normal" (t = sigmoid(N(0, 1)), Esser et al., 2024).
-    label_dropout: share of examples trained without their label, in [0, 1).
+    ``x0, eps: 1; v: sqrt(alpha^2 + sigma^2); velocity: sqrt((alpha'^2 + sigma'^2) / 2); score:
+    1 / sigma``. With `v` on the EDM schedule this is the preconditioning of Karras et al. (2022),
+    Table 1, with sigma_data = 1 and the output's sign changed. On rectified flow a velocity's is 1.
     """
-
-    label_dropout: float = 0.1
-    times: Times = "uniform"
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.label_dropout < 1.0:
-            raise ValueError(f"expected label_dropout in [0, 1), got {self.label_dropout}")
-        if self.times not in get_args(Times):
-            raise ValueError(f"expected times in {get_args(Times)}, got {self.times!r}")
-
-    def __call__(
-        self,
-        key: PRNGKey,
-        denoiser: NetworkDenoiser,
-        params: Params,
-        x0: Float[Array, "b *dims"],
-        c: Int[Array, " b"],
-    ) -> Float[Array, ""]:
-        """Mean loss of a batch."""
-        time_key, eps_key, drop_key = jax.random.split(key, 3)
-        t = jax.random.uniform(time_key, (len(x0),))
-        if self.times == "logit_normal":
-            t = jax.nn.sigmoid(jax.random.normal(time_key, (len(x0),)))
-        eps = jax.random.normal(eps_key, x0.shape)
-        x_t = noised(x0, eps, t=t, schedule=denoiser.schedule)
-        dropped = jax.random.bernoulli(drop_key, self.label_dropout, (len(x0),))
-        prediction = denoiser.predict(params, x_t, t=t, c=jnp.where(dropped, denoiser.null(c), c))
-        target = from_x0(x0, x_t, t=t, schedule=denoiser.schedule, kind=denoiser.kind)
-        return jnp.mean(jnp.square(prediction - target))
+    if kind == "v":
+        return jnp.sqrt(schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2)
+    if kind == "velocity":
+        alpha_rate, sigma_rate = rates(schedule, t)
+        return jnp.maximum(jnp.sqrt(0.5 * (alpha_rate**2 + sigma_rate**2)), _SMALLEST_SCALE)
+    if kind == "score":
+        return 1.0 / jnp.maximum(schedule.sigma(t), _SMALLEST_SCALE)
+    return jnp.ones_like(t)

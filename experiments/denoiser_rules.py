@@ -1,0 +1,143 @@
+"""Rules across the fields of the denoiser: what its network, data and training need of one another.
+
+Each takes the values of its fields, see `ACROSS`, and returns what is wrong with the first or None.
+"""
+
+from collections.abc import Callable, Sequence
+
+SIDES = {"digits": 8, "fashion_mnist": 28}  # pixels along a side of an image
+NO_SIGNAL_AT_1 = ("rectified_flow", "cosine")  # alpha(1) = 0
+
+
+def _images_for(network: str, data: str) -> str | None:
+    if network == "mlp" or data in SIDES:
+        return None
+    return f"expected mlp for data {data} (unet, dit: images only), got {network!r}"
+
+
+def _dtype_of(dtype: str, network: str) -> str | None:
+    if network != "mlp" or dtype == "float32":
+        return None
+    return f"expected float32 for network mlp (others: unet, dit only), got {dtype!r}"
+
+
+def _remat_of(remat: bool, network: str) -> str | None:
+    if network != "mlp" or not remat:
+        return None
+    return f"expected false for network mlp (true: unet, dit only), got {remat}"
+
+
+def _width_of(width: int, network: str) -> str | None:
+    if network != "dit" or width % 4 == 0:
+        return None
+    return f"expected a multiple of 4 for network dit, got {width}"
+
+
+def _patch_size_of(patch_size: int, network: str, data: str) -> str | None:
+    if network != "dit" or data not in SIDES or SIDES[data] % patch_size == 0:
+        return None
+    return f"expected a divisor of {SIDES[data]}, the side of data {data}, got {patch_size}"
+
+
+def _multipliers_of(multipliers: Sequence[int], network: str, data: str) -> str | None:
+    if network != "unet" or data not in SIDES or _rows(data, multipliers):
+        return None
+    return (
+        f"expected so few levels that {SIDES[data]}, the side of data {data}, can be halved "
+        f"between them, got {multipliers}"
+    )
+
+
+def _attention_of(
+    attention: Sequence[int], network: str, multipliers: Sequence[int], data: str
+) -> str | None:
+    rows = _rows(data, multipliers)
+    if network != "unet" or not rows or set(attention) <= set(rows):
+        return None
+    never = sorted(set(attention) - set(rows))
+    return f"expected rows of a level, {rows} for data {data}, got {never}"
+
+
+def _heads_of(
+    heads: int,
+    network: str,
+    width: int,
+    channels: int,
+    multipliers: Sequence[int],
+    attention: Sequence[int],
+    data: str,
+) -> str | None:
+    levels = zip(_rows(data, multipliers), multipliers, strict=False)
+    attended = [channels * multiplier for rows, multiplier in levels if rows in attention]
+    widths = {"mlp": [], "dit": [width], "unet": attended}[network]
+    stuck = [each for each in widths if each % heads]
+    return f"expected a divisor of {stuck}, widths with attention, got {heads}" if stuck else None
+
+
+def _rows(data: str, multipliers: Sequence[int]) -> list[int]:
+    """Of the feature maps of a U-Net's levels; [] where they cannot be."""
+    halvings = len(multipliers) - 1
+    if data not in SIDES or halvings > 30 or SIDES[data] % 2**halvings:
+        return []
+    return [SIDES[data] // 2**level for level in range(halvings + 1)]
+
+
+def _x0_at_1(kind: str, schedule: str) -> str | None:
+    if kind not in ("eps", "score") or schedule not in NO_SIGNAL_AT_1:
+        return None
+    return f"expected x0, v or velocity for schedule {schedule} (no x0 at t = 1), got {kind!r}"
+
+
+def _location_of(location: float, times: str) -> str | None:
+    if times == "logit_normal" or location == 0.0:
+        return None
+    return f"expected 0.0 for times {times} (others: logit_normal only), got {location}"
+
+
+def _scale_of(scale: float, times: str) -> str | None:
+    if times == "logit_normal" or scale == 1.0:
+        return None
+    return f"expected 1.0 for times {times} (others: logit_normal only), got {scale}"
+
+
+def _flip_of(flip: bool, data: str) -> str | None:
+    if not flip or data in SIDES:
+        return None
+    return f"expected false for data {data} (true: images only), got {flip}"
+
+
+def _shift_of(shift: int, data: str) -> str | None:
+    if shift == 0 or (data in SIDES and shift < SIDES[data]):
+        return None
+    most = f"< {SIDES[data]}, the side of" if data in SIDES else "0 (more: images only) for"
+    return f"expected {most} data {data}, got {shift}"
+
+
+D, UNET = "denoiser.", "denoiser.unet."
+
+ACROSS: tuple[tuple[tuple[str, ...], Callable[..., str | None]], ...] = (
+    ((D + "network", "data.name"), _images_for),
+    ((D + "dtype", D + "network"), _dtype_of),
+    ((D + "remat", D + "network"), _remat_of),
+    ((D + "width", D + "network"), _width_of),
+    ((D + "dit.patch_size", D + "network", "data.name"), _patch_size_of),
+    ((UNET + "multipliers", D + "network", "data.name"), _multipliers_of),
+    ((UNET + "attention", D + "network", UNET + "multipliers", "data.name"), _attention_of),
+    (
+        (
+            D + "heads",
+            D + "network",
+            D + "width",
+            UNET + "channels",
+            UNET + "multipliers",
+            UNET + "attention",
+            "data.name",
+        ),
+        _heads_of,
+    ),
+    ((D + "kind", "schedule"), _x0_at_1),
+    ((D + "times_location", D + "times"), _location_of),
+    ((D + "times_scale", D + "times"), _scale_of),
+    ((D + "flip", "data.name"), _flip_of),
+    ((D + "shift", "data.name"), _shift_of),
+)

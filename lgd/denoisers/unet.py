@@ -1,0 +1,147 @@
+"""A U-Net for images: residual blocks with adaptive norms, attention at chosen resolutions.
+
+After Ho et al. (2020) and Dhariwal & Nichol (2021).
+"""
+
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lgd.denoisers.layers import (
+    Attention,
+    Conditions,
+    DType,
+    Embedding,
+    Modulation,
+    check_images,
+    modulated,
+)
+
+
+class UNet(nn.Module):
+    """Levels of half the size each, down and up again, with skip connections between.
+
+    Conditions: see `ConditionEmbedding`. The output starts at zero and is float32.
+
+    channels, multipliers: level i has ``channels * multipliers[i]`` channels.
+    blocks: residual blocks of each level on the way down; one more on the way up.
+    attention: numbers of rows of a feature map at which every block is followed by attention.
+    dtype: of convolutions and feature maps; parameters, norms and softmax are float32.
+    remat: recompute every block in the backward pass; less memory, the same numbers.
+    """
+
+    num_classes: int | None
+    channels: int = 64
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    blocks: int = 2
+    attention: tuple[int, ...] = ()
+    heads: int = 4
+    dtype: DType = "float32"
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w k"], logsnr: Float[Array, " b"], c: Conditions
+    ) -> Float[Array, "b h w k"]:
+        """A prediction of the shape of x.
+
+        Raises ValueError where a level's size is odd and has to be halved, no level has the rows
+        of an attention, or heads do not divide the channels of one.
+        """
+        self._check(x.shape)
+        embedding = Embedding(self.num_classes, 4 * self.channels, name="embedding")(logsnr, c)
+        h = conv(self.channels, self.dtype, name="in")(x)
+        skips = [h]
+        for level, widths in enumerate(self._widths):
+            for i in range(self.blocks):
+                h = self._block(f"down_{level}_{i}", widths, h)(h, embedding)
+                skips.append(h)
+            if level + 1 < len(self._widths):
+                h = conv(widths, self.dtype, strides=2, name=f"halve_{level}")(h)
+                skips.append(h)
+        for i in range(2):
+            h = self._block(f"middle_{i}", self._widths[-1], h)(h, embedding)
+        for level, widths in reversed(list(enumerate(self._widths))):
+            for i in range(self.blocks + 1):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = self._block(f"up_{level}_{i}", widths, h)(h, embedding)
+            if level > 0:
+                h = conv(widths, self.dtype, name=f"double_{level}")(doubled(h))
+        h = nn.silu(group_norm(h.shape[-1], name="out_norm")(h))
+        return conv(x.shape[-1], "float32", zero=True, name="out")(h)
+
+    @property
+    def _widths(self) -> list[int]:
+        return [self.channels * multiplier for multiplier in self.multipliers]
+
+    def _block(self, name: str, width: int, h: Float[Array, "b h w k"]) -> Callable[..., Array]:
+        heads = self.heads if h.shape[1] in self.attention else 0
+        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        return block(width, heads, self.dtype, name=name)
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        check_images(shape)
+        halvings = len(self.multipliers) - 1
+        if shape[1] % 2**halvings or shape[2] % 2**halvings:
+            raise ValueError(
+                f"expected rows and columns that {2**halvings} divides, to be halved {halvings} "
+                f"times, got {shape[1]} x {shape[2]}"
+            )
+        rows = [shape[1] // 2**level for level in range(halvings + 1)]
+        if never := sorted(set(self.attention) - set(rows)):
+            raise ValueError(f"expected attention at rows of a level, {rows}, got {never}")
+        attended = [w for w, n in zip(self._widths, rows, strict=True) if n in self.attention]
+        if any(width % self.heads for width in attended):
+            raise ValueError(f"expected heads that divide {attended} channels, got {self.heads}")
+
+
+class ResidualBlock(nn.Module):
+    """Norm, convolution, adaptive norm, convolution that starts at zero; attention if heads > 0."""
+
+    width: int
+    heads: int
+    dtype: DType = "float32"
+
+    @nn.compact
+    def __call__(
+        self, h: Float[Array, "b h w k"], embedding: Float[Array, "b e"]
+    ) -> Float[Array, "b h w n"]:
+        """Feature maps of ``width`` channels."""
+        change = nn.silu(group_norm(h.shape[-1], name="norm_0")(h))
+        change = conv(self.width, self.dtype, name="conv_0")(change)
+        scale, shift = Modulation(2, self.width, name="modulation")(embedding)
+        change = nn.silu(modulated(group_norm(self.width, name="norm_1")(change), scale, shift))
+        change = conv(self.width, self.dtype, zero=True, name="conv_1")(change)
+        if h.shape[-1] != self.width:
+            h = nn.Dense(self.width, dtype=jnp.dtype(self.dtype), name="skip")(h)
+        h = h + change
+        if not self.heads:
+            return h
+        tokens = group_norm(self.width, name="attention_norm")(h).reshape(len(h), -1, self.width)
+        zeros = nn.initializers.zeros
+        mixed = Attention(self.heads, self.dtype, out_init=zeros, name="attention")(tokens)
+        return h + mixed.reshape(h.shape)
+
+
+def conv(
+    features: int, dtype: DType, *, name: str, strides: int = 1, zero: bool = False
+) -> nn.Conv:
+    """3 x 3, of kept size; ``zero``: starts at 0."""
+    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
+    return nn.Conv(
+        features, (3, 3), strides=strides, dtype=jnp.dtype(dtype), kernel_init=init, name=name
+    )
+
+
+def group_norm(channels: int, *, name: str) -> nn.GroupNorm:
+    """At most 32 groups of at least 4 channels each; in float32."""
+    groups = math.gcd(32, channels // 4, channels)
+    return nn.GroupNorm(groups, dtype=jnp.float32, name=name)
+
+
+def doubled(h: Float[Array, "b h w k"]) -> Float[Array, "b h2 w2 k"]:
+    """Every pixel four times."""
+    return jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)

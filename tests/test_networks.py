@@ -1,0 +1,326 @@
+"""U-Net and DiT: what both promise, and what each does."""
+
+import dataclasses
+import functools
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+
+from lgd import parallel, schedules, training
+from lgd.denoisers import DenoisingLoss, DiT, NetworkDenoiser, UNet
+from lgd.denoisers.dit import DiTBlock, from_patches, sincos_positions, to_patches
+from lgd.denoisers.layers import ConditionEmbedding, fourier_features
+from lgd.types import Batch
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+NETWORKS = {
+    "unet": UNet(3, channels=8, multipliers=(1, 2), blocks=1, attention=(4,), heads=2),
+    "dit": DiT(3, width=16, depth=2, heads=2),
+}
+X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 8, 1)), jnp.float32)
+LOGSNR, LABELS = jnp.array([-3.0, 0.5, 4.0]), jnp.arange(3)
+
+
+def random_params(module, x=X, c=LABELS):
+    """Of every leaf, so that nothing is zero."""
+    like = jax.eval_shape(module.init, jax.random.key(0), x, jnp.zeros(len(x)), c)
+    rng = np.random.default_rng(1)
+    draw = {1: 0.3, 2: 0.3}  # of vectors; of kernels by their number of inputs
+    return jax.tree.map(
+        lambda leaf: np.float32(
+            rng.normal(size=leaf.shape) * draw.get(leaf.ndim, np.prod(leaf.shape[1:-1]) ** -0.5)
+        ),
+        like,
+    )
+
+
+@dataclasses.dataclass
+class Tried:
+    """A network, its random parameters, and its jitted forward and backward passes."""
+
+    module: nn.Module
+    params: dict
+
+    def __post_init__(self):
+        self.apply = jax.jit(self.module.apply)
+        self.gradient = jax.jit(jax.grad(self.loss))
+
+    def loss(self, params):
+        return jnp.mean(jnp.square(self.module.apply(params, X, LOGSNR, LABELS) - X))
+
+    def __call__(self, params=None, x=X, logsnr=LOGSNR, c=LABELS):
+        return np.asarray(self.apply(self.params if params is None else params, x, logsnr, c))
+
+
+@pytest.fixture(params=NETWORKS, scope="module")
+def tried(request):
+    module = NETWORKS[request.param]
+    return Tried(module, random_params(module))
+
+
+# What both promise
+
+
+def test_output_starts_at_zero_and_parameters_are_float32(tried):
+    module = tried.module.clone(dtype="bfloat16")
+    params = jax.jit(module.init)(jax.random.key(0), X, LOGSNR, LABELS)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    np.testing.assert_array_equal(tried(params), jnp.zeros(X.shape))
+
+
+@pytest.mark.parametrize("varied", ["x", "logsnr", "c"])
+def test_output_depends_on_all_it_is_given_and_on_the_own_example_alone(tried, varied):
+    inputs = {"x": X, "logsnr": LOGSNR, "c": LABELS}
+    out, changed = tried(), tried(**inputs | {varied: inputs[varied].at[0].add(1)})
+    assert np.abs(out[0] - changed[0]).max() > 1e-2
+    np.testing.assert_allclose(changed[1:], out[1:], rtol=1e-5, atol=1e-5)
+
+
+def test_no_condition_knows_no_class(tried):
+    """The label num_classes reads none of the rows that classes have."""
+    null = jnp.full(3, 3)
+    table = ("params", "embedding", "ConditionEmbedding_0", "labels", "embedding")
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: (
+            leaf + np.float32([[1.0]] * 3 + [[0.0]]) if keys(path) == table else leaf
+        ),
+        tried.params,
+    )
+    np.testing.assert_array_equal(tried(params, c=null), tried(c=null))
+    assert (tried(params) != tried()).any(axis=(1, 2, 3)).all()
+
+
+def keys(path):
+    return tuple(key.key for key in path)
+
+
+def test_bfloat16_is_close_to_float32_which_it_returns(tried):
+    out = Tried(tried.module.clone(dtype="bfloat16"), tried.params)()
+    assert out.dtype == np.float32
+    error = np.abs(out - tried())
+    assert 1e-6 < error.mean() < 0.02 * np.abs(tried()).mean()
+
+
+def test_remat_changes_neither_parameters_nor_gradients(tried):
+    again = Tried(tried.module.clone(remat=True), tried.params)
+    like = functools.partial(jax.eval_shape, again.module.init, jax.random.key(0))
+    assert jax.tree.structure(like(X, LOGSNR, LABELS)) == jax.tree.structure(tried.params)
+    expected, found = tried.gradient(tried.params), again.gradient(tried.params)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6), found, expected
+    )
+    for leaf in jax.tree.leaves(found):
+        assert np.isfinite(leaf).all()
+        assert np.abs(leaf).max() > 0.0
+
+
+LOSS = DenoisingLoss(flip=True, shift=1)
+OPTIMIZER = training.Optimizer(num_steps=3)
+
+
+def batches(step):
+    rng = np.random.default_rng(step)
+    x0 = rng.normal(size=(8, 8, 8, 1)).astype(np.float32)
+    return Batch(x0, rng.integers(3, size=8).astype(np.int32))
+
+
+class Memory:
+    """A store that keeps every state, and restores the one it is told to."""
+
+    def __init__(self, restored=None):
+        self.restored, self.states = restored, {}
+
+    def save(self, step, state, metadata=None):
+        self.states[step] = jax.tree.map(np.array, state)
+
+    def restore(self, like):
+        if self.restored is None:
+            return None
+        state = jax.tree.map(
+            lambda leaf, host: jax.device_put(host, leaf.sharding), like, self.restored
+        )
+        return type("Restored", (), {"state": state, "metadata": {}})
+
+
+def train(tried, mesh, store=None):
+    denoiser = NetworkDenoiser(tried.module, schedules.rectified_flow(), 3)
+
+    def loss(params, frozen, batch, key):
+        return LOSS(key, denoiser, params, batch.x0, batch.c), {}
+
+    return training.fit(
+        jax.random.key(7),
+        loss,
+        tried.params,
+        batches=batches,
+        optimizer=OPTIMIZER,
+        mesh=mesh,
+        store=store,
+        save_every=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tried):
+    """The states after every step on one device."""
+    store = Memory()
+    train(tried, parallel.make_mesh(1), store)
+    return store.states
+
+
+def test_training_resumed_is_training_uninterrupted(tried, trained):
+    state = train(tried, parallel.make_mesh(1), Memory(restored=trained[1]))
+    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.array, state), trained[3])
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.params, tried.params)
+    assert min(jax.tree.leaves(moved)) > 0.0
+
+
+def test_8_devices_train_like_1_with_large_kernels_split(tried, trained, monkeypatch):
+    """Not along layers, where there are any: a step of the scan needs the whole of one."""
+    monkeypatch.setattr(parallel, "LARGE", 256)
+    state = train(tried, parallel.make_mesh(2, 4))
+    compare = functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-5)
+    jax.tree.map(compare, jax.tree.map(np.array, state.params), trained[3].params)
+    for path, leaf in jax.tree.leaves_with_path(state.params):
+        axes = [axis for axis, name in enumerate(leaf.sharding.spec) if name == "fsdp"]
+        layers = 1 if "blocks" in keys(path) else 0
+        assert len(axes) == (1 if leaf.size >= 256 else 0)
+        assert all(axis >= layers for axis in axes)
+
+
+# Each
+
+
+class UnrolledDiT(DiT):
+    """With a Python loop over its blocks."""
+
+    def _blocks(self):
+        return Loop(self.depth, self.heads, name="blocks")
+
+
+class Loop(nn.Module):
+    depth: int
+    heads: int
+
+    @nn.compact
+    def __call__(self, h, embedding):
+        for i in range(self.depth):
+            h, _ = DiTBlock(self.heads, name=str(i))(h, embedding)
+        return h, None
+
+
+@pytest.fixture(scope="module")
+def dit():
+    module = NETWORKS["dit"]
+    return Tried(module, random_params(module))
+
+
+def test_scanned_blocks_are_a_loop_over_blocks(dit):
+    blocks = dit.params["params"]["blocks"]
+    each = {str(i): jax.tree.map(lambda leaf, i=i: leaf[i], blocks) for i in range(2)}
+    module = UnrolledDiT(3, width=16, depth=2, heads=2)
+    found = Tried(module, {"params": dit.params["params"] | {"blocks": each}})()
+    np.testing.assert_allclose(found, dit(), rtol=1e-4, atol=1e-5)
+
+
+def test_dit_without_positions_does_not_know_where_patches_are(dit):
+    order = np.random.default_rng(2).permutation(16)
+
+    def permuted(x):
+        return from_patches(to_patches(x, 2)[:, order], 2, (4, 4))
+
+    nowhere = {"params": dit.params["params"] | {"positions": jnp.zeros((16, 16))}}
+    out, moved = dit(nowhere), dit(nowhere, x=permuted(X))
+    np.testing.assert_allclose(moved, permuted(jnp.asarray(out)), rtol=1e-4, atol=1e-5)
+    assert np.abs(dit(x=permuted(X)) - permuted(jnp.asarray(dit()))).max() > 1e-2
+
+
+def test_patches_are_squares_and_go_back():
+    x = jnp.arange(2.0 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+    patches = to_patches(x, 2)
+    np.testing.assert_array_equal(patches[1, 4].reshape(2, 2, 3), x[1, 2:4, 2:4])
+    np.testing.assert_array_equal(from_patches(patches, 2, (2, 3)), x)
+
+
+def test_positions_of_rows_and_columns_are_rotations_of_each_other():
+    """Products of two depend on their distance alone; no two places are alike."""
+    p = np.asarray(sincos_positions((5, 7), 16)).reshape(5, 7, 16)
+    products = np.einsum("rcw,rdw->rcd", p, p)
+    for distance in range(1, 7):
+        along = np.diagonal(products, distance, axis1=1, axis2=2)
+        np.testing.assert_allclose(along, along[0, 0], rtol=1e-5)
+    flat = p.reshape(35, 16)
+    np.testing.assert_allclose(np.sum(flat**2, axis=1), 8.0, rtol=1e-5)
+    assert (flat @ flat.T + 1e-3 * np.eye(35)).argmax(axis=1).tolist() == list(range(35))
+
+
+def test_unet_with_mirrored_kernels_mirrors_its_output():
+    """On one level: a stride of 2 sees the left and the right border differently."""
+    module = UNet(3, channels=8, multipliers=(1,), blocks=1, attention=(8,), heads=2)
+    params = random_params(module)
+    mirrored = jax.tree.map(
+        lambda leaf: leaf[:, ::-1] if leaf.ndim == 4 and leaf.shape[:2] == (3, 3) else leaf, params
+    )
+    network = Tried(module, params)
+    out = network()
+    np.testing.assert_allclose(
+        network(mirrored, x=X[:, :, ::-1]), out[:, :, ::-1], rtol=1e-4, atol=1e-5
+    )
+    assert np.abs(network(x=X[:, :, ::-1]) - out[:, :, ::-1]).max() > 1e-2
+
+
+def test_vectors_have_an_embedding_of_no_condition():
+    module = ConditionEmbedding(None, 4)
+    c = jnp.array([[0.0, 0.0, 0.0], [0.0, 2.0, 0.0], [1.0, 0.0, -1.0]])
+    params = module.init(jax.random.key(0), c)
+    kernel, null = params["params"]["vectors"]["kernel"], params["params"]["null"]
+    assert np.abs(null).min() > 0.0
+    found = module.apply(params, c)
+    np.testing.assert_allclose(found, [null[0], 2.0 * kernel[1], kernel[0] - kernel[2]], rtol=1e-5)
+
+
+def test_fourier_features_have_wavelengths_from_1_to_100():
+    logsnr = jnp.array([0.0, 0.25, 1.25, 25.0, 100.25])
+    sines, cosines = np.split(np.asarray(fourier_features(logsnr, 8)), 2, axis=1)
+    np.testing.assert_allclose(sines[:, 0], [0, 1, 1, 0, 1], atol=1e-4)
+    np.testing.assert_allclose(cosines[:, 0], [1, 0, 0, 1, 0], atol=1e-4)
+    np.testing.assert_allclose(sines[[0, 3], -1], [0, 1], atol=1e-5)
+    np.testing.assert_allclose(cosines[[0, 3], -1], [1, 0], atol=1e-5)
+    np.testing.assert_allclose(sines[4, [0, -1]], sines[1, [0, -1]], atol=1e-4)
+    np.testing.assert_allclose(sines**2 + cosines**2, 1.0, rtol=1e-5)
+
+
+@pytest.fixture
+def unchecked():
+    """jaxtyping's own check of arguments is off, as it is outside these tests."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+BIG = jnp.zeros((1, 12, 8, 1))
+
+
+@pytest.mark.parametrize(
+    ("module", "x", "c", "message"),
+    [
+        (DiT(3), jnp.zeros((1, 8)), 0, "images (b, h, w, channels), got shape (1, 8)"),
+        (UNet(3), jnp.zeros((1, 8, 8)), 0, "images (b, h, w, channels), got shape (1, 8, 8)"),
+        (DiT(3, patch_size=8), BIG, 0, "a patch_size that divides 12 x 8, got 8"),
+        (DiT(3, width=18, heads=2), BIG, 0, "a width that 4 divides, got 18"),
+        (DiT(3, width=16, heads=3), BIG, 0, "heads that divide the width 16, got 3"),
+        (UNet(3, multipliers=(1, 1, 1, 1)), BIG, 0, "columns that 8 divides, to be halved 3"),
+        (UNet(3, multipliers=(1, 2), attention=(6, 8)), BIG, 0, "a level, [12, 6], got [8]"),
+        (UNet(3, channels=6, attention=(3,)), BIG, 0, "heads that divide [12] channels, got 4"),
+        (DiT(3), BIG, 0.0, "integer labels (b,) as conditions, got float32 (1,)"),
+        (DiT(None), BIG, 0, "vectors (b, e) as conditions, got int32 (1,)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(unchecked, module, x, c, message):
+    with pytest.raises(ValueError, match=f"expected .*{re.escape(message)}"):
+        jax.eval_shape(module.init, jax.random.key(0), x, jnp.zeros(1), jnp.asarray([c]))
