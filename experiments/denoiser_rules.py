@@ -5,12 +5,17 @@ Each takes the values of its fields, see `ACROSS`, and returns what is wrong wit
 
 from collections.abc import Callable, Sequence
 
-SIDES = {"digits": 8, "fashion_mnist": 28}  # pixels along a side of an image
+SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28}  # pixels along a side of an image
 NO_SIGNAL_AT_1 = ("rectified_flow", "cosine")  # alpha(1) = 0
 
 
+def _side(data: str, size: int) -> int | None:
+    """Of an image; None where the config does not tell: the networks then refuse what misfits."""
+    return SIDES.get(data) or size or None
+
+
 def _images_for(network: str, data: str) -> str | None:
-    if network == "mlp" or data in SIDES:
+    if network == "mlp" or data != "mixture":
         return None
     return f"expected mlp for data {data} (unet, dit: images only), got {network!r}"
 
@@ -33,53 +38,62 @@ def _width_of(width: int, network: str) -> str | None:
     return f"expected a multiple of 4 for network dit, got {width}"
 
 
-def _patch_size_of(patch_size: int, network: str, data: str) -> str | None:
-    if network != "dit" or data not in SIDES or SIDES[data] % patch_size == 0:
+def _patch_size_of(patch_size: int, network: str, data: str, size: int) -> str | None:
+    side = _side(data, size)
+    if network != "dit" or side is None or side % patch_size == 0:
         return None
-    return f"expected a divisor of {SIDES[data]}, the side of data {data}, got {patch_size}"
+    return f"expected a divisor of {side}, the side of data {data}, got {patch_size}"
 
 
-def _multipliers_of(multipliers: Sequence[int], network: str, data: str) -> str | None:
-    if network != "unet" or data not in SIDES or _rows(data, multipliers):
+def _multipliers_of(multipliers: Sequence[int], network: str, data: str, size: int) -> str | None:
+    side = _side(data, size)
+    if network != "unet" or side is None or _rows(side, multipliers):
         return None
     return (
-        f"expected so few levels that {SIDES[data]}, the side of data {data}, can be halved "
-        f"between them, got {multipliers}"
+        f"expected so few levels that {side}, the side of data {data}, can be halved between "
+        f"them, got {multipliers}"
     )
 
 
 def _attention_of(
-    attention: Sequence[int], network: str, multipliers: Sequence[int], data: str
+    attention: Sequence[int], network: str, multipliers: Sequence[int], data: str, size: int
 ) -> str | None:
-    rows = _rows(data, multipliers)
+    rows = _rows(_side(data, size), multipliers)
     if network != "unet" or not rows or set(attention) <= set(rows):
         return None
     never = sorted(set(attention) - set(rows))
     return f"expected rows of a level, {rows} for data {data}, got {never}"
 
 
-def _heads_of(
+def _heads_of_dit(heads: int, network: str, width: int) -> str | None:
+    if network != "dit" or width % heads == 0:
+        return None
+    return f"expected a divisor of denoiser.width = {width}, got {heads}"
+
+
+def _heads_of_unet(
     heads: int,
     network: str,
-    width: int,
     channels: int,
     multipliers: Sequence[int],
     attention: Sequence[int],
     data: str,
+    size: int,
 ) -> str | None:
-    levels = zip(_rows(data, multipliers), multipliers, strict=False)
+    levels = zip(_rows(_side(data, size), multipliers), multipliers, strict=False)
     attended = [channels * multiplier for rows, multiplier in levels if rows in attention]
-    widths = {"mlp": [], "dit": [width], "unet": attended}[network]
-    stuck = [each for each in widths if each % heads]
-    return f"expected a divisor of {stuck}, widths with attention, got {heads}" if stuck else None
+    stuck = [width for width in attended if width % heads]
+    if network != "unet" or not stuck:
+        return None
+    return f"expected a divisor of {stuck}, channels with attention, got {heads}"
 
 
-def _rows(data: str, multipliers: Sequence[int]) -> list[int]:
-    """Of the feature maps of a U-Net's levels; [] where they cannot be."""
+def _rows(side: int | None, multipliers: Sequence[int]) -> list[int]:
+    """Of the feature maps of a U-Net's levels; [] where they cannot be or are not known."""
     halvings = len(multipliers) - 1
-    if data not in SIDES or halvings > 30 or SIDES[data] % 2**halvings:
+    if side is None or halvings > 30 or side % 2**halvings:
         return []
-    return [SIDES[data] // 2**level for level in range(halvings + 1)]
+    return [side // 2**level for level in range(halvings + 1)]
 
 
 def _x0_at_1(kind: str, schedule: str) -> str | None:
@@ -101,43 +115,45 @@ def _scale_of(scale: float, times: str) -> str | None:
 
 
 def _flip_of(flip: bool, data: str) -> str | None:
-    if not flip or data in SIDES:
+    if not flip or data != "mixture":
         return None
     return f"expected false for data {data} (true: images only), got {flip}"
 
 
-def _shift_of(shift: int, data: str) -> str | None:
-    if shift == 0 or (data in SIDES and shift < SIDES[data]):
+def _shift_of(shift: int, data: str, size: int) -> str | None:
+    if shift and data == "mixture":
+        return f"expected 0 for data {data} (more: images only), got {shift}"
+    side = _side(data, size)
+    if side is None or shift < side:
         return None
-    most = f"< {SIDES[data]}, the side of" if data in SIDES else "0 (more: images only) for"
-    return f"expected {most} data {data}, got {shift}"
+    return f"expected less than {side}, the side of data {data}, got {shift}"
 
 
-D, UNET = "denoiser.", "denoiser.unet."
+D, UNET, IMAGES = "denoiser.", "denoiser.unet.", ("data.name", "data.size")
 
 ACROSS: tuple[tuple[tuple[str, ...], Callable[..., str | None]], ...] = (
     ((D + "network", "data.name"), _images_for),
     ((D + "dtype", D + "network"), _dtype_of),
     ((D + "remat", D + "network"), _remat_of),
     ((D + "width", D + "network"), _width_of),
-    ((D + "dit.patch_size", D + "network", "data.name"), _patch_size_of),
-    ((UNET + "multipliers", D + "network", "data.name"), _multipliers_of),
-    ((UNET + "attention", D + "network", UNET + "multipliers", "data.name"), _attention_of),
+    ((D + "dit.patch_size", D + "network", *IMAGES), _patch_size_of),
+    ((UNET + "multipliers", D + "network", *IMAGES), _multipliers_of),
+    ((UNET + "attention", D + "network", UNET + "multipliers", *IMAGES), _attention_of),
+    ((D + "heads", D + "network", D + "width"), _heads_of_dit),
     (
         (
             D + "heads",
             D + "network",
-            D + "width",
             UNET + "channels",
             UNET + "multipliers",
             UNET + "attention",
-            "data.name",
+            *IMAGES,
         ),
-        _heads_of,
+        _heads_of_unet,
     ),
     ((D + "kind", "schedule"), _x0_at_1),
     ((D + "times_location", D + "times"), _location_of),
     ((D + "times_scale", D + "times"), _scale_of),
     ((D + "flip", "data.name"), _flip_of),
-    ((D + "shift", "data.name"), _shift_of),
+    ((D + "shift", *IMAGES), _shift_of),
 )

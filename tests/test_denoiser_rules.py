@@ -13,6 +13,7 @@ from experiments import config as configs
 DEFAULT = default.__file__
 UNET, DIT = "denoiser.network=unet", "denoiser.network=dit"
 FASHION = "data.name=fashion_mnist data.path=a.npz"
+IMAGES = "data.name=images data.path=folder"
 
 MISTAKES = [
     (f"{UNET} data.name=mixture", "network", "mlp for data mixture", "'unet'"),
@@ -20,7 +21,7 @@ MISTAKES = [
     ("denoiser.dtype=bfloat16", "dtype", "float32 for network mlp", "'bfloat16'"),
     ("denoiser.remat=true", "remat", "false for network mlp", "True"),
     (f"{DIT} denoiser.width=30 denoiser.heads=3", "width", "a multiple of 4", "30"),
-    (f"{DIT} denoiser.heads=3", "heads", "a divisor of [256]", "3"),
+    (f"{DIT} denoiser.heads=3", "heads", "a divisor of denoiser.width = 256", "3"),
     (f"{DIT} denoiser.dit.patch_size=3", "dit.patch_size", "a divisor of 8", "3"),
     (f"{DIT} {FASHION} denoiser.dit.patch_size=8", "dit.patch_size", "a divisor of 28", "8"),
     (
@@ -31,6 +32,8 @@ MISTAKES = [
     ),
     (f"{UNET} denoiser.unet.attention=4,16", "unet.attention", "rows of a level, [8, 4]", "[16]"),
     (f"{UNET} {FASHION}", "unet.attention", "rows of a level, [28, 14]", "[4]"),
+    (f"{UNET} {IMAGES} data.size=12", "unet.attention", "[12, 6] for data images", "[4]"),
+    (f"{DIT} {IMAGES} data.size=9", "dit.patch_size", "9, the side of data images", "2"),
     (f"{UNET} denoiser.heads=3", "heads", "a divisor of [64]", "3"),
     ("denoiser.unet.multipliers=", "unet.multipliers", "a tuple of integers >= 1", "('',)"),
     ("denoiser.unet.multipliers=()", "unet.multipliers", "a tuple of integers >= 1", "()"),
@@ -41,8 +44,8 @@ MISTAKES = [
     ("denoiser.times_scale=2", "times_scale", "1.0 for times uniform", "2.0"),
     ("denoiser.flip=true data.name=mixture", "flip", "false for data mixture", "True"),
     ("denoiser.flip=1", "flip", "true or false", "'1'"),
-    ("denoiser.shift=1 data.name=mixture", "shift", "0 (more: images only)", "1"),
-    ("denoiser.shift=8", "shift", "< 8, the side of data digits", "8"),
+    ("denoiser.shift=1 data.name=mixture", "shift", "0 for data mixture (more", "1"),
+    ("denoiser.shift=8", "shift", "less than 8, the side of data digits", "8"),
 ]
 
 
@@ -103,6 +106,11 @@ def trace(config, x, c):
     return jax.eval_shape(
         lambda key: module.init_with_output(key, x, jnp.zeros(1), c), jax.random.key(0)
     )
+
+
+def test_sizes_that_only_files_tell_are_left_to_the_networks():
+    overrides = [UNET, "data.name=npz", "data.path=a.npz", "denoiser.unet.attention=100"]
+    assert configs.load(DEFAULT, overrides).denoiser.unet.attention == (100,)
 
 
 def test_settings_reach_the_loss_and_the_network():
