@@ -4,7 +4,16 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 
-from experiments.faults import checkpoints, disk, downloads, numbers, peers, refusals, signals
+from experiments.faults import (
+    checkpoints,
+    data_files,
+    disk,
+    downloads,
+    numbers,
+    peers,
+    refusals,
+    signals,
+)
 from experiments.faults.bench import STAGES, Bench
 from experiments.faults.damage import DAMAGES
 
@@ -102,6 +111,22 @@ def _refusals() -> Iterator[Fault]:
     yield Fault("config", "changed between runs", refusals.changes)
 
 
+def _data_files() -> Iterator[Fault]:
+    for kind in data_files.FILES:
+        for damage in data_files.BEFORE:
+            if (kind, damage) != ("IDX", "flipped"):  # which only a second run can tell
+                inject = functools.partial(data_files.damaged, kind=kind, damage=damage)
+                quick = (kind, damage) == ("npz", "flipped")
+                yield Fault("data", f"{kind} {damage}", inject, quick)
+        for what in data_files.EXCHANGES:
+            inject = functools.partial(data_files.exchanged, kind=kind, what=what)
+            yield Fault("data", f"{kind} with {what}", inject)
+    for kind in ("npz", "IDX"):
+        inject = functools.partial(data_files.between_runs, kind=kind)
+        yield Fault("data", f"{kind} changed between runs", inject)
+    yield Fault("data", "images changed between runs", data_files.known_images)
+
+
 def _downloads() -> Iterator[Fault]:
     for name in downloads.CASES:
         inject = functools.partial(downloads.answered, name=name)
@@ -116,5 +141,6 @@ FAULTS = (
     *_peers(),
     *_numbers(),
     *_refusals(),
+    *_data_files(),
     *_downloads(),
 )
