@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from experiments import levels, statistics_tables, tables, transfer
-from experiments.benchmarks import cost, gram_agreement, gram_rank
+from experiments.benchmarks import cost, gram_agreement, gram_rank, skipping
 from experiments.tables import RESULTS, ROOT
 from experiments.workdir import read_json, write_text
 
@@ -26,6 +26,7 @@ _KINDS: dict[str, Callable[..., str]] = {
     "levels": lambda *each: levels.table(each),
     "transfer": lambda results: transfer.table(results["entries"]) + tables.provenance(results),
     "cost": lambda results: cost.table(results) + tables.provenance(results),
+    "skipping": lambda results: skipping.table(results) + tables.provenance(results),
     "gram agreement": lambda results: gram_agreement.table(results) + tables.provenance(results),
     "gram cost": lambda results: statistics_tables.cost(results) + tables.provenance(results),
     "gram reached": lambda results: statistics_tables.reached(results),

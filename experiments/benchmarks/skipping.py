@@ -69,8 +69,8 @@ def table(results: Mapping[str, Any]) -> str:
     settings = results["settings"]
     return "\n".join(lines) + (
         f"\n\nDenoiser: {results['mflop']:.0f} MFLOP a sample; batch {settings['batch']}, "
-        f"{NUM_STEPS} DDIM steps, {settings['rounds']} rounds, on a machine with a load of "
-        f"{results['load']:.1f} by others.\n"
+        f"{NUM_STEPS} DDIM steps, {settings['rounds']} rounds; load average before: "
+        f"{results['load']:.1f}.\n"
     )
 
 
@@ -92,7 +92,7 @@ def main() -> None:
     )
     results |= {
         "settings": vars(chosen),
-        "load": os.getloadavg()[0],  # of the machine before, by other processes
+        "load": os.getloadavg()[0],  # average of the minute before
         "mflop": mflop(*make_denoiser(chosen.width, chosen.depth)),
         "schedules": {},
     }
