@@ -95,8 +95,9 @@ def get_config() -> ConfigDict:
     config.guidance.one_step.s_min = 0.01  # s >= s_min; swept by the paper
     config.guidance.one_step.delta = 0.1  # t - s >= delta; the paper's best is about .1
     config.guidance.one_step.zeta = 0.01  # t <= 1 - zeta; not stated by the paper
+    config.guidance.one_step.model = "network"  # network (paper); table: of class, s and t
 
-    config.guidance.trajectory = ConfigDict()  # a table over class and step of the sampling grid
+    config.guidance.trajectory = ConfigDict()  # unrolled over the sampling grid
     config.guidance.trajectory.num_steps = 200
     # Grids unrolled, by their numbers of steps over sampling.num_steps, 1 being the first; of
     # several each training step draws one.
@@ -108,6 +109,7 @@ def get_config() -> ConfigDict:
     config.guidance.trajectory.ema_decay = 0.98
     config.guidance.trajectory.beta = 1.0
     config.guidance.trajectory.lam = 1.0
+    config.guidance.trajectory.model = "table"  # table: of class and step; network
 
     # Gram statistics: with num_examples > 0 the one-step rows learn from these alone.
     config.statistics = ConfigDict()

@@ -230,18 +230,19 @@ def start_schedules(config: ConfigDict) -> dict[str, OmegaFn] | None:
 
 
 def omega_model(config: ConfigDict, method: str, num_classes: int) -> omega.LearnedModel:
-    """What the method learns: a table over class and step, or the paper's network."""
+    """What the method learns: the paper's network or a table, where its objective sees (s, t)."""
+    settings = config.guidance.trajectory if unrolls(method) else config.guidance.one_step
+    if settings.model == "network":
+        return _omega_network(config, method, num_classes)
+    omega_max = config.guidance.omega.max
     if unrolls(method):
-        return omega.StepTable(
-            times=_trajectory(config).times,
-            num_classes=num_classes,
-            omega_max=config.guidance.omega.max,
-        )
-    return omega_network(config, method, num_classes)
+        times = _trajectory(config).times
+        return omega.StepTable(times=times, num_classes=num_classes, omega_max=omega_max)
+    support = objective(config, method).support
+    return omega.BinTable(support=support, num_classes=num_classes, omega_max=omega_max)
 
 
-def omega_network(config: ConfigDict, method: str, num_classes: int) -> omega.Network:
-    """The paper's network, over the support of a one-step method."""
+def _omega_network(config: ConfigDict, method: str, num_classes: int) -> omega.Network:
     settings = config.guidance.omega
     return omega.Network(
         schedule=schedule(config),

@@ -182,6 +182,7 @@ FIELDS: dict[str, Rule] = {
     "guidance.one_step.s_min": number("[0, 1)"),
     "guidance.one_step.delta": number("(0, 1)"),
     "guidance.one_step.zeta": number("[0, 1)"),
+    "guidance.one_step.model": one_of("network", "table"),
     "guidance.trajectory.num_steps": integer(1),
     "guidance.trajectory.grid_scales": Rule(
         "a tuple of different numbers in [0.1, 10], the first of them 1.0",
@@ -198,6 +199,7 @@ FIELDS: dict[str, Rule] = {
     "guidance.trajectory.ema_decay": DECAY,
     "guidance.trajectory.beta": number("(0, 2]"),
     "guidance.trajectory.lam": SHARE,
+    "guidance.trajectory.model": one_of("table", "network"),
     "statistics.num_examples": integer(0),
     "statistics.num_held_out": integer(1),
     "statistics.batch_size": integer(1),

@@ -65,8 +65,8 @@ def examples(results: Mapping) -> str:
     for row in results["rows"]:
         values = np.asarray(row["network"])
         lines.append(
-            f"| {row['examples']:,} | {values.mean():.4f} ± {values.std(ddof=1):.4f} "
-            f"| {row['table']:.4f} |"
+            f"| {row['examples']:,} | {values.mean():.5f} ± {values.std(ddof=1):.5f} "
+            f"| {row['table']:.5f} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -9,9 +9,11 @@ data, less that of no guidance. Writes experiments/results/gram-examples-NAME.js
 docs/gram-examples-NAME.png.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from experiments.benchmarks import gram_setup
 from experiments.benchmarks.gram_setup import Setup
@@ -78,26 +80,27 @@ def main() -> None:
     found = measure(setup, [int(size) for size in sizes])
     results = provenance(gram_setup.command("gram_examples", arguments)) | found
     write_json(RESULTS / f"gram-examples-{arguments.name}.json", results)
-    curves = {
-        "learned:network": [each["network"] for each in found["rows"]],
-        "learned:table": [[each["table"]] for each in found["rows"]],
+    plots.save(figure(found), ROOT / "docs" / f"gram-examples-{arguments.name}.png")
+
+
+def figure(found: Mapping[str, Any]) -> Figure:
+    """Both gains over the number of examples; bars are standard deviations over seeds."""
+    gains = {
+        "learned:network": [row["network"] for row in found["rows"]],
+        "learned:table": [[row["table"]] for row in found["rows"]],
     }
-    figure = plots.method_curves(
+    sizes = [float(row["examples"]) for row in found["rows"]]
+    return plots.method_curves(
         {
             "": {
-                name: (
-                    [float(each["examples"]) for each in found["rows"]],
-                    [float(np.mean(values)) for values in each_values],
-                    [float(np.std(values)) for values in each_values],
-                )
-                for name, each_values in curves.items()
+                name: (sizes, list(map(np.mean, each)), list(map(np.std, each)))
+                for name, each in gains.items()
             }
         },
         xlabel="examples collected",
         ylabel="held-out loss below that of no guidance",
         log="x",
     )
-    plots.save(figure, ROOT / "docs" / f"gram-examples-{arguments.name}.png")
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def _fit_here(
 ) -> None:
     schedule, objective = build.schedule(config), build.one_step_objective(config, method)
     gathered = statistics.read(collect.folder(workdir, collect.name_for(objective)))
-    model = build.omega_network(config, method, dataset.num_classes)
+    model = build.omega_model(config, method, dataset.num_classes)
     if config.guidance.start == "best":
         model = statistics.started(model, gathered, objective, schedule=schedule)
     else:

@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,15 +58,20 @@ class ValidationScore:
 
     def __call__(self, omega_fn: OmegaFn, per_class: int) -> np.ndarray:
         """Distance of each class (classes,), or (1,) where it is one of all classes."""
+        seeds = range(self._num_seeds if per_class == self.full else 1)
+        return self.on_seeds(omega_fn, per_class, seeds).mean(axis=0)
+
+    def on_seeds(self, omega_fn: OmegaFn, per_class: int, seeds: Sequence[int]) -> np.ndarray:
+        """The same for every seed, (seeds, classes) or (seeds, 1)."""
         name = schedule_key(omega_fn, self._generator.times, self._generator.num_classes)
         scores = [
             self._journal(
                 f"validation {name} n={per_class} seed={seed}",
                 functools.partial(self._measure, omega_fn, per_class, seed),
             )
-            for seed in range(self._num_seeds if per_class == self.full else 1)
+            for seed in seeds
         ]
-        return np.mean(np.asarray(scores, np.float64), axis=0)[self._part]
+        return np.asarray(scores, np.float64)[:, self._part]
 
     def with_part(self, part: slice) -> "ValidationScore":
         """The same runs by other entries of their distance."""
@@ -86,7 +91,7 @@ def tune(
     journal: Journal,
 ) -> Candidates:
     """Select every row's parameters by the primary metric on validation data."""
-    score, by_class = _scores(config, workdir, dataset, generator, journal)
+    score, by_class = scores_for(config, workdir, dataset, generator, journal)
     finalists = config.evaluation.num_finalists
     found = {"unguided": Found({}, guidance.constant(0.0), float("nan"))}
     screened: dict[str, Screened] = {}
@@ -114,12 +119,12 @@ def tune(
         per_class = per_class._replace(score=total)
     found["limited_interval_per_class"] = per_class
     for method in config.guidance.methods:
-        found[f"learned:{method}"] = _select(config, workdir, dataset, method, score)
+        found[f"learned:{method}"] = select(config, workdir, dataset, method, score)
     order = ["unguided", *HAND_MADE, *(f"learned:{method}" for method in config.guidance.methods)]
     return Candidates({name: found[name] for name in order}, screened)
 
 
-def _scores(
+def scores_for(
     config: ConfigDict, workdir: Workdir, dataset: Dataset, generator: Generator, journal: Journal
 ) -> tuple[ValidationScore, ValidationScore]:
     """By the primary metric; and by its part that belongs to each class.
@@ -171,7 +176,7 @@ def _num_candidates(config: ConfigDict) -> int:
     return points + 2 * config.evaluation.num_finalists
 
 
-def _select(
+def select(
     config: ConfigDict,
     workdir: Workdir,
     dataset: Dataset,

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib import style
 from matplotlib.figure import Figure
 
+from lgd.plots.ablation import ablation
 from lgd.plots.metrics import (
     budget_curves,
     method_bars,
@@ -29,6 +30,7 @@ from lgd.plots.samples import density_samples, sample_grid
 from lgd.plots.theme import DPI, STYLE, method_label
 
 __all__ = [
+    "ablation",
     "budget_curves",
     "class_differences",
     "density_samples",

@@ -215,7 +215,7 @@ def _set_scales(ax: Axes, log: str) -> None:
     ticks = sorted({float(x) for line in ax.lines for x in np.atleast_1d(line.get_xdata())})
     if "x" in log:
         ax.set_xscale("log")
-        ax.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
+        ax.set_xticks(ticks, [f"{tick:,.12g}" for tick in ticks])
         ax.xaxis.set_minor_locator(ticker.NullLocator())
     if "y" in log:
         ax.set_yscale("log")

@@ -61,6 +61,8 @@ _COLORS = {
     "learned:guided_score_matching": "#5c4a14",
     "learned:trajectory": "#07925f",
     "learned:reward": "#6a22b5",
+    "learned:network": "#d55e00",
+    "learned:table": "#07925f",
 }
 _OTHER_LEARNED = ("#a3123f", "#8c4a1e", "#2f8f2f", "#b0369a")
 _OTHER_HAND_MADE = ("#4f7285", "#3d3d5c", "#2a6f97", "#666666")

@@ -1,6 +1,7 @@
 """Where a fit starts: the best constant under the objective itself."""
 
 import dataclasses
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,10 +15,13 @@ from lgd.types import Schedule
 _EXAMPLES = 4096  # that constants are compared on
 
 
+Model = TypeVar("Model", bound=omega.LearnedModel)
+
+
 def started(
-    model: omega.Network, statistics: Statistics, objective: OneStep, *, schedule: Schedule
-) -> omega.Network:
-    """The network with the constant of least loss as its first value."""
+    model: Model, statistics: Statistics, objective: OneStep, *, schedule: Schedule
+) -> Model:
+    """The model with the constant of least loss as its first value."""
     some = statistics.take(np.arange(min(_EXAMPLES, statistics.size)))
     constants = {f"{weight:g}": guidance.constant(weight) for weight in START_WEIGHTS}
     scores = score(some, constants, objective=objective, schedule=schedule, num_draws=2)

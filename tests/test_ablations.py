@@ -1,0 +1,109 @@
+import json
+
+import numpy as np
+import pytest
+
+from experiments import ablations, build
+from experiments import config as configs
+from experiments.workdir import Workdir
+from lgd import omega
+
+TINY = (
+    "denoiser.level=exact",
+    "data.num_validation=160",
+    "sampling.num_steps=3",
+    "guidance.start=init",
+    "guidance.num_snapshots=1",
+    "guidance.omega.width=8",
+    "guidance.omega.depth=1",
+    "guidance.one_step.num_steps=3",
+    "guidance.one_step.batch_size=16",
+    "guidance.one_step.learning_rate=0.1",
+    "evaluation.num_samples=80",
+    "evaluation.num_screening=80",
+    "evaluation.validation_seeds=1",
+)
+
+
+@pytest.fixture(scope="module")
+def config():
+    return configs.load("configs/mixture.py", TINY)
+
+
+@pytest.fixture(scope="module")
+def found(config, quick_compilation, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "mixture"
+    Workdir(path, config)
+    with pytest.MonkeyPatch.context() as patch:
+        halves = ablations.SETTINGS["churn"](config)[1:]
+        patch.setitem(ablations.SETTINGS, "churn", lambda config: halves)
+        yield path, ablations.measure(config, path, ["churn"], 2)
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion_mnist", "mixture"])
+def test_values_of_every_setting_are_right_and_differ(name):
+    config = configs.load(f"configs/{name}.py")
+    for setting, variants_of in ablations.SETTINGS.items():
+        variants = variants_of(config)
+        each = [configs.to_dict(ablations.config_of(config, variant)) for variant in variants]
+        assert (
+            len({json.dumps(one) for one in each}) == len(each) == len({v.label for v in variants})
+        )
+        assert len(each) >= 3 or setting == "space"
+
+
+def test_values_are_measured_with_the_same_noise_against_the_runs_own(found):
+    _, results = found
+    entries = results["settings"]["churn"]
+    assert [entry["label"] for entry in entries] == ["0.5", "1"]
+    assert [entry["is_own"] for entry in entries] == [False, True]
+    own = np.asarray(entries[1]["metric"]["values"])
+    assert len(own) == 2
+    for entry in entries:
+        gaps = np.asarray(entry["metric"]["values"]) - own
+        assert entry["difference"]["mean"] == pytest.approx(gaps.mean(), abs=1e-12)
+    assert entries[0]["metric"]["values"] != entries[1]["metric"]["values"]
+    assert "| churn | **1** | " in ablations.table(results)
+    ablations.figure(results, "churn", "energy_distance")
+
+
+def contents(path):
+    return {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def test_what_was_done_is_not_done_again(found, config, monkeypatch):
+    path, results = found
+    before = contents(path)
+
+    def refuse(*args, **settings):
+        raise AssertionError("expected nothing to be trained")
+
+    monkeypatch.setattr("experiments.stages.guidance.learn_guidance", refuse)
+    again = ablations.measure(config, path, ["churn"], 2)
+    assert json.dumps(again) == json.dumps(results)
+    assert contents(path) == before
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["ablations", f"--workdir={tmp_path}"])
+    with pytest.raises(SystemExit, match=r"ablations: .*expected a JSON file, found none"):
+        ablations.main()
+    monkeypatch.setattr("sys.argv", ["ablations", f"--workdir={tmp_path}", "--only=beta,gamma"])
+    with pytest.raises(SystemExit):
+        ablations.main()
+    assert "got ['gamma']" in capsys.readouterr().err
+
+
+def test_models_are_what_the_config_asks_for(config):
+    def model(method, **fields):
+        values = configs.to_dict(config)
+        for group, kind in fields.items():
+            values["guidance"][group]["model"] = kind
+        return build.omega_model(configs.from_dict(values), method, 8)
+
+    assert isinstance(model("l2"), omega.Network)
+    assert isinstance(model("l2", one_step="table"), omega.BinTable)
+    assert isinstance(model("trajectory"), omega.StepTable)
+    network = model("trajectory", trajectory="network")
+    assert isinstance(network, omega.Network)
+    assert network.support == build.objective(config, "trajectory").support
