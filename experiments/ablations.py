@@ -127,7 +127,7 @@ class Ablation:
 
     def __call__(self, variant: Variant) -> dict[str, Any]:
         """An entry of ablations.json."""
-        config = config_of(self._config, variant)
+        own, config = Variant("", variant.method, {}), config_of(self._config, variant)
         workdir = Workdir(self._folder(config), config)
         _share_frozen(self._path, workdir.path)
         guidance_stage.run(config, workdir, self._dataset)
