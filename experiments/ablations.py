@@ -136,9 +136,7 @@ class Ablation:
             "label": variant.label,
             "method": variant.method,
             "fields": dict(variant.fields),
-            "is_own": not configs.diff(
-                config_of(self._config, Variant("", variant.method, {})), config
-            ),
+            "is_own": not configs.diff(config_of(self._config, own), config),
             "params": found.params,
             "values": self._measured(found.omega_fn),
         }
