@@ -209,9 +209,9 @@ def test_the_primary_metric_is_what_is_minimised(made, dataset, tmp_path, primar
         "evaluation.num_samples=300",
         "evaluation.num_screening=290",
         "evaluation.constant_weights=0,0.5,1",
-        "evaluation.interval_weights=0.25,0.5,1,2",
-        "evaluation.interval_lower=0,0.4",
-        "evaluation.interval_upper=0.6,1",
+        "evaluation.interval_weights=0.25,0.5,1",
+        "evaluation.interval_lower=0",
+        "evaluation.interval_upper=1",
     )
     generator = Perturbing(dataset.validation)
     journal = Journal(tmp_path / "measured.jsonl")
