@@ -29,7 +29,8 @@ class FileImages:
         self, index: Int[np.ndarray, "*any"] | slice
     ) -> Float[np.ndarray, "*any h w channels"]:
         """Images of these numbers, in an array of the index's shape."""
-        index = np.arange(len(self))[index]
+        if isinstance(index, slice):
+            index = np.arange(*index.indices(len(self)))
         pixels = np.empty((index.size, *self.shape[1:]), np.uint8)
         for row, number in enumerate(index.ravel()):
             pixels[row] = self.read(int(number))
