@@ -13,11 +13,16 @@ import sys
 from collections.abc import Callable, Mapping
 
 from experiments import ablations, levels, statistics_tables, tables, transfer
-from experiments.benchmarks import cost, gram_agreement, gram_rank, skipping
+from experiments.benchmarks import cost, gram_agreement, gram_rank, inception_agreement, skipping
 from experiments.tables import RESULTS, ROOT
 from experiments.workdir import read_json, write_text
 
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "statistics.md")
+DOCUMENTS = (
+    ROOT / "README.md",
+    ROOT / "docs" / "results.md",
+    ROOT / "docs" / "statistics.md",
+    ROOT / "docs" / "metrics.md",
+)
 
 _KINDS: dict[str, Callable[..., str]] = {
     "table": lambda results: tables.markdown(results) + tables.provenance(results),
@@ -37,6 +42,9 @@ _KINDS: dict[str, Callable[..., str]] = {
     ),
     "gram quality": lambda results: statistics_tables.quality(results) + tables.provenance(results),
     "gram warm": lambda results: statistics_tables.warm(results) + tables.provenance(results),
+    "inception agreement": lambda results: (
+        inception_agreement.table(results) + tables.provenance(results)
+    ),
     "gram rank": lambda results: gram_rank.table(results) + tables.provenance(results),
 }
 _MARKED = re.compile(

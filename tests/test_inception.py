@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import convert_inception
+from experiments.benchmarks import inception_agreement
 from lgd.metrics import inception
 from lgd.metrics.features import extract
 from lgd.metrics.inception import blocks, torch_file, weights
@@ -269,7 +270,14 @@ def test_images_of_other_channels_are_refused():
 # The network
 
 
-def test_features_and_logits(params, quick_compilation):
+THEIRS = {  # of torch-fidelity 0.4.0, for `random_tensors()` and the first image below
+    "features": [0.0065163, 0.9647257, 0.0, 0.6258727, 7.3633852, 0.2195786, 0.0, 22.4754505],
+    "logits": [-8.5324917, 5.3473864, -3.1866615, -10.2095375, -0.1141503],
+    "score_logits": [-8.422075, 5.5248556, -3.2681146, -10.0769825, -0.0285959],
+}
+
+
+def test_features_and_logits(params):
     """One batch size, so that all is compiled once."""
     images = jnp.clip(normal((2, 16, 16, 1)), -1, 1)
     network = inception.feature_network(params)
@@ -280,6 +288,9 @@ def test_features_and_logits(params, quick_compilation):
     found = inception.outputs(params, images[:1])
     np.testing.assert_array_equal(found.features, features[:1])
     np.testing.assert_array_equal(inception.score_logits(params, images[:1]), found.score_logits)
+    np.testing.assert_allclose(found.features[0, 100::256], THEIRS["features"], atol=2e-4)
+    for name in ("logits", "score_logits"):
+        np.testing.assert_allclose(getattr(found, name)[0, ::250], THEIRS[name], atol=2e-4)
     top = params["params"]
     expected = features[:1].astype(np.float64) @ top["fc"]["kernel"]
     np.testing.assert_allclose(found.score_logits, expected, rtol=1e-4, atol=1e-4)
@@ -289,6 +300,14 @@ def test_features_and_logits(params, quick_compilation):
     changed["params"]["fc_bias"] = changed["params"]["fc_bias"] + 1
     others.append(inception.feature_network(changed))
     assert all(other.identity != network.identity for other in others)
+
+
+def test_what_the_comparison_needs_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(
+        SystemExit, match="pip install torch torchvision pytorch-fid torch-fidelity"
+    ):
+        inception_agreement.imported()
 
 
 @pytest.mark.parametrize("count", [1, 64, 65, 200])
