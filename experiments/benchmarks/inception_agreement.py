@@ -1,7 +1,7 @@
 """Whether Inception-v3 here is that of PyTorch's ports, on equal random weights.
 
     pip install torch torchvision pytorch-fid torch-fidelity
-    python -m experiments.benchmarks.inception_agreement   # about 10 minutes on two idle cores
+    python -m experiments.benchmarks.inception_agreement   # about 4 minutes on two idle cores
 
 Weights are drawn in PyTorch, saved in both of its formats, and read here without PyTorch. Compared:
 the resize and the logits with torch-fidelity, which reproduces TensorFlow's arithmetic; features
@@ -207,7 +207,8 @@ def table(results: Mapping) -> str:
     names = [name for name in results["networks"][0] if name != "size"]
     lines = [f"| images | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
     for entry in results["networks"]:
-        cells = " | ".join(f"{entry[name]['relative']:.0e}" for name in names)
+        shares = [entry[name]["relative"] for name in names]
+        cells = " | ".join(f"{share:.0e}" if share else "equal" for share in shares)
         lines.append(f"| {entry['size'][0]}x{entry['size'][1]} | {cells} |")
     names = ["ours", "pytorch-fid", "pytorch-fid of our features"]
     lines += ["", f"| features | {' | '.join(names)} |", "|---:|" + "---:|" * len(names)]
