@@ -14,6 +14,7 @@ the workdir; with --name also experiments/results/NAME.json and docs/NAME-SETTIN
 import argparse
 import functools
 import hashlib
+import itertools
 import json
 import shutil
 import sys
@@ -29,7 +30,8 @@ from experiments import build, lock
 from experiments import config as configs
 from experiments.journal import Journal
 from experiments.provenance import provenance
-from experiments.stages import evaluate, tune
+from experiments.stages import collect, evaluate, tune
+from experiments.stages import denoiser as denoiser_stage
 from experiments.stages import guidance as guidance_stage
 from experiments.tables import RESULTS, ROOT
 from experiments.workdir import Workdir, WorkdirError, read_json, write_json
@@ -130,7 +132,8 @@ class Ablation:
         own, config = Variant("", variant.method, {}), config_of(self._config, variant)
         workdir = Workdir(self._folder(config), config)
         _share_frozen(self._path, workdir.path)
-        guidance_stage.run(config, workdir, self._dataset)
+        for stage in (denoiser_stage, collect, guidance_stage):  # the first two: what a run lacks
+            stage.run(config, workdir, self._dataset)
         found = tune.select(config, workdir, self._dataset, variant.method, self._score)
         return {
             "label": variant.label,
@@ -168,9 +171,24 @@ def _share_frozen(run: Path, variant: Path) -> None:
         shutil.copyfile(file, variant / "params" / file.name)
 
 
+def variants_of(config: ConfigDict, names: Sequence[str]) -> dict[str, list[Variant]]:
+    """Every value of the settings named. Raises ConfigError for a run that these do not fit."""
+    if config.reward.name != "none":
+        raise configs.ConfigError(
+            [
+                f"reward.name: expected none, which settings are compared without, "
+                f"got {config.reward.name!r}"
+            ]
+        )
+    variants = {name: SETTINGS[name](config) for name in names}
+    for variant in itertools.chain(*variants.values()):
+        config_of(config, variant)
+    return variants
+
+
 def measure(config: ConfigDict, path: Path, names: Sequence[str], num_seeds: int) -> dict[str, Any]:
     """Every value of the settings named."""
-    variants = {name: SETTINGS[name](config) for name in names}
+    variants = variants_of(config, names)
     ablation = Ablation(config, path, num_seeds)
     unguided = ablation.unguided()
     found: dict[str, list[dict[str, Any]]] = {}
@@ -187,12 +205,19 @@ def measure(config: ConfigDict, path: Path, names: Sequence[str], num_seeds: int
 
 
 def _against_own(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """With means, and paired differences to the entry of the run's own settings."""
-    own = next((entry["values"] for entry in entries if entry["is_own"]), None)
+    """With means, and paired differences to the run's own settings of the same method.
+
+    Of several methods the own settings of each but the first are compared with those of the first.
+    """
+    own = {entry["method"]: entry["values"] for entry in entries if entry["is_own"]}
+    first = next(iter(own.values()), None)
     for entry in entries:
         values = entry.pop("values")
+        other = first if entry["is_own"] else own.get(entry["method"])
         entry["metric"] = summary(values)
-        entry["difference"] = None if own is None else paired_difference(values, own)
+        entry["difference"] = (
+            None if other is None or other is values else paired_difference(values, other)
+        )
     return entries
 
 
@@ -215,8 +240,7 @@ def table(results: Mapping[str, Any]) -> str:
         for entry in entries:
             metric, gap = entry["metric"], entry["difference"]
             error = metric["std"] / len(metric["values"]) ** 0.5
-            own = gap is None or entry["is_own"]
-            other = "" if own else f"{gap['mean']:+.5f} ± {gap['standard_error']:.5f}"
+            other = "" if gap is None else f"{gap['mean']:+.5f} ± {gap['standard_error']:.5f}"
             label = f"**{entry['label']}**" if entry["is_own"] else entry["label"]
             lines.append(f"| {name} | {label} | {metric['mean']:.5f} ± {error:.5f} | {other} |")
     return "\n".join(lines) + "\n"
@@ -257,6 +281,7 @@ def _write(path: Path, config: ConfigDict, found: dict[str, Any], name: str) -> 
         **found,
     }
     write_json(path / "ablations.json", results)
+    (path / "report").mkdir(exist_ok=True)
     for setting in found["settings"]:
         picture = path / "report" / f"ablation-{setting}.png"
         plots.save(figure(found, setting, metric), picture)

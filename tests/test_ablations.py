@@ -59,12 +59,57 @@ def test_values_are_measured_with_the_same_noise_against_the_runs_own(found):
     assert [entry["is_own"] for entry in entries] == [False, True]
     own = np.asarray(entries[1]["metric"]["values"])
     assert len(own) == 2
-    for entry in entries:
-        gaps = np.asarray(entry["metric"]["values"]) - own
-        assert entry["difference"]["mean"] == pytest.approx(gaps.mean(), abs=1e-12)
+    gaps = np.asarray(entries[0]["metric"]["values"]) - own
+    assert entries[0]["difference"]["mean"] == pytest.approx(gaps.mean(), abs=1e-12)
+    assert entries[1]["difference"] is None
     assert entries[0]["metric"]["values"] != entries[1]["metric"]["values"]
     assert "| churn | **1** | " in ablations.table(results)
     ablations.figure(results, "churn", "energy_distance")
+
+
+def test_differences_are_to_the_runs_own_value_of_the_same_method():
+    def entry(method, is_own, value):
+        values = [value, value + 1.0]
+        return {"label": f"{value:g}", "method": method, "is_own": is_own, "values": values}
+
+    given = [
+        *(("l2", False, 2.0), ("l2", True, 3.0)),
+        *(("trajectory", False, 7.0), ("trajectory", True, 9.0)),
+    ]
+    others = ablations._against_own([entry(*each) for each in given])
+    found = [each["difference"] and each["difference"]["mean"] for each in others]
+    assert found == [-1.0, None, -2.0, 6.0]
+    lines = ablations.table({"settings": {"model": others}}).splitlines()[2:]
+    assert [line.split("|")[4].split() for line in lines] == [
+        *(["-1.00000", "±", "0.00000"], [], ["-2.00000", "±", "0.00000"]),
+        ["+6.00000", "±", "0.00000"],
+    ]
+    alone = ablations._against_own([entry("l2", False, 2.0)])
+    assert alone[0]["difference"] is None
+
+
+def test_what_a_variant_needs_beside_the_frozen_denoiser_is_made(tmp_path, config):
+    """Here: statistics of its own number of particles."""
+    settings = (
+        *("statistics.num_examples=64", "statistics.num_held_out=16"),
+        *("statistics.batch_size=16", "statistics.shard_examples=64"),
+    )
+    asking_once = configs.load("configs/mixture.py", [*TINY, *settings])
+    ablation = ablations.Ablation(asking_once, tmp_path / "run", 2)
+    fields = {"guidance.one_step.num_particles": 2}
+    found = ablation(ablations.Variant("2", "self_consistency", fields))
+    assert np.isfinite(found["values"]).all()
+    assert not found["is_own"]
+
+
+def test_a_run_that_settings_do_not_fit_is_refused_before_anything_is_made(tmp_path):
+    rewarded = configs.load("configs/mixture_reward.py")
+    with pytest.raises(configs.ConfigError, match=r"reward.name: expected none, .* got 'tanh'"):
+        ablations.measure(rewarded, tmp_path / "run", ["beta"], 2)
+    huge = configs.load("configs/mixture.py", [*TINY, "guidance.omega.max=2"])
+    with pytest.raises(configs.ConfigError, match=r"guidance.omega.init: expected init < .* got 3"):
+        ablations.measure(huge, tmp_path / "run", ["start"], 2)
+    assert not (tmp_path / "run").exists()
 
 
 def contents(path):
