@@ -10,7 +10,7 @@ import pytest
 from experiments import build, tables
 from experiments import config as configs
 from experiments.journal import Journal
-from experiments.stages import denoiser, guidance, measure, tune
+from experiments.stages import denoiser, guidance, measure, report, tune
 from experiments.workdir import Workdir
 from lgd import schedules
 from lgd.metrics.classifier import ConvClassifier, FeatureClassifier
@@ -249,3 +249,24 @@ def test_tables_show_the_metrics_that_rows_have():
     head, _, unguided, constant = tables.markdown({"rows": rows}).splitlines()
     assert head.count("|") == 11
     assert (unguided.count("**"), constant.count("**")) == (12, 4)
+
+
+@pytest.mark.parametrize(
+    ("primary", "other"),
+    [
+        ("energy_distance", "frechet"),
+        ("frechet_distance", "energy"),
+        ("class_frechet_distance", "energy"),
+    ],
+)
+def test_a_report_draws_a_metric_that_nothing_was_selected_by(primary, other):
+    """Each its own, of the values given."""
+    values = {name: {"mean": i, "std": 0.0, "values": [i]} for i, name in enumerate(IMAGE_METRICS)}
+    rows = [{"method": "unguided", "metrics": values}]
+    results = {"rows": rows, "primary_metric": primary, "lower_is_better": True}
+    figures = report.metric_figures(results)
+    shown = {"methods": primary, other: f"{other}_distance"}
+    assert list(figures) == list(shown)
+    for name, metric in shown.items():
+        (number, *_) = figures[name].axes[0].texts
+        assert float(number.get_text()) == values[metric]["mean"]

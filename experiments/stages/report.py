@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from experiments import build, tables
 from experiments.stages import evaluate
 from experiments.stages import guidance as guidance_stage
+from experiments.stages.measure import PRIMARY
 from experiments.workdir import Workdir, read_json, write_text
 from lgd import guidance, plots, schedules
 from lgd.data import Dataset
@@ -66,12 +67,7 @@ def _figures(
     config: ConfigDict, workdir: Workdir, dataset: Dataset, results: Mapping
 ) -> dict[str, Figure]:
     functions = omega_functions(config, workdir, dataset, results)
-    lower = results["lower_is_better"]
-    figures = {
-        "methods": plots.method_bars(results["rows"], results["primary_metric"], lower),
-        "frechet": plots.method_bars(results["rows"], "frechet_distance", lower),
-        "weight": _weight_figure(results),
-    }
+    figures = {**metric_figures(results), "weight": _weight_figure(results)}
     if config.guidance.methods:
         figures["omega"] = _omega_figure(config, dataset, functions)
         curves = {
@@ -80,6 +76,14 @@ def _figures(
         figures["training"] = plots.training_curves(curves, ylabel="training loss")
     samples = density_figure if build.has_known_law(config) else samples_figure
     return figures | {"samples": samples(config, workdir, dataset, _shown(functions))}
+
+
+def metric_figures(results: Mapping) -> dict[str, Figure]:
+    """The primary metric of every row, and one that nothing was selected by."""
+    other = "frechet" if results["primary_metric"] == PRIMARY else "energy"
+    metrics = {"methods": results["primary_metric"], other: f"{other}_distance"}
+    rows, lower = results["rows"], results["lower_is_better"]
+    return {name: plots.method_bars(rows, metric, lower) for name, metric in metrics.items()}
 
 
 def _shown(functions: Mapping[str, OmegaFn]) -> dict[str, OmegaFn]:
@@ -161,6 +165,7 @@ def density_figure(
 _CAPTIONS = {
     "methods": "The primary metric of every row on test data.",
     "frechet": "Fréchet distance of every row on test data, an independent metric.",
+    "energy": "Energy distance of every row on test data; nothing was selected by it.",
     "omega": "What was learned: omega of every class over logsnr, hand-made schedules drawn in.",
     "weight": "Constant guidance over its weight, on validation data; the other rows as lines.",
     "training": "Training loss of every learned row.",
