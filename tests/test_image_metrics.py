@@ -58,7 +58,7 @@ def test_moments_refuse_other_sizes_values_and_labels():
         FeatureMoments.empty(3).update(np.zeros((4, 2)))
     with pytest.raises(ValueError, match="expected finite features"):
         empty.update(np.full((1, 3), np.nan), np.zeros(1, int))
-    with pytest.raises(ValueError, match="expected labels below 2, got 0 to 2"):
+    with pytest.raises(ValueError, match="expected labels from 0 to 1, got 0 to 2"):
         empty.update(np.zeros((2, 3)), np.array([0, 2]))
     with pytest.raises(ValueError, match="n >= 2, got"):
         FeatureMoments.empty(3).update(np.zeros((1, 3))).moments()
@@ -111,6 +111,10 @@ def test_features_are_extracted_in_padded_batches():
     np.testing.assert_array_equal(found, x.reshape(10, -1) ** 2)
     with pytest.raises(ValueError, match="expected finite features"):
         extract(lambda x: x / 0.0, x.reshape(10, -1))
+    directions = extract(
+        lambda x: x / jnp.linalg.norm(x, axis=1, keepdims=True), x.reshape(10, -1), batch_size=4
+    )
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1.0, rtol=1e-5)
 
 
 def test_a_feature_set_has_one_order_whatever_came_first():

@@ -15,15 +15,15 @@ def extract(
 ) -> Float[np.ndarray, "n f"]:
     """``phi(x)`` of examples (n, *dims), in batches, as float32 on the host.
 
-    The last batch is padded, so that a jitted feature_fn compiles once. Raises ValueError for
-    features that are not (n, f) or not finite.
+    The last batch is padded with copies of its last example, so that a jitted feature_fn compiles
+    once. Raises ValueError for features that are not (n, f) or not finite.
     """
     size = min(batch_size, len(x))
     parts = []
     for start in range(0, len(x), max(size, 1)):
         part = jnp.asarray(x[start : start + size])
         padding = [(0, size - len(part))] + [(0, 0)] * (part.ndim - 1)
-        parts.append(checked(feature_fn(jnp.pad(part, padding)))[: len(part)])
+        parts.append(checked(feature_fn(jnp.pad(part, padding, mode="edge")))[: len(part)])
     if not parts:
         raise ValueError("expected examples, got none")
     return np.concatenate(parts).astype(np.float32)

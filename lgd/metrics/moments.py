@@ -81,7 +81,7 @@ class ClassMoments(NamedTuple):
         """With n more, of classes below num_classes."""
         features, labels = np.asarray(features), np.asarray(labels)
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
-            expected = f"labels below {len(self.classes)}"
+            expected = f"labels from 0 to {len(self.classes) - 1}"
             raise ValueError(f"expected {expected}, got {labels.min()} to {labels.max()}")
         return ClassMoments(
             tuple(each.update(features[labels == k]) for k, each in enumerate(self.classes))
