@@ -295,6 +295,7 @@ def test_denoisers_are_contracts_equal_by_value_with_a_null_like_their_labels(ma
         lambda: GaussianMixture(labels=(0, 2), schedule=FLOW),
         lambda: GaussianMixture(labels=(1, 2), schedule=FLOW),
         lambda: GaussianMixture(labels=(0, 1), schedule=FLOW).params(jnp.zeros((3, 2)), 1.0),
+        lambda: NetworkDenoiser(ResidualMLP(num_classes=2), FLOW, 2, kind="noise"),
     ],
 )
 def test_bad_arguments_raise(unchecked, call):

@@ -15,6 +15,7 @@ from lgd import parallel
 from lgd.denoisers import DiT, UNet
 from lgd.denoisers.dit import DiTBlock, from_patches, sincos_positions, to_patches
 from lgd.denoisers.layers import ConditionEmbedding, fourier_features
+from lgd.denoisers.unet import group_norm
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 NETWORKS = {
@@ -123,6 +124,8 @@ def dit():
 def test_remat_changes_neither_parameters_nor_gradients(name, dit):
     once = dit if name == "dit" else Tried(SMALL[name], random_params(SMALL[name]))
     again = Tried(SMALL[name].clone(remat=True), once.params)
+    backward = [str(jax.make_jaxpr(jax.grad(each.loss))(once.params)) for each in (once, again)]
+    assert ["remat" in text for text in backward] == [False, True]
     assert jax.tree.structure(random_params(again.module)) == jax.tree.structure(once.params)
     expected, found = once.gradient(once.params), again.gradient(once.params)
     compare = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6)
@@ -219,6 +222,14 @@ def test_unet_with_mirrored_kernels_mirrors_its_output():
         network(mirrored, x=X[:, :, ::-1]), out[:, :, ::-1], rtol=1e-4, atol=1e-5
     )
     assert np.abs(network(x=X[:, :, ::-1]) - out[:, :, ::-1]).max() > 1e-2
+
+
+def test_groups_of_a_norm_are_equal_and_have_4_channels_or_all():
+    for channels in (1, 2, 3, 4, 6, 8, 12, 24, 96, 128, 256):
+        groups = group_norm(channels, name="norm").num_groups
+        assert channels % groups == 0
+        assert groups == 1 or (groups <= 32 and channels // groups >= 4)
+    assert group_norm(128, name="norm").num_groups == 32
 
 
 def test_vectors_have_an_embedding_of_no_condition():

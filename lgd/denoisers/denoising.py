@@ -25,8 +25,8 @@ class DenoisingLoss:
     label_dropout: share of examples trained without their condition, in [0, 1).
     times: "uniform" on [0, 1), or "logit_normal": t = sigmoid(location + scale N(0, 1)) (Esser et
       al., 2024); location 0, scale 1: half of all times in (0.34, 0.66); location > 0: more noise.
-    flip: mirror every other image; shift: move images by up to so many pixels each way. Both are
-      for images (b, h, w, channels); see `augmented`.
+    flip: mirror images with probability 1/2; shift: move images by up to so many pixels each way.
+      Both are for images (b, h, w, channels); see `augmented`.
     """
 
     label_dropout: float = 0.1

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lgd.denoisers.layers import Conditions
-from lgd.diffusion import Kind, expand, to_x0
+from lgd.diffusion import KINDS, Kind, expand, to_x0
 from lgd.schedules import clipped_logsnr, rates
 from lgd.types import Params, PRNGKey, Schedule
 
@@ -29,6 +29,10 @@ class NetworkDenoiser:
     schedule: Schedule
     num_classes: int | None
     kind: Kind = "velocity"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"expected kind in {KINDS}, got {self.kind!r}")
 
     def init(self, key: PRNGKey, shape: tuple[int, ...], c: Conditions | None = None) -> Params:
         """Parameters for samples of the given shape; c (1, e): a vector like those to come."""

@@ -137,8 +137,8 @@ def conv(
 
 
 def group_norm(channels: int, *, name: str) -> nn.GroupNorm:
-    """At most 32 groups of at least 4 channels each; in float32."""
-    groups = math.gcd(32, channels // 4, channels)
+    """At most 32 groups of at least 4 channels each, or one group; in float32."""
+    groups = math.gcd(32, max(1, channels // 4), channels)
     return nn.GroupNorm(groups, dtype=jnp.float32, name=name)
 
 
