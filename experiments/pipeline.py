@@ -126,7 +126,7 @@ def _load_data(config: ConfigDict) -> Dataset:
         dataset = build.dataset(config)
     except DataFileError as error:
         raise MisfitError(f"data.path: {error}") from None
-    _check_classes(dataset)
+    _check_classes(config, dataset)
     return dataset
 
 
@@ -138,9 +138,15 @@ def _check_loggers(config: ConfigDict) -> None:
         raise MisfitError(str(error)) from None
 
 
-def _check_classes(dataset: Dataset) -> None:
-    """Every split needs two examples of every class, or distances mean nothing."""
+def _check_classes(config: ConfigDict, dataset: Dataset) -> None:
+    """Two examples of every class, real ones and samples, or distances mean nothing."""
     errors = []
+    for name in ("num_samples", "num_screening"):
+        if config.evaluation[name] < 2 * dataset.num_classes:
+            errors.append(
+                f"evaluation.{name}: expected at least 2 samples of each of the "
+                f"{dataset.num_classes} classes, got {config.evaluation[name]}"
+            )
     for name in ("train", "validation", "test"):
         labels = getattr(dataset, name).labels
         fewest = np.bincount(labels, minlength=dataset.num_classes).min()

@@ -17,6 +17,7 @@ import pytest
 from configs import default
 from experiments import config as configs
 from experiments import pipeline
+from lgd.data import Dataset, Split
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, SAVE_EVERY = 100, 20
@@ -363,6 +364,23 @@ def test_splits_without_two_examples_of_a_class_are_refused_before_training(tmp_
     named = [line.split(":")[0] for line in str(refusal.value).splitlines()]
     assert named == ["data.num_validation", "data.num_test"]
     assert not (tmp_path / "run" / "params").exists()
+
+
+def test_too_few_samples_of_each_class_are_refused_before_training(tmp_path, monkeypatch):
+    """Their number is known with the data only."""
+    labels = np.arange(36, dtype=np.int32) % 12
+    split = Split(np.zeros((36, 8, 8, 1), np.float32), labels)
+    data = Dataset(split, split, split, tuple(map(str, range(12))))
+    monkeypatch.setattr(pipeline.build, "dataset", lambda config: data)
+    config = default.get_config()
+    config.mesh.data = 1
+    config.evaluation.num_samples, config.evaluation.num_screening = 24, 23
+    with pytest.raises(pipeline.MisfitError) as refusal:
+        pipeline.run(config, str(tmp_path / "run"), ["denoiser"])
+    assert str(refusal.value) == (
+        "evaluation.num_screening: expected at least 2 samples of each of the 12 classes, got 23"
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_data_file_that_is_missing_is_refused_and_leaves_nothing_behind(launch, tmp_path):
