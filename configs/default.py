@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
     config.denoiser.times = "uniform"  # law of t in training: uniform, logit_normal
     config.denoiser.times_location = 0.0  # logit_normal: mean of logit(t); above 0: more noise
     config.denoiser.times_scale = 1.0  # logit_normal: standard deviation of logit(t)
-    config.denoiser.flip = False  # images: mirror every other one in training
+    config.denoiser.flip = False  # images: mirror half of them in training
     config.denoiser.shift = 0  # images: move them in training by up to so many pixels
 
     config.sampling = ConfigDict()
@@ -172,7 +172,8 @@ def get_config() -> ConfigDict:
     config.features.network = "conv"  # mlp, conv; not the one above
     config.features.width = 16
     config.features.num_features = 32
-    config.features.seed_offset = 1  # added to config.seed, which the classifier above has
+    # Added to config.seed for this one and for the one that selects; the one above has the seed.
+    config.features.seed_offset = 1
 
     config.training = ConfigDict()  # common to every training
     config.training.save_every = 100  # steps between checkpoints

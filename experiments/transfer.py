@@ -40,7 +40,7 @@ SOLVERS: tuple[Solver, ...] = get_args(Solver)
 
 
 def transfer(config: ConfigDict, workdir: Workdir, num_seeds: int) -> list[dict]:
-    """One entry for each solver, number of steps and row: the primary metric over seeds."""
+    """One entry for each solver, number of steps and row: the energy distance over seeds."""
     dataset = build.dataset(config)
     results = read_json(workdir.path / "results.json")
     functions = report.omega_functions(config, workdir, dataset, results)
