@@ -35,8 +35,7 @@ def get_config() -> ConfigDict:
     config.denoiser.num_steps.middle = 1000
     config.denoiser.num_steps.well = 4000
     config.denoiser.kind = "velocity"  # what the network predicts: x0, eps, v, velocity, score
-    # mlp: flattens its input; unet, dit: images, whose sizes must fit. A training step of unet
-    # takes many minutes to compile on a CPU.
+    # mlp: flattens its input; unet, dit: images, whose sizes must fit.
     config.denoiser.network = "mlp"
     config.denoiser.width = 256  # mlp, dit: of every layer
     config.denoiser.depth = 4  # mlp, dit: blocks
