@@ -13,6 +13,7 @@ from lgd import guidance, sampler, schedules
 from lgd.denoisers import GaussianMixture, from_function
 from lgd.diffusion import add_noise, bridge_step, denoise_pair
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 SCHEDULES = {
     "rectified_flow": schedules.rectified_flow(),
     "cosine": schedules.cosine(),
