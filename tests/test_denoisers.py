@@ -17,6 +17,7 @@ from lgd.denoisers.network import output_scale
 from lgd.diffusion import KINDS, expand, from_x0, noised, to_x0
 from lgd.types import Denoiser
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 LABELS = (0, 0, 1, 2)  # of the mixture's components
 NULL = 3
 MEANS = np.array([[-2.0, 1.0], [0.5, -1.0], [1.5, 2.0], [3.0, 0.0]], np.float32)

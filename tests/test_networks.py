@@ -91,7 +91,7 @@ def test_output_depends_on_all_it_is_given_and_on_the_own_example_alone(tried, v
 
 def test_no_condition_knows_no_class(tried):
     """The label num_classes reads none of the rows that classes have."""
-    null = jnp.full(3, 3)
+    null = jnp.full(3, 3, jnp.int32)  # not weak, which would compile anew
     table = ("params", "embedding", "ConditionEmbedding_0", "labels", "embedding")
     params = jax.tree_util.tree_map_with_path(
         lambda path, leaf: (
