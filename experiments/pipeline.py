@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -127,6 +128,7 @@ def _load_data(config: ConfigDict) -> Dataset:
     except DataFileError as error:
         raise MisfitError(f"data.path: {error}") from None
     _check_classes(config, dataset)
+    _check_network(config, dataset)
     return dataset
 
 
@@ -157,3 +159,14 @@ def _check_classes(config: ConfigDict, dataset: Dataset) -> None:
             )
     if errors:
         raise MisfitError("\n".join(errors))
+
+
+def _check_network(config: ConfigDict, dataset: Dataset) -> None:
+    """Sizes of images that only the data tell must suit the denoiser."""
+    if config.denoiser.level == "exact":
+        return
+    network = build.network_denoiser(config, dataset.num_classes)
+    try:
+        jax.eval_shape(lambda: network.init(jax.random.key(0), dataset.shape))
+    except ValueError as error:
+        raise MisfitError(f"denoiser: {error}") from None

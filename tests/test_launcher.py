@@ -366,20 +366,30 @@ def test_splits_without_two_examples_of_a_class_are_refused_before_training(tmp_
     assert not (tmp_path / "run" / "params").exists()
 
 
-def test_too_few_samples_of_each_class_are_refused_before_training(tmp_path, monkeypatch):
-    """Their number is known with the data only."""
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ("evaluation.num_samples=24", "evaluation.num_screening=23"),
+            "evaluation.num_screening: expected at least 2 samples of each of the 12 classes, "
+            "got 23",
+        ),
+        (
+            ("denoiser.network=dit", "denoiser.dit.patch_size=4"),
+            "denoiser: expected a patch_size that divides 8 x 10, got 4",
+        ),
+    ],
+)
+def test_settings_that_the_data_do_not_fit_are_refused(tmp_path, monkeypatch, settings, message):
+    """Before anything is made; sizes and classes of one's own data are known with the data only."""
     labels = np.arange(36, dtype=np.int32) % 12
-    split = Split(np.zeros((36, 8, 8, 1), np.float32), labels)
+    split = Split(np.zeros((36, 8, 10, 1), np.float32), labels)
     data = Dataset(split, split, split, tuple(map(str, range(12))))
     monkeypatch.setattr(pipeline.build, "dataset", lambda config: data)
-    config = default.get_config()
-    config.mesh.data = 1
-    config.evaluation.num_samples, config.evaluation.num_screening = 24, 23
+    fields = ("data.name=npz", "data.path=own.npz", "mesh.data=1", *settings)
     with pytest.raises(pipeline.MisfitError) as refusal:
-        pipeline.run(config, str(tmp_path / "run"), ["denoiser"])
-    assert str(refusal.value) == (
-        "evaluation.num_screening: expected at least 2 samples of each of the 12 classes, got 23"
-    )
+        pipeline.run(configs.load(default.__file__, fields), str(tmp_path / "run"), ["denoiser"])
+    assert str(refusal.value) == message
     assert not (tmp_path / "run").exists()
 
 
