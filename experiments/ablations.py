@@ -12,6 +12,7 @@ the workdir; with --name also experiments/results/NAME.json and docs/NAME-SETTIN
 """
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -118,6 +119,7 @@ class Ablation:
         self._config, self._path = config, path
         self._dataset = build.dataset(config)
         self._run = Workdir(path, config)
+        self._run.bind_data(self._dataset)
         generator = evaluate.make_generator(config, self._run, self._dataset)
         journal = Journal(path / "ablations-measured.jsonl")
         self._score, _ = tune.scores_for(config, self._run, self._dataset, generator, journal)
@@ -130,11 +132,15 @@ class Ablation:
     def __call__(self, variant: Variant) -> dict[str, Any]:
         """An entry of ablations.json."""
         own, config = Variant("", variant.method, {}), config_of(self._config, variant)
-        workdir = Workdir(self._folder(config), config)
-        _share_frozen(self._path, workdir.path)
-        for stage in (denoiser_stage, collect, guidance_stage):  # the first two: what a run lacks
-            stage.run(config, workdir, self._dataset)
-        found = tune.select(config, workdir, self._dataset, variant.method, self._score)
+        with contextlib.closing(Workdir(self._folder(config), config)) as workdir:
+            _share_frozen(self._path, workdir.path)
+            for stage in (
+                denoiser_stage,
+                collect,
+                guidance_stage,
+            ):  # two: what is missing
+                stage.run(config, workdir, self._dataset)
+            found = tune.select(config, workdir, self._dataset, variant.method, self._score)
         return {
             "label": variant.label,
             "method": variant.method,

@@ -22,6 +22,8 @@ TINY = (
     "evaluation.num_samples=80",
     "evaluation.num_screening=80",
     "evaluation.validation_seeds=1",
+    *("statistics.num_examples=64", "statistics.num_held_out=16"),  # which a variant collects
+    *("statistics.batch_size=16", "statistics.shard_examples=64"),
 )
 
 
@@ -35,9 +37,9 @@ def found(config, quick_compilation, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "mixture"
     Workdir(path, config)
     with pytest.MonkeyPatch.context() as patch:
-        halves = ablations.SETTINGS["churn"](config)[1:]
-        patch.setitem(ablations.SETTINGS, "churn", lambda config: halves)
-        yield path, ablations.measure(config, path, ["churn"], 2)
+        rates = ablations._one_step("guidance.one_step.learning_rate", (0.02,))  # one compilation
+        patch.setitem(ablations.SETTINGS, "rate", rates)
+        yield path, ablations.measure(config, path, ["rate"], 2)
 
 
 @pytest.mark.parametrize("name", ["digits", "fashion_mnist", "mixture"])
@@ -54,8 +56,8 @@ def test_values_of_every_setting_are_right_and_differ(name):
 
 def test_values_are_measured_with_the_same_noise_against_the_runs_own(found):
     _, results = found
-    entries = results["settings"]["churn"]
-    assert [entry["label"] for entry in entries] == ["0.5", "1"]
+    entries = results["settings"]["rate"]
+    assert [entry["label"] for entry in entries] == ["0.02", "0.1"]
     assert [entry["is_own"] for entry in entries] == [False, True]
     own = np.asarray(entries[1]["metric"]["values"])
     assert len(own) == 2
@@ -63,8 +65,8 @@ def test_values_are_measured_with_the_same_noise_against_the_runs_own(found):
     assert entries[0]["difference"]["mean"] == pytest.approx(gaps.mean(), abs=1e-12)
     assert entries[1]["difference"] is None
     assert entries[0]["metric"]["values"] != entries[1]["metric"]["values"]
-    assert "| churn | **1** | " in ablations.table(results)
-    ablations.figure(results, "churn", "energy_distance")
+    assert "| rate | **0.1** | " in ablations.table(results)
+    ablations.figure(results, "rate", "energy_distance")
 
 
 def test_differences_are_to_the_runs_own_value_of_the_same_method():
@@ -88,20 +90,6 @@ def test_differences_are_to_the_runs_own_value_of_the_same_method():
     assert alone[0]["difference"] is None
 
 
-def test_what_a_variant_needs_beside_the_frozen_denoiser_is_made(tmp_path, config):
-    """Here: statistics of its own number of particles."""
-    settings = (
-        *("statistics.num_examples=64", "statistics.num_held_out=16"),
-        *("statistics.batch_size=16", "statistics.shard_examples=64"),
-    )
-    asking_once = configs.load("configs/mixture.py", [*TINY, *settings])
-    ablation = ablations.Ablation(asking_once, tmp_path / "run", 2)
-    fields = {"guidance.one_step.num_particles": 2}
-    found = ablation(ablations.Variant("2", "self_consistency", fields))
-    assert np.isfinite(found["values"]).all()
-    assert not found["is_own"]
-
-
 def test_a_run_that_settings_do_not_fit_is_refused_before_anything_is_made(tmp_path):
     rewarded = configs.load("configs/mixture_reward.py")
     with pytest.raises(configs.ConfigError, match=r"reward.name: expected none, .* got 'tanh'"):
@@ -123,8 +111,8 @@ def test_what_was_done_is_not_done_again(found, config, monkeypatch):
     def refuse(*args, **settings):
         raise AssertionError("expected nothing to be trained")
 
-    monkeypatch.setattr("experiments.stages.guidance.learn_guidance", refuse)
-    again = ablations.measure(config, path, ["churn"], 2)
+    monkeypatch.setattr("lgd.statistics.fit", refuse)
+    again = ablations.measure(config, path, ["rate"], 2)
     assert json.dumps(again) == json.dumps(results)
     assert contents(path) == before
 
