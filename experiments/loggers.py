@@ -8,13 +8,15 @@ several processes, process 0 logs.
 
 import abc
 import importlib
+import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}  # what each logger needs
+
+_log = logging.getLogger(__name__)
 
 
 class Logger(Protocol):
@@ -24,28 +26,27 @@ class Logger(Protocol):
     def close(self) -> None: ...
 
 
-class MissingPackageError(RuntimeError):
-    """A logger's package is not installed; the message says how to install it."""
-
-
-def check(names: Sequence[str]) -> None:
-    """Raise MissingPackageError unless the loggers of these names can be made."""
-    missing = [name for name in names if find_spec(PACKAGES[name]) is None]
-    if missing:
-        packages = " and ".join(PACKAGES[name] for name in missing)
-        raise MissingPackageError(
-            f"training.loggers: expected {packages} for {' and '.join(missing)}, found none; "
-            "pip install 'lgd[logging]'"
-        )
-
-
 def make(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> list[Logger]:
-    """The loggers of these names for the run of a folder, see `check`."""
+    """The loggers of these names for the run of a folder.
+
+    One that cannot be made is left out with a warning: a run needs none, and one that is resumed
+    tells a logger all its steps.
+    """
     makers: dict[str, Callable[[], Logger]] = {
         "tensorboard": lambda: TensorBoard(folder / "tensorboard"),
         "wandb": lambda: WeightsAndBiases(folder, config),
     }
-    return [makers[name]() for name in names]
+    made = []
+    for name in names:
+        try:
+            made.append(makers[name]())
+        except Exception as error:
+            _log.warning(
+                "training.loggers: %s is left out: expected the package %s "
+                "(pip install 'lgd[logging]'), got %s: %s",
+                *(name, PACKAGES[name], type(error).__name__, error),
+            )
+    return made
 
 
 class _Log(abc.ABC):

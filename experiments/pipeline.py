@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, lock, loggers
+from experiments import build, lock
 from experiments import config as configs
 from experiments.stages import (
     collect,
@@ -60,7 +60,6 @@ def run(
     """
     _check_agreement(config, stages)
     _check_devices(config)
-    _check_loggers(config)
     dataset = _load_data(config)
     stage_runs = _RUN if config.reward.name == "none" else _RUN_WITH_REWARD
     with (
@@ -130,14 +129,6 @@ def _load_data(config: ConfigDict) -> Dataset:
     _check_classes(config, dataset)
     _check_network(config, dataset)
     return dataset
-
-
-def _check_loggers(config: ConfigDict) -> None:
-    """Before anything is made."""
-    try:
-        processes.from_main(lambda: loggers.check(config.training.loggers))
-    except loggers.MissingPackageError as error:
-        raise MisfitError(str(error)) from None
 
 
 def _check_classes(config: ConfigDict, dataset: Dataset) -> None:

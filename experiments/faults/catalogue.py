@@ -103,6 +103,7 @@ def _numbers() -> Iterator[Fault]:
         yield Fault("numbers", f"a full device in {stage}", inject)
     yield Fault("loop", "a loader that blocks", numbers.blocked_loader)
     yield Fault("loop", "TensorBoard raises", numbers.logger)
+    yield Fault("loop", "no TensorBoard", numbers.no_logger)
     yield Fault("loop", "nothing at all", numbers.nothing)
 
 

@@ -1,7 +1,10 @@
 """NaN, a full device, a blocked loader, a logger that raises: what a run makes of them."""
 
 import json
+import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -81,6 +84,19 @@ def logger(bench: Bench) -> Iterator[str]:
         flags = ["--config.training.loggers=tensorboard"]
         ended = bench.launch(workdir, ["denoiser"], *flags, strike=strike)
         yield wrong_end(ended, 0, "TensorBoard failed and is left out: injected") or (
+            bench.difference(workdir, "denoiser")
+        )
+
+
+def no_logger(bench: Bench) -> Iterator[str]:
+    """TensorBoard is not installed: left out by name, and nothing else changes."""
+    with bench.copy("denoiser") as workdir, tempfile.TemporaryDirectory() as packages:
+        (Path(packages) / "tensorboardX.py").write_text("raise ModuleNotFoundError('tensorboardX')")
+        path = os.pathsep.join([packages, os.environ.get("PYTHONPATH", "")])
+        environment = bench.environment | {"PYTHONPATH": path}
+        flags = ["--config.training.loggers=tensorboard"]
+        ended = bench.launch(workdir, ["denoiser"], *flags, env=environment)
+        yield wrong_end(ended, 0, "tensorboard is left out: expected the package tensorboardX") or (
             bench.difference(workdir, "denoiser")
         )
 
