@@ -11,6 +11,9 @@ def get_config() -> ConfigDict:
     """The defaults; 8x8 digits."""
     config = ConfigDict()
     config.seed = 0  # of everything: data split, training, sampling
+    # Every stage for a few steps on generated images, and its throughput; needs no file. What is
+    # cut, and to what, stands in experiments/fake.py; fields set on the command line are not.
+    config.fake_data = False
 
     config.data = ConfigDict()
     # digits: scikit-learn's 1,797 8x8 images; mixture: 2-D Gaussians; and from files, see
@@ -20,6 +23,9 @@ def get_config() -> ConfigDict:
     # npz: a .npz file; images: a folder with one for each class; tfds: that of a prepared data set.
     config.data.path = ""
     config.data.size = 0  # images: height and width they are fitted to; tfds: 0 leaves them
+    # tfds: the class is every combination of these binary attributes instead of the label; may be
+    # empty.
+    config.data.attributes = ()
     config.data.num_train = 900  # real examples for training (mixture: drawn from the true law)
     config.data.num_validation = 400  # ... for all tuning and selection
     config.data.num_test = 497  # ... for the numbers reported
@@ -137,7 +143,15 @@ def get_config() -> ConfigDict:
     # What tuning and selection minimise on validation data: energy_distance; frechet_distance or
     # class_frechet_distance (images only), by a classifier that neither trains nor tests.
     config.evaluation.primary = "energy_distance"
+    # Whose features give Frechet distances, KID, precision and recall, and whose labels the
+    # Inception score: classifier, trained on the training data; inception, Inception-v3 from a file
+    # that experiments.convert_inception wrote, see docs/metrics.md.
+    config.evaluation.features = "classifier"
+    config.evaluation.inception_path = ""
+    config.evaluation.inception_sha256 = ""  # of that file
     config.evaluation.num_samples = 2000  # of each run; split equally over the classes
+    config.evaluation.num_test_samples = 0  # of each run on test data; 0: num_samples
+    config.evaluation.sample_batch = 0  # most samples drawn at once, on all devices; 0: a whole run
     config.evaluation.num_screening = (
         1000  # samples of the first look at the interval grid, one seed
     )

@@ -9,12 +9,14 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from experiments import fake
 from experiments.config_rules import TRAJECTORIES
 from lgd import denoisers, guidance, objectives, omega, parallel, schedules
 from lgd.data import (
     Dataset,
     digits,
     fashion_mnist,
+    generated,
     image_folder,
     mnist,
     npz,
@@ -44,15 +46,30 @@ def dataset(config: ConfigDict) -> Dataset:
     """Real data in three splits. Raises DataFileError where they lie in files that do not fit."""
     data, seed = config.data, config.seed
     sizes = (data.num_train, data.num_validation, data.num_test)
+    if config.fake_data and not has_known_law(config):
+        return _generated(config, sizes)
     if data.name == "digits":
         return digits.load(*sizes, seed=seed)
     if data.name == "images":
         return image_folder.load(data.path, *sizes, size=data.size, seed=seed)
     if data.name == "tfds":
-        return tfds_records.load(data.path, *sizes, size=data.size, seed=seed)
+        return tfds_records.load(
+            data.path, *sizes, size=data.size, attributes=tuple(data.attributes), seed=seed
+        )
     if data.name in _FILES:
         return _FILES[data.name](data.path, *sizes, seed=seed)
     return spiral.load(*sizes, schedule=schedule(config), seed=seed)
+
+
+def _generated(config: ConfigDict, sizes: tuple[int, int, int]) -> Dataset:
+    values = {f"data.{name}": value for name, value in config.data.items()}
+    return generated.load(
+        fake.shape(values),
+        fake.num_classes(values),
+        *sizes,
+        seed=config.seed,
+        streaming=config.data.name in ("images", "tfds"),
+    )
 
 
 def mesh(config: ConfigDict) -> Mesh:

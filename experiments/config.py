@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from ml_collections import ConfigDict
 
 from configs import default
+from experiments import fake
 from experiments.config_rules import ACROSS, FIELDS
 
 Config: TypeAlias = ConfigDict | Mapping[str, Any]
@@ -44,11 +45,14 @@ class _Nothing:
 def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     """The locked config of a file with get_config(), with overrides like "a.b=1.5".
 
-    Of two overrides of one field the last one holds, but both must fit. Raises ConfigError.
+    Of two overrides of one field the last one holds, but both must fit. With fake_data, what is not
+    overridden is cut, see `experiments.fake`. Raises ConfigError.
     """
     defaults = _defaults()
     values, unread = _read(path)
     given = [_parse_override(text, defaults) for text in overrides]
+    if (values | dict(given)).get("fake_data") is True:
+        values |= fake.cut(values | dict(given))
     good, errors = _check(values | dict(given), defaults)
     superseded = [error for field, value in given for error in _check({field: value}, defaults)[1]]
     if errors := list(dict.fromkeys([*unread, *errors, *superseded])):

@@ -4,6 +4,7 @@ A rule sees values of the default's type. It completes "field: expected ..., got
 """
 
 import itertools
+import re
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,10 @@ NUM_MNIST_TRAIN, NUM_MNIST_TEST = 60_000, 10_000  # images of MNIST and of Fashi
 SIZES = {"digits": 64, "mnist": 784, "fashion_mnist": 784, "mixture": 2}
 READ_FROM_FILES = ("mnist", "fashion_mnist", "npz", "images", "tfds")
 TRAJECTORIES = ("trajectory", "trajectory_features")  # methods that unroll; others take one step
+CONVERT = (
+    "python -m experiments.convert_inception --torch=pt_inception-2015-12-05-6726825d.pth "
+    "--out=inception.safetensors (docs/metrics.md says where the weights are)"
+)
 MARGIN = 1e-6  # below this a range is empty in float32
 
 
@@ -118,9 +123,14 @@ FLAG = Rule("true or false", lambda flag: True)
 
 FIELDS: dict[str, Rule] = {
     "seed": integer(0),
+    "fake_data": FLAG,
     "data.name": one_of("digits", "mixture", *READ_FROM_FILES),
     "data.path": Rule("a path in printable characters", str.isprintable),
     "data.size": integer(0),
+    "data.attributes": Rule(
+        "a tuple of at most 8 different names",
+        lambda names: len(set(names)) == len(names) <= 8 and all(map(str.isidentifier, names)),
+    ),
     "data.num_train": integer(16),
     "data.num_validation": integer(16),
     "data.num_test": integer(16),
@@ -215,7 +225,17 @@ FIELDS: dict[str, Rule] = {
     "reward.max_tilt": POSITIVE,
     "reward.num_true_draws": integer(2),
     "evaluation.primary": one_of("energy_distance", "frechet_distance", "class_frechet_distance"),
+    "evaluation.features": one_of("classifier", "inception"),
+    "evaluation.inception_path": Rule("a path in printable characters", str.isprintable),
+    "evaluation.inception_sha256": Rule(
+        "64 hexadecimal digits in lower case, or none",
+        lambda text: re.fullmatch("([0-9a-f]{64})?", text) is not None,
+    ),
     "evaluation.num_samples": integer(20),
+    "evaluation.num_test_samples": Rule(
+        "0, or an integer >= 20 (and < 2^31)", lambda n: n == 0 or 20 <= n < 2**31
+    ),
+    "evaluation.sample_batch": integer(0),
     "evaluation.num_screening": integer(20),
     "evaluation.num_finalists": integer(1),
     "evaluation.validation_seeds": integer(1),
@@ -294,10 +314,18 @@ def _size_of_data(size: int, data: str) -> str | None:
     return None if data == "tfds" or not size else f"expected 0 for data {data}, got {size}"
 
 
-def _path_of_data(path: str, data: str) -> str | None:
+def _path_of_data(path: str, data: str, fake: bool) -> str | None:
     if data in READ_FROM_FILES:
-        return None if path else f"expected a file or a folder for data {data}, got {path!r}"
+        return (
+            None if path or fake else f"expected a file or a folder for data {data}, got {path!r}"
+        )
     return f"expected '' for data {data}, which reads no file, got {path!r}" if path else None
+
+
+def _attributes_of(attributes: Sequence[str], data: str) -> str | None:
+    if data == "tfds" or not attributes:
+        return None
+    return f"expected none for data {data} (some: tfds only), got {attributes}"
 
 
 def _enough_digits(train: int, validation: int, test: int, data: str) -> str | None:
@@ -427,7 +455,33 @@ def _primary_of_data(primary: str, data: str, reward: str) -> str | None:
     return f"expected energy_distance for data {data}, reward {reward}, got {primary!r}"
 
 
+def _primary_of_features(primary: str, features: str) -> str | None:
+    """A covariance of 2,048 features takes thousands of examples of a class."""
+    if primary != "class_frechet_distance" or features != "inception":
+        return None
+    return f"expected another one for features {features}, got {primary!r}"
+
+
+def _features_of_data(features: str, data: str, reward: str) -> str | None:
+    if features == "classifier" or (data != "mixture" and reward == "none"):
+        return None
+    return f"expected classifier for data {data}, reward {reward}, got {features!r}"
+
+
+def _inception_file(path: str, features: str, fake: bool) -> str | None:
+    if features != "inception" or fake or path:
+        return None
+    return f"expected a file, made once by: {CONVERT}, got {path!r}"
+
+
+def _inception_sum(sha256: str, features: str, fake: bool) -> str | None:
+    if features != "inception" or fake or sha256:
+        return None
+    return f"expected that of inception_path, as its conversion prints it, got {sha256!r}"
+
+
 ONE_STEP, TRAJECTORY = "guidance.one_step.", "guidance.trajectory."
+EVALUATION = "evaluation."
 LOWER, UPPER = "evaluation.interval_lower", "evaluation.interval_upper"
 
 ACROSS: tuple[Across, ...] = (
@@ -469,7 +523,8 @@ ACROSS: tuple[Across, ...] = (
     Across(("data.num_train", "data.num_validation", "data.num_test", "data.name"), _enough_digits),
     Across(("data.num_train", "data.num_validation", "data.name"), _enough_training_images),
     Across(("data.num_test", "data.name"), _enough_test_images),
-    Across(("data.path", "data.name"), _path_of_data),
+    Across(("data.path", "data.name", "fake_data"), _path_of_data),
+    Across(("data.attributes", "data.name"), _attributes_of),
     Across(("data.size", "data.name"), _size_of_data),
     Across(("sampling.churn", "sampling.solver"), _churn_is_ddim),
     *(
@@ -486,6 +541,10 @@ ACROSS: tuple[Across, ...] = (
     Across(("classifier.network", "reward.name"), _reward_is_of_another_network),
     Across(("classifier.network", "data.name"), _conv_of_images),
     Across(("evaluation.primary", "data.name", "reward.name"), _primary_of_data),
+    Across((EVALUATION + "primary", EVALUATION + "features"), _primary_of_features),
+    Across((EVALUATION + "features", "data.name", "reward.name"), _features_of_data),
+    Across((EVALUATION + "inception_path", EVALUATION + "features", "fake_data"), _inception_file),
+    Across((EVALUATION + "inception_sha256", EVALUATION + "features", "fake_data"), _inception_sum),
     Across((LOWER, UPPER), _some_upper_above),
     Across((UPPER, LOWER), _some_lower_below),
 )

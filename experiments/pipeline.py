@@ -15,6 +15,7 @@ from experiments.stages import (
     denoiser,
     evaluate,
     guidance,
+    inception,
     report,
     reward_evaluate,
     reward_guidance,
@@ -60,6 +61,7 @@ def run(
     """
     _check_agreement(config, stages)
     _check_devices(config)
+    _check_features(config)
     dataset = _load_data(config)
     stage_runs = _RUN if config.reward.name == "none" else _RUN_WITH_REWARD
     with (
@@ -131,11 +133,17 @@ def _load_data(config: ConfigDict) -> Dataset:
     return dataset
 
 
+def _check_features(config: ConfigDict) -> None:
+    """The file of the network that measures, which every process reads for itself."""
+    if errors := inception.check(config):
+        raise MisfitError("\n".join(errors))
+
+
 def _check_classes(config: ConfigDict, dataset: Dataset) -> None:
     """Two examples of every class, real ones and samples, or distances mean nothing."""
     errors = []
-    for name in ("num_samples", "num_screening"):
-        if config.evaluation[name] < 2 * dataset.num_classes:
+    for name in ("num_samples", "num_screening", "num_test_samples"):
+        if 0 < config.evaluation[name] < 2 * dataset.num_classes:
             errors.append(
                 f"evaluation.{name}: expected at least 2 samples of each of the "
                 f"{dataset.num_classes} classes, got {config.evaluation[name]}"

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lgd import failures, guidance, parallel, processes, sampler
-from lgd.types import Denoiser, OmegaFn, Params
+from lgd.types import Denoiser, OmegaFn, Params, PRNGKey
 
 Score = Callable[[OmegaFn, int], np.ndarray]  # (schedule, samples of each class) -> (classes,)
 MAX_GROWTH = 8  # times a grid may grow
@@ -44,6 +44,7 @@ class Generator:
     solver: sampler.Solver = "ddim"
     mesh: Mesh | None = None
     skip: bool = False  # calls where omega is 0, see `sampler.sample`
+    batch: int = 0  # most samples drawn at once; 0: all
 
     @property
     def nfe(self) -> int:
@@ -66,8 +67,28 @@ class Generator:
         DeviceMemoryError.
         """
         omegas, c = self._omegas(omega_fn, per_class)
+        x0 = self._drawn(jax.random.key(seed), omegas, c)
+        x0 = x0.reshape(self.num_classes, per_class, *self.shape)
+        if not bool(jnp.isfinite(x0).all()):
+            raise failures.NonFiniteError(f"expected finite samples, got others; {self._blame()}")
+        return x0 if self.mesh is None else parallel.spread_rows(x0, parallel.here(self.mesh), 1)
+
+    def _drawn(self, key: PRNGKey, omegas: Array, c: Array) -> Float[Array, "b *dims"]:
+        """Samples of these conditions; more than ``batch`` in parts, each with a key of its own."""
+        count = -(-len(c) // self.batch) if self.batch else 1
+        if count == 1:
+            return self._drawn_at_once(key, omegas, c)
+        size = -(-len(c) // count)  # the same for all: one compilation
+        rows = np.minimum(np.arange(count * size), len(c) - 1).reshape(count, size)
+        parts = [
+            np.asarray(self._drawn_at_once(jax.random.fold_in(key, i), omegas[:, part], c[part]))
+            for i, part in enumerate(rows)
+        ]
+        return jnp.asarray(np.concatenate(parts)[: len(c)])
+
+    def _drawn_at_once(self, key: PRNGKey, omegas: Array, c: Array) -> Float[Array, "b *dims"]:
         samples = sampler.sample(
-            jax.random.key(seed),
+            key,
             self.denoiser,
             self._placed_params,
             omegas,
@@ -79,10 +100,7 @@ class Generator:
             mesh=self.mesh,
             skip=self.skip,
         )
-        x0 = processes.local(samples.x0).reshape(self.num_classes, per_class, *self.shape)
-        if not bool(jnp.isfinite(x0).all()):
-            raise failures.NonFiniteError(f"expected finite samples, got others; {self._blame()}")
-        return x0 if self.mesh is None else parallel.spread_rows(x0, parallel.here(self.mesh), 1)
+        return processes.local(samples.x0)
 
     def _omegas(self, omega_fn: OmegaFn, per_class: int) -> tuple[Array, Array]:
         """Of every step and sample, and the classes of the samples."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, throughput
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir
 from lgd import processes, statistics
@@ -61,7 +61,11 @@ def _collect(
     objective: OneStep,
 ) -> None:
     settings, held_out = config.statistics, name == HELD_OUT
-    with workdir.timed(f"statistics/{name}"):
+    stage, size = f"statistics/{name}", settings.batch_size
+    with (
+        workdir.timed(stage),
+        throughput.measured(config, workdir, stage, size, "examples") as tick,
+    ):
         statistics.collect(
             folder(workdir, name),
             *frozen,
@@ -74,4 +78,5 @@ def _collect(
             shard_examples=settings.shard_examples,
             seed=config.seed + held_out,
             mesh=build.mesh(config),
+            on_call=tick,
         )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, build_reward
+from experiments import build, build_reward, throughput
 from experiments.workdir import Workdir, exists
 from lgd import parallel, training
 from lgd.data import Dataset, pipeline
@@ -41,9 +41,10 @@ def classifiers(config: ConfigDict) -> list[str]:
     "classifier" measures test samples, "selection_classifier" selects on validation data,
     "features" is what an objective compares by, "reward_classifier" rewards.
     """
+    by_classifier = config.evaluation.features == "classifier"
     needed = {
-        "classifier": not build.has_known_law(config),
-        "selection_classifier": config.evaluation.primary != "energy_distance",
+        "classifier": by_classifier and not build.has_known_law(config),
+        "selection_classifier": by_classifier and config.evaluation.primary != "energy_distance",
         "features": "trajectory_features" in config.guidance.methods,
         "reward_classifier": config.reward.name == "classifier",
     }
@@ -145,6 +146,7 @@ def _train(
         workdir.timed(name),
         workdir.checkpoints(name) as store,
         bar(f"train {name}", optimizer.num_steps) as advance,
+        throughput.measured(config, workdir, name, batch_size, "examples") as tick,
     ):
         state = training.fit(
             fit_key,
@@ -157,6 +159,6 @@ def _train(
             save_every=config.training.save_every,
             log_every=config.training.log_every,
             on_log=workdir.metrics(name),
-            on_step=lambda step, ema: advance(""),
+            on_step=lambda step, ema: (advance(""), tick())[0],
         )
     workdir.save_params(name, state.ema)

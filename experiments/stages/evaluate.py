@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, throughput
 from experiments import config as configs
 from experiments.journal import Journal, schedule_key
 from experiments.provenance import provenance as provenance_of_run
@@ -17,7 +17,7 @@ from experiments.stages import denoiser as denoiser_stage
 from experiments.stages.measure import Measure, guided_weight, squared_gap
 from experiments.stages.tune import HAND_MADE, Candidates, tune
 from experiments.workdir import Workdir, exists, write_json
-from lgd.data import Dataset
+from lgd.data import Dataset, Split
 from lgd.evaluation import Generator, paired_difference, summary
 from lgd.progress import bar
 
@@ -32,6 +32,8 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     journal = Journal(workdir.path / "measured.jsonl")
     with workdir.timed("tune"):
         candidates = tune(config, workdir, dataset, generator, journal)
+    per_class = config.evaluation.num_samples // dataset.num_classes
+    throughput.of_samples(config, workdir, generator, per_class)
     with workdir.timed("test"):
         final = final_generator(config, generator)
         rows, resampled = _measure_rows(config, workdir, dataset, final, candidates, journal)
@@ -53,6 +55,7 @@ def make_generator(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Ge
         churn=config.sampling.churn,
         solver=config.sampling.solver,
         mesh=build.mesh(config),
+        batch=config.evaluation.sample_batch,
     )
 
 
@@ -77,9 +80,12 @@ def _measure_rows(
     The latter are by method and metric: the mean over seeds on each resample of the real examples.
     """
     measure = Measure(config, workdir, dataset)
-    per_class = config.evaluation.num_samples // dataset.num_classes
+    num_samples = config.evaluation.num_test_samples or config.evaluation.num_samples
+    per_class = num_samples // dataset.num_classes
     seeds = [TEST_SEED + i for i in range(config.evaluation.test_seeds)]
-    gap, c = squared_gap(generator, dataset), jax.numpy.asarray(dataset.test.labels)
+    most = config.evaluation.sample_batch or len(dataset.test.x)
+    real = Split(*(each[:most] for each in dataset.test))
+    gap, c = squared_gap(generator, real), jax.numpy.asarray(real.labels)
     rows, resampled = [], {}
     with bar("measure on test data", len(candidates.found) * len(seeds)) as advance:
         for name, found in candidates.found.items():

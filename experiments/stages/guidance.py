@@ -8,7 +8,7 @@ import jax
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, throughput
 from experiments.stages import collect
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir, exists
@@ -56,10 +56,16 @@ def _learn(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) 
     steps = snapshot_steps(config, method)
 
     def keep(step: int, ema: Params) -> None:
+        tick()
         if step in steps:
             workdir.save_params(_snapshot_name(method, step), ema)
 
-    with workdir.timed(f"guidance/{method}"), workdir.checkpoints(f"guidance/{method}") as store:
+    name = f"guidance/{method}"
+    with (
+        workdir.timed(name),
+        workdir.checkpoints(name) as store,
+        throughput.measured(config, workdir, name, 1, "steps") as tick,
+    ):
         learn_guidance(
             build.stage_key(config, method),
             denoiser,

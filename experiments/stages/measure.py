@@ -1,7 +1,6 @@
 """What is measured on test data."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +10,11 @@ from ml_collections import ConfigDict
 
 from experiments import build
 from experiments.stages import denoiser as denoiser_stage
+from experiments.stages.feature_measure import FeatureMeasure, Found, batches
+from experiments.stages.inception import InceptionMeasure
 from experiments.workdir import Workdir
 from lgd import guidance
-from lgd.data import Dataset
+from lgd.data import Dataset, Split
 from lgd.diffusion import add_noise, denoise_pair
 from lgd.evaluation import Generator
 from lgd.metrics.energy import ClassEnergyDistance
@@ -32,7 +33,6 @@ from lgd.types import OmegaFn
 
 PRIMARY = "energy_distance"  # unless evaluation.primary says otherwise
 NUM_RESAMPLES = 100  # of the real test examples
-BATCH = 4096  # samples that a classifier sees at once
 
 Classify = Callable[[Array], tuple[Array, Array]]  # (b, *dims) -> logits (b, k), features (b, f)
 
@@ -48,9 +48,14 @@ class Measure:
         self._energy = ClassEnergyDistance(dataset.test, dataset.num_classes)
         labels = dataset.test.labels
         self._resamples = _resamples(labels, seed=config.seed)
-        make = _PlaneMeasure if build.has_known_law(config) else _ImageMeasure
-        self._features: _FeatureMeasure = make(config, workdir, dataset, self._resamples)
+        self._features = self._made(config, workdir, dataset)
         self._share = 1.0 / (dataset.num_classes * np.bincount(labels)[labels])
+
+    def _made(self, config: ConfigDict, workdir: Workdir, dataset: Dataset) -> FeatureMeasure:
+        if config.evaluation.features == "inception":
+            return InceptionMeasure(config, workdir, dataset)
+        make = _PlaneMeasure if build.has_known_law(config) else _ImageMeasure
+        return make(config, workdir, dataset, self._resamples)
 
     def __call__(self, x: Float[Array, "g n *dims"]) -> dict[str, dict]:
         """``{"metrics": {name: value}, "resampled": {name: values}}`` of one run."""
@@ -59,24 +64,14 @@ class Measure:
         energy = float(jnp.mean(self._energy(x)))
         cross = self._energy.mean_distances(x) * self._share
         within = energy - float(cross.sum())
-        resampled = [within + float(cross[index].sum()) for index in self._resamples]
+        resampled = {
+            PRIMARY: [within + float(cross[index].sum()) for index in self._resamples],
+            "frechet_distance": found.resampled_frechet,
+        }
         return {
             "metrics": {PRIMARY: energy, **found.metrics},
-            "resampled": {PRIMARY: resampled, "frechet_distance": found.resampled_frechet},
+            "resampled": {name: values for name, values in resampled.items() if values},
         }
-
-
-class _Found(NamedTuple):
-    """What features say of samples."""
-
-    metrics: dict[str, float]
-    resampled_frechet: list[float]
-
-
-class _FeatureMeasure(Protocol):
-    """Samples (b, *dims) and the classes asked for (b,) -> metrics."""
-
-    def __call__(self, x: Array, labels: np.ndarray) -> _Found: ...
 
 
 class _PlaneMeasure:
@@ -98,7 +93,7 @@ class _PlaneMeasure:
         resampled = [_class_moments(x[index], labels[index]) for index in resamples]
         self._resampled = [_stacked(group) for group in zip(*resampled, strict=True)]
 
-    def __call__(self, x: Array, labels: np.ndarray) -> _Found:
+    def __call__(self, x: Array, labels: np.ndarray) -> Found:
         logits, features = self._classify(x)
         mine = _class_moments(np.asarray(features), labels)
         metrics = {
@@ -106,7 +101,7 @@ class _PlaneMeasure:
             "accuracy": float(np.mean(np.asarray(logits).argmax(axis=-1) == labels)),
         }
         resampled = np.mean(list(map(frechet_distances, mine, self._resampled)), axis=0)
-        return _Found(metrics, resampled.tolist())
+        return Found(metrics, resampled.tolist())
 
 
 class _ImageMeasure:
@@ -134,10 +129,10 @@ class _ImageMeasure:
         features = extract(network.apply, dataset.test.x)
         self._resampled = _stacked([moments(features[index]) for index in resamples])
 
-    def __call__(self, x: Array, labels: np.ndarray) -> _Found:
+    def __call__(self, x: Array, labels: np.ndarray) -> Found:
         features, predictions = FeatureSet(), Predictions.empty(self._num_classes)
         own = ClassMoments.empty(self._num_classes, self._reference.features.shape[1])
-        for part, asked in _batches(x, labels):
+        for part, asked in batches(x, labels):
             logits, phi = map(np.asarray, self._classify(part))
             features, own = features.update(phi), own.update(phi, asked)
             predictions = predictions.update(logits, asked)
@@ -146,7 +141,7 @@ class _ImageMeasure:
             "accuracy": predictions.accuracy(),
         }
         resampled = frechet_distances(own.pooled().moments(), self._resampled)
-        return _Found(metrics, resampled.tolist())
+        return Found(metrics, resampled.tolist())
 
 
 class ValidationFrechet:
@@ -175,11 +170,6 @@ class ValidationFrechet:
 
 def _class_moments(features: np.ndarray, labels: np.ndarray) -> list[Moments]:
     return [moments(features[labels == label]) for label in np.unique(labels)]
-
-
-def _batches(x: Array, labels: np.ndarray) -> list[tuple[Array, np.ndarray]]:
-    starts = range(0, len(x), BATCH)
-    return [(x[i : i + BATCH], labels[i : i + BATCH]) for i in starts]
 
 
 def _stacked(each: Sequence[Moments]) -> Moments:
@@ -212,9 +202,9 @@ def _exact_classifier(config: ConfigDict) -> Classify:
     return classify
 
 
-def squared_gap(generator: Generator, dataset: Dataset) -> Float[Array, "k n"]:
-    """``|cond - uncond|^2`` of noised test data at the start of every sampling step."""
-    x0, c = jnp.asarray(dataset.test.x), jnp.asarray(dataset.test.labels)
+def squared_gap(generator: Generator, real: Split) -> Float[Array, "k n"]:
+    """``|cond - uncond|^2`` of real examples, noised, at the start of every sampling step."""
+    x0, c = jnp.asarray(real.x), jnp.asarray(real.labels)
 
     @jax.jit
     def one_step(t: Float[Array, ""]) -> Float[Array, " n"]:

@@ -1,5 +1,6 @@
 """Stage 5: report/ with the table and every figure, from results.json."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import jax
@@ -27,6 +28,7 @@ _MAKERS: dict[str, Callable[..., OmegaFn]] = {
 }
 _SHOWN = ("unguided", "constant", "limited_interval")  # beside the learned rows in pictures
 _SHOW_SEED = evaluate.TEST_SEED
+_SHOWN_CLASSES = 40  # of more, the first ones
 
 
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
@@ -97,7 +99,8 @@ def _shown(functions: Mapping[str, OmegaFn]) -> dict[str, OmegaFn]:
 def _omega_figure(config: ConfigDict, dataset: Dataset, functions: Mapping[str, OmegaFn]) -> Figure:
     """Omega of every step of the sampling grid, over the logsnr that the step starts from."""
     times = build.times(config)
-    c = jnp.arange(dataset.num_classes, dtype=jnp.int32)
+    names = dataset.class_names[:_SHOWN_CLASSES]
+    c = jnp.arange(len(names), dtype=jnp.int32)
     values = {name: np.asarray(guidance.on_grid(fn, times, c)) for name, fn in functions.items()}
     learned = {name: v.T for name, v in values.items() if name.startswith("learned:")}
     hand_made = {
@@ -109,7 +112,7 @@ def _omega_figure(config: ConfigDict, dataset: Dataset, functions: Mapping[str, 
         {name: v[:, inside] for name, v in learned.items()},
         {name: v[inside] for name, v in hand_made.items()},
         logsnr=logsnr[inside],
-        class_names=dataset.class_names,
+        class_names=names,
     )
 
 
@@ -131,12 +134,14 @@ def samples_figure(
     config: ConfigDict, workdir: Workdir, dataset: Dataset, functions: Mapping[str, OmegaFn]
 ) -> Figure:
     """Eight samples of every class, the same noise for every method."""
+    names = dataset.class_names[:_SHOWN_CLASSES]
     generator = evaluate.make_generator(config, workdir, dataset)
+    generator = dataclasses.replace(generator, num_classes=len(names))
     samples = {
         name: np.asarray(generator(function, 8, seed=_SHOW_SEED))
         for name, function in functions.items()
     }
-    return plots.sample_grid(samples, list(dataset.class_names))
+    return plots.sample_grid(samples, list(names))
 
 
 def density_figure(

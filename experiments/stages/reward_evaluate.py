@@ -124,7 +124,7 @@ def _measure_rows(
     """
     per_class = config.evaluation.num_samples // dataset.num_classes
     seeds = [evaluate.TEST_SEED + i for i in range(config.evaluation.test_seeds)]
-    gap, c = squared_gap(generator, dataset), jnp.asarray(dataset.test.labels)
+    gap, c = squared_gap(generator, dataset.test), jnp.asarray(dataset.test.labels)
 
     def measured(omega_fn: OmegaFn, seed: int) -> dict[str, dict]:
         return measure(generator(omega_fn, per_class, seed=seed))

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments.journal import Journal, schedule_key
 from experiments.stages import guidance as guidance_stage
+from experiments.stages.inception import ValidationInception
 from experiments.stages.measure import PRIMARY, ValidationFrechet
 from experiments.workdir import Workdir
 from lgd import guidance
@@ -129,13 +130,16 @@ def scores_for(
 ) -> tuple[ValidationScore, ValidationScore]:
     """By the primary metric; and by its part that belongs to each class.
 
-    The Frechet distance of all classes at once has none: classes are then told apart by their own.
+    The Frechet distance of all classes at once has none: classes are then told apart by their own,
+    or by their energy distance, see `ValidationInception`.
     """
     if config.evaluation.primary == PRIMARY:
         energy = ClassEnergyDistance(dataset.validation, dataset.num_classes)
         score = ValidationScore(config, dataset, generator, journal, energy)
         return score, score
-    frechet = ValidationFrechet(config, workdir, dataset)
+    by_inception = config.evaluation.features == "inception"
+    distance = ValidationInception if by_inception else ValidationFrechet
+    frechet = distance(config, workdir, dataset)
     by_class = ValidationScore(config, dataset, generator, journal, frechet, _EACH_CLASS)
     pooled = config.evaluation.primary == "frechet_distance"
     return by_class.with_part(_POOLED) if pooled else by_class, by_class

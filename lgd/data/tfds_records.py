@@ -4,6 +4,8 @@ Preparing one takes TensorFlow, once, perhaps elsewhere: see `PREPARE`.
 """
 
 import hashlib
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +33,20 @@ def load(
     num_test: int,
     *,
     size: int = 0,
+    attributes: tuple[str, ...] = (),
     seed: int = 0,
 ) -> Dataset:
     """Images (n, h, w, channels) in [-1, 1] of a data set with features image and label.
 
-    Train and validation are disjoint parts of its split train, test is part of its split test; the
-    records of train stay in their files, which are read once here and compared with what they were
-    when first used, see `manifest`.
+    Train and validation are disjoint parts of its split train, test is part of its split test, or
+    of validation where there is none; the records of train stay in their files, which are read once
+    here and compared with what they were when first used, see `manifest`.
 
     path: the folder of the data set below the data_dir of tfds, for instance
       ~/tensorflow_datasets/cifar10; a mere name stands for a folder in ~/tensorflow_datasets.
     size: of images, see `image_folder.fitted`; 0: as they are.
+    attributes: names of binary ones in the feature attributes (celeb_a), whose combinations are
+      the classes: the first one counts 1, the second 2, the third 4, ...
 
     Raises DataFileError for one that is not prepared, with the command that prepares it, or whose
     files are not what they were.
@@ -53,10 +58,13 @@ def load(
     if (folder / manifest.NAME).exists():
         manifest.check_all(folder, manifest.pins(folder, files))
     builder = _builder(path, folder)
-    labels = {name: _labels(folder, builder, name) for name in ("train", "test")}
-    pinned = manifest.pins(folder, files)  # written only after all records could be read
-    sources = {name: builder.as_data_source(split=name) for name in ("train", "test")}
     features = builder.info.features
+    label, class_names = _labelling(folder, features, attributes)
+    no_test = "test" not in builder.info.splits and "validation" in builder.info.splits
+    parts = {"train": "train", "test": "validation" if no_test else "test"}
+    labels = {name: _labels(folder, builder, part, label) for name, part in parts.items()}
+    pinned = manifest.pins(folder, files)  # written only after all records could be read
+    sources = {name: builder.as_data_source(split=part) for name, part in parts.items()}
     shape = _shape(folder, features["image"].shape, size)
     order, test_order = image_files.split_orders(
         path, len(labels["train"]), len(labels["test"]), (num_train, num_validation, num_test), seed
@@ -65,7 +73,7 @@ def load(
 
     def split(name: str, numbers: np.ndarray) -> Split:
         def read(number: int) -> UInt8[np.ndarray, "h w channels"]:
-            with reading(f"{folder}: {name}", "a record of an image"):
+            with reading(f"{folder}: {parts[name]}", "a record of an image"):
                 return _sized(sources[name][int(numbers[number])]["image"], size)
 
         which = hashlib.sha256(numbers.tobytes()).hexdigest()
@@ -78,7 +86,7 @@ def load(
         train=split("train", order[:num_train]),
         validation=validation._replace(x=validation.x[:]),
         test=test._replace(x=test.x[:]),
-        class_names=tuple(features["label"].names),
+        class_names=class_names,
     )
 
 
@@ -91,7 +99,10 @@ def _prepared(path: Path) -> Path:
 
 
 def _unprepared(path: Path, got: str) -> DataFileError:
-    command = PREPARE.format(name=path.name, data_dir=path.parent)
+    home = Path.home() / "tensorflow_datasets"
+    data_dir = home if path.is_relative_to(home) else path.parent
+    name = path.relative_to(data_dir)  # with its config, as imagenet_resized/64x64
+    command = PREPARE.format(name=name, data_dir=data_dir)
     return DataFileError(
         f"{path}: expected a data set of tfds in array_record files, got {got}; prepare it once, "
         f"in an environment of its own: {command}"
@@ -117,7 +128,33 @@ def _builder(path: Path, folder: Path) -> Any:
         return builder
 
 
-def _labels(folder: Path, builder: Any, name: str) -> np.ndarray:
+def _labelling(
+    folder: Path, features: Any, attributes: tuple[str, ...]
+) -> tuple[Callable[[Any], int], tuple[str, ...]]:
+    """From a record to its class, and the names of the classes."""
+    if not attributes:
+        if "label" not in features:
+            raise DataFileError(f"{folder}: expected a feature label, got {sorted(features)}")
+        return lambda record: int(record["label"]), tuple(features["label"].names)
+    known = sorted(features["attributes"]) if "attributes" in features else []
+    missing = [name for name in attributes if name not in known]
+    if missing:
+        raise DataFileError(f"{folder}: expected attributes {missing}, got only {known}")
+
+    def label(record: Any) -> int:
+        return sum(bool(record["attributes"][name]) << bit for bit, name in enumerate(attributes))
+
+    bits = itertools.product((False, True), repeat=len(attributes))  # the last one counts most
+    names = (
+        ", ".join(
+            name if has else f"not {name}" for name, has in zip(attributes, each[::-1], strict=True)
+        )
+        for each in bits
+    )
+    return label, tuple(names)
+
+
+def _labels(folder: Path, builder: Any, name: str, label: Callable[[Any], int]) -> np.ndarray:
     """All of them (n,), without decoding an image."""
     import tensorflow_datasets as tfds
 
@@ -129,7 +166,7 @@ def _labels(folder: Path, builder: Any, name: str) -> np.ndarray:
             raise DataFileError(f"{missing[0]}: expected a shard, got no such file")
         decoders = {"image": tfds.decode.SkipDecoding()}
         bare = builder.as_data_source(split=name, decoders=decoders)
-        return np.asarray([bare[number]["label"] for number in range(len(bare))], np.int32)
+        return np.asarray([label(bare[number]) for number in range(len(bare))], np.int32)
 
 
 def _shape(

@@ -43,6 +43,7 @@ def collect(
     seed: int = 0,
     mesh: Mesh | None = None,
     progress: bool = True,
+    on_call: Callable[[], None] | None = None,
 ) -> None:
     """Ask the frozen denoiser once about every example, and keep the Gram matrices.
 
@@ -71,6 +72,7 @@ def collect(
       seed: of data order, times and noise.
       mesh: devices, see `parallel.make_mesh`; one by default.
       progress: show a bar with the throughput.
+      on_call: called after every batch.
 
     Raises:
       StatisticsError: for settings that do not fit, or a folder that holds something else.
@@ -128,6 +130,8 @@ def collect(
                 parts.append(tensors)
                 rate = ((step + 1) * batch_size - first) / (time.perf_counter() - start)
                 advance(f"{rate:,.0f} examples/s")
+                if on_call is not None:
+                    on_call()
                 stopping.check(f"call {step + 1} of the denoiser")  # goes on behind the last shard
             shard = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
             _check_finite(shard)

@@ -1,0 +1,231 @@
+"""Settings at the scale of the paper: what they say, on generated images and at a tiny size."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import build, fake, pipeline
+from experiments import config as configs
+from experiments.stages import denoiser, inception, measure
+from experiments.workdir import Workdir
+from lgd.data import generated
+from lgd.data.dataset import FileImages, fingerprint
+from lgd.metrics.frechet import frechet_distance, moments
+from lgd.metrics.kid import kid
+from lgd.metrics.reference import FeatureNetwork
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+WEIGHTS = ("evaluation.inception_path=missing.file", f"evaluation.inception_sha256={64 * '0'}")
+TINY = (
+    "data.path=cifar10",
+    "data.size=8",
+    "denoiser.network=mlp",
+    "denoiser.dtype=float32",
+    "denoiser.remat=False",
+    "denoiser.width=8",
+    "denoiser.depth=1",
+    "denoiser.batch_size=8",
+    "evaluation.features=classifier",
+    "evaluation.sample_batch=16",
+    "guidance.omega.width=8",
+    "guidance.omega.depth=1",
+    "guidance.one_step.batch_size=8",
+    "classifier.num_features=2",
+    "classifier.width=4",
+    "classifier.batch_size=8",
+    "statistics.batch_size=8",
+)
+
+
+def loaded(name, *overrides):
+    return configs.load(f"configs/{name}.py", overrides)
+
+
+# Generated data
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shape", "classes"),
+    [
+        ("data.name=digits", (8, 8, 1), 10),
+        ("data.name=fashion_mnist", (28, 28, 1), 10),
+        ("data.name=images data.size=16", (16, 16, 3), 10),
+        ("data.name=tfds data.path=a/imagenet_resized/64x64", (64, 64, 3), 1000),
+        ("data.name=tfds data.path=a/mnist", (28, 28, 1), 10),
+        ("data.name=tfds data.path=cifar100", (32, 32, 3), 100),
+        ("data.name=tfds data.path=celeb_a data.attributes=Male,Young", (32, 32, 3), 4),
+        ("data.name=npz", (32, 32, 3), 10),
+    ],
+)
+def test_generated_data_have_the_shape_and_the_classes_that_the_config_tells(
+    overrides, shape, classes
+):
+    config = loaded("default", "fake_data=True", *overrides.split())
+    dataset = build.dataset(config)
+    assert (dataset.shape, dataset.num_classes) == (shape, classes)
+    for split in (dataset.train, dataset.validation, dataset.test):
+        assert np.bincount(split.labels, minlength=classes).min() >= 2
+    assert isinstance(dataset.train.x, FileImages) == (config.data.name in ("tfds", "images"))
+
+
+def test_generated_data_are_a_function_of_the_seed_and_splits_differ():
+    splits = [generated.load((6, 6, 3), 4, 20, 20, 20, seed=seed) for seed in (0, 0, 1)]
+    prints = [[fingerprint(each) for each in (s.train, s.validation, s.test)] for s in splits]
+    assert prints[0] == prints[1]
+    assert len({*prints[0], *prints[2]}) == 6
+    streamed = generated.load((6, 6, 3), 4, 20, 20, 20, streaming=True).train
+    np.testing.assert_array_equal(streamed.x[:], splits[0].train.x)
+
+
+def test_classes_of_generated_data_can_be_told_apart():
+    """By the nearest mean of the training images, far better than the 1 in 10 of chance."""
+    dataset = generated.load((8, 8, 3), 10, 200, 100, 100)
+    (x, c), (y, labels) = dataset.train, dataset.test
+    means = np.stack([x[c == k].mean(axis=0) for k in range(10)])
+    gaps = np.square(y[:, None] - means[None]).sum(axis=(2, 3, 4))
+    assert np.mean(gaps.argmin(axis=1) == labels) > 0.7
+
+
+def test_what_is_cut_stands_in_the_config_and_fields_of_the_command_line_stay():
+    config = loaded("digits", "fake_data=True", "denoiser.num_steps.middle=77")
+    steps = config.denoiser.num_steps
+    assert (steps.under, steps.middle, config.guidance.one_step.num_steps) == (6, 77, 6)
+    assert (config.data.num_train, config.evaluation.num_samples) == (40, 20)
+    assert config.denoiser.width == loaded("digits").denoiser.width
+    assert len(config.evaluation.interval_weights) == 1
+    assert configs.diff(configs.from_dict(configs.to_dict(config)), config) == []
+
+
+@pytest.mark.parametrize("name", ["digits", "mixture_reward", "fashion_mnist", "celeba64"])
+def test_every_config_can_be_cut(name):
+    config = loaded(name, "fake_data=True")
+    values = dict(configs._flatten(config))
+    assert fake.cut(values).items() <= values.items()
+
+
+@pytest.mark.filterwarnings("ignore:covariance of")
+def test_a_run_without_files_goes_through_every_stage(tmp_path, capsys):
+    config = loaded("imagenet64", "fake_data=True", "statistics.num_examples=32", *TINY)
+    workdir = tmp_path / "run"
+    pipeline.run(config, str(workdir), ["denoiser", "collect", "guidance", "evaluate", "report"])
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["config"]["fake_data"] is True
+    assert {row["num_samples"] for row in results["rows"]} == {20}
+    assert "learned:self_consistency" in {row["method"] for row in results["rows"]}
+    assert (workdir / "report" / "report.md").exists()
+    said = [line for line in capsys.readouterr().out.splitlines() if "throughput" in line]
+    stages = ("denoiser", "statistics/train-copies", "statistics/held_out", "evaluate")
+    assert all(any(f"throughput: {stage}: " in line for line in said) for stage in stages)
+    rates = (workdir / "throughput.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["per_second"] > 0.0 for line in rates)
+
+
+# The configs
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("imagenet64", 250e6, 270e6)])
+def test_the_network_has_the_size_of_the_papers(name, low, high):
+    """Counted without an allocation."""
+    network = build.network_denoiser(loaded(name, *WEIGHTS), 1000)
+    like = jax.eval_shape(lambda: network.init(jax.random.key(0), (64, 64, 3)))
+    assert low < sum(leaf.size for leaf in jax.tree.leaves(like)) < high
+
+
+@pytest.mark.parametrize("name", ["imagenet64", "celeba64"])
+def test_settings_are_the_papers_where_it_states_them(name):
+    config = loaded(name, *WEIGHTS)
+    one_step = config.guidance.one_step
+    assert (one_step.beta, one_step.lam, one_step.num_particles) == (1.75, 1.0, 4)
+    assert (one_step.batch_size, one_step.num_steps, one_step.delta) == (256, 100_000, 0.1)
+    assert (one_step.churn, config.sampling.churn, config.sampling.num_steps) == (1.0, 0.0, 100)
+    assert (config.evaluation.num_samples, config.evaluation.num_test_samples) == (2048, 50_000)
+
+
+# Inception
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field", "expected"),
+    [
+        (WEIGHTS[1:], "evaluation.inception_path", "python -m experiments.convert_inception"),
+        (WEIGHTS[:1], "evaluation.inception_sha256", "as its conversion prints it, got ''"),
+        (("evaluation.inception_sha256=abc",), "evaluation.inception_sha256", "64 hexadecimal"),
+        (("evaluation.num_test_samples=3",), "evaluation.num_test_samples", "0, or an integer"),
+        (("evaluation.primary=class_frechet_distance",), "evaluation.primary", "inception"),
+        (("reward.name=classifier",), "evaluation.features", "expected classifier"),
+        (("data.name=digits", "data.path="), "data.attributes", "expected none for data digits"),
+        (("data.attributes=a,a",), "data.attributes", "at most 8 different names"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_named(overrides, field, expected):
+    with pytest.raises(configs.ConfigError) as caught:
+        loaded("celeba64", *overrides)
+    assert any(e.startswith(f"{field}: ") and expected in e for e in caught.value.errors)
+
+
+def test_a_file_of_weights_that_is_missing_or_another_is_named(tmp_path):
+    with pytest.raises(pipeline.MisfitError, match=r"inception_path: .*convert_inception.*No such"):
+        pipeline.run(loaded("celeba64", "mesh.fsdp=1", *WEIGHTS), str(tmp_path / "run"), [])
+    assert not (tmp_path / "run").exists()
+    other = tmp_path / "inception.safetensors"
+    other.write_bytes(b"other weights")
+    config = loaded("celeba64", f"evaluation.inception_path={other}", WEIGHTS[1])
+    (error,) = inception.check(config)
+    assert error.startswith("evaluation.inception_sha256: expected that of ")
+
+
+def stub(config):
+    """Features: eight pixels; logits: three others."""
+
+    def features(x):
+        return jnp.asarray(x).reshape(len(x), -1)[:, :8]
+
+    network = FeatureNetwork(features, {"network": "stub"})
+    return inception.Inception(
+        network, lambda x: (features(x), 3.0 * x.reshape(len(x), -1)[:, 8:11])
+    )
+
+
+def test_rows_are_measured_and_selected_by_inception(tmp_path, monkeypatch):
+    monkeypatch.setattr(inception, "load", stub)
+    overrides = ("evaluation.features=inception", "evaluation.primary=frechet_distance")
+    config = loaded("smoke", "fake_data=True", "data.num_test=60", *overrides)
+    assert denoiser.classifiers(config) == []
+    dataset, workdir = build.dataset(config), Workdir(tmp_path / "run", config)
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(10, 4, *dataset.shape)).astype(np.float32))
+    flat = np.asarray(x).reshape(40, -1)
+
+    found = measure.Measure(config, workdir, dataset)(x)
+    real = dataset.test.x.reshape(60, -1)[:, :8]
+    metrics = found["metrics"]
+    assert set(metrics) == {
+        *("energy_distance", "frechet_distance", "kid", "precision", "recall", "inception_score"),
+    }
+    expected = frechet_distance(moments(flat[:, :8]), moments(real))
+    assert metrics["frechet_distance"] == pytest.approx(expected, rel=1e-5)
+    assert metrics["kid"] == pytest.approx(kid(flat[:, :8], real), rel=1e-5)
+    p = np.asarray(jax.nn.softmax(3.0 * flat[:, 8:11]))
+    divergences = (p * np.log(p / p.mean(axis=0, keepdims=True))).sum(axis=1)
+    assert metrics["inception_score"] == pytest.approx(np.exp(divergences.mean()), rel=1e-4)
+    assert set(found["resampled"]) == {"energy_distance"}
+    assert (workdir.path / "reference" / "inception-test.safetensors").exists()
+
+    scores = inception.ValidationInception(config, workdir, dataset)(x)
+    assert scores.shape == (11,)
+    real = dataset.validation.x.reshape(len(dataset.validation.x), -1)[:, :8]
+    expected = frechet_distance(moments(flat[:, :8]), moments(real))
+    assert scores[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_random_weights_stand_in_on_generated_data():
+    like = inception.inception.template()
+    params = inception._random_params()
+    jax.tree.map(lambda a, b: np.testing.assert_equal((a.shape, a.dtype), (b.shape, b.dtype)),
+                 params, like)  # fmt: skip
+    variances = [leaf for path, leaf in jax.tree.leaves_with_path(params) if path[-1].key == "var"]
+    assert variances
+    assert all((leaf == 1.0).all() for leaf in variances)
