@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import jax
 from ml_collections import ConfigDict
 
+from experiments import build
 from experiments.workdir import Workdir
 from lgd import guidance
 from lgd.evaluation import Generator
@@ -26,7 +27,8 @@ def measured(
     ends: list[float] = []
     yield lambda: ends.append(time.perf_counter())
     if config.fake_data and len(ends) > 2:
-        _say(workdir, name, amount * (len(ends) - 2) / (ends[-1] - ends[1]), unit)
+        rate = amount * (len(ends) - 2) / (ends[-1] - ends[1])
+        _say(config, workdir, name, rate, unit)
 
 
 def of_samples(config: ConfigDict, workdir: Workdir, generator: Generator, per_class: int) -> None:
@@ -37,11 +39,13 @@ def of_samples(config: ConfigDict, workdir: Workdir, generator: Generator, per_c
         start = time.perf_counter()
         jax.block_until_ready(generator(guidance.constant(1.0), per_class, seed=0))
         seconds = time.perf_counter() - start
-    _say(workdir, "evaluate", generator.num_classes * per_class / seconds, "samples")
+    rate = generator.num_classes * per_class / seconds
+    _say(config, workdir, "evaluate", rate, "samples")
 
 
 @by_main
-def _say(workdir: Workdir, name: str, rate: float, unit: str) -> None:
-    print(f"throughput: {name}: {rate:,.3g} {unit}/s on {jax.device_count()} devices", flush=True)
+def _say(config: ConfigDict, workdir: Workdir, name: str, rate: float, unit: str) -> None:
+    count = build.mesh(config).size
+    print(f"throughput: {name}: {rate:,.6g} {unit}/s, {count} devices", flush=True)
     with (workdir.path / "throughput.jsonl").open("a") as stream:
         stream.write(json.dumps({"stage": name, "unit": unit, "per_second": rate}) + "\n")

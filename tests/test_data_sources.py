@@ -236,21 +236,36 @@ def field(number, payload):
 
 
 def record(pixels, label):
-    """A tf.train.Example: features by name, each of them a list of bytes or of integers."""
-    features = {
-        b"image": field(1, field(1, encoded(pixels))),
-        b"label": field(3, field(1, varint(label))),
-    }
+    """A tf.train.Example: features by name, each of them a list of bytes or of integers.
+
+    label: a number, or binary attributes by name.
+    """
+    features = {b"image": field(1, field(1, encoded(pixels)))}
+    numbers = label if isinstance(label, dict) else {"label": label}
+    for name, number in numbers.items():
+        path = f"attributes/{name}" if numbers is label else name
+        features[path.encode()] = field(3, field(1, varint(number)))
     pairs = (field(1, field(1, name) + field(2, each)) for name, each in features.items())
     return field(1, b"".join(pairs))
 
 
 IMAGE = "tensorflow_datasets.core.features.image_feature.Image"
 LABEL = "tensorflow_datasets.core.features.class_label_feature.ClassLabel"
+SCALAR = "tensorflow_datasets.core.features.scalar.Scalar"
+DICT = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
 
 
-def records(root, shape=(4, 4, 3), splits=(("train", 10), ("test", 4)), file_format="array_record"):
-    """A data set of two shards for each split; example i of a split has its number as colour."""
+def records(
+    root,
+    shape=(4, 4, 3),
+    splits=(("train", 10), ("test", 4)),
+    file_format="array_record",
+    attributes=(),
+):
+    """A data set of two shards for each split; example i of a split has its number as colour.
+
+    Its label is i % 2; attribute k of it is bit k of i.
+    """
     here = root / "tiny" / "1.2.0"
     here.mkdir(parents=True)
     infos = []
@@ -260,7 +275,9 @@ def records(root, shape=(4, 4, 3), splits=(("train", 10), ("test", 4)), file_for
             writer = ArrayRecordWriter(str(file), "group_size:1")
             for i in range(shard * count // 2, (shard + 1) * count // 2):
                 pixels = picture(i, (4, 4))
-                writer.write(record(pixels[..., 0] if shape[-1:] == (1,) else pixels, i % 2))
+                bits = {name: i >> bit & 1 for bit, name in enumerate(attributes)}
+                grey = shape[-1:] == (1,)
+                writer.write(record(pixels[..., 0] if grey else pixels, bits or i % 2))
             writer.close()
         lengths = [str(count // 2)] * 2
         template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
@@ -274,10 +291,15 @@ def records(root, shape=(4, 4, 3), splits=(("train", 10), ("test", 4)), file_for
         },
         "label": {"pythonClassName": LABEL, "classLabel": {"numClasses": "2"}},
     }
-    whole = {
-        "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
-        "featuresDict": {"features": features},
-    }
+    if attributes:
+        del features["label"]
+        flags = {
+            name: {"pythonClassName": SCALAR, "tensor": {"shape": {}, "dtype": "bool",
+                                                         "encoding": "none"}}
+            for name in attributes
+        }  # fmt: skip
+        features["attributes"] = {"pythonClassName": DICT, "featuresDict": {"features": flags}}
+    whole = {"pythonClassName": DICT, "featuresDict": {"features": features}}
     (here / "dataset_info.json").write_text(json.dumps(info))
     (here / "features.json").write_text(json.dumps(whole))
     return root / "tiny"
@@ -343,6 +365,35 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, 
     path = records(tmp_path)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     refused(lambda: load_records(path), "expected the package", "pip install 'lgd[tfds]'")
+
+
+def test_classes_are_combinations_of_attributes(tmp_path):
+    """Bits 2 and 0 of the number of a picture: the attribute named first counts 1."""
+    path = records(tmp_path, attributes=("Male", "Hat", "Young"))
+    dataset = load_records(path, attributes=("Young", "Male"))
+    assert dataset.class_names == (
+        *("not Young, not Male", "Young, not Male", "not Young, Male", "Young, Male"),
+    )
+    for split in (dataset.train, dataset.validation, dataset.test):
+        assert split.labels.tolist() == [(i >> 2 & 1) + 2 * (i & 1) for i in numbers(split)]
+    refused(
+        lambda: load_records(path, attributes=("Young", "Old")),
+        "expected attributes ['Old'], got only ['Hat', 'Male', 'Young']",
+    )
+    refused(lambda: load_records(path), "expected a feature label, got ['attributes', 'image']")
+
+
+def test_the_split_validation_stands_in_where_there_is_no_test(tmp_path):
+    path = records(tmp_path, splits=(("train", 10), ("validation", 4)))
+    dataset = load_records(path)
+    assert sorted(numbers(dataset.test)) == list(range(4))
+    assert sorted(numbers(dataset.train) + numbers(dataset.validation)) == list(range(10))
+
+
+def test_a_data_set_with_a_config_is_prepared_by_its_whole_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = "~/tensorflow_datasets/imagenet_resized/64x64"
+    refused(lambda: load_records(path), "tfds.builder('imagenet_resized/64x64', data_dir=")
 
 
 def test_a_split_that_is_missing_is_named(tmp_path):
