@@ -469,9 +469,9 @@ def _features_of_data(features: str, data: str, reward: str) -> str | None:
 
 
 def _inception_file(path: str, features: str, fake: bool) -> str | None:
-    if features != "inception" or fake or path:
-        return None
-    return f"expected a file, made once by: {CONVERT}, got {path!r}"
+    if features != "inception":
+        return f"expected '' for features {features}, got {path!r}" if path else None
+    return None if path or fake else f"expected a file, made once by: {CONVERT}, got {path!r}"
 
 
 def _inception_sum(sha256: str, features: str, fake: bool) -> str | None:

@@ -371,7 +371,7 @@ def test_references_are_refused_because_an_override_would_not_reach_them(config_
 
 def test_group_replaced_by_a_value_names_every_field_lost(config_file):
     errors = mistakes(path=config_file("with config.ignore_type():", "    config.data = 3"))
-    assert errors[-1] == "data: expected a group of fields (data.name, ...), got 3"
+    assert errors[-1] == "data: expected a group of fields (data.attributes, ...), got 3"
     assert sorted(error.split(":")[0] for error in errors[:-1]) == [
         field for field in sorted(DEFAULTS) if field.startswith("data.")
     ]
