@@ -9,8 +9,10 @@ import pytest
 
 from experiments import build, fake, pipeline
 from experiments import config as configs
+from experiments.benchmarks import scaling
 from experiments.stages import denoiser, inception, measure
 from experiments.workdir import Workdir
+from lgd import parallel
 from lgd.data import generated
 from lgd.data.dataset import FileImages, fingerprint
 from lgd.metrics.frechet import frechet_distance, moments
@@ -227,3 +229,13 @@ def test_a_run_without_files_goes_through_every_stage(tmp_path, capsys, monkeypa
     assert tuple(rate["stage"] for rate in rates) == names
     assert all(rate["per_second"] > 0.0 for rate in rates)
     assert "throughput: denoiser: " in capsys.readouterr().out
+
+
+def test_bytes_of_collectives_are_counted():
+    """A mean over examples that 8 devices share: one sum of 16 numbers on each."""
+    mesh = parallel.make_mesh()
+    x = parallel.place_batch(np.ones((8, 16), np.float32), mesh)
+    mean = jax.jit(lambda x: x.mean(axis=0), out_shardings=parallel.replicated(mesh))
+    assert scaling.collective_bytes(mean.lower(x).compile().as_text()) == 4 * 16
+    alone = jax.jit(lambda x: 2.0 * x)
+    assert scaling.collective_bytes(alone.lower(x).compile().as_text()) == 0
