@@ -53,7 +53,7 @@ def _snapshot_name(method: str, step: int) -> str:
 
 def _learn(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) -> None:
     denoiser, params = denoiser_stage.load(config, workdir, dataset)
-    steps = snapshot_steps(config, method)
+    *steps, last = snapshot_steps(config, method)
 
     def keep(step: int, ema: Params) -> None:
         tick()
@@ -66,7 +66,7 @@ def _learn(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) 
         workdir.checkpoints(name) as store,
         throughput.measured(config, workdir, name, 1, "steps") as tick,
     ):
-        learn_guidance(
+        learned = learn_guidance(
             build.stage_key(config, method),
             denoiser,
             params,
@@ -84,6 +84,8 @@ def _learn(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) 
             on_log=workdir.metrics(method),
             on_step=keep,
         )
+    # Says that all is done, and so comes after the last checkpoint.
+    workdir.save_params(_snapshot_name(method, last), learned.params)
 
 
 def _objective(

@@ -84,11 +84,11 @@ def _learn(
     warm: Guidance | None,
 ) -> None:
     denoiser, params = denoiser_stage.load(config, workdir, dataset)
-    steps = snapshot_steps(config, method, gamma)
+    *steps, last = snapshot_steps(config, method, gamma)
     cold = warm is None
     name = f"reward/{method}-{gamma:.9g}"
     with workdir.timed(name), workdir.checkpoints(name) as store:
-        learn_guidance(
+        learned = learn_guidance(
             build.stage_key(config, training_name(method, gamma)),
             denoiser,
             params,
@@ -107,6 +107,8 @@ def _learn(
             on_log=workdir.metrics(training_name(method, gamma)),
             on_step=_keep(workdir, method, gamma, steps),
         )
+    # Says that all is done, and so comes after the last checkpoint.
+    workdir.save_params(_snapshot_name(method, gamma, last), learned.params)
 
 
 def _keep(
