@@ -14,7 +14,7 @@ from experiments.faults.bench import INJECTED, TIMEOUT, Bench, Strike, started
 from experiments.faults.damage import DAMAGES, flip
 from experiments.faults.endings import CANNOT_GO_ON, REFUSED, not_resumed, wrong_end
 
-LARGE = 3_000  # bytes of a file that the limited disk refuses: a checkpoint, no small file
+LARGE = 6_000  # bytes of a file that the limited disk refuses: a checkpoint, not config.json
 
 FULL: dict[str, tuple[str, Strike]] = {
     "a save": ("denoiser", Strike("lgd.checkpoint:_fsync", 30, "full")),
