@@ -50,8 +50,9 @@ def limited(bench: Bench) -> Iterator[str]:
 
     with bench.copy("denoiser") as workdir:
         ended = bench.launch(workdir, ["denoiser"], preexec_fn=limit)
-        last = ended._replace(out=ended.out.rstrip().rpartition("\n")[2])  # Orbax says more before
-        yield wrong_end(last, CANNOT_GO_ON, "was not saved") or not_resumed(
+        # Threads of Orbax say more, before it and after.
+        said = "\n".join(line for line in ended.out.splitlines() if "was not saved" in line)
+        yield wrong_end(ended._replace(out=said), CANNOT_GO_ON, "was not saved") or not_resumed(
             bench, workdir, "denoiser"
         )
 
