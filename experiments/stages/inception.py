@@ -9,16 +9,14 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from experiments.config_rules import CONVERT
-from experiments.stages.feature_measure import Found, batches
+from experiments.stages.feature_measure import Found, batches, gathered
 from experiments.workdir import Workdir
 from lgd.data import Dataset
 from lgd.download import file_sha256
 from lgd.metrics import inception
 from lgd.metrics.energy import ClassEnergyDistance
-from lgd.metrics.features import FeatureSet
 from lgd.metrics.frechet import frechet_distance
 from lgd.metrics.moments import ClassMoments
-from lgd.metrics.predictions import Predictions
 from lgd.metrics.reference import FeatureNetwork, Reference, reference
 from lgd.types import Params
 
@@ -91,18 +89,16 @@ class InceptionMeasure:
         self._reference = _reference(self._inception, workdir, dataset, "test")
 
     def __call__(self, x: Array, labels: np.ndarray) -> Found:
-        features, predictions = FeatureSet(), None
-        own = ClassMoments.empty(1, self._reference.features.shape[1])
-        for part, _ in batches(x, labels):
-            phi, logits = map(np.asarray, self._inception.outputs(part))
-            asked = np.zeros(len(phi), np.int64)
-            features, own = features.update(phi), own.update(phi, asked)
-            predictions = predictions or Predictions.empty(logits.shape[1])
-            predictions = predictions.update(logits, asked)
-        assert predictions is not None
-        metrics = self._reference.distances(own, features)
+        found = gathered(
+            self._inception.outputs,
+            x,
+            np.zeros_like(labels),
+            num_classes=1,
+            num_features=self._reference.features.shape[1],
+        )
+        metrics = self._reference.distances(found.moments, found.features)
         del metrics["class_frechet_distance"]  # of one class: the same again
-        return Found(metrics | {"inception_score": predictions.inception_score()}, [])
+        return Found(metrics | {"inception_score": found.predictions.inception_score()}, [])
 
 
 class ValidationInception:

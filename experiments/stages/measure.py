@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments import build
 from experiments.stages import denoiser as denoiser_stage
-from experiments.stages.feature_measure import FeatureMeasure, Found, batches
+from experiments.stages.feature_measure import FeatureMeasure, Found, gathered
 from experiments.stages.inception import InceptionMeasure
 from experiments.workdir import Workdir
 from lgd import guidance
@@ -18,7 +18,7 @@ from lgd.data import Dataset, Split
 from lgd.diffusion import add_noise, denoise_pair
 from lgd.evaluation import Generator
 from lgd.metrics.energy import ClassEnergyDistance
-from lgd.metrics.features import FeatureSet, extract
+from lgd.metrics.features import extract
 from lgd.metrics.frechet import (
     Moments,
     class_frechet_distances,
@@ -27,7 +27,6 @@ from lgd.metrics.frechet import (
     moments,
 )
 from lgd.metrics.moments import ClassMoments
-from lgd.metrics.predictions import Predictions
 from lgd.metrics.reference import FeatureNetwork, network_identity, reference
 from lgd.types import OmegaFn
 
@@ -130,17 +129,18 @@ class _ImageMeasure:
         self._resampled = _stacked([moments(features[index]) for index in resamples])
 
     def __call__(self, x: Array, labels: np.ndarray) -> Found:
-        features, predictions = FeatureSet(), Predictions.empty(self._num_classes)
-        own = ClassMoments.empty(self._num_classes, self._reference.features.shape[1])
-        for part, asked in batches(x, labels):
-            logits, phi = map(np.asarray, self._classify(part))
-            features, own = features.update(phi), own.update(phi, asked)
-            predictions = predictions.update(logits, asked)
-        metrics = self._reference.distances(own, features) | {
-            "inception_score": predictions.inception_score(),
-            "accuracy": predictions.accuracy(),
+        found = gathered(
+            lambda part: self._classify(part)[::-1],
+            x,
+            labels,
+            num_classes=self._num_classes,
+            num_features=self._reference.features.shape[1],
+        )
+        metrics = self._reference.distances(found.moments, found.features) | {
+            "inception_score": found.predictions.inception_score(),
+            "accuracy": found.predictions.accuracy(),
         }
-        resampled = frechet_distances(own.pooled().moments(), self._resampled)
+        resampled = frechet_distances(found.moments.pooled().moments(), self._resampled)
         return Found(metrics, resampled.tolist())
 
 
