@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from lgd import processes, storage
 from lgd.checkpoint import digest
-from lgd.data.dataset import Split
+from lgd.data.dataset import Split, fingerprint
 from lgd.metrics.features import FeatureSet, extract
 from lgd.metrics.frechet import class_frechet_distances, frechet_distance
 from lgd.metrics.kid import kid, mean_within
@@ -94,7 +94,7 @@ def _identity(network: FeatureNetwork, real: Split, num_classes: int) -> np.ndar
     """sha256 (32,) of all that the statistics depend on."""
     said = {
         "format": FORMAT,
-        "data": digest(real._asdict()),
+        "data": fingerprint(real),
         "num_classes": num_classes,
         **network.identity,
     }
