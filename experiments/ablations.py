@@ -36,7 +36,7 @@ from experiments.stages import denoiser as denoiser_stage
 from experiments.stages import guidance as guidance_stage
 from experiments.tables import RESULTS, ROOT
 from experiments.workdir import Workdir, WorkdirError, read_json, write_json
-from lgd import guidance, plots
+from lgd import guidance, plots, storage
 from lgd.evaluation import paired_difference, summary
 from lgd.progress import bar
 
@@ -134,11 +134,7 @@ class Ablation:
         own, config = Variant("", variant.method, {}), config_of(self._config, variant)
         with contextlib.closing(Workdir(self._folder(config), config)) as workdir:
             _share_frozen(self._path, workdir.path)
-            for stage in (
-                denoiser_stage,
-                collect,
-                guidance_stage,
-            ):  # two: what is missing
+            for stage in (denoiser_stage, collect, guidance_stage):  # of the first what is missing
                 stage.run(config, workdir, self._dataset)
             found = tune.select(config, workdir, self._dataset, variant.method, self._score)
         return {
@@ -171,10 +167,12 @@ def config_of(config: ConfigDict, variant: Variant) -> ConfigDict:
 
 
 def _share_frozen(run: Path, variant: Path) -> None:
-    """The frozen networks of a run, for a variant of it."""
+    """The frozen networks of a run, for a variant of it that has none yet."""
     (variant / "params").mkdir(parents=True, exist_ok=True)
     for file in (run / "params").glob("*.safetensors"):
-        shutil.copyfile(file, variant / "params" / file.name)
+        copy = variant / "params" / file.name
+        if not copy.exists():
+            storage.write(copy, file.read_bytes())
 
 
 def variants_of(config: ConfigDict, names: Sequence[str]) -> dict[str, list[Variant]]:
