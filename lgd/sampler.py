@@ -33,9 +33,7 @@ class Samples(NamedTuple):
     """Result of `sample`; ``trajectory`` holds the states at every time of the grid, or None."""
 
     x0: Float[Array, "b *dims"]
-    nfe: (
-        int | float
-    )  # network evaluations per sample, a guided call is 2; mean over samples if skipping
+    nfe: int | float  # network evaluations per sample, a guided call is 2; if skipping, the mean
     trajectory: Float[Array, "n b *dims"] | None = None
 
 

@@ -62,13 +62,6 @@ def load_classifier(
     return classifier, jax.device_put(workdir.load_params(name, like))
 
 
-def load_reward_classifier(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset
-) -> tuple[Classifier, Params]:
-    """The classifier whose log-probability is the reward, and its parameters."""
-    return load_classifier(config, workdir, dataset, "reward_classifier")
-
-
 def accuracies(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> dict[str, float]:
     """Share of real test images that each of `classifiers` puts into their class."""
     found = {}
@@ -141,6 +134,11 @@ def _train(
     mesh, seed = build.mesh(config), config.seed + seed_offset
     rows = parallel.local_rows(batch_size, mesh)
     examples = pipeline.examples(dataset.train, batch_size, seed=seed, rows=rows)
+
+    def advanced(step: int, ema: Params) -> None:
+        advance("")
+        tick()
+
     with (
         pipeline.reading_ahead(examples) as batches,
         workdir.timed(name),
@@ -159,6 +157,6 @@ def _train(
             save_every=config.training.save_every,
             log_every=config.training.log_every,
             on_log=workdir.metrics(name),
-            on_step=lambda step, ema: (advance(""), tick())[0],
+            on_step=advanced,
         )
     workdir.save_params(name, state.ema)

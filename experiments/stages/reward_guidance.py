@@ -31,7 +31,9 @@ def load_reward(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Rewar
     """The reward of training."""
     if config.reward.name != "classifier":
         return build_reward.closed_form(config)
-    classifier, params = denoiser_stage.load_reward_classifier(config, workdir, dataset)
+    classifier, params = denoiser_stage.load_classifier(
+        config, workdir, dataset, "reward_classifier"
+    )
     return rewards.class_log_probability(lambda params, x: classifier.apply(params, x)[0], params)
 
 
