@@ -9,10 +9,10 @@ the sha256 of what it writes, which `lgd.metrics.inception.load` asks for.
 """
 
 import argparse
-import hashlib
 import sys
 from pathlib import Path
 
+from lgd.download import file_sha256
 from lgd.metrics.inception import torch_file
 from lgd.metrics.inception.weights import PUBLISHED_SHA256, from_torch
 from lgd.storage import save_params
@@ -25,7 +25,7 @@ def convert(source: Path, out: Path, *, sha256: str = PUBLISHED_SHA256) -> str:
     """
     if not source.is_file():
         raise FileNotFoundError(f"{source}: expected a PyTorch file, found none")
-    got = hashlib.sha256(source.read_bytes()).hexdigest()
+    got = file_sha256(source)
     if got != sha256:
         raise ValueError(f"{source}: expected a file of sha256 {sha256}, got {got}")
     tensors = torch_file.read(source)
@@ -34,7 +34,7 @@ def convert(source: Path, out: Path, *, sha256: str = PUBLISHED_SHA256) -> str:
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     save_params(out, params)
-    return hashlib.sha256(out.read_bytes()).hexdigest()
+    return file_sha256(out)
 
 
 def main() -> None:

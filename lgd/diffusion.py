@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from lgd import schedules
 from lgd.types import Condition, Denoiser, Params, PRNGKey, Scalar, Schedule
@@ -170,9 +170,17 @@ def denoise_pair(
     *,
     t: Float[Array, " b"],
     c: Condition,
-) -> tuple[Float[Array, "b *dims"], Float[Array, "b *dims"]]:
-    """``(cond, uncond)`` x0-predictions, run as one batch of twice the size."""
-    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), c, denoiser.null(c))
-    x0_hat = denoiser.apply(params, jnp.concatenate([x_t, x_t]), t=jnp.concatenate([t, t]), c=both)
-    cond, uncond = jnp.split(x0_hat, 2)
+    rows: Int[Array, " r"] | None = None,
+) -> tuple[Float[Array, "b *dims"], Float[Array, "r *dims"]]:
+    """``(cond, uncond)`` x0-predictions, run as one batch of b + r examples.
+
+    rows: of which examples uncond is; of all by default.
+    """
+
+    def with_some(leaf: Array, other: Array) -> Array:
+        return jnp.concatenate([leaf, other if rows is None else other[rows]])
+
+    both = jax.tree.map(with_some, c, denoiser.null(c))
+    x0_hat = denoiser.apply(params, with_some(x_t, x_t), t=with_some(t, t), c=both)
+    cond, uncond = x0_hat[: len(x_t)], x0_hat[len(x_t) :]
     return cond, uncond

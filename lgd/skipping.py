@@ -11,11 +11,10 @@ import itertools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lgd.diffusion import expand
+from lgd.diffusion import denoise_pair, expand
 from lgd.types import Condition, Denoiser, Params
 
 WASTE = 0.05  # most of the rows promised by omega = 0 that rounding to few sizes may cost
@@ -121,10 +120,6 @@ def _guided(
     if size == 0:
         return denoiser.apply(params, x_t, t=t, c=c)
     some = rows[:size]
-    null = jax.tree.map(lambda leaf: leaf[some], denoiser.null(c))
-    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), c, null)
-    x, times = jnp.concatenate([x_t, x_t[some]]), jnp.concatenate([t, t[some]])
-    x0_hat = denoiser.apply(params, x, t=times, c=both)
-    cond, uncond = x0_hat[: len(x_t)], x0_hat[len(x_t) :]
+    cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c, rows=some)
     moved = expand(omega[some], uncond) * (cond[some] - uncond)
     return cond.at[some].add(moved)
