@@ -46,6 +46,9 @@ def get_config() -> ConfigDict:
     config.denoiser.width = 256  # mlp, dit: of every layer
     config.denoiser.depth = 4  # mlp, dit: blocks
     config.denoiser.heads = 4  # unet, dit: of attention; divide the width
+    config.denoiser.mlp = ConfigDict()
+    # Adds the input, every entry times a function of t: for widths below the entries of an example.
+    config.denoiser.mlp.gain = False
     config.denoiser.dit = ConfigDict()
     config.denoiser.dit.patch_size = 2  # pixels along a side of a token
     config.denoiser.unet = ConfigDict()

@@ -95,7 +95,9 @@ def network_denoiser(config: ConfigDict, num_classes: int) -> denoisers.NetworkD
 
 def _network(settings: ConfigDict, num_classes: int) -> nn.Module:
     if settings.network == "mlp":
-        return denoisers.ResidualMLP(num_classes, settings.width, settings.depth)
+        return denoisers.ResidualMLP(
+            num_classes, settings.width, settings.depth, gain=settings.mlp.gain
+        )
     common = {"heads": settings.heads, "dtype": settings.dtype, "remat": settings.remat}
     if settings.network == "dit":
         return denoisers.DiT(

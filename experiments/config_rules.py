@@ -144,6 +144,7 @@ FIELDS: dict[str, Rule] = {
     "denoiser.width": integer(1),
     "denoiser.depth": integer(1),
     "denoiser.heads": integer(1),
+    "denoiser.mlp.gain": FLAG,
     "denoiser.dit.patch_size": integer(1),
     "denoiser.unet.channels": integer(1),
     "denoiser.unet.multipliers": integers(1),

@@ -233,6 +233,19 @@ def test_mlp_depends_on_all_it_is_given(small_mlp, varied):
     assert not np.allclose(out[0], out[2])
 
 
+def test_gain_of_an_mlp_scales_every_entry_by_a_function_of_t():
+    module = ResidualMLP(num_classes=2, width=1, depth=0, gain=True)
+    x, logsnr = jnp.arange(1.0, 9.0).reshape(2, 2, 2), jnp.array([-1.0, 2.0])
+    params = module.init(jax.random.key(0), x, logsnr, jnp.zeros(2, jnp.int32))
+    gain = params["params"]["gain"] | {"bias": jnp.array([1.0, 2.0, 3.0, 0.0])}
+    params = {"params": params["params"] | {"gain": gain}}
+    out = module.apply(params, x, logsnr, jnp.zeros(2, jnp.int32))
+    np.testing.assert_allclose(out, x * jnp.array([[[1.0, 2.0], [3.0, 0.0]]]), rtol=1e-6)
+    gain["kernel"] = jnp.ones((64, 4))
+    out = module.apply(params, x, logsnr, jnp.zeros(2, jnp.int32)) / x
+    assert not np.allclose(out[0], out[1])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_function_is_read_in_its_kind(kind):
     schedule = schedules.cosine()
