@@ -62,10 +62,14 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
     return config.lock()
 
 
-def from_dict(values: Mapping[str, Any]) -> ConfigDict:
-    """The locked config of a config.json. Raises ConfigError."""
+def from_dict(values: Mapping[str, Any], *, is_older: bool = False) -> ConfigDict:
+    """The locked config of a config.json. Raises ConfigError.
+
+    is_older: it may lack fields that came later, which then have their defaults.
+    """
     defaults = _defaults()
-    good, errors = _check(dict.fromkeys(defaults, _Nothing()) | _flatten(values), defaults)
+    missing = defaults if is_older else dict.fromkeys(defaults, _Nothing())
+    good, errors = _check(missing | _flatten(values), defaults)
     if errors:
         raise ConfigError(errors)
     config = default.get_config()

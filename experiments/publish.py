@@ -4,7 +4,8 @@
 
 Copies results.json, with the seconds of each stage, to experiments/results/NAME.json, and the
 figures named by --figures to docs/NAME-FIGURE.png; then rewrites the tables of README.md and
-docs/results.md.
+docs/results.md. --weights=METHOD also ships what the method learned, with the denoiser and the
+classifier, see experiments.pretrained.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from experiments import documents, tables
+from experiments import documents, pretrained, tables
 from experiments.workdir import WorkdirError, read_json, read_lines, write_json
 
 
@@ -41,9 +42,14 @@ def main() -> None:
         "--name", required=True, help="<config>-<variant>, for example digits-under"
     )
     parser.add_argument("--figures", default="", help="names of report figures, by commas")
+    parser.add_argument("--weights", default="", help="method whose guidance is to be shipped")
     arguments = parser.parse_args()
+    figures = list(filter(None, arguments.figures.split(",")))
     try:
-        publish(arguments.workdir, arguments.name, list(filter(None, arguments.figures.split(","))))
+        publish(arguments.workdir, arguments.name, figures)
+        if arguments.weights:
+            config_name = arguments.name.partition("-")[0]
+            pretrained.pack(arguments.workdir, config_name, arguments.name, arguments.weights)
     except (WorkdirError, FileNotFoundError) as error:
         sys.exit(f"publish: {error}")
 

@@ -36,7 +36,7 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     throughput.of_samples(config, workdir, generator, per_class)
     with workdir.timed("test"):
         final = final_generator(config, generator)
-        rows, resampled = _measure_rows(config, workdir, dataset, final, candidates, journal)
+        rows, resampled = measure_rows(config, workdir, dataset, final, candidates, journal)
     results = _results(config, workdir.command, rows, candidates)
     results["comparisons"] = _comparisons(rows, resampled, config.evaluation.primary)
     results["classifiers"] = denoiser_stage.accuracies(config, workdir, dataset)
@@ -67,7 +67,7 @@ def final_generator(config: ConfigDict, generator: Generator) -> Generator:
     return dataclasses.replace(generator, skip=config.evaluation.skip)
 
 
-def _measure_rows(
+def measure_rows(
     config: ConfigDict,
     workdir: Workdir,
     dataset: Dataset,

@@ -20,7 +20,7 @@ from lgd.types import OmegaFn, Params
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     """Train what is not there yet."""
     for method in config.guidance.methods:
-        last = _snapshot_name(method, snapshot_steps(config, method)[-1])
+        last = snapshot_name(method, snapshot_steps(config, method)[-1])
         if not exists(workdir.params_file(last)):
             from_statistics = config.statistics.num_examples > 0 and not build.unrolls(method)
             learn = _fit if from_statistics else _learn
@@ -42,12 +42,11 @@ def load(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, st
     """Omega as it was after this step of training."""
     model = build.omega_model(config, method, dataset.num_classes)
     like = jax.eval_shape(lambda: model.init(jax.random.key(0)))
-    return omega.bind(
-        model, jax.device_put(workdir.load_params(_snapshot_name(method, step), like))
-    )
+    return omega.bind(model, jax.device_put(workdir.load_params(snapshot_name(method, step), like)))
 
 
-def _snapshot_name(method: str, step: int) -> str:
+def snapshot_name(method: str, step: int) -> str:
+    """Of the parameters as they were after this step of training."""
     return f"guidance/{method}-{step:06d}"
 
 
@@ -58,7 +57,7 @@ def _learn(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) 
     def keep(step: int, ema: Params) -> None:
         tick()
         if step in steps:
-            workdir.save_params(_snapshot_name(method, step), ema)
+            workdir.save_params(snapshot_name(method, step), ema)
 
     name = f"guidance/{method}"
     with (
@@ -85,7 +84,7 @@ def _learn(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) 
             on_step=keep,
         )
     # Says that all is done, and so comes after the last checkpoint.
-    workdir.save_params(_snapshot_name(method, last), learned.params)
+    workdir.save_params(snapshot_name(method, last), learned.params)
 
 
 def _objective(
@@ -109,7 +108,7 @@ def _fit(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) ->
     def keep(step: int, ema: Params, loss: float) -> None:
         log(step, {"loss": loss})
         if step in steps:
-            workdir.save_params(_snapshot_name(method, step), ema)
+            workdir.save_params(snapshot_name(method, step), ema)
 
     with workdir.timed(f"guidance/{method}"):
         processes.from_main(lambda: _fit_here(config, workdir, dataset, method, steps, keep))

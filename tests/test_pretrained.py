@@ -1,0 +1,127 @@
+"""Weights that are shipped are those of a published run, and give its rows again."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import build, pretrained, tables
+from experiments import config as configs
+from experiments.journal import Journal
+from experiments.stages import evaluate, guidance, tune
+from experiments.workdir import Workdir, WorkdirError, read_json, write_json
+from lgd import guidance as schedules
+from lgd import omega
+from lgd.evaluation import Found
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+METHOD, STEP = "trajectory", 10
+NAN = float("nan")
+
+
+def drawn(init, seed):
+    """Parameters without compiling an initialisation."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape, scale=0.2).astype(np.float32),
+        jax.eval_shape(lambda: init(jax.random.key(0))),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(quick_compilation, tmp_path_factory):
+    """A folder as a run leaves it, of networks that nobody trained."""
+    config = configs.load("configs/smoke.py", ["classifier.num_features=5"])
+    dataset = build.dataset(config)
+    workdir = Workdir(tmp_path_factory.mktemp("run"), config)
+    network = build.network_denoiser(config, 10)
+    workdir.save_params("denoiser", drawn(lambda key: network.init(key, dataset.shape), 0))
+    classifier = build.classifier(config, 10)
+    zeros = jnp.zeros((1, *dataset.shape))
+    workdir.save_params("classifier", drawn(lambda key: classifier.init(key, zeros), 1))
+    table = build.omega_model(config, METHOD, 10)
+    learned = table.tabulate(schedules.limited_interval(3.0, 0.2, 0.8))
+    workdir.save_params(guidance.snapshot_name(METHOD, STEP), learned)
+    rows = {
+        "unguided": Found({}, schedules.constant(0.0), NAN),
+        "learned:self_consistency": Found({"step": 5}, schedules.constant(1.0), NAN),
+        f"learned:{METHOD}": Found({"step": STEP}, omega.bind(table, learned), NAN),
+    }
+    measured, _ = evaluate.measure_rows(
+        config,
+        workdir,
+        dataset,
+        evaluate.make_generator(config, workdir, dataset),
+        tune.Candidates(rows, {}),
+        Journal(workdir.path / "measured.jsonl"),
+    )
+    results = evaluate.provenance(config, "a command") | {"rows": measured}
+    write_json(workdir.path / "results.json", results)
+    return workdir.path
+
+
+@pytest.fixture
+def shipped(run, tmp_path, monkeypatch):
+    """The run, published as digits-tiny, and its weights, shipped as tiny."""
+    monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    write_json(tmp_path / "digits-tiny.json", read_json(run / "results.json"))
+    pretrained.pack(run, "tiny", "digits-tiny", METHOD)
+    return tmp_path / "weights" / "tiny"
+
+
+def test_weights_that_are_shipped_give_the_published_rows_again(run, shipped, tmp_path):
+    found = pretrained.measure(tmp_path / "new", "tiny", None)
+    names = [row["method"] for row in found["here"]["rows"]]
+    assert names == ["unguided", f"learned:{METHOD}"]
+    assert [row["method"] for row in found["published"]["rows"]] == names
+    for here, published in zip(*(each["rows"] for each in found.values()), strict=True):
+        for name, metric in published["metrics"].items():
+            np.testing.assert_allclose(here["metrics"][name]["values"], metric["values"], rtol=1e-6)
+    # What has been measured is read again, and other parameters are not overwritten.
+    assert pretrained.measure(tmp_path / "new", "tiny", None) == found
+    (tmp_path / "new" / "params" / "denoiser.safetensors").write_bytes(b"of another run")
+    with pytest.raises(WorkdirError, match="expected no parameters of another run"):
+        pretrained.measure(tmp_path / "new", "tiny", None)
+
+
+def test_weights_are_read_without_data(run, shipped, monkeypatch):
+    monkeypatch.setattr(build, "dataset", lambda config: pytest.fail("data were read"))
+    found = pretrained.load("tiny")
+    config = configs.from_dict(read_json(run / "config.json"))
+    like = jax.eval_shape(
+        lambda: build.network_denoiser(config, 10).init(jax.random.key(0), (8, 8, 1))
+    )
+    expected = Workdir(run, config).load_params("denoiser", like)
+    jax.tree.map(np.testing.assert_array_equal, found.params, expected)
+    assert found.shape == (8, 8, 1)
+    assert len(found.class_names) == 10
+    omegas = schedules.on_grid(found.omega_fn, found.times, jnp.arange(10))
+    assert float(omegas.max()) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("part", ["denoiser", "guidance", "classifier"])
+def test_another_file_than_the_published_one_is_refused(shipped, tmp_path, part):
+    file = shipped / f"{part}.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match=rf"{part}.safetensors: expected .*published"):
+        pretrained.measure(tmp_path / "new", "tiny", None)
+
+
+def test_other_test_images_and_unknown_names_are_refused(shipped, tmp_path):
+    manifest = read_json(shipped / "manifest.json")
+    write_json(shipped / "manifest.json", manifest | {"test_sha256": "0" * 64})
+    with pytest.raises(WorkdirError, match="expected the test images of the published table"):
+        pretrained.measure(tmp_path / "new", "tiny", None)
+    with pytest.raises(FileNotFoundError, match="expected one of tiny, got 'huge'"):
+        pretrained.load("huge")
+
+
+def test_settings_that_came_after_a_result_have_their_defaults(run):
+    values = read_json(run / "config.json")
+    del values["denoiser"]["mlp"]
+    with pytest.raises(configs.ConfigError, match=r"denoiser\.mlp"):
+        configs.from_dict(values)
+    assert configs.from_dict(values, is_older=True).denoiser.mlp.gain is False
