@@ -5,7 +5,8 @@
 Takes the frozen denoiser of a run and learns omega anew for every value of every setting. The
 snapshot is selected as the run selects its own; then it is measured on validation images with
 noise that no selection has seen, the same for all, so that differences to the run's own value of
-the setting are paired. One training seed: the errors are those of sampling.
+the setting are paired. One training seed: the errors are those of sampling. --samples measures
+fewer than the run does; Frechet distances of fewer are higher, for all alike.
 
 Interrupted, it goes on where it was. Writes ablations.json and report/ablation-SETTING.png into
 the workdir; with --name also experiments/results/NAME.json and docs/NAME-SETTING.png.
@@ -115,14 +116,19 @@ SETTINGS: dict[str, Callable[[ConfigDict], list[Variant]]] = {
 class Ablation:
     """Learns and measures variants of a run, each once."""
 
-    def __init__(self, config: ConfigDict, path: Path, num_seeds: int) -> None:
+    def __init__(
+        self, config: ConfigDict, path: Path, num_seeds: int, num_samples: int | None
+    ) -> None:
         self._config, self._path = config, path
         self._dataset = build.dataset(config)
         self._run = Workdir(path, config)
         self._run.bind_data(self._dataset)
         generator = evaluate.make_generator(config, self._run, self._dataset)
         journal = Journal(path / "ablations-measured.jsonl")
-        self._score, _ = tune.scores_for(config, self._run, self._dataset, generator, journal)
+        measured = config
+        if num_samples is not None:
+            measured = _replaced(config, {"evaluation.num_samples": num_samples})
+        self._score, _ = tune.scores_for(measured, self._run, self._dataset, generator, journal)
         self._seeds = range(FIRST_SEED, FIRST_SEED + num_seeds)
 
     def unguided(self) -> list[float]:
@@ -158,9 +164,12 @@ class Ablation:
 
 def config_of(config: ConfigDict, variant: Variant) -> ConfigDict:
     """A run's config with one method alone, and the fields of the variant."""
+    return _replaced(config, {"guidance.methods": [variant.method], **variant.fields})
+
+
+def _replaced(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
     values = configs.to_dict(config)
-    values["guidance"]["methods"] = [variant.method]
-    for field, value in variant.fields.items():
+    for field, value in fields.items():
         *groups, leaf = field.split(".")
         functools.reduce(dict.__getitem__, groups, values)[leaf] = value
     return configs.from_dict(values)
@@ -190,10 +199,16 @@ def variants_of(config: ConfigDict, names: Sequence[str]) -> dict[str, list[Vari
     return variants
 
 
-def measure(config: ConfigDict, path: Path, names: Sequence[str], num_seeds: int) -> dict[str, Any]:
-    """Every value of the settings named."""
+def measure(
+    config: ConfigDict,
+    path: Path,
+    names: Sequence[str],
+    num_seeds: int,
+    num_samples: int | None = None,
+) -> dict[str, Any]:
+    """Every value of the settings named; num_samples: of each run, None for the config's."""
     variants = variants_of(config, names)
-    ablation = Ablation(config, path, num_seeds)
+    ablation = Ablation(config, path, num_seeds, num_samples)
     unguided = ablation.unguided()
     found: dict[str, list[dict[str, Any]]] = {}
     with bar("ablations", sum(map(len, variants.values()))) as advance:
@@ -266,20 +281,26 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="of a run with a denoiser")
     parser.add_argument("--only", type=_names, default=_names(""), help=", ".join(SETTINGS))
     parser.add_argument("--seeds", type=int, default=3, help="of sampling")
+    parser.add_argument("--samples", type=int, help="of each run, the run's own number by default")
     parser.add_argument("--name", default="", help="of the results to publish")
     chosen = parser.parse_args()
     try:
         config = configs.from_dict(read_json(chosen.workdir / "config.json"))
         with lock.held(chosen.workdir):
-            found = measure(config, chosen.workdir, chosen.only, chosen.seeds)
+            found = measure(config, chosen.workdir, chosen.only, chosen.seeds, chosen.samples)
     except (WorkdirError, configs.ConfigError) as error:
         sys.exit(f"ablations: {error}")
-    _write(chosen.workdir, config, found, chosen.name)
+    command = f"python -m experiments.ablations --workdir=... --seeds={chosen.seeds}"
+    if chosen.samples:
+        command += f" --samples={chosen.samples}"
+    if chosen.only != list(SETTINGS):
+        command += f" --only={','.join(chosen.only)}"
+    _write(chosen.workdir, config, provenance(command) | found, chosen.name)
 
 
 def _write(path: Path, config: ConfigDict, found: dict[str, Any], name: str) -> None:
     metric = config.evaluation.primary
-    results = provenance("python -m experiments.ablations --workdir=...") | {
+    results = {
         "config": configs.to_dict(config),
         "primary_metric": metric,
         **found,

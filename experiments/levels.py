@@ -2,9 +2,9 @@
 
     python -m experiments.levels --names=digits-under,digits-middle,digits-well
 
-Draws docs/LEVELS.png (digits-levels.png for these names): energy distance over that of unguided
-samples, paired by seed. Below 1 guidance helps, above 1 it hurts; curves far above leave the
-picture.
+Draws docs/LEVELS.png (digits-levels.png for these names): the metric that selected, over that of
+unguided samples, paired by seed. Below 1 guidance helps, above 1 it hurts; curves far above leave
+the picture.
 """
 
 import argparse
@@ -18,6 +18,8 @@ from experiments import tables
 from experiments.tables import RESULTS, ROOT
 from experiments.workdir import WorkdirError, read_json
 from lgd import plots
+
+_HIGHEST = 1.12  # ratio that a picture shows
 
 
 def _training(results: Mapping) -> tuple[str, int]:
@@ -59,14 +61,15 @@ def figure(each: Sequence[Mapping]) -> Figure:
     """Curves over the number of training steps of the denoiser."""
     steps = [steps for _, steps in map(_training, each)]
     found = [relative(results) for results in each]
+    lowest = min(ratio - error for rows in found for ratio, error in rows.values())
     curves = {
         name: (steps, *np.transpose([by_name[name] for by_name in found])) for name in found[0]
     }
     return plots.method_curves(
         {"": curves},
         xlabel="training steps of the denoiser",
-        ylabel="energy distance / unguided",
-        ylim=(0.68, 1.12),
+        ylabel=each[0]["primary_metric"].replace("_", " ") + " / unguided",
+        ylim=(lowest - 0.02, _HIGHEST),
     )
 
 
