@@ -176,7 +176,7 @@ def get_config() -> ConfigDict:
     )  # fmt: skip
 
     config.classifier = ConfigDict()  # its features give the Frechet distance, its labels accuracy
-    config.classifier.network = "mlp"  # mlp, conv (images only)
+    config.classifier.network = "mlp"  # mlp; images: conv, lenet (16x16 or more)
     config.classifier.num_steps = 600
     config.classifier.width = 128  # of the hidden layer, or channels of the first convolution
     config.classifier.num_features = 32
@@ -185,7 +185,7 @@ def get_config() -> ConfigDict:
 
     # The classifier whose features trajectory_features compares; trained as the one above.
     config.features = ConfigDict()
-    config.features.network = "conv"  # mlp, conv; not the one above
+    config.features.network = "conv"  # mlp, conv, lenet; not the one above
     config.features.width = 16
     config.features.num_features = 32
     # Added to config.seed for this one and for the one that selects; the one above has the seed.

@@ -1,6 +1,7 @@
 """Objects of the library from a config. Nothing is computed here."""
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -23,7 +24,7 @@ from lgd.data import (
     spiral,
     tfds_records,
 )
-from lgd.metrics.classifier import Classifier, ConvClassifier, FeatureClassifier
+from lgd.metrics.classifier import Classifier, ConvClassifier, FeatureClassifier, LeNetClassifier
 from lgd.statistics.loss import OneStep
 from lgd.training import Optimizer
 from lgd.types import FeatureFn, OmegaFn, Schedule
@@ -148,9 +149,15 @@ def features(config: ConfigDict, num_classes: int) -> Classifier:
     return _classifier(config.features, num_classes)
 
 
+_CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
+    "mlp": FeatureClassifier,
+    "conv": ConvClassifier,
+    "lenet": LeNetClassifier,
+}
+
+
 def _classifier(settings: ConfigDict, num_classes: int) -> Classifier:
-    kind = FeatureClassifier if settings.network == "mlp" else ConvClassifier
-    return kind(num_classes, settings.width, settings.num_features)
+    return _CLASSIFIERS[settings.network](num_classes, settings.width, settings.num_features)
 
 
 def denoiser_optimizer(config: ConfigDict) -> Optimizer:

@@ -22,6 +22,7 @@ CONVERT = (
     "--out=inception.safetensors (docs/metrics.md says where the weights are)"
 )
 MARGIN = 1e-6  # below this a range is empty in float32
+SMALLEST_OF_LENET = 16  # pixels along a side: less is nothing after its second pooling
 
 
 class Rule(NamedTuple):
@@ -247,13 +248,13 @@ FIELDS: dict[str, Rule] = {
     "evaluation.interval_lower": increasing("[0, 1]"),
     "evaluation.interval_upper": increasing("[0, 1]"),
     "evaluation.clamp_linear_scales": increasing("(0, 1e9]"),
-    "classifier.network": one_of("mlp", "conv"),
+    "classifier.network": one_of("mlp", "conv", "lenet"),
     "classifier.num_steps": integer(1),
     "classifier.width": integer(1),
     "classifier.num_features": integer(1),
     "classifier.batch_size": integer(1),
     "classifier.learning_rate": POSITIVE,
-    "features.network": one_of("mlp", "conv"),
+    "features.network": one_of("mlp", "conv", "lenet"),
     "features.width": integer(1),
     "features.num_features": integer(1),
     "features.seed_offset": integer(1),
@@ -444,6 +445,13 @@ def _reward_is_of_another_network(classifier: str, reward: str) -> str | None:
     return f"expected mlp where a convolutional network rewards, got {classifier!r}"
 
 
+def _lenet_of_large_images(network: str, data: str, size: int) -> str | None:
+    side = denoiser_rules.side_of(data, size)
+    if network != "lenet" or side is None or side >= SMALLEST_OF_LENET:
+        return None
+    return f"expected mlp or conv for images below 16x16, got {network!r}"
+
+
 def _conv_of_images(classifier: str, data: str) -> str | None:
     if data != "mixture" or classifier == "mlp":
         return None
@@ -541,6 +549,8 @@ ACROSS: tuple[Across, ...] = (
     Across(("features.network", "classifier.network", "guidance.methods"), _features_are_others),
     Across(("classifier.network", "reward.name"), _reward_is_of_another_network),
     Across(("classifier.network", "data.name"), _conv_of_images),
+    Across(("classifier.network", "data.name", "data.size"), _lenet_of_large_images),
+    Across(("features.network", "data.name", "data.size"), _lenet_of_large_images),
     Across(("evaluation.primary", "data.name", "reward.name"), _primary_of_data),
     Across((EVALUATION + "primary", EVALUATION + "features"), _primary_of_features),
     Across((EVALUATION + "features", "data.name", "reward.name"), _features_of_data),

@@ -9,7 +9,7 @@ SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28}  # pixels along a side o
 NO_SIGNAL_AT_1 = ("rectified_flow", "cosine")  # alpha(1) = 0
 
 
-def _side(data: str, size: int) -> int | None:
+def side_of(data: str, size: int) -> int | None:
     """Of an image; None where the config does not tell: the networks then refuse what misfits."""
     return SIDES.get(data) or size or None
 
@@ -39,14 +39,14 @@ def _width_of(width: int, network: str) -> str | None:
 
 
 def _patch_size_of(patch_size: int, network: str, data: str, size: int) -> str | None:
-    side = _side(data, size)
+    side = side_of(data, size)
     if network != "dit" or side is None or side % patch_size == 0:
         return None
     return f"expected a divisor of {side}, the side of data {data}, got {patch_size}"
 
 
 def _multipliers_of(multipliers: Sequence[int], network: str, data: str, size: int) -> str | None:
-    side = _side(data, size)
+    side = side_of(data, size)
     if network != "unet" or side is None or _rows(side, multipliers):
         return None
     return (
@@ -58,7 +58,7 @@ def _multipliers_of(multipliers: Sequence[int], network: str, data: str, size: i
 def _attention_of(
     attention: Sequence[int], network: str, multipliers: Sequence[int], data: str, size: int
 ) -> str | None:
-    rows = _rows(_side(data, size), multipliers)
+    rows = _rows(side_of(data, size), multipliers)
     if network != "unet" or not rows or set(attention) <= set(rows):
         return None
     never = sorted(set(attention) - set(rows))
@@ -80,7 +80,7 @@ def _heads_of_unet(
     data: str,
     size: int,
 ) -> str | None:
-    levels = zip(_rows(_side(data, size), multipliers), multipliers, strict=False)
+    levels = zip(_rows(side_of(data, size), multipliers), multipliers, strict=False)
     attended = [channels * multiplier for rows, multiplier in levels if rows in attention]
     stuck = [width for width in attended if width % heads]
     if network != "unet" or not stuck:
@@ -123,7 +123,7 @@ def _flip_of(flip: bool, data: str) -> str | None:
 def _shift_of(shift: int, data: str, size: int) -> str | None:
     if shift and data == "mixture":
         return f"expected 0 for data {data} (more: images only), got {shift}"
-    side = _side(data, size)
+    side = side_of(data, size)
     if side is None or shift < side:
         return None
     return f"expected less than {side}, the side of data {data}, got {shift}"

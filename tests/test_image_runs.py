@@ -28,8 +28,9 @@ IMAGE_METRICS = {
 @pytest.mark.parametrize(
     ("overrides", "field", "expected"),
     [
-        ("classifier.network=resnet", "classifier.network", "expected one of mlp, conv"),
+        ("classifier.network=resnet", "classifier.network", "expected one of mlp, conv, lenet"),
         ("features.seed_offset=0", "features.seed_offset", "expected an integer >= 1"),
+        ("features.network=lenet", "features.network", "expected mlp or conv for images below 16"),
         ("evaluation.primary=fid", "evaluation.primary", "expected one of energy_distance, fre"),
         (
             "guidance.methods=trajectory_features features.network=mlp",

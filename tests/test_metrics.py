@@ -7,7 +7,7 @@ from scipy.stats import ortho_group
 
 from lgd import discrepancy, parallel, training
 from lgd.data import Split, pipeline
-from lgd.metrics.classifier import FeatureClassifier, classification_loss
+from lgd.metrics.classifier import FeatureClassifier, LeNetClassifier, classification_loss
 from lgd.metrics.energy import ClassEnergyDistance
 from lgd.metrics.frechet import Moments, frechet_distance, frechet_distances, moments
 
@@ -166,6 +166,14 @@ def test_class_energy_distance_holds_no_array_of_differences():
 
 
 # Classifier
+
+
+def test_lenet_has_the_parameters_of_its_layers_on_its_smallest_images():
+    classifier = LeNetClassifier(3, width=4, num_features=5)
+    shapes = jax.eval_shape(lambda: classifier.init(jax.random.key(0), jnp.zeros((2, 16, 16, 1))))
+    convolutions = (25 * 1 + 1) * 4 + (25 * 4 + 1) * 8
+    dense = (8 + 1) * 5 + (5 + 1) * 3  # one position of 8 channels is left
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == convolutions + dense
 
 
 def test_classifier_learns_separable_blobs():

@@ -1,6 +1,6 @@
-"""Small classifiers: one to measure by its features and labels, one to reward by.
+"""Small classifiers, to measure by their features and labels, to compare by, to reward by.
 
-Both return logits (b, num_classes) and the last hidden layer (b, f).
+All return logits (b, num_classes) and the last hidden layer (b, f).
 """
 
 import flax.linen as nn
@@ -54,7 +54,29 @@ class ConvClassifier(nn.Module):
         return nn.Dense(self.num_classes)(features), features
 
 
-Classifier = FeatureClassifier | ConvClassifier
+class LeNetClassifier(nn.Module):
+    """Two 5x5 convolutions with max pooling and a dense layer (LeCun et al., 1998, after LeNet-5).
+
+    Convolutional like `ConvClassifier`, but with other fields of view, pooling and activations, so
+    that an objective may compare by the one what the other measures. Images of 16x16 or more.
+    """
+
+    num_classes: int
+    width: int = 16
+    num_features: int = 64
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w channels"]
+    ) -> tuple[Float[Array, "b classes"], Float[Array, "b f"]]:
+        """Logits (b, num_classes) and features (b, num_features)."""
+        for channels in (self.width, 2 * self.width):
+            x = nn.silu(nn.max_pool(nn.Conv(channels, (5, 5), padding="VALID")(x), (2, 2), (2, 2)))
+        features = nn.silu(nn.Dense(self.num_features)(x.reshape(len(x), -1)))
+        return nn.Dense(self.num_classes)(features), features
+
+
+Classifier = FeatureClassifier | ConvClassifier | LeNetClassifier
 
 
 def classification_loss(
