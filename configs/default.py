@@ -1,7 +1,7 @@
 """Every field there is, with its meaning and default. Other configs hold their differences.
 
 A name, a type or a range that does not fit is refused before anything runs; the ranges stand in
-`experiments/config.py`.
+`experiments/rules/`.
 """
 
 from ml_collections import ConfigDict

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from experiments import fake
-from experiments.config_rules import TRAJECTORIES
+from experiments.rules.guidance import TRAJECTORIES
 from lgd import denoisers, guidance, objectives, omega, parallel, schedules
 from lgd.data import (
     Dataset,

@@ -1,7 +1,7 @@
 """Configs: read, overridden and checked in full, before anything slow is imported.
 
 Every mistake is collected; `load` raises one ConfigError that lists them all. What a field may
-hold stands in `experiments/config_rules.py`, its type and meaning in `configs/default.py`.
+hold stands in `experiments/rules/`, its type and meaning in `configs/default.py`.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from configs import default
 from experiments import fake
-from experiments.config_rules import ACROSS, FIELDS
+from experiments.rules import ACROSS, FIELDS
 
 Config: TypeAlias = ConfigDict | Mapping[str, Any]
 

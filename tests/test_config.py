@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from configs import default
 from experiments import config as configs
-from experiments.config_rules import ACROSS, FIELDS
+from experiments.rules import ACROSS, FIELDS
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = str(ROOT / "configs" / "default.py")

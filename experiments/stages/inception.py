@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from experiments.config_rules import CONVERT
+from experiments.rules.evaluation import CONVERT
 from experiments.stages.feature_measure import Found, batches, gathered
 from experiments.workdir import Workdir
 from lgd.data import Dataset

@@ -1,17 +1,17 @@
-"""Rules across the fields of the denoiser: what its network, data and training need of one another.
+"""Rules across the fields of the denoiser: what network, data and training need of one another."""
 
-Each takes the values of its fields, see `ACROSS`, and returns what is wrong with the first or None.
-"""
+from collections.abc import Sequence
 
-from collections.abc import Callable, Sequence
+from experiments.rules.across import Across
+from experiments.rules.data import side_of
 
-SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28}  # pixels along a side of an image
 NO_SIGNAL_AT_1 = ("rectified_flow", "cosine")  # alpha(1) = 0
 
 
-def side_of(data: str, size: int) -> int | None:
-    """Of an image; None where the config does not tell: the networks then refuse what misfits."""
-    return SIDES.get(data) or size or None
+def _exact_is_mixture(level: str, data: str) -> str | None:
+    if level != "exact" or data == "mixture":
+        return None
+    return f"expected under, middle or well for data {data} (exact: mixture only), got 'exact'"
 
 
 def _images_for(network: str, data: str) -> str | None:
@@ -131,16 +131,17 @@ def _shift_of(shift: int, data: str, size: int) -> str | None:
 
 D, UNET, IMAGES = "denoiser.", "denoiser.unet.", ("data.name", "data.size")
 
-ACROSS: tuple[tuple[tuple[str, ...], Callable[..., str | None]], ...] = (
-    ((D + "network", "data.name"), _images_for),
-    ((D + "dtype", D + "network"), _dtype_of),
-    ((D + "remat", D + "network"), _remat_of),
-    ((D + "width", D + "network"), _width_of),
-    ((D + "dit.patch_size", D + "network", *IMAGES), _patch_size_of),
-    ((UNET + "multipliers", D + "network", *IMAGES), _multipliers_of),
-    ((UNET + "attention", D + "network", UNET + "multipliers", *IMAGES), _attention_of),
-    ((D + "heads", D + "network", D + "width"), _heads_of_dit),
-    (
+ACROSS: tuple[Across, ...] = (
+    Across((D + "level", "data.name"), _exact_is_mixture),
+    Across((D + "network", "data.name"), _images_for),
+    Across((D + "dtype", D + "network"), _dtype_of),
+    Across((D + "remat", D + "network"), _remat_of),
+    Across((D + "width", D + "network"), _width_of),
+    Across((D + "dit.patch_size", D + "network", *IMAGES), _patch_size_of),
+    Across((UNET + "multipliers", D + "network", *IMAGES), _multipliers_of),
+    Across((UNET + "attention", D + "network", UNET + "multipliers", *IMAGES), _attention_of),
+    Across((D + "heads", D + "network", D + "width"), _heads_of_dit),
+    Across(
         (
             D + "heads",
             D + "network",
@@ -151,9 +152,9 @@ ACROSS: tuple[tuple[tuple[str, ...], Callable[..., str | None]], ...] = (
         ),
         _heads_of_unet,
     ),
-    ((D + "kind", "schedule"), _x0_at_1),
-    ((D + "times_location", D + "times"), _location_of),
-    ((D + "times_scale", D + "times"), _scale_of),
-    ((D + "flip", "data.name"), _flip_of),
-    ((D + "shift", *IMAGES), _shift_of),
+    Across((D + "kind", "schedule"), _x0_at_1),
+    Across((D + "times_location", D + "times"), _location_of),
+    Across((D + "times_scale", D + "times"), _scale_of),
+    Across((D + "flip", "data.name"), _flip_of),
+    Across((D + "shift", *IMAGES), _shift_of),
 )

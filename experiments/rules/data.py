@@ -1,0 +1,67 @@
+"""Rules across the fields of the data: names, files, sizes."""
+
+from collections.abc import Sequence
+
+from experiments.rules.across import Across
+
+NUM_DIGITS = 1797  # images that scikit-learn ships
+NUM_MNIST_TRAIN, NUM_MNIST_TEST = 60_000, 10_000  # images of MNIST and of Fashion-MNIST
+# Numbers of one example, where all files agree on them.
+SIZES = {"digits": 64, "mnist": 784, "fashion_mnist": 784, "mixture": 2}
+SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28}  # pixels along a side of an image
+READ_FROM_FILES = ("mnist", "fashion_mnist", "npz", "images", "tfds")
+
+
+def side_of(data: str, size: int) -> int | None:
+    """Of an image; None where the config does not tell: the networks then refuse what misfits."""
+    return SIDES.get(data) or size or None
+
+
+def _size_of_data(size: int, data: str) -> str | None:
+    if data == "images":
+        return None if size else f"expected 1 or more for data {data}, got 0"
+    return None if data == "tfds" or not size else f"expected 0 for data {data}, got {size}"
+
+
+def _path_of_data(path: str, data: str, fake: bool) -> str | None:
+    if data in READ_FROM_FILES:
+        return (
+            None if path or fake else f"expected a file or a folder for data {data}, got {path!r}"
+        )
+    return f"expected '' for data {data}, which reads no file, got {path!r}" if path else None
+
+
+def _attributes_of(attributes: Sequence[str], data: str) -> str | None:
+    if data == "tfds" or not attributes:
+        return None
+    return f"expected none for data {data} (some: tfds only), got {attributes}"
+
+
+def _enough_digits(train: int, validation: int, test: int, data: str) -> str | None:
+    total = train + validation + test
+    if data != "digits" or total <= NUM_DIGITS:
+        return None
+    return f"expected num_train + num_validation + num_test <= {NUM_DIGITS} digits, got {total}"
+
+
+def _enough_training_images(train: int, validation: int, data: str) -> str | None:
+    total = train + validation
+    if data not in ("mnist", "fashion_mnist") or total <= NUM_MNIST_TRAIN:
+        return None
+    return f"expected num_train + num_validation <= {NUM_MNIST_TRAIN} training images, got {total}"
+
+
+def _enough_test_images(test: int, data: str) -> str | None:
+    if data not in ("mnist", "fashion_mnist") or test <= NUM_MNIST_TEST:
+        return None
+    return f"expected at most {NUM_MNIST_TEST} for data {data}, got {test}"
+
+
+ACROSS: tuple[Across, ...] = (
+    Across(("data.num_train", "data.num_validation", "data.num_test", "data.name"), _enough_digits),
+    Across(("data.num_train", "data.num_validation", "data.name"), _enough_training_images),
+    Across(("data.num_test", "data.name"), _enough_test_images),
+    Across(("data.path", "data.name", "fake_data"), _path_of_data),
+    Across(("data.attributes", "data.name"), _attributes_of),
+    Across(("data.size", "data.name"), _size_of_data),
+)

@@ -1,0 +1,88 @@
+"""Rules across the fields of learning guidance, of its statistics and of sampling."""
+
+from collections.abc import Sequence
+
+from experiments.rules.across import Across
+
+TRAJECTORIES = ("trajectory", "trajectory_features")  # methods that unroll; others take one step
+MARGIN = 1e-6  # below this a range is empty in float32
+
+
+def _s_range(s_min: float, delta: float, zeta: float) -> str | None:
+    end = 1.0 - zeta - delta
+    if s_min < end - MARGIN:
+        return None
+    return f"expected s_min < 1 - zeta - delta = {round(end, 6)} (else no s is left), got {s_min}"
+
+
+def _pairs_for_lam(particles: int, lam: float) -> str | None:
+    return f"expected 2 or more for lam = {lam} > 0, got 1" if lam > 0.0 and particles < 2 else None
+
+
+def _groups_divide(batch: int, group: int, methods: Sequence[str]) -> str | None:
+    if "marginal" not in methods or batch % group == 0:
+        return None
+    return f"expected a multiple of guidance.one_step.group_size = {group}, got {batch}"
+
+
+def _init_below_max(init: float, most: float) -> str | None:
+    return None if init < most else f"expected init < guidance.omega.max = {most}, got {init}"
+
+
+def _snapshots_fit(snapshots: int, methods: Sequence[str], one: int, trajectory: int) -> str | None:
+    steps = [trajectory if method in TRAJECTORIES else one for method in methods]
+    if not steps or snapshots <= min(steps):
+        return None
+    return f"expected at most {min(steps)}, the steps of the shortest training, got {snapshots}"
+
+
+def _churn_is_ddim(churn: float, solver: str) -> str | None:
+    if churn == 0.0 or solver == "ddim":
+        return None
+    return f"expected 0.0 for solver {solver} (above 0: ddim only), got {churn}"
+
+
+def _whole_batches(size: int, batch: int) -> str | None:
+    if size % batch == 0:
+        return None
+    return f"expected a multiple of statistics.batch_size = {batch}, got {size}"
+
+
+def _features_of_images(methods: Sequence[str], data: str) -> str | None:
+    if "trajectory_features" not in methods or data != "mixture":
+        return None
+    return f"expected no trajectory_features for data {data} (images only), got {methods}"
+
+
+def _features_without_reward(methods: Sequence[str], reward: str) -> str | None:
+    if "trajectory_features" not in methods or reward == "none":
+        return None
+    return f"expected no trajectory_features with reward.name = {reward!r}, got {methods}"
+
+
+ONE_STEP, TRAJECTORY = "guidance.one_step.", "guidance.trajectory."
+
+ACROSS: tuple[Across, ...] = (
+    Across((ONE_STEP + "s_min", ONE_STEP + "delta", ONE_STEP + "zeta"), _s_range),
+    Across((ONE_STEP + "num_particles", ONE_STEP + "lam"), _pairs_for_lam),
+    Across((ONE_STEP + "batch_size", ONE_STEP + "group_size", "guidance.methods"), _groups_divide),
+    Across((TRAJECTORY + "num_particles", TRAJECTORY + "lam"), _pairs_for_lam),
+    Across((TRAJECTORY + "num_targets", TRAJECTORY + "lam"), _pairs_for_lam),
+    Across(("guidance.omega.init", "guidance.omega.max"), _init_below_max),
+    Across(
+        (
+            "guidance.num_snapshots",
+            "guidance.methods",
+            ONE_STEP + "num_steps",
+            TRAJECTORY + "num_steps",
+        ),
+        _snapshots_fit,
+    ),
+    Across(("guidance.methods", "data.name"), _features_of_images),
+    Across(("guidance.methods", "reward.name"), _features_without_reward),
+    Across(("sampling.churn", "sampling.solver"), _churn_is_ddim),
+    *(
+        Across((f"statistics.{name}", "statistics.batch_size"), _whole_batches)
+        for name in ("num_examples", "num_held_out", "shard_examples")
+    ),
+)
