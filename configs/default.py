@@ -144,7 +144,8 @@ def get_config() -> ConfigDict:
 
     config.evaluation = ConfigDict()
     # What tuning and selection minimise on validation data: energy_distance; frechet_distance or
-    # class_frechet_distance (images only), by a classifier that neither trains nor tests.
+    # class_frechet_distance (images only), by a classifier that neither trains nor tests, see
+    # config.features.
     config.evaluation.primary = "energy_distance"
     # Whose features give Frechet distances, KID, precision and recall, and whose labels the
     # Inception score: classifier, trained on the training data; inception, Inception-v3 from a file
@@ -183,12 +184,13 @@ def get_config() -> ConfigDict:
     config.classifier.batch_size = 128
     config.classifier.learning_rate = 1e-3
 
-    # The classifier whose features trajectory_features compares; trained as the one above.
+    # The classifier whose features trajectory_features compares, and another of its kind, by which
+    # evaluation.primary selects where it is a Frechet distance; trained as the one above.
     config.features = ConfigDict()
     config.features.network = "conv"  # mlp, conv, lenet; not the one above
     config.features.width = 16
     config.features.num_features = 32
-    # Added to config.seed for this one and for the one that selects; the one above has the seed.
+    # Added to config.seed for both, which differ by their names; the one above has the seed.
     config.features.seed_offset = 1
 
     config.training = ConfigDict()  # common to every training

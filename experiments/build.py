@@ -145,7 +145,7 @@ def classifier(config: ConfigDict, num_classes: int) -> Classifier:
 
 
 def features(config: ConfigDict, num_classes: int) -> Classifier:
-    """The network whose features an objective compares; not the one that measures."""
+    """The network whose features train and select; not the one that measures."""
     return _classifier(config.features, num_classes)
 
 

@@ -47,6 +47,11 @@ IMAGE_METRICS = {
             "guidance.methods",
             "no trajectory_features with reward.name = 'classifier'",
         ),
+        (
+            "evaluation.primary=frechet_distance features.network=mlp",
+            "features.network",
+            "another one than classifier.network, got 'mlp'",
+        ),
         ("classifier.network=conv data.name=mixture", "classifier.network", "expected mlp"),
         ("classifier.network=conv reward.name=classifier", "classifier.network", "expected mlp"),
         ("evaluation.primary=frechet_distance data.name=mixture", "evaluation.primary", "energy_"),
@@ -65,7 +70,8 @@ def test_settings_that_do_not_go_together_are_named(overrides, field, expected):
 
 def loaded(*overrides):
     return configs.load(
-        "configs/smoke.py", ["classifier.num_features=5", "guidance.methods=()", *overrides]
+        "configs/smoke.py",
+        ["classifier.num_features=5", "features.num_features=5", "guidance.methods=()", *overrides],
     )
 
 
@@ -114,11 +120,13 @@ def test_networks_of_objectives_and_of_measurements_differ(made, dataset):
     names = ("classifier", "selection_classifier", "features")
     each = {name: denoiser.load_classifier(config, workdir, dataset, name)[0] for name in names}
     assert isinstance(each["features"], ConvClassifier)
+    assert isinstance(each["selection_classifier"], ConvClassifier)
     assert isinstance(each["classifier"], FeatureClassifier)
     other = loaded("classifier.network=conv", "features.network=mlp")
     assert isinstance(build.classifier(other, 10), ConvClassifier)
     keys = [
-        build.stage_key(config, "features", offset) for offset in (0, config.features.seed_offset)
+        build.stage_key(config, name, config.features.seed_offset)
+        for name in ("features", "selection_classifier")
     ]
     assert not np.array_equal(*map(jax.random.key_data, keys))
 

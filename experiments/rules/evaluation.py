@@ -30,9 +30,12 @@ def _some_lower_below(upper: Sequence[float], lower: Sequence[float]) -> str | N
     return f"expected every end > {min(lower)}, the least lower end, got {stuck}" if stuck else None
 
 
-def _features_are_others(features: str, classifier: str, methods: Sequence[str]) -> str | None:
-    """A network that trains must not be one that measures."""
-    if "trajectory_features" not in methods or features != classifier:
+def _features_are_others(
+    features: str, classifier: str, methods: Sequence[str], primary: str
+) -> str | None:
+    """A network that trains or selects must not be a relative of the one that measures."""
+    used = "trajectory_features" in methods or primary != "energy_distance"
+    if not used or features != classifier:
         return None
     return f"expected another one than classifier.network, got {features!r}"
 
@@ -92,7 +95,15 @@ LOWER, UPPER = "evaluation.interval_lower", "evaluation.interval_upper"
 
 ACROSS: tuple[Across, ...] = (
     Across((EVALUATION + "num_screening", EVALUATION + "num_samples"), _screening_at_most_samples),
-    Across(("features.network", "classifier.network", "guidance.methods"), _features_are_others),
+    Across(
+        (
+            "features.network",
+            "classifier.network",
+            "guidance.methods",
+            EVALUATION + "primary",
+        ),
+        _features_are_others,
+    ),
     Across(("classifier.network", "reward.name"), _reward_is_of_another_network),
     Across(("classifier.network", "data.name"), _conv_of_images),
     Across(("classifier.network", "data.name", "data.size"), _lenet_of_large_images),

@@ -38,8 +38,9 @@ def load(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> tuple[Denois
 def classifiers(config: ConfigDict) -> list[str]:
     """The classifiers that a run needs.
 
-    "classifier" measures test samples, "selection_classifier" selects on validation data,
-    "features" is what an objective compares by, "reward_classifier" rewards.
+    "classifier" measures test samples. "features" is what an objective compares by, and
+    "selection_classifier" selects on validation data: both of another architecture than the first,
+    each with a seed of its own. "reward_classifier" rewards.
     """
     by_classifier = config.evaluation.features == "classifier"
     needed = {
@@ -75,7 +76,11 @@ def accuracies(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> dict[s
 
 
 def _make_classifier(name: str, config: ConfigDict, dataset: Dataset) -> Classifier:
-    make = {"features": build.features, "reward_classifier": build_reward.classifier}
+    make = {
+        "features": build.features,
+        "selection_classifier": build.features,
+        "reward_classifier": build_reward.classifier,
+    }
     return make.get(name, build.classifier)(config, dataset.num_classes)
 
 
