@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments import build, lock
 from experiments import config as configs
+from experiments.rules.evaluation import SMALLEST_OF_LENET
 from experiments.stages import (
     collect,
     denoiser,
@@ -130,6 +131,7 @@ def _load_data(config: ConfigDict) -> Dataset:
         raise MisfitError(f"data.path: {error}") from None
     _check_classes(config, dataset)
     _check_network(config, dataset)
+    _check_classifiers(config, dataset)
     return dataset
 
 
@@ -169,3 +171,17 @@ def _check_network(config: ConfigDict, dataset: Dataset) -> None:
         jax.eval_shape(lambda: network.init(jax.random.key(0), dataset.shape))
     except ValueError as error:
         raise MisfitError(f"denoiser: {error}") from None
+
+
+def _check_classifiers(config: ConfigDict, dataset: Dataset) -> None:
+    """The same of the networks that measure, train and select."""
+    needed = set(denoiser.classifiers(config))
+    users = {"classifier": {"classifier"}, "features": {"features", "selection_classifier"}}
+    errors = [
+        f"{group}.network: expected mlp or conv for images {dataset.shape}, below 16x16, got 'lenet'"
+        for group, names in users.items()
+        if config[group].network == "lenet" and names & needed
+        if min(dataset.shape[:2]) < SMALLEST_OF_LENET
+    ]
+    if errors:
+        raise MisfitError("\n".join(errors))

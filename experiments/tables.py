@@ -16,15 +16,19 @@ _METRICS = {
     "inception_score": "Inception score ↑",
     "accuracy": "accuracy ↑",
 }
+FEW = ("frechet_distance", "energy_distance", "precision", "recall", "accuracy")
 _HIGHER_IS_BETTER = ("precision", "recall", "inception_score", "accuracy")
 
 
-def markdown(results: Mapping) -> str:
-    """Rows by the metrics they have, mean ± standard error over seeds; the best means in bold."""
+def markdown(results: Mapping, metrics: Sequence[str] = tuple(_METRICS)) -> str:
+    """Rows by the metrics they have, mean ± standard error over seeds; the best means in bold.
+
+    metrics: those to show, in this order, where rows have them.
+    """
     if "reward_metric" in results:
         return _reward_markdown(results)
     rows = results["rows"]
-    names = [name for name in _METRICS if name in rows[0]["metrics"]]
+    names = [name for name in metrics if name in rows[0]["metrics"]]
     best = {name: _best(rows, name) for name in names}
     titles = [_METRICS[name] for name in names]
     lines = [

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build, tables
+from experiments import build, pipeline, tables
 from experiments import config as configs
 from experiments.journal import Journal
 from experiments.stages import denoiser, guidance, measure, report, tune
@@ -66,6 +66,15 @@ def test_settings_that_do_not_go_together_are_named(overrides, field, expected):
     with pytest.raises(configs.ConfigError) as caught:
         configs.load("configs/default.py", overrides.split())
     assert any(e.startswith(f"{field}: ") and expected in e for e in caught.value.errors)
+
+
+def test_images_too_small_for_a_network_that_selects_are_refused(dataset):
+    settings = ("data.name=npz", "data.path=a.npz", "features.network=lenet")
+    pipeline._check_classifiers(loaded(*settings), dataset)  # nothing selects by it
+    with pytest.raises(pipeline.MisfitError, match=r"features.network: .* images \(8, 8, 1\)"):
+        pipeline._check_classifiers(
+            loaded(*settings, "evaluation.primary=frechet_distance"), dataset
+        )
 
 
 def loaded(*overrides):

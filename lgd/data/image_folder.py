@@ -107,7 +107,9 @@ def _listed(root: Path, part: str, class_names: tuple[str, ...]) -> _Listed:
     return _Listed(files, np.asarray(labels, np.int32))
 
 
-def _images(root: Path, files: list[str], pinned: dict[str, manifest.Pin], size: int) -> FileImages:
+def _images(
+    root: Path, files: list[str], pinned: dict[str, manifest.Entry], size: int
+) -> FileImages:
     def read(number: int) -> UInt8[np.ndarray, "h w channels"]:
         file = root / files[number]
         with reading(f"{file}", "an image"):

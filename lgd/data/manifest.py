@@ -22,14 +22,14 @@ from lgd.progress import bar
 NAME = "lgd-manifest.json"
 
 
-class Pin(NamedTuple):
+class Entry(NamedTuple):
     """Size in bytes and sha256 of a file."""
 
     size: int
     sha256: str
 
 
-def pins(root: Path, files: Sequence[str]) -> dict[str, Pin]:
+def pins(root: Path, files: Sequence[str]) -> dict[str, Entry]:
     """What each of these files in a folder has to be: from its manifest, or measured now.
 
     Names and sizes are compared at once; `check` compares contents. Raises DataFileError naming the
@@ -43,7 +43,9 @@ def pins(root: Path, files: Sequence[str]) -> dict[str, Pin]:
                 storage.write(manifest, json.dumps(found, indent=1).encode())
         return found
     with reading(f"{manifest}", "a manifest of lgd"):
-        before = {name: Pin(int(each[0]), str(each[1])) for name, each in _parsed(manifest).items()}
+        before = {
+            name: Entry(int(each[0]), str(each[1])) for name, each in _parsed(manifest).items()
+        }
     present = set(files)
     for name in before:
         if name not in present:
@@ -65,12 +67,12 @@ def pins(root: Path, files: Sequence[str]) -> dict[str, Pin]:
 _NEW = f"if the data were changed on purpose, remove {NAME}"
 
 
-def check(file: Path, content: bytes, pin: Pin) -> None:
+def check(file: Path, content: bytes, pin: Entry) -> None:
     """Raises DataFileError for the content of another file."""
     _compare(file, hashlib.sha256(content).hexdigest(), pin)
 
 
-def check_all(root: Path, pinned: dict[str, Pin]) -> None:
+def check_all(root: Path, pinned: dict[str, Entry]) -> None:
     """Read every file once and compare; a second or so for each GB. Raises DataFileError."""
     with bar(f"verify {root.name}", len(pinned), show=_is_large(pinned)) as advance:
         for name, pin in pinned.items():
@@ -78,15 +80,15 @@ def check_all(root: Path, pinned: dict[str, Pin]) -> None:
             advance("")
 
 
-def _compare(file: Path, got: str, pin: Pin) -> None:
+def _compare(file: Path, got: str, pin: Entry) -> None:
     if got != pin.sha256:
         raise DataFileError(
             f"{file}: sha256: expected {pin.sha256}, as in {NAME}, got {got}; {_NEW}"
         )
 
 
-def _measure(root: Path, files: Sequence[str]) -> dict[str, Pin]:
-    sizes = {name: Pin((root / name).stat().st_size, "") for name in files}
+def _measure(root: Path, files: Sequence[str]) -> dict[str, Entry]:
+    sizes = {name: Entry((root / name).stat().st_size, "") for name in files}
     with bar(f"measure {root.name}", len(files), show=_is_large(sizes)) as advance:
         for name in files:
             sizes[name] = sizes[name]._replace(sha256=file_sha256(root / name))
@@ -94,7 +96,7 @@ def _measure(root: Path, files: Sequence[str]) -> dict[str, Pin]:
     return sizes
 
 
-def _is_large(pinned: dict[str, Pin]) -> bool:
+def _is_large(pinned: dict[str, Entry]) -> bool:
     return sum(pin.size for pin in pinned.values()) > 2**32
 
 
