@@ -178,7 +178,7 @@ def _check_classifiers(config: ConfigDict, dataset: Dataset) -> None:
     needed = set(denoiser.classifiers(config))
     users = {"classifier": {"classifier"}, "features": {"features", "selection_classifier"}}
     errors = [
-        f"{group}.network: expected mlp or conv for images {dataset.shape}, below 16x16, got 'lenet'"
+        f"{group}.network: expected mlp or conv for images {dataset.shape}, got 'lenet'"
         for group, names in users.items()
         if config[group].network == "lenet" and names & needed
         if min(dataset.shape[:2]) < SMALLEST_OF_LENET
