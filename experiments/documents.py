@@ -22,10 +22,12 @@ DOCUMENTS = (
     ROOT / "docs" / "results.md",
     ROOT / "docs" / "statistics.md",
     ROOT / "docs" / "metrics.md",
+    ROOT / "experiments" / "weights" / "fashion_mnist" / "README.md",
 )
 
 _KINDS: dict[str, Callable[..., str]] = {
     "table": lambda results: tables.markdown(results) + tables.provenance(results),
+    "summary": lambda results: tables.markdown(results, tables.FEW) + tables.provenance(results),
     "comparisons": lambda results: tables.comparisons(results),
     "classes": lambda results: tables.reward_classes(results),
     "levels": lambda *each: levels.table(each),

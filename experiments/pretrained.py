@@ -72,9 +72,13 @@ def read_manifest(name: str) -> dict[str, Any]:
 
 
 def _config(manifest: Mapping, data_path: str | None = None) -> ConfigDict:
-    values = read_json(tables.RESULTS / f"{manifest['results']}.json")["config"]
-    if data_path is not None:
-        values["data"]["path"] = data_path
+    """That of the published run, whose data may have lain elsewhere."""
+    name = manifest["results"]
+    values = read_json(tables.RESULTS / f"{name}.json")["config"]
+    if data_path is None:
+        file = tables.ROOT / "configs" / f"{name.partition('-')[0]}.py"
+        data_path = configs.load(str(file)).data.path
+    values["data"]["path"] = data_path
     return configs.from_dict(values, is_older=True)
 
 

@@ -1,5 +1,7 @@
 """Weights that are shipped are those of a published run, and give its rows again."""
 
+import hashlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from experiments.journal import Journal
 from experiments.stages import evaluate, guidance, tune
 from experiments.workdir import Workdir, WorkdirError, read_json, write_json
 from lgd import guidance as schedules
-from lgd import omega
+from lgd import omega, sampler
 from lgd.evaluation import Found
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -125,3 +127,47 @@ def test_settings_that_came_after_a_result_have_their_defaults(run):
     with pytest.raises(configs.ConfigError, match=r"denoiser\.mlp"):
         configs.from_dict(values)
     assert configs.from_dict(values, is_older=True).denoiser.mlp.gain is False
+
+
+# What is shipped
+
+
+@pytest.fixture(scope="module")
+def fashion():
+    return pretrained.load()
+
+
+def test_files_shipped_are_the_ones_pinned_and_small():
+    folder = pretrained.WEIGHTS / pretrained.DEFAULT
+    manifest = pretrained.read_manifest(pretrained.DEFAULT)
+    contents = {part: (folder / f"{part}.safetensors").read_bytes() for part in manifest["sha256"]}
+    found = {part: hashlib.sha256(content).hexdigest() for part, content in contents.items()}
+    assert found == manifest["sha256"]
+    assert sum(map(len, contents.values())) < 10_000_000
+
+
+def test_samples_of_the_weights_shipped_are_of_the_classes_asked_for(fashion):
+    config = pretrained._config(pretrained.read_manifest(pretrained.DEFAULT))
+    classifier = build.classifier(config, 10)
+    like = jax.eval_shape(lambda: classifier.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1))))
+    manifest = pretrained.read_manifest(pretrained.DEFAULT)
+    params = pretrained._read(pretrained.DEFAULT, manifest, "classifier", like)
+    c = jnp.repeat(jnp.arange(10), 8)
+
+    @jax.jit
+    def right(omegas):
+        x = sampler.sample(
+            jax.random.key(3),
+            fashion.denoiser,
+            fashion.params,
+            omegas,
+            c,
+            shape=fashion.shape,
+            times=fashion.times,
+        ).x0
+        return jnp.mean(classifier.apply(params, x)[0].argmax(axis=1) == c)
+
+    omegas = schedules.on_grid(fashion.omega_fn, fashion.times, c)
+    guided, plain = right(omegas), right(jnp.zeros_like(omegas))
+    assert guided >= 0.85
+    assert guided > plain
