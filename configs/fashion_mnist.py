@@ -3,7 +3,9 @@
     python -m experiments.run --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
 
 The images come with Debian's package dataset-fashion-mnist; --config.data.path names files that lie
-elsewhere. --config.denoiser.level: under, middle (default), well.
+elsewhere. --config.denoiser.level: under, middle (default), well; only the middle has been run:
+52 minutes on two CPU cores; test Frechet distance 2.16 unguided, 1.33 for the best hand-made
+schedule, 1.27 learned in features.
 """
 
 from ml_collections import ConfigDict
@@ -51,7 +53,7 @@ def get_config() -> ConfigDict:
     config.classifier.num_features = 64
     config.classifier.batch_size = 256
     # Of another architecture than the one that measures, but convolutional too: in the features of
-    # an MLP omega ends too low, 3% above the best interval in validation Frechet distance; in
+    # an MLP omega ends too low, 4 to 9% above the best interval in validation Frechet distance; in
     # these 15% below it.
     config.features.network = "lenet"
     config.features.width = 16

@@ -4,7 +4,7 @@
 
 Puts a denoiser, the guidance learned for it and the classifier that measures into a workdir, draws
 the samples of the rows "unguided" and learned again, without any training, and prints both beside
-what the repository publishes. Other commands that take the workdir of a run take this one too.
+what the repository publishes.
 """
 
 import argparse
@@ -114,7 +114,11 @@ def pack(workdir: Path, name: str, results: str, method: str) -> None:
 
 
 def _row(results: Mapping, method: str) -> Mapping:
-    return next(row for row in results["rows"] if row["method"] == f"learned:{method}")
+    rows = {row["method"]: row for row in results["rows"]}
+    learned = f"learned:{method}"
+    if learned not in rows:
+        raise WorkdirError(f"expected a row of {', '.join(rows)}, got {learned!r}")
+    return rows[learned]
 
 
 def _sources(row: Mapping, method: str) -> dict[str, str]:

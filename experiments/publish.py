@@ -46,10 +46,10 @@ def main() -> None:
     arguments = parser.parse_args()
     figures = list(filter(None, arguments.figures.split(",")))
     try:
-        publish(arguments.workdir, arguments.name, figures)
         if arguments.weights:
             config_name = arguments.name.partition("-")[0]
             pretrained.pack(arguments.workdir, config_name, arguments.name, arguments.weights)
+        publish(arguments.workdir, arguments.name, figures)
     except (WorkdirError, FileNotFoundError) as error:
         sys.exit(f"publish: {error}")
 
