@@ -2,11 +2,12 @@
 
     python -m experiments.ablations --workdir=runs/fashion_mnist [--only=beta,churn] [--name=NAME]
 
-Takes the frozen denoiser of a run and learns omega anew for every value of every setting. The
-snapshot is selected as the run selects its own; then it is measured on validation images with
+Takes the frozen denoiser of a run and learns omega anew for every other value of every setting.
+The snapshot is selected as the run selects its own; then it is measured on validation images with
 noise that no selection has seen, the same for all, so that differences to the run's own value of
-the setting are paired. One training seed: the errors are those of sampling. --samples measures
-fewer than the run does; Frechet distances of fewer are higher, for all alike.
+the setting are paired. One training seed: the errors are those of sampling. Settings of the
+trajectory objective are those of trajectory_features where a run learns it, else of trajectory.
+--samples measures fewer than the run does; Frechet distances of fewer are higher, for all alike.
 
 Interrupted, it goes on where it was. Writes ablations.json and report/ablation-SETTING.png into
 the workdir; with --name also experiments/results/NAME.json and docs/NAME-SETTING.png.
@@ -53,21 +54,30 @@ class Variant(NamedTuple):
 
 
 def _values(method: str, field: str, values: Sequence[Any]) -> Callable[[ConfigDict], list]:
-    """A setting that is one field of the config; the run's own value is always among them."""
+    """A setting that is one field of the config; the run's own value is always among them.
+
+    method: "trajectory" stands for the run's own, see `_unrolled`.
+    """
 
     def variants(config: ConfigDict) -> list[Variant]:
         own = functools.reduce(getattr, field.split("."), config)
-        return [Variant(f"{v:g}", method, {field: v}) for v in sorted({own, *values})]
+        name = _unrolled(config) if method == "trajectory" else method
+        return [Variant(f"{v:g}", name, {field: v}) for v in sorted({own, *values})]
 
     return variants
 
 
+def _unrolled(config: ConfigDict) -> str:
+    """The method whose settings are those of the trajectory objective."""
+    name = "trajectory_features"
+    return name if name in config.guidance.methods else "trajectory"
+
+
 def _starts(config: ConfigDict) -> list[Variant]:
-    best = Variant("best hand-made", "trajectory", {"guidance.start": "best"})
+    method = _unrolled(config)
+    best = Variant("best hand-made", method, {"guidance.start": "best"})
     constants = [
-        Variant(
-            f"constant {w:g}", "trajectory", {"guidance.start": "init", "guidance.omega.init": w}
-        )
+        Variant(f"constant {w:g}", method, {"guidance.start": "init", "guidance.omega.init": w})
         for w in (0.01, 0.3, 1.0, 3.0)
     ]
     return [best, *constants]
@@ -82,7 +92,7 @@ def _models(config: ConfigDict) -> list[Variant]:
             method,
             {f"guidance.{group}.model": model, f"guidance.{group}.learning_rate": rate},
         )
-        for method, group in (("self_consistency", "one_step"), ("trajectory", "trajectory"))
+        for method, group in (("self_consistency", "one_step"), (_unrolled(config), "trajectory"))
         for model, rate in rates.items()
     ]
 
@@ -94,6 +104,14 @@ def _spaces(config: ConfigDict) -> list[Variant]:
         Variant("pixels", "trajectory", {}),
         Variant("features", "trajectory_features", {}),
     ]
+
+
+def _feature_networks(config: ConfigDict) -> list[Variant]:
+    """All but the one that measures."""
+    if "trajectory_features" not in config.guidance.methods:
+        return []
+    others = [name for name in build.CLASSIFIERS if name != config.classifier.network]
+    return [Variant(name, "trajectory_features", {"features.network": name}) for name in others]
 
 
 _one_step = functools.partial(_values, "self_consistency")
@@ -109,6 +127,7 @@ SETTINGS: dict[str, Callable[[ConfigDict], list[Variant]]] = {
     "marginal-weight": _trajectory("guidance.trajectory.marginal_weight", (0.0, 0.5, 1.0)),
     "start": _starts,
     "space": _spaces,
+    "feature-network": _feature_networks,
     "model": _models,
 }
 
@@ -137,17 +156,21 @@ class Ablation:
 
     def __call__(self, variant: Variant) -> dict[str, Any]:
         """An entry of ablations.json."""
-        own, config = Variant("", variant.method, {}), config_of(self._config, variant)
+        own = config_of(self._config, Variant("", variant.method, {}))
+        config = config_of(self._config, variant)
+        is_own = not configs.diff(own, config)
         with contextlib.closing(Workdir(self._folder(config), config)) as workdir:
-            _share_frozen(self._path, workdir.path)
-            for stage in (denoiser_stage, collect, guidance_stage):  # of the first what is missing
+            self._share(workdir.path, config, variant.method if is_own else None)
+            if variant.method == "trajectory_features":
+                denoiser_stage.train_classifier("features", config, workdir, self._dataset)
+            for stage in (collect, guidance_stage):
                 stage.run(config, workdir, self._dataset)
             found = tune.select(config, workdir, self._dataset, variant.method, self._score)
         return {
             "label": variant.label,
             "method": variant.method,
             "fields": dict(variant.fields),
-            "is_own": not configs.diff(config_of(self._config, own), config),
+            "is_own": is_own,
             "params": found.params,
             "values": self._measured(found.omega_fn),
         }
@@ -156,6 +179,22 @@ class Ablation:
         """Variants that do not differ share theirs."""
         text = json.dumps(configs.to_dict(config), sort_keys=True)
         return self._path / "ablations" / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _share(self, variant: Path, config: ConfigDict, learned: str | None) -> None:
+        """The run's frozen networks, and of the method named what was learned, copied.
+
+        Not its features for a variant whose features are others.
+        """
+        files = list((self._path / "params").glob("*.safetensors"))
+        if configs.to_dict(config)["features"] != configs.to_dict(self._config)["features"]:
+            files = [file for file in files if file.stem != "features"]
+        if learned is not None:
+            files += (self._path / "params" / "guidance").glob(f"{learned}-*.safetensors")
+        for file in files:
+            copy = variant / file.relative_to(self._path)
+            if not copy.exists():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                storage.write(copy, file.read_bytes())
 
     def _measured(self, omega_fn: guidance.OmegaFn) -> list[float]:
         each = self._score.on_seeds(omega_fn, self._score.full, self._seeds)
@@ -173,15 +212,6 @@ def _replaced(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
         *groups, leaf = field.split(".")
         functools.reduce(dict.__getitem__, groups, values)[leaf] = value
     return configs.from_dict(values)
-
-
-def _share_frozen(run: Path, variant: Path) -> None:
-    """The frozen networks of a run, for a variant of it that has none yet."""
-    (variant / "params").mkdir(parents=True, exist_ok=True)
-    for file in (run / "params").glob("*.safetensors"):
-        copy = variant / "params" / file.name
-        if not copy.exists():
-            storage.write(copy, file.read_bytes())
 
 
 def variants_of(config: ConfigDict, names: Sequence[str]) -> dict[str, list[Variant]]:

@@ -149,7 +149,7 @@ def features(config: ConfigDict, num_classes: int) -> Classifier:
     return _classifier(config.features, num_classes)
 
 
-_CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
+CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
     "mlp": FeatureClassifier,
     "conv": ConvClassifier,
     "lenet": LeNetClassifier,
@@ -157,7 +157,7 @@ _CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
 
 
 def _classifier(settings: ConfigDict, num_classes: int) -> Classifier:
-    return _CLASSIFIERS[settings.network](num_classes, settings.width, settings.num_features)
+    return CLASSIFIERS[settings.network](num_classes, settings.width, settings.num_features)
 
 
 def denoiser_optimizer(config: ConfigDict) -> Optimizer:

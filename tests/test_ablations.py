@@ -51,7 +51,28 @@ def test_values_of_every_setting_are_right_and_differ(name):
         assert (
             len({json.dumps(one) for one in each}) == len(each) == len({v.label for v in variants})
         )
-        assert len(each) >= 3 or setting == "space"
+        assert len(each) >= 3 or setting in ("space", "feature-network")
+
+
+def test_settings_of_trajectories_are_those_of_the_method_in_features_where_it_is_learned():
+    for name, method in {"digits": "trajectory", "fashion_mnist": "trajectory_features"}.items():
+        config = configs.load(f"configs/{name}.py")
+        for setting in ("particles", "unrolled-steps", "marginal-weight", "start"):
+            assert {each.method for each in ablations.SETTINGS[setting](config)} == {method}
+        networks = [each.label for each in ablations.SETTINGS["feature-network"](config)]
+        assert networks == ([] if name == "digits" else ["mlp", "lenet"])  # conv is what measures
+
+
+def test_what_a_run_has_learned_is_not_learned_again(config, tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    Workdir(path, config).save_params("guidance/l2-000003", {"w": np.zeros(2, np.float32)})
+    ablation = ablations.Ablation(config, path, 2, None)
+    monkeypatch.setattr("lgd.statistics.fit", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(ablations.tune, "select", lambda *_: pytest.fail("as far as this"))
+    with pytest.raises(pytest.fail.Exception, match="as far as this"):
+        ablation(ablations.Variant("own", "l2", {}))
+    with pytest.raises(pytest.fail.Exception, match="trained"):
+        ablation(ablations.Variant("other", "l2", {"guidance.one_step.learning_rate": 0.2}))
 
 
 def test_values_are_measured_with_the_same_noise_against_the_runs_own(found):

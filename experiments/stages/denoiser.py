@@ -23,7 +23,7 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     if config.denoiser.level != "exact":
         _train_denoiser(config, workdir, dataset)
     for name in classifiers(config):
-        _train_classifier(name, config, workdir, dataset)
+        train_classifier(name, config, workdir, dataset)
 
 
 def load(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> tuple[Denoiser, Params]:
@@ -99,12 +99,13 @@ def _train_denoiser(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> N
     _train("denoiser", config, workdir, dataset, loss, init, optimizer, batch_size)
 
 
-def _train_classifier(
+def train_classifier(
     name: str,
     config: ConfigDict,
     workdir: Workdir,
     dataset: Dataset,
 ) -> None:
+    """Train one of `classifiers`, if it is not there yet."""
     settings, classifier = config.classifier, _make_classifier(name, config, dataset)
     apart = name in ("features", "selection_classifier")  # from the one that measures
     offset = config.features.seed_offset if apart else 0
