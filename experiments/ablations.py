@@ -38,7 +38,7 @@ from experiments.stages import denoiser as denoiser_stage
 from experiments.stages import guidance as guidance_stage
 from experiments.tables import RESULTS, ROOT
 from experiments.workdir import Workdir, WorkdirError, read_json, write_json
-from lgd import guidance, plots, storage
+from lgd import guidance, plots
 from lgd.evaluation import paired_difference, summary
 from lgd.progress import bar
 
@@ -160,7 +160,7 @@ class Ablation:
         config = config_of(self._config, variant)
         is_own = not configs.diff(own, config)
         with contextlib.closing(Workdir(self._folder(config), config)) as workdir:
-            self._share(workdir.path, config, variant.method if is_own else None)
+            self._share(workdir, config, variant.method if is_own else None)
             if variant.method == "trajectory_features":
                 denoiser_stage.train_classifier("features", config, workdir, self._dataset)
             for stage in (collect, guidance_stage):
@@ -180,21 +180,19 @@ class Ablation:
         text = json.dumps(configs.to_dict(config), sort_keys=True)
         return self._path / "ablations" / hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def _share(self, variant: Path, config: ConfigDict, learned: str | None) -> None:
+    def _share(self, variant: Workdir, config: ConfigDict, learned: str | None) -> None:
         """The run's frozen networks, and of the method named what was learned, copied.
 
         Not its features for a variant whose features are others.
         """
-        files = list((self._path / "params").glob("*.safetensors"))
+        folder = self._path / "params"
+        files = list(folder.glob("*.safetensors"))
         if configs.to_dict(config)["features"] != configs.to_dict(self._config)["features"]:
             files = [file for file in files if file.stem != "features"]
         if learned is not None:
-            files += (self._path / "params" / "guidance").glob(f"{learned}-*.safetensors")
-        for file in files:
-            copy = variant / file.relative_to(self._path)
-            if not copy.exists():
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                storage.write(copy, file.read_bytes())
+            files += folder.glob(f"guidance/{learned}-*.safetensors")
+        names = (str(file.relative_to(folder).with_suffix("")) for file in files)
+        variant.copy_params(self._run, names)
 
     def _measured(self, omega_fn: guidance.OmegaFn) -> list[float]:
         each = self._score.on_seeds(omega_fn, self._score.full, self._seeds)

@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 
-from experiments import ablations, levels, statistics_tables, tables, transfer
+from experiments import ablations, floor, levels, statistics_tables, tables, transfer
 from experiments.benchmarks import cost, gram_agreement, gram_rank, inception_agreement, skipping
 from experiments.tables import RESULTS, ROOT
 from experiments.workdir import read_json, write_text
@@ -33,6 +33,7 @@ _KINDS: dict[str, Callable[..., str]] = {
     "levels": lambda *each: levels.table(each),
     "transfer": lambda results: transfer.table(results["entries"]) + tables.provenance(results),
     "ablations": lambda results: ablations.table(results) + tables.provenance(results),
+    "floor": lambda results: floor.table(results) + tables.provenance(results),
     "cost": lambda results: cost.table(results) + tables.provenance(results),
     "skipping": lambda results: skipping.table(results) + tables.provenance(results),
     "gram agreement": lambda results: gram_agreement.table(results) + tables.provenance(results),

@@ -7,7 +7,7 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -131,6 +131,20 @@ class Workdir:
         """Write final parameters."""
         values = processes.to_host(params)
         processes.from_main(lambda: storage.save_params(self.params_file(name), values))
+
+    @processes.by_main
+    def copy_params(self, source: "Workdir", names: Iterable[str]) -> None:
+        """Final parameters of another run, those that are not here yet."""
+        for name in names:
+            if not self.params_file(name).exists():
+                try:
+                    content = source.params_file(name).read_bytes()
+                except OSError as error:
+                    raise WorkdirError(
+                        f"{source.params_file(name)}: expected parameters: {error}"
+                    ) from None
+                self.params_file(name).parent.mkdir(parents=True, exist_ok=True)
+                storage.write(self.params_file(name), content)
 
     def load_params(self, name: str, like: Params) -> Params:
         """Read final parameters; says which stage makes them if there are none."""

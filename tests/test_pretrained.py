@@ -15,6 +15,7 @@ from experiments.workdir import Workdir, WorkdirError, read_json, write_json
 from lgd import guidance as schedules
 from lgd import omega, sampler
 from lgd.evaluation import Found
+from tests import untrained
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -22,26 +23,11 @@ METHOD, STEP = "trajectory", 10
 NAN = float("nan")
 
 
-def drawn(init, seed):
-    """Parameters without compiling an initialisation."""
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(
-        lambda leaf: rng.normal(size=leaf.shape, scale=0.2).astype(np.float32),
-        jax.eval_shape(lambda: init(jax.random.key(0))),
-    )
-
-
 @pytest.fixture(scope="module")
 def run(quick_compilation, tmp_path_factory):
     """A folder as a run leaves it, of networks that nobody trained."""
     config = configs.load("configs/smoke.py", ["classifier.num_features=5"])
-    dataset = build.dataset(config)
-    workdir = Workdir(tmp_path_factory.mktemp("run"), config)
-    network = build.network_denoiser(config, 10)
-    workdir.save_params("denoiser", drawn(lambda key: network.init(key, dataset.shape), 0))
-    classifier = build.classifier(config, 10)
-    zeros = jnp.zeros((1, *dataset.shape))
-    workdir.save_params("classifier", drawn(lambda key: classifier.init(key, zeros), 1))
+    workdir, dataset = untrained.image_run(tmp_path_factory.mktemp("run"), config)
     table = build.omega_model(config, METHOD, 10)
     learned = table.tabulate(schedules.limited_interval(3.0, 0.2, 0.8))
     workdir.save_params(guidance.snapshot_name(METHOD, STEP), learned)

@@ -20,11 +20,23 @@ from lgd.types import OmegaFn, Params
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     """Train what is not there yet."""
     for method in config.guidance.methods:
-        last = snapshot_name(method, snapshot_steps(config, method)[-1])
-        if not exists(workdir.params_file(last)):
-            from_statistics = config.statistics.num_examples > 0 and not build.unrolls(method)
-            learn = _fit if from_statistics else _learn
-            learn(config, workdir, dataset, method)
+        learn(config, workdir, dataset, method)
+
+
+def learn(
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, features: str = "features"
+) -> None:
+    """Learn omega with one method, if it is not there yet.
+
+    features: the classifier, among those of the workdir, by which trajectory_features compares.
+    """
+    last = snapshot_name(method, snapshot_steps(config, method)[-1])
+    if exists(workdir.params_file(last)):
+        return
+    if config.statistics.num_examples > 0 and not build.unrolls(method):
+        _fit(config, workdir, dataset, method)
+    else:
+        _learn(config, workdir, dataset, method, features)
 
 
 def snapshot_steps(config: ConfigDict, method: str) -> list[int]:
@@ -50,7 +62,9 @@ def snapshot_name(method: str, step: int) -> str:
     return f"guidance/{method}-{step:06d}"
 
 
-def _learn(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) -> None:
+def _learn(
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, features: str
+) -> None:
     denoiser, params = denoiser_stage.load(config, workdir, dataset)
     *steps, last = snapshot_steps(config, method)
 
@@ -71,7 +85,7 @@ def _learn(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) 
             params,
             dataset.train.x,
             dataset.train.labels,
-            objective=_objective(config, workdir, dataset, method),
+            objective=_objective(config, workdir, dataset, method, features),
             model=build.omega_model(config, method, dataset.num_classes),
             optimizer=build.guidance_optimizer(config, method),
             start=build.start_schedules(config),
@@ -88,11 +102,11 @@ def _learn(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) 
 
 
 def _objective(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, features: str
 ) -> objectives.Objective:
     if method != "trajectory_features":
         return build.objective(config, method)
-    network, params = denoiser_stage.load_classifier(config, workdir, dataset, "features")
+    network, params = denoiser_stage.load_classifier(config, workdir, dataset, features)
 
     def feature_fn(x: Array) -> Array:
         return network.apply(params, x)[1]  # type: ignore[return-value]
