@@ -184,13 +184,15 @@ def get_config() -> ConfigDict:
     config.classifier.batch_size = 128
     config.classifier.learning_rate = 1e-3
 
-    # The classifier whose features trajectory_features compares, and another of its kind, by which
-    # evaluation.primary selects where it is a Frechet distance; trained as the one above.
+    # The classifiers whose features, side by side, trajectory_features compares, and another of
+    # their kind, by which evaluation.primary selects where it is a Frechet distance; trained as the
+    # one above.
     config.features = ConfigDict()
     config.features.network = "conv"  # mlp, conv, lenet; not the one above
     config.features.width = 16
     config.features.num_features = 32
-    # Added to config.seed for both, which differ by their names; the one above has the seed.
+    config.features.num_networks = 1  # that are compared by
+    # Added to config.seed, k times for the k-th; the one above has the seed.
     config.features.seed_offset = 1
 
     config.training = ConfigDict()  # common to every training

@@ -107,11 +107,22 @@ def _spaces(config: ConfigDict) -> list[Variant]:
 
 
 def _feature_networks(config: ConfigDict) -> list[Variant]:
-    """All but the one that measures."""
-    if "trajectory_features" not in config.guidance.methods:
+    """Their number, and every architecture but that of the network that measures."""
+    method, own = "trajectory_features", config.features
+    if method not in config.guidance.methods:
         return []
+    counts = sorted({1, 2, own.num_networks})
     others = [name for name in build.CLASSIFIERS if name != config.classifier.network]
-    return [Variant(name, "trajectory_features", {"features.network": name}) for name in others]
+    kinds = [(own.network, count) for count in counts]
+    kinds += [(name, own.num_networks) for name in others if name != own.network]
+    return [
+        Variant(
+            f"{count} {name}",
+            method,
+            {"features.network": name, "features.num_networks": count},
+        )
+        for name, count in kinds
+    ]
 
 
 _one_step = functools.partial(_values, "self_consistency")
@@ -162,7 +173,8 @@ class Ablation:
         with contextlib.closing(Workdir(self._folder(config), config)) as workdir:
             self._share(workdir, config, variant.method if is_own else None)
             if variant.method == "trajectory_features":
-                denoiser_stage.train_classifier("features", config, workdir, self._dataset)
+                for name in denoiser_stage.feature_networks(config):
+                    denoiser_stage.train_classifier(name, config, workdir, self._dataset)
             for stage in (collect, guidance_stage):
                 stage.run(config, workdir, self._dataset)
             found = tune.select(config, workdir, self._dataset, variant.method, self._score)
@@ -187,8 +199,8 @@ class Ablation:
         """
         folder = self._path / "params"
         files = list(folder.glob("*.safetensors"))
-        if configs.to_dict(config)["features"] != configs.to_dict(self._config)["features"]:
-            files = [file for file in files if file.stem != "features"]
+        if config.features.network != self._config.features.network:
+            files = [file for file in files if not file.stem.startswith("features")]
         if learned is not None:
             files += folder.glob(f"guidance/{learned}-*.safetensors")
         names = (str(file.relative_to(folder).with_suffix("")) for file in files)

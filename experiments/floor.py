@@ -85,7 +85,7 @@ def _learned(config: ConfigDict, run: Workdir, dataset: Dataset) -> Found:
     """Omega as it was at the end of training: there is nothing to select by that is no judge."""
     with contextlib.closing(Workdir(run.path / "floor", config)) as workdir:
         workdir.copy_params(run, ["denoiser", "classifier"])
-        guidance_stage.learn(config, workdir, dataset, METHOD, features="classifier")
+        guidance_stage.learn(config, workdir, dataset, METHOD, ["classifier"])
         step = guidance_stage.snapshot_steps(config, METHOD)[-1]
         omega_fn = guidance_stage.load(config, workdir, dataset, METHOD, step)
     return Found({"step": step}, omega_fn, float("nan"))

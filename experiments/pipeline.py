@@ -175,12 +175,11 @@ def _check_network(config: ConfigDict, dataset: Dataset) -> None:
 
 def _check_classifiers(config: ConfigDict, dataset: Dataset) -> None:
     """The same of the networks that measure, train and select."""
-    needed = set(denoiser.classifiers(config))
-    users = {"classifier": {"classifier"}, "features": {"features", "selection_classifier"}}
+    needed = {denoiser.settings_of(name) for name in denoiser.classifiers(config)}
     errors = [
         f"{group}.network: expected mlp or conv for images {dataset.shape}, got 'lenet'"
-        for group, names in users.items()
-        if config[group].network == "lenet" and names & needed
+        for group in ("classifier", "features")
+        if group in needed and config[group].network == "lenet"
         if min(dataset.shape[:2]) < SMALLEST_OF_LENET
     ]
     if errors:

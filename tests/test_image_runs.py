@@ -133,11 +133,16 @@ def test_networks_of_objectives_and_of_measurements_differ(made, dataset):
     assert isinstance(each["classifier"], FeatureClassifier)
     other = loaded("classifier.network=conv", "features.network=mlp")
     assert isinstance(build.classifier(other, 10), ConvClassifier)
-    keys = [
-        build.stage_key(config, name, config.features.seed_offset)
-        for name in ("features", "selection_classifier")
-    ]
-    assert not np.array_equal(*map(jax.random.key_data, keys))
+    several = loaded("features.num_networks=3", "guidance.methods=trajectory_features")
+    networks = ["features", "features_2", "features_3"]
+    assert denoiser.classifiers(several) == ["classifier", *networks]
+    offsets = (1, 1, 2, 3)
+    assert [denoiser._ordinal(name) for name in ("selection_classifier", *networks)] == [*offsets]
+    keys = {
+        tuple(jax.random.key_data(build.stage_key(config, name, offset)).tolist())
+        for name, offset in zip(("selection_classifier", *networks), offsets, strict=True)
+    }
+    assert len(keys) == 4
 
 
 def test_accuracies_are_those_of_each_classifier(made, dataset):
@@ -153,8 +158,14 @@ def test_accuracies_are_those_of_each_classifier(made, dataset):
 
 def test_a_trajectory_is_compared_in_features_of_the_network_trained_for_it(made, dataset):
     config, workdir = made
-    objective = guidance._objective(config, workdir, dataset, "trajectory_features")
-    plain = guidance._objective(config, workdir, dataset, "trajectory")
+    names = ["features", "selection_classifier"]
+    objective, both, plain = (
+        guidance._objective(config, workdir, dataset, *each)
+        for each in (
+            *(("trajectory_features", names[:1]), ("trajectory_features", names)),
+            ("trajectory", []),
+        )
+    )
     network, params = denoiser.load_classifier(config, workdir, dataset, "features")
     x = jnp.asarray(dataset.test.x[:3])
     assert plain.features is None
@@ -162,6 +173,9 @@ def test_a_trajectory_is_compared_in_features_of_the_network_trained_for_it(made
     features = jax.jit(objective.features)(x)
     assert features.shape == (3, config.features.num_features)
     np.testing.assert_array_equal(features, jax.jit(network.apply)(params, x)[1])
+    other, params = denoiser.load_classifier(config, workdir, dataset, "selection_classifier")
+    side_by_side = np.concatenate([features, other.apply(params, x)[1]], axis=1)
+    np.testing.assert_allclose(jax.jit(both.features)(x), side_by_side, rtol=1e-5, atol=1e-6)
     assert build.guidance_optimizer(config, "trajectory_features").num_steps == 10
 
 

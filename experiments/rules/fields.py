@@ -232,6 +232,7 @@ FIELDS: dict[str, Rule] = {
     "features.network": one_of("mlp", "conv", "lenet"),
     "features.width": integer(1),
     "features.num_features": integer(1),
+    "features.num_networks": integer(1),
     "features.seed_offset": integer(1),
     "training.save_every": integer(1),
     "training.log_every": integer(1),

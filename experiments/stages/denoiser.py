@@ -1,10 +1,11 @@
 """Stage 1: train the denoiser, and the classifiers that measure and reward its samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from experiments import build, build_reward, throughput
@@ -15,7 +16,7 @@ from lgd.metrics.classifier import Classifier, classification_loss
 from lgd.metrics.features import extract
 from lgd.progress import bar
 from lgd.training import Optimizer
-from lgd.types import Batch, Denoiser, Params, PRNGKey
+from lgd.types import Batch, Denoiser, FeatureFn, Params, PRNGKey
 
 
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
@@ -38,18 +39,44 @@ def load(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> tuple[Denois
 def classifiers(config: ConfigDict) -> list[str]:
     """The classifiers that a run needs.
 
-    "classifier" measures test samples. "features" is what an objective compares by, and
-    "selection_classifier" selects on validation data: both of another architecture than the first,
+    "classifier" measures test samples. `feature_networks` are what an objective compares by, and
+    "selection_classifier" selects on validation data: all of another architecture than the first,
     each with a seed of its own. "reward_classifier" rewards.
     """
     by_classifier = config.evaluation.features == "classifier"
     needed = {
         "classifier": by_classifier and not build.has_known_law(config),
         "selection_classifier": by_classifier and config.evaluation.primary != "energy_distance",
-        "features": "trajectory_features" in config.guidance.methods,
+        **dict.fromkeys(feature_networks(config), "trajectory_features" in config.guidance.methods),
         "reward_classifier": config.reward.name == "classifier",
     }
     return [name for name, is_needed in needed.items() if is_needed]
+
+
+def feature_networks(config: ConfigDict) -> list[str]:
+    """Those whose features, side by side, trajectory_features compares."""
+    others = [f"features_{k}" for k in range(2, config.features.num_networks + 1)]
+    return ["features", *others]
+
+
+def settings_of(name: str) -> str:
+    """The group of the config that describes one of `classifiers`."""
+    if name == "selection_classifier" or name.startswith("features"):
+        return "features"
+    return name
+
+
+def load_features(
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, names: Sequence[str]
+) -> FeatureFn:
+    """Features of the classifiers named, side by side."""
+    each = [load_classifier(config, workdir, dataset, name) for name in names]
+
+    def feature_fn(x: Float[Array, "b *dims"]) -> Float[Array, "b f"]:
+        found: list[Array] = [network.apply(params, x)[1] for network, params in each]  # type: ignore[misc]
+        return jnp.concatenate(found, axis=-1)
+
+    return feature_fn
 
 
 def load_classifier(
@@ -77,11 +104,11 @@ def accuracies(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> dict[s
 
 def _make_classifier(name: str, config: ConfigDict, dataset: Dataset) -> Classifier:
     make = {
+        "classifier": build.classifier,
         "features": build.features,
-        "selection_classifier": build.features,
         "reward_classifier": build_reward.classifier,
     }
-    return make.get(name, build.classifier)(config, dataset.num_classes)
+    return make[settings_of(name)](config, dataset.num_classes)
 
 
 def _train_denoiser(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
@@ -107,8 +134,8 @@ def train_classifier(
 ) -> None:
     """Train one of `classifiers`, if it is not there yet."""
     settings, classifier = config.classifier, _make_classifier(name, config, dataset)
-    apart = name in ("features", "selection_classifier")  # from the one that measures
-    offset = config.features.seed_offset if apart else 0
+    apart = settings_of(name) == "features"  # from the one that measures
+    offset = config.features.seed_offset * _ordinal(name) if apart else 0
 
     def loss(params: Params, frozen: tuple, batch: Batch, key: PRNGKey) -> tuple[jax.Array, dict]:
         return classification_loss(classifier, params, batch.x0, batch.c, key), {}
@@ -120,6 +147,12 @@ def train_classifier(
         num_steps=settings.num_steps, learning_rate=settings.learning_rate, ema_decay=0.99
     )
     _train(name, config, workdir, dataset, loss, init, optimizer, settings.batch_size, offset)
+
+
+def _ordinal(name: str) -> int:
+    """2 of features_2; 1 of a name without a number."""
+    _, _, number = name.partition("_")
+    return int(number) if number.isdigit() else 1
 
 
 def _train(

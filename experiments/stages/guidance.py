@@ -2,10 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
-from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from experiments import build, throughput
@@ -19,16 +18,17 @@ from lgd.types import OmegaFn, Params
 
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     """Train what is not there yet."""
+    features = denoiser_stage.feature_networks(config)
     for method in config.guidance.methods:
-        learn(config, workdir, dataset, method)
+        learn(config, workdir, dataset, method, features)
 
 
 def learn(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, features: str = "features"
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, features: Sequence[str]
 ) -> None:
     """Learn omega with one method, if it is not there yet.
 
-    features: the classifier, among those of the workdir, by which trajectory_features compares.
+    features: the classifiers, among those of the workdir, by which trajectory_features compares.
     """
     last = snapshot_name(method, snapshot_steps(config, method)[-1])
     if exists(workdir.params_file(last)):
@@ -63,7 +63,7 @@ def snapshot_name(method: str, step: int) -> str:
 
 
 def _learn(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, features: str
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, features: Sequence[str]
 ) -> None:
     denoiser, params = denoiser_stage.load(config, workdir, dataset)
     *steps, last = snapshot_steps(config, method)
@@ -102,15 +102,11 @@ def _learn(
 
 
 def _objective(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, features: str
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, features: Sequence[str]
 ) -> objectives.Objective:
     if method != "trajectory_features":
         return build.objective(config, method)
-    network, params = denoiser_stage.load_classifier(config, workdir, dataset, features)
-
-    def feature_fn(x: Array) -> Array:
-        return network.apply(params, x)[1]  # type: ignore[return-value]
-
+    feature_fn = denoiser_stage.load_features(config, workdir, dataset, features)
     return build.objective(config, method, feature_fn)
 
 
