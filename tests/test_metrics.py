@@ -121,7 +121,7 @@ def test_class_energy_distance_by_loops(measured):
 
 def test_mean_distances_are_in_the_order_of_the_real_examples(measured):
     real, samples, _ = measured
-    got = ClassEnergyDistance(real, 3).mean_distances(samples)
+    _, got = ClassEnergyDistance(real, 3).with_mean_distances(samples)
     x = np.asarray(samples, np.float64).reshape(*samples.shape[:2], -1)
     for y, label, distance in zip(real.x, real.labels, got, strict=True):
         expected = np.linalg.norm(x[label] - y.reshape(-1), axis=-1).mean()

@@ -60,8 +60,8 @@ class Measure:
         """``{"metrics": {name: value}, "resampled": {name: values}}`` of one run."""
         labels = np.repeat(np.arange(len(x)), x.shape[1])
         found = self._features(x.reshape(-1, *x.shape[2:]), labels)
-        energy = float(jnp.mean(self._energy(x)))
-        cross = self._energy.mean_distances(x) * self._share
+        each, mean_distances = self._energy.with_mean_distances(x)
+        energy, cross = float(jnp.mean(each)), mean_distances * self._share
         within = energy - float(cross.sum())
         resampled = {
             PRIMARY: [within + float(cross[index].sum()) for index in self._resamples],

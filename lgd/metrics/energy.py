@@ -33,11 +33,17 @@ class ClassEnergyDistance:
 
     def __call__(self, x: Float[Array, "g n *dims"]) -> Float[Array, " g"]:
         """Distance of each class; x holds n >= 2 samples of every class."""
-        return _distance(self._checked(x), self._real, self._mask, self._own)
+        return self.with_mean_distances(x)[0]
 
-    def mean_distances(self, x: Float[Array, "g n *dims"]) -> Float[np.ndarray, " r"]:
-        """``E|x - y_j|`` of every real example y_j to the samples of its class, in their order."""
-        return np.asarray(_to_each(self._checked(x), self._real))[self._labels, self._rank]
+    def with_mean_distances(
+        self, x: Float[Array, "g n *dims"]
+    ) -> tuple[Float[Array, " g"], Float[np.ndarray, " r"]]:
+        """The same, and ``E|x - y_j|`` of every real example y_j to the samples of its class.
+
+        The latter are in the order of the real examples.
+        """
+        each, means = _distance(self._checked(x), self._real, self._mask, self._own)
+        return each, np.asarray(means)[self._labels, self._rank]
 
     def _checked(self, x: Float[Array, "g n *dims"]) -> Float[Array, "g n d"]:
         if len(x) != len(self._real) or x.shape[1] < 2:
@@ -45,21 +51,6 @@ class ClassEnergyDistance:
                 f"expected {len(self._real)} classes of >= 2 samples, got {x.shape[:2]}"
             )
         return x.reshape(*x.shape[:2], -1)
-
-
-def _mean_distance(
-    x: Float[Array, "n d"], y: Float[Array, "r d"], mask: Bool[Array, " r"]
-) -> Float[Array, ""]:
-    distances = discrepancy.power(discrepancy.squared_distances(x, y), 1.0)
-    return jnp.sum(jnp.where(mask[None], distances, 0.0)) / (len(x) * jnp.sum(mask))
-
-
-@jax.jit
-def _to_each(x: Float[Array, "g n d"], real: Float[Array, "g r d"]) -> Float[Array, "g r"]:
-    def one(pair: tuple[Array, Array]) -> Array:
-        return jnp.mean(discrepancy.power(discrepancy.squared_distances(*pair), 1.0), axis=0)
-
-    return jax.lax.map(one, (x, real))
 
 
 @jax.jit
@@ -79,11 +70,13 @@ def _distance(
     real: Float[Array, "g r d"],
     mask: Bool[Array, "g r"],
     own: Float[Array, " g"],
-) -> Float[Array, " g"]:
-    def one(group: tuple[Array, Array, Array, Array]) -> Array:
+) -> tuple[Float[Array, " g"], Float[Array, "g r"]]:
+    def one(group: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
         samples, y, keep, within_real = group
+        means = jnp.mean(discrepancy.power(discrepancy.squared_distances(samples, y), 1.0), axis=0)
+        cross = jnp.sum(jnp.where(keep, means, 0.0)) / jnp.sum(keep)
         within = discrepancy.power(discrepancy.squared_distances(samples, samples), 1.0)
         within = discrepancy.off_diagonal_mean(within)
-        return _mean_distance(samples, y, keep) - 0.5 * (within + within_real)
+        return cross - 0.5 * (within + within_real), means
 
     return jax.lax.map(one, (x, real, mask, own))
