@@ -17,6 +17,7 @@ from lgd import failures, guidance, omega, parallel, processes, schedules, stopp
 from lgd.data import pipeline
 from lgd.data.dataset import FileImages, Split
 from lgd.data.dataset import fingerprint as data_fingerprint
+from lgd.metrics.features import extract
 from lgd.objectives import Objective, Trajectory
 from lgd.progress import bar
 from lgd.training import Batches, Loss, Optimizer, Store
@@ -26,6 +27,8 @@ START_WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 START_BATCHES = 4  # on which they are compared
 NUM_PROBES = 64  # examples on which a denoiser is examined
 PROBE_TIMES = tuple(np.linspace(1.0, 0.0, 101)[:-1].tolist())  # where NaN is looked for
+_FEATURE_BATCH = 1024  # examples at once
+_OF_A_TABLE = Optimizer(num_steps=200, learning_rate=0.1, ema_decay=0.98)
 _FINE_TABLE = omega.StepTable(times=tuple(np.linspace(1.0, 0.0, 65).tolist()))
 
 
@@ -113,7 +116,9 @@ def learn_guidance(
     num_classes = int(split.labels.max()) + 1
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
     mesh = parallel.make_mesh(1) if mesh is None else mesh
-    batches, batch_axis = _batches(objective, split, batch_size, mesh, data_key)
+    steps = _OF_A_TABLE.num_steps if optimizer is None else optimizer.num_steps
+    objective, seen = _with_features_of(split, objective, steps, batch_size, progress)
+    batches, batch_axis = _batches(objective, seen, batch_size, mesh, data_key)
     denoiser = parallel.spread(denoiser, mesh)
     denoiser_params = parallel.place(
         denoiser_params, parallel.param_sharding(denoiser_params, mesh)
@@ -280,7 +285,36 @@ def default_optimizer(model: omega.LearnedModel) -> Optimizer:
     """Settings that suit a table, or a network."""
     if isinstance(model, omega.Network):
         return Optimizer(num_steps=300, learning_rate=3e-3, ema_decay=0.98)
-    return Optimizer(num_steps=200, learning_rate=0.1, ema_decay=0.98)
+    return _OF_A_TABLE
+
+
+def _with_features_of(
+    split: Split, objective: Objective, num_steps: int, batch_size: int, progress: bool
+) -> tuple[Objective, Split]:
+    """Features of real examples once instead of in every step, where that is less work."""
+    if not isinstance(objective, Trajectory) or not objective.takes_features:
+        return objective, split
+    num_classes = int(split.labels.max()) + 1
+    rounds = _rounds(objective.group_size, num_classes, batch_size)
+    drawn = num_steps * rounds * num_classes * objective.group_size
+    if isinstance(split.x, FileImages) or drawn < len(split.x):
+        return objective, split
+    assert objective.features is not None  # which takes_features says
+    feature_fn = jax.jit(objective.features)
+    size = min(_FEATURE_BATCH, len(split.x))
+    with bar("features of real examples", -(-len(split.x) // size), show=progress) as advance:
+
+        def counted(x: Array) -> Array:
+            advance("")
+            return feature_fn(x)
+
+        x = extract(counted, split.x, batch_size=size)
+    return dataclasses.replace(objective, example_shape=split.x.shape[1:]), Split(x, split.labels)
+
+
+def _rounds(group_size: int, num_classes: int, batch_size: int) -> int:
+    """Groups of every class in a batch."""
+    return max(1, batch_size // (group_size * num_classes))
 
 
 def _batches(
@@ -292,7 +326,7 @@ def _batches(
         rows = parallel.local_rows(batch_size, mesh)
         return pipeline.examples(split, batch_size, seed=seed, rows=rows), 0
     num_classes = int(split.labels.max()) + 1
-    rounds = max(1, batch_size // (objective.group_size * num_classes))
+    rounds = _rounds(objective.group_size, num_classes, batch_size)
     sizes = {"groups": rounds * num_classes, "members": objective.group_size}
     even = [name for name, size in sizes.items() if size % mesh.size == 0]
     part = {name: parallel.local_rows(sizes[name], mesh) for name in even[:1]}

@@ -8,7 +8,7 @@ import pytest
 import lgd
 from configs import default
 from experiments import build
-from lgd import guidance, objectives, omega, schedules, training
+from lgd import guidance, learn, objectives, omega, schedules, training
 from lgd.denoisers import GaussianMixture, from_function
 from lgd.diffusion import denoise_pair, noised
 from lgd.learn import START_WEIGHTS, default_objective, default_optimizer, start_schedules
@@ -161,6 +161,45 @@ def test_snapshots_lead_to_the_result(by_default):
     assert not np.array_equal(log.snapshots[44]["values"], result.params["values"])
     assert list(log.lines) == [20, 40, 45]
     assert {"loss", "grad_norm", "omega"} < set(log.lines[45])
+
+
+def test_features_of_real_examples_are_computed_once_where_that_is_less_work(mixture, monkeypatch):
+    counts = []
+
+    def phi(x):
+        jax.debug.callback(lambda size: counts.append(int(size)), len(x))
+        return jnp.tanh(x)
+
+    def learned(num_steps):
+        counts.clear()
+        result = lgd.learn_guidance(
+            jax.random.key(0),
+            PULLED,
+            (mixture, 0.5),
+            X0[:30],
+            LABELS[:30],
+            objective=objectives.Trajectory(
+                times=(1.0, 0.5, 0.0), num_particles=4, num_targets=5, features=phi
+            ),
+            optimizer=training.Optimizer(num_steps=num_steps, learning_rate=0.1),
+            batch_size=10,
+            start={"none": guidance.constant(0.5)},
+            progress=False,
+        )
+        jax.effects_barrier()
+        return result, list(counts)
+
+    # 2 classes of 4 particles a step; 10 real examples a step, or all 30 once.
+    _, few = learned(2)
+    assert set(few) == {8, 10}
+    once, many = learned(3)
+    assert set(many) == {8, 30}
+    assert many.count(30) == 1
+    monkeypatch.setattr(learn, "_with_features_of", lambda split, objective, *_: (objective, split))
+    every_step, _ = learned(3)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), once.params, every_step.params
+    )
 
 
 def test_network_learns_by_the_papers_objective(mixture):

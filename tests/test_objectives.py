@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import itertools
 from typing import NamedTuple
@@ -492,6 +493,37 @@ def test_trajectory_compares_in_the_space_of_features():
     moved = x0.at[:, :, 2].add(5.0)
     assert first_two(moved) == first_two(x0)
     assert plain(moved) > plain(x0) + 1.0
+
+
+def test_trajectory_takes_features_of_real_examples_as_they_are():
+    denoiser, params = mixture(FLOW)
+    x0, c = jax.random.normal(jax.random.key(0), (2, 4, 3)), jnp.asarray([0, 1])
+
+    def phi(x):
+        return jnp.square(x[:, :2])
+
+    plain = Trajectory(times=(1.0, 0.5, 0.0), num_particles=4, num_targets=4, features=phi)
+    given = dataclasses.replace(plain, example_shape=(3,))
+    losses = [
+        jax.jit(
+            lambda x, each=objective: each(
+                jax.random.key(1), constant(0.5), denoiser, params, Batch(x, c)
+            )
+        )(real)[0]
+        for objective, real in ((plain, x0), (given, jnp.square(x0[..., :2])))
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"features": None}, {"start": "data"}, {"times": (1.0, 0.2)}],
+)
+def test_features_of_real_examples_are_not_enough_for_other_trajectories(settings):
+    plain = {"times": (1.0, 0.0), "features": jnp.square} | settings
+    assert not Trajectory(**plain).takes_features
+    with pytest.raises(ValueError, match="expected no example_shape without features"):
+        Trajectory(example_shape=(3,), **plain)
 
 
 def reward(x0, c):

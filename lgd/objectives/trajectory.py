@@ -37,7 +37,8 @@ class Trajectory:
     all grids, so that omega does not fit the step sizes of one.
 
     A batch has groups of ``group_size`` real members: num_targets to compare with and, for
-    ``start="data"``, num_particles more (the first ones) to start from.
+    ``start="data"``, num_particles more (the first ones) to start from. With ``example_shape``, the
+    shape of a real example, its x0 are their ``features`` already: those of data do not change.
     """
 
     times: tuple[float, ...]
@@ -51,6 +52,7 @@ class Trajectory:
     start: Start = "noise"
     solver: sampler.Solver = "ddim"
     features: FeatureFn | None = None
+    example_shape: tuple[int, ...] | None = None
     reward: RewardFn | None = None
     reward_weight: float = 0.0
 
@@ -65,6 +67,16 @@ class Trajectory:
             )
         if self.start not in get_args(Start):
             raise ValueError(f"expected start in {get_args(Start)}, got {self.start!r}")
+        if self.example_shape is not None and not self.takes_features:
+            raise ValueError(
+                "expected no example_shape without features, or from data, or to noisy data"
+            )
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether nothing but the features of real examples is needed of them."""
+        clean = self.times[-1] == 0.0
+        return self.features is not None and self.start == "noise" and clean
 
     @property
     def group_size(self) -> int:
@@ -132,8 +144,8 @@ class Trajectory:
 
     def _starts(
         self, key: PRNGKey, x0: Float[Array, "g n *dims"], schedule: Schedule
-    ) -> Float[Array, "gm *dims"]:
-        g, _, *dims = x0.shape
+    ) -> Float[Array, "gm *example"]:
+        g, dims = len(x0), x0.shape[2:] if self.example_shape is None else self.example_shape
         eps = jax.random.normal(key, (g * self.num_particles, *dims))
         t = jnp.full(len(eps), self.times[0])
         if self.start == "noise":
@@ -152,11 +164,11 @@ class Trajectory:
         return noised(real, eps, t=s, schedule=schedule)
 
     def _distance(
-        self, x: Float[Array, "gm *dims"], y: Float[Array, "gn *dims"], g: int
+        self, x: Float[Array, "gm *dims"], y: Float[Array, "gn *real"], g: int
     ) -> tuple[Float[Array, ""], Info]:
         """Within conditions, and over all of them pooled."""
         if self.features is not None:
-            x, y = self.features(x), self.features(y)
+            x, y = self.features(x), y if self.example_shape is not None else self.features(y)
         x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
         distance = functools.partial(discrepancy.energy_distance, beta=self.beta, lam=self.lam)
         groups = (points.reshape(g, len(points) // g, -1) for points in (x, y))
