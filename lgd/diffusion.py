@@ -178,9 +178,13 @@ def denoise_pair(
     """
 
     def with_some(leaf: Array, other: Array) -> Array:
-        return jnp.concatenate([leaf, other if rows is None else other[rows]])
+        if rows is None:  # neighbours, which devices that share the examples need not exchange
+            return jnp.stack([leaf, other], axis=1).reshape(-1, *leaf.shape[1:])
+        return jnp.concatenate([leaf, other[rows]])
 
     both = jax.tree.map(with_some, c, denoiser.null(c))
     x0_hat = denoiser.apply(params, with_some(x_t, x_t), t=with_some(t, t), c=both)
+    if rows is None:
+        return x0_hat[::2], x0_hat[1::2]
     cond, uncond = x0_hat[: len(x_t)], x0_hat[len(x_t) :]
     return cond, uncond

@@ -3,28 +3,34 @@
     python -m experiments.benchmarks.scaling
 
 FLOPs of one call are counted by JAX on the U-Net of configs/imagenet64.py, lowered without an
-allocation. Bytes sent are those of the collectives in a training step and in a step of online
-guidance, compiled for 8 fake devices with a small denoiser, over the bytes of its parameters.
-Device-hours follow from `PEAK` and `UTILISATION`, which are assumptions.
+allocation. Bytes sent are those of all collectives of a step compiled for 1 to 512 fake devices
+with a small denoiser, over the bytes of its parameters; nothing runs. Device-hours follow from
+`PEAK` and `UTILISATION`, which are assumptions.
 """
 
 import math
 import os
-import re
 from typing import Any
 
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=512")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array
 
 from experiments import build
 from experiments import config as configs
-from lgd import objectives, omega, parallel, schedules, training
+from experiments.benchmarks.collectives import collective_bytes
+from lgd import guidance, objectives, omega, parallel, sampler, schedules, training
 from lgd.denoisers import DenoisingLoss, NetworkDenoiser, ResidualMLP
 from lgd.learn import omega_loss
-from lgd.types import Batch
+from lgd.objectives import Objective
+from lgd.progress import bar
+from lgd.statistics.collect import batch_pass
+from lgd.statistics.layout import Layout
+from lgd.types import Batch, Params, PRNGKey
 
 PEAK = 989e12  # FLOP/s, dense bfloat16, as an H100 is sold
 UTILISATION = 0.4
@@ -32,11 +38,16 @@ TEXT_TO_IMAGE = 2.0 * 1e9 * 1024  # FLOPs of a call: 1e9 parameters, each used f
 PAPER_CALLS = 100_000 * 256 * 4 * 2  # iterations, batch, particles, cond and uncond
 OUR_CALLS = 131_072 * 4 * 2  # examples of the statistics instead
 COUNTS = (1, 8, 64, 512)
-MESHES = ((8, 1), (2, 4), (1, 8))
-_COLLECTIVE = re.compile(
-    r"= (.*?) (?:all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
+MESHES = ((1, 1), (8, 1), (64, 1), (512, 1), (1, 8), (8, 8), (64, 8))
+BATCH, CLASSES, STEPS, SHAPE = 512, 8, 25, (8, 8, 1)
+FLOW = schedules.rectified_flow()
+DENOISER = NetworkDenoiser(ResidualMLP(CLASSES, 512, 4), FLOW, CLASSES)
+TIMES = tuple(schedules.uniform_times(STEPS).tolist())
+NETWORK = omega.Network(
+    schedule=FLOW, num_classes=CLASSES, support=objectives.SelfConsistency().support
 )
-_SHAPE = re.compile(r"(pred|[a-z]+(\d+))\[([\d,]*)\]")
+TABLE = omega.StepTable(times=TIMES, num_classes=CLASSES)
+TRAJECTORY = objectives.Trajectory(times=TIMES, num_particles=BATCH // CLASSES, num_targets=BATCH)
 
 
 def call_flops() -> float:
@@ -52,41 +63,90 @@ def call_flops() -> float:
     return float(analysis["flops"])
 
 
-def collective_bytes(text: str) -> int:
-    """Results of all collectives of a compiled program, on one device; a loop's body once."""
-    shapes = [shape for found in _COLLECTIVE.findall(text) for shape in _SHAPE.findall(found)]
-    return sum(
-        int(bits or 8) // 8 * math.prod(int(n) for n in sizes.split(",") if n)
-        for _, bits, sizes in shapes
+def sent(data: int, fsdp: int) -> dict[str, float]:
+    """Bytes that a device gets in one compiled step over those of the denoiser's parameters."""
+    mesh = parallel.make_mesh(data, fsdp)
+    params = jax.eval_shape(lambda: DENOISER.init(jax.random.key(0), SHAPE))
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    programs = {
+        "denoiser training step": _training(params, mesh),
+        "online guidance step": _guidance(params, mesh, objectives.SelfConsistency(), NETWORK, 0),
+        "trajectory step": _guidance(params, mesh, TRAJECTORY, TABLE, 1),
+        "samples": _sampling(params, mesh),
+        "statistics": _collection(params, mesh),
+    }
+    return {
+        name: collective_bytes(lowered.compile().as_text()) / size
+        for name, lowered in programs.items()
+    }
+
+
+def _training(params: Params, mesh: Mesh) -> Any:
+    loss = DenoisingLoss()
+
+    def train_loss(params, frozen, batch, key):  # type: ignore[no-untyped-def]
+        return loss(key, DENOISER, params, batch.x0, batch.c), {}
+
+    return _step(train_loss, params, (), mesh, _examples((BATCH,), (BATCH,)), 0)
+
+
+def _guidance(
+    params: Params, mesh: Mesh, objective: Objective, model: omega.LearnedModel, axis: int
+) -> Any:
+    loss = omega_loss(objective, model, parallel.spread(DENOISER, mesh))
+    trained = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    sizes = (CLASSES, BATCH) if axis else (BATCH,)
+    return _step(loss, trained, params, mesh, _examples(sizes, sizes[:1]), axis)
+
+
+def _step(
+    loss: training.Loss, trained: Params, frozen: Params, mesh: Mesh, batch: Batch, axis: int
+) -> Any:
+    optimizer = training.Optimizer(num_steps=10)
+    state = jax.eval_shape(lambda params: training.init_state(params, optimizer), trained)
+    step: Any = training.make_step(
+        loss, optimizer, state, frozen, batch, mesh=mesh, batch_axis=axis
+    )
+    return step.lower(state, frozen, batch, _key())
+
+
+def _sampling(params: Params, mesh: Mesh) -> Any:
+    times, c = jnp.asarray(TIMES), jnp.arange(BATCH) % CLASSES
+    omegas = guidance.on_grid(guidance.constant(1.0), times, c)
+
+    def draw(key: PRNGKey, params: Params) -> Array:
+        return sampler.sample(
+            key, DENOISER, params, omegas, c, shape=SHAPE, times=times, mesh=mesh
+        ).x0
+
+    return jax.jit(draw).lower(_key(), _lying(params, mesh))
+
+
+def _collection(params: Params, mesh: Mesh) -> Any:
+    layout = Layout(num_particles=4, dim=math.prod(SHAPE))
+    ask: Any = batch_pass(parallel.spread(DENOISER, mesh), (), layout, objectives.UniformTimes())
+    batch = _examples((BATCH,), (BATCH,))
+    placed = jax.tree.map(_struct, batch, parallel.batch_sharding(batch, mesh))
+    return ask.lower((_lying(params, mesh), ()), placed, _key())
+
+
+def _examples(sizes: tuple[int, ...], labels: tuple[int, ...]) -> Batch:
+    return Batch(
+        jax.ShapeDtypeStruct((*sizes, *SHAPE), jnp.float32),
+        jax.ShapeDtypeStruct(labels, jnp.int32),
     )
 
 
-def sent(data: int, fsdp: int) -> tuple[float, float]:
-    """Bytes of a training step and of a guidance step over those of the denoiser's parameters."""
-    mesh = parallel.make_mesh(data, fsdp)
-    flow = schedules.rectified_flow()
-    denoiser = NetworkDenoiser(ResidualMLP(8, 512, 4), flow, 8)
-    params = denoiser.init(jax.random.key(0), (8, 8, 1))
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    optimizer, loss = training.Optimizer(num_steps=10), DenoisingLoss()
-    batch = Batch(jnp.zeros((64, 8, 8, 1)), jnp.zeros(64, jnp.int32))
+def _lying(params: Params, mesh: Mesh) -> Params:
+    return jax.tree.map(_struct, params, parallel.param_sharding(params, mesh))
 
-    def train_loss(params, frozen, batch, key):  # type: ignore[no-untyped-def]
-        return loss(key, denoiser, params, batch.x0, batch.c), {}
 
-    objective = objectives.SelfConsistency()
-    model = omega.Network(schedule=flow, num_classes=8, support=objective.support)
-    guide = omega_loss(objective, model, parallel.spread(denoiser, mesh))
-    bytes_of = []
-    for each, trained, frozen in (
-        (train_loss, params, ()),
-        (guide, model.init(jax.random.key(1)), params),
-    ):
-        state = training.init_state(trained, optimizer)
-        step: Any = training.make_step(each, optimizer, state, frozen, batch, mesh=mesh)
-        text = step.lower(state, frozen, batch, jax.random.key(0)).compile().as_text()
-        bytes_of.append(collective_bytes(text) / size)
-    return bytes_of[0], bytes_of[1]
+def _struct(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _key() -> Any:
+    return jax.eval_shape(lambda: jax.random.key(0))
 
 
 def hours(flops: float) -> float:
@@ -111,10 +171,16 @@ def main() -> None:
     for name, flops in works.items():
         each = " | ".join(f"{hours(flops) / count:,.3g}" for count in COUNTS)
         print(f"| {name} | {flops / 1e18:,.3g} | {each} |")
-    print("\n| data x fsdp | denoiser training step | online guidance step |\n|---|---:|---:|")
-    for data, fsdp in MESHES:
-        train, guide = sent(data, fsdp)
-        print(f"| {data} x {fsdp} | {train:.3f} | {guide:.3f} |")
+    found = {}
+    with bar("compile for fake devices", len(MESHES)) as advance:
+        for data, fsdp in MESHES:
+            found[data, fsdp] = sent(data, fsdp)
+            advance(f"{data} x {fsdp}")
+    names = list(found[1, 1])
+    print(f"\n| data x fsdp | {' | '.join(names)} |\n|---|" + "---:|" * len(names))
+    for (data, fsdp), ratios in found.items():
+        cells = " | ".join(f"{ratios[name]:.3f}" for name in names)
+        print(f"| {data} x {fsdp} | {cells} |")
 
 
 if __name__ == "__main__":

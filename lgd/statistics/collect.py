@@ -104,7 +104,7 @@ def collect(
     done = processes.from_main(lambda: identity.begun(path, manifest))
     frozen = (params, tuple(other for _, other in weaker.values()))
     frozen = parallel.place(frozen, parallel.param_sharding(frozen, mesh))
-    ask = _asking(
+    ask = batch_pass(
         parallel.spread(denoiser, mesh),
         tuple(parallel.spread(other, mesh) for other, _ in weaker.values()),
         layout,
@@ -138,7 +138,7 @@ def collect(
             processes.from_main(functools.partial(_append, path, index, shard))
 
 
-def _asking(
+def batch_pass(
     denoiser: Denoiser, others: tuple[Denoiser, ...], layout: Layout, law: CollectionLaw
 ) -> Callable[..., dict[str, Array]]:
     """The jitted pass over one batch: (frozen, batch, key) -> arrays of its examples."""
