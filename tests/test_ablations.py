@@ -5,6 +5,7 @@ import pytest
 
 from experiments import ablations, build
 from experiments import config as configs
+from experiments.ablation_settings import SETTINGS, Variant, config_of, values_of
 from experiments.workdir import Workdir
 from lgd import omega
 
@@ -37,17 +38,18 @@ def found(config, quick_compilation, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "mixture"
     Workdir(path, config)
     with pytest.MonkeyPatch.context() as patch:
-        rates = ablations._one_step("guidance.one_step.learning_rate", (0.02,))  # one compilation
-        patch.setitem(ablations.SETTINGS, "rate", rates)
+        field = "guidance.one_step.learning_rate"  # one compilation for all its values
+        rates = values_of("self_consistency", field, (0.02,))
+        patch.setitem(SETTINGS, "rate", rates)
         yield path, ablations.measure(config, path, ["rate"], 2)
 
 
 @pytest.mark.parametrize("name", ["digits", "fashion_mnist", "mixture"])
 def test_values_of_every_setting_are_right_and_differ(name):
     config = configs.load(f"configs/{name}.py")
-    for setting, variants_of in ablations.SETTINGS.items():
+    for setting, variants_of in SETTINGS.items():
         variants = variants_of(config)
-        each = [configs.to_dict(ablations.config_of(config, variant)) for variant in variants]
+        each = [configs.to_dict(config_of(config, variant)) for variant in variants]
         assert (
             len({json.dumps(one) for one in each}) == len(each) == len({v.label for v in variants})
         )
@@ -58,8 +60,8 @@ def test_settings_of_trajectories_are_those_of_the_method_in_features_where_it_i
     for name, method in {"digits": "trajectory", "fashion_mnist": "trajectory_features"}.items():
         config = configs.load(f"configs/{name}.py")
         for setting in ("particles", "unrolled-steps", "marginal-weight", "start"):
-            assert {each.method for each in ablations.SETTINGS[setting](config)} == {method}
-        networks = [each.label for each in ablations.SETTINGS["feature-network"](config)]
+            assert {each.method for each in SETTINGS[setting](config)} == {method}
+        networks = [each.label for each in SETTINGS["feature-network"](config)]
         others = ["1 lenet", "2 lenet", "4 lenet", "4 mlp"]  # conv is what measures
         assert networks == ([] if name == "digits" else others)
 
@@ -71,9 +73,9 @@ def test_what_a_run_has_learned_is_not_learned_again(config, tmp_path, monkeypat
     monkeypatch.setattr("lgd.statistics.fit", lambda *_, **__: pytest.fail("trained"))
     monkeypatch.setattr(ablations.tune, "select", lambda *_: pytest.fail("as far as this"))
     with pytest.raises(pytest.fail.Exception, match="as far as this"):
-        ablation(ablations.Variant("own", "l2", {}))
+        ablation(Variant("own", "l2", {}))
     with pytest.raises(pytest.fail.Exception, match="trained"):
-        ablation(ablations.Variant("other", "l2", {"guidance.one_step.learning_rate": 0.2}))
+        ablation(Variant("other", "l2", {"guidance.one_step.learning_rate": 0.2}))
 
 
 def test_values_are_measured_with_the_same_noise_against_the_runs_own(found):

@@ -37,6 +37,7 @@ UTILISATION = 0.4
 TEXT_TO_IMAGE = 2.0 * 1e9 * 1024  # FLOPs of a call: 1e9 parameters, each used for 1,024 tokens
 PAPER_CALLS = 100_000 * 256 * 4 * 2  # iterations, batch, particles, cond and uncond
 OUR_CALLS = 131_072 * 4 * 2  # examples of the statistics instead
+UNROLLED_CALLS = 200 * 1024 * 50 * 2 * 4  # cond and uncond; forward, again, and backward as two
 COUNTS = (1, 8, 64, 512)
 MESHES = ((1, 1), (8, 1), (64, 1), (512, 1), (1, 8), (8, 8), (64, 8))
 BATCH, CLASSES, STEPS, SHAPE = 512, 8, 25, (8, 8, 1)
@@ -162,9 +163,13 @@ def main() -> None:
         "ImageNet-64: train the denoiser, 400,000 steps of 2,048": 4 * call * 400_000 * 2048,
         "ImageNet-64: learn guidance as the paper, 205 million calls": call * PAPER_CALLS,
         "ImageNet-64: statistics of 131,072 examples, 1 million calls": call * OUR_CALLS,
+        "ImageNet-64: trajectory, 200 steps of 1,024 particles, 50 guided steps": (
+            call * UNROLLED_CALLS
+        ),
         "ImageNet-64: 50,000 samples, 100 guided steps": call * 50_000 * 200,
         "1B text-to-image: learn guidance, 205 million calls": TEXT_TO_IMAGE * PAPER_CALLS,
         "1B text-to-image: statistics, 1 million calls": TEXT_TO_IMAGE * OUR_CALLS,
+        "1B text-to-image: trajectory, as above": TEXT_TO_IMAGE * UNROLLED_CALLS,
     }
     heads = " | ".join(f"hours on {count}" for count in COUNTS)
     print(f"| work | EFLOP | {heads} |\n|---|---:|" + "---:|" * len(COUNTS))
