@@ -8,6 +8,8 @@ from scipy.stats import chi2
 
 from lgd import gram
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 GROUPS, BLOCKS, PARTICLES, DIM = 3, 5, 4, 12_288
 DIRECTIONS = (1, 3)  # blocks that omega multiplies
 

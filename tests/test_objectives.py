@@ -27,6 +27,7 @@ from lgd.omega import BinTable, Support
 from lgd.types import Batch
 from tests.two_points import l2_optimum
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 COSINE, FLOW = schedules.cosine(), schedules.rectified_flow()
 draw_rows = jax.jit(objectives.draw_rows, static_argnums=1)
 predict_pair = jax.jit(denoise_pair, static_argnums=0)
