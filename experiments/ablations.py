@@ -35,7 +35,7 @@ from experiments.provenance import provenance
 from experiments.stages import collect, evaluate, tune
 from experiments.stages import denoiser as denoiser_stage
 from experiments.stages import guidance as guidance_stage
-from experiments.tables import RESULTS, ROOT
+from experiments.tables import RESULTS, ROOT, title
 from experiments.workdir import Workdir, WorkdirError, read_json, write_json
 from lgd import guidance, plots
 from lgd.evaluation import paired_difference, summary
@@ -161,7 +161,7 @@ def figure(found: Mapping[str, Any], name: str, metric: str) -> Figure:
         own=[entry["label"] for entry in entries if entry["is_own"]],
         unguided=found["unguided"],
         xlabel=name.replace("-", " "),
-        ylabel=metric.replace("_", " ") + " (validation)",
+        ylabel=f"{title(metric)} (validation)",
     )
 
 

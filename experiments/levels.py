@@ -62,14 +62,15 @@ def figure(each: Sequence[Mapping]) -> Figure:
     steps = [steps for _, steps in map(_training, each)]
     found = [relative(results) for results in each]
     lowest = min(ratio - error for rows in found for ratio, error in rows.values())
+    highest = max(ratio + error for rows in found for ratio, error in rows.values())
     curves = {
         name: (steps, *np.transpose([by_name[name] for by_name in found])) for name in found[0]
     }
     return plots.method_curves(
         {"": curves},
         xlabel="training steps of the denoiser",
-        ylabel=each[0]["primary_metric"].replace("_", " ") + " / unguided",
-        ylim=(lowest - 0.02, _HIGHEST),
+        ylabel=f"{tables.title(each[0]['primary_metric'])} / unguided",
+        ylim=(lowest - 0.02, min(highest + 0.02, _HIGHEST)),
     )
 
 

@@ -20,6 +20,11 @@ FEW = ("frechet_distance", "energy_distance", "precision", "recall", "accuracy")
 _HIGHER_IS_BETTER = ("precision", "recall", "inception_score", "accuracy")
 
 
+def title(metric: str) -> str:
+    """A metric's name for the axis of a figure."""
+    return _METRICS[metric].rstrip(" ↓↑")
+
+
 def markdown(results: Mapping, metrics: Sequence[str] = tuple(_METRICS)) -> str:
     """Rows by the metrics they have, mean ± standard error over seeds; the best means in bold.
 
