@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 from experiments import build
 from experiments import config as configs
 
+_WIDTHS = {"mlp": 128, "conv": 16, "lenet": 16}  # hidden units; channels of the first convolution
+
 
 class Variant(NamedTuple):
     """One value of a setting: how it is called, the method, and the fields that differ."""
@@ -85,7 +87,11 @@ def _feature_networks(config: ConfigDict) -> list[Variant]:
         Variant(
             f"{count} {name}",
             method,
-            {"features.network": name, "features.num_networks": count},
+            {
+                "features.network": name,
+                "features.num_networks": count,
+                "features.width": own.width if name == own.network else _WIDTHS[name],
+            },
         )
         for name, count in kinds
     ]

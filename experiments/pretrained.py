@@ -167,8 +167,7 @@ def _install(workdir: Workdir, name: str, manifest: Mapping, sources: Mapping[st
             raise WorkdirError(
                 f"{target}: expected no parameters of another run; use an empty folder"
             )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        storage.write(target, content)
+        workdir.put_params(source, content)
 
 
 def main() -> None:

@@ -143,8 +143,12 @@ class Workdir:
                     raise WorkdirError(
                         f"{source.params_file(name)}: expected parameters: {error}"
                     ) from None
-                self.params_file(name).parent.mkdir(parents=True, exist_ok=True)
-                storage.write(self.params_file(name), content)
+                self.put_params(name, content)
+
+    def put_params(self, name: str, content: bytes) -> None:
+        """A file of final parameters as it is."""
+        self.params_file(name).parent.mkdir(parents=True, exist_ok=True)
+        storage.write(self.params_file(name), content)
 
     def load_params(self, name: str, like: Params) -> Params:
         """Read final parameters; says which stage makes them if there are none."""

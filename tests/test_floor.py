@@ -5,6 +5,7 @@ import pytest
 from experiments import config as configs
 from experiments import floor
 from experiments.stages import denoiser as denoiser_stage
+from experiments.stages import guidance
 from experiments.workdir import WorkdirError, write_json
 from lgd.evaluation import summary
 from tests import untrained
@@ -43,7 +44,7 @@ def test_the_floor_is_learned_by_the_features_that_measure_and_once(run, monkeyp
     assert len(found["floor"]["values"]) == config.evaluation.test_seeds
     # Samples of a network that nobody trained are farther away than real images.
     assert 0.0 < found["real"] < found["floor"]["mean"]
-    monkeypatch.setattr("lgd.learn_guidance", lambda *_, **__: pytest.fail("learned again"))
+    monkeypatch.setattr(guidance, "learn_guidance", lambda *_, **__: pytest.fail("learned again"))
     monkeypatch.setattr("lgd.evaluation.Generator.__call__", lambda *_: pytest.fail("sampled"))
     assert floor.measure(config, path) == found
 
