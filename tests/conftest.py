@@ -1,4 +1,7 @@
-"""Eight fake devices, strict shapes, no stray precision: set before JAX starts."""
+"""Eight fake devices, strict shapes, no stray precision: set before JAX starts.
+
+What is compiled is kept in pytest's cache directory: most tests compile the programs of others.
+"""
 
 import os
 import signal
@@ -14,6 +17,18 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
+
+
+def pytest_configure(config):
+    """For this process by JAX's own settings, for those that tests start by the environment."""
+    settings = {
+        "jax_compilation_cache_dir": str(config.cache.mkdir("jax")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
 
 
 @pytest.fixture(scope="module")
