@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from lgd import failures, guidance, parallel, processes, sampler
 from lgd.types import Denoiser, OmegaFn, Params, PRNGKey
 
 Score = Callable[[OmegaFn, int], np.ndarray]  # (schedule, samples of each class) -> (classes,)
+Coordinates = tuple[float, ...]  # a value of every axis of a grid
 MAX_GROWTH = 8  # times a grid may grow
 
 _log = logging.getLogger(__name__)
@@ -52,10 +53,12 @@ class Generator:
         return sampler.count_nfe(len(self.times) - 1, self.solver)
 
     def nfe_of(self, omega_fn: OmegaFn, per_class: int) -> int | float:
-        """Network evaluations per sample with this schedule."""
+        """Network evaluations per sample with this schedule, a mean over what is drawn at once."""
         if not self.skip:
             return self.nfe
-        return sampler.count_skipping_nfe(self._omegas(omega_fn, per_class)[0], self.solver)
+        omegas, c = self._omegas(omega_fn, per_class)
+        parts = [omegas[:, rows] for rows in self._parts(len(c))]
+        return float(np.mean([sampler.count_skipping_nfe(part, self.solver) for part in parts]))
 
     @failures.memory_advice()
     def __call__(
@@ -75,16 +78,23 @@ class Generator:
 
     def _drawn(self, key: PRNGKey, omegas: Array, c: Array) -> Float[Array, "b *dims"]:
         """Samples of these conditions; more than ``batch`` in parts, each with a key of its own."""
-        count = -(-len(c) // self.batch) if self.batch else 1
-        if count == 1:
+        parts = self._parts(len(c))
+        if len(parts) == 1:
             return self._drawn_at_once(key, omegas, c)
-        size = -(-len(c) // count)  # the same for all: one compilation
-        rows = np.minimum(np.arange(count * size), len(c) - 1).reshape(count, size)
-        parts = [
-            np.asarray(self._drawn_at_once(jax.random.fold_in(key, i), omegas[:, part], c[part]))
-            for i, part in enumerate(rows)
+        drawn = [
+            np.asarray(self._drawn_at_once(jax.random.fold_in(key, i), omegas[:, rows], c[rows]))
+            for i, rows in enumerate(parts)
         ]
-        return jnp.asarray(np.concatenate(parts)[: len(c)])
+        return jnp.asarray(np.concatenate(drawn)[: len(c)])
+
+    def _parts(self, num_rows: int) -> np.ndarray:
+        """What is drawn at once (parts, rows), all of one size, which compiles once.
+
+        The last part is filled up with its last row.
+        """
+        count = -(-num_rows // self.batch) if self.batch else 1
+        size = -(-num_rows // count)
+        return np.minimum(np.arange(count * size), num_rows - 1).reshape(count, size)
 
     def _drawn_at_once(self, key: PRNGKey, omegas: Array, c: Array) -> Float[Array, "b *dims"]:
         samples = sampler.sample(
@@ -140,17 +150,28 @@ class Grid:
     axes: Mapping[str, Sequence[float]]
     bounds: Mapping[str, tuple[float, float]]
 
-    def points(self) -> dict[tuple[float, ...], OmegaFn]:
+    def points(self) -> dict[Coordinates, OmegaFn]:
         """Every valid combination."""
+        return self._valid(self.axes.values())
+
+    def around(self, point: Coordinates) -> dict[Coordinates, OmegaFn]:
+        """Every valid combination of values at most one place from those of a point."""
+        near = []
+        for values, value in zip(self.axes.values(), point, strict=True):
+            place = list(values).index(value)
+            near.append(values[max(place - 1, 0) : place + 2])
+        return self._valid(near)
+
+    def _valid(self, axes: Iterable[Sequence[float]]) -> dict[Coordinates, OmegaFn]:
         valid = {}
-        for point in itertools.product(*self.axes.values()):
+        for point in itertools.product(*axes):
             try:
                 valid[point] = self.make(**dict(zip(self.axes, point, strict=True)))
             except ValueError:
                 continue
         return valid
 
-    def grown(self, best: tuple[float, ...]) -> "Grid | None":
+    def grown(self, best: Coordinates) -> "Grid | None":
         """A grid with one more value wherever best lies at an edge inside the bounds, or None."""
         axes = {
             name: _grown_axis(list(values), value, self.bounds[name])
@@ -174,7 +195,7 @@ class Screened(NamedTuple):
     """First look at a family: parameters of every point, and scores (points, classes)."""
 
     grid: Grid
-    points: list[tuple[float, ...]]
+    points: list[Coordinates]
     scores: np.ndarray
 
     def params(self, index: int) -> dict[str, float]:
@@ -184,7 +205,7 @@ class Screened(NamedTuple):
 
 def screen(grid: Grid, score: Score, per_class: int, *, advance: Callable[..., None]) -> Screened:
     """Score every point of a grid, growing it while the best lies at an edge."""
-    scores: dict[tuple[float, ...], np.ndarray] = {}
+    scores: dict[Coordinates, np.ndarray] = {}
     for _ in range(MAX_GROWTH + 1):
         for point, omega_fn in grid.points().items():
             if point not in scores:
@@ -235,30 +256,78 @@ def search_per_class(
     make: Callable[..., OmegaFn],
     score: Score,
     *,
+    screening: int,
     full: int,
     finalists: int,
     advance: Callable[..., None] = lambda note="": None,
 ) -> Found:
     """The best point of every class by itself.
 
-    Run j gives every class its j-th best point of the screening, so that ``finalists`` full runs
-    serve all classes. ``make`` takes one list for each axis, an entry for each class.
+    First every class whose best lies at an edge looks further, see `_screen_on`. Then run j gives
+    every class its j-th best point so far, so that ``finalists`` full runs serve all classes.
+    ``make`` takes one list for each axis, an entry for each class.
     """
-    ranks = np.argsort(screened.scores, axis=0, kind="stable")[:finalists]  # (finalists, classes)
-    points = np.asarray(screened.points)
 
-    def schedule(index: np.ndarray) -> tuple[dict[str, list[float]], OmegaFn]:
-        lists = dict(zip(screened.grid.axes, points[index].T.tolist(), strict=True))
+    def schedule(points: Sequence[Coordinates]) -> tuple[dict[str, list[float]], OmegaFn]:
+        lists = dict(zip(screened.grid.axes, map(list, zip(*points, strict=True)), strict=True))
         return lists, make(**lists)
 
-    scores = []
-    for index in ranks:
-        scores.append(score(schedule(index)[1], full))
+    def measure(points: Sequence[Coordinates], per_class: int) -> np.ndarray:
+        scores = score(schedule(points)[1], per_class)
         advance()
-    winners = np.argmin(np.stack(scores), axis=0)
-    classes = np.arange(len(winners))
-    params, omega_fn = schedule(ranks[winners, classes])
-    return Found(params, omega_fn, float(np.stack(scores)[winners, classes].mean()))
+        return scores
+
+    known = _screen_on(screened, lambda points: measure(points, screening))
+    runs = list(zip(*(sorted(own, key=own.__getitem__)[:finalists] for own in known), strict=True))
+    scores = np.stack([measure(points, full) for points in runs])
+    winners = np.argmin(scores, axis=0)
+    params, omega_fn = schedule([runs[run][c] for c, run in enumerate(winners)])
+    return Found(params, omega_fn, float(scores.min(axis=0).mean()))
+
+
+Each = Sequence[dict[Coordinates, float]]  # scores by point, for every class
+
+
+def _screen_on(screened: Screened, measure: Callable[[Sequence[Coordinates]], np.ndarray]) -> Each:
+    """Scores of every class on a grid of its own, which grows while its best lies at an edge.
+
+    Of a grown grid only the neighbours of the best are scored. measure: a point for each class ->
+    (classes,).
+    """
+    known = [dict(zip(screened.points, each, strict=True)) for each in screened.scores.T.tolist()]
+    grids = [screened.grid] * len(known)
+    for _ in range(MAX_GROWTH):
+        best = [min(own, key=own.__getitem__) for own in known]
+        wider = [grid.grown(point) for grid, point in zip(grids, best, strict=True)]
+        asked = [
+            [] if grid is None else [point for point in grid.around(at) if point not in own]
+            for grid, at, own in zip(wider, best, known, strict=True)
+        ]
+        if not any(asked):
+            return known
+        _score_each(known, asked, best, measure)
+        grids = [new or grid for new, grid in zip(wider, grids, strict=True)]
+    _log.warning("the best of %s may lie at an edge for some classes, of grids grown %d times",
+                 list(screened.grid.axes), MAX_GROWTH)  # fmt: skip
+    return known
+
+
+def _score_each(
+    known: Each,
+    asked: Sequence[Sequence[Coordinates]],
+    best: Sequence[Coordinates],
+    measure: Callable[[Sequence[Coordinates]], np.ndarray],
+) -> None:
+    """Add what every class asks for: the j-th points of all in one run, the best where one has none.
+
+    The number of runs then does not grow with that of classes.
+    """
+    for points in itertools.zip_longest(*asked):
+        pairs = zip(points, best, strict=True)
+        scores = measure([at if point is None else point for point, at in pairs]).tolist()
+        for own, point, score in zip(known, points, scores, strict=True):
+            if point is not None:
+                own[point] = score
 
 
 def summary(values: Sequence[float]) -> dict:

@@ -174,11 +174,40 @@ def test_every_class_has_its_own_winner(finalists, winners, score):
 
     counting, asked = counted(measure)
     screened = screen(grid((0.0, 1.0, 2.0), bounds=(0.0, 2.0)), measure, 10, advance=lambda: None)
-    found = search_per_class(screened, make, counting, full=90, finalists=finalists)
+    found = search_per_class(screened, make, counting, screening=10, full=90, finalists=finalists)
     assert found.params == {"w": winners}
     assert found.omega_fn == Point(winners)
     assert found.score == pytest.approx(score)
     assert [n for _, n in asked] == [90] * finalists
+
+
+def test_every_class_looks_past_its_own_edge_in_runs_that_all_share():
+    """Class 0 is best at the end of the grid, 1 inside, 2 at its bound, 3 two values further on."""
+    best = np.asarray([2.0, 1.0, 0.0, 4.1])
+
+    def measure(point, per_class):
+        return (np.broadcast_to(point.w, 4) - best) ** 2
+
+    screened = screen(grid((0.0, 1.0, 2.0), bounds=(0.0, 9.0)), measure, 10, advance=lambda: None)
+    screened = screened._replace(
+        grid=grid((0.0, 1.0, 2.0), bounds=(0.0, 9.0)),
+        points=screened.points[:3],
+        scores=screened.scores[:3],
+    )
+    counting, asked = counted(measure)
+    found = search_per_class(screened, make, counting, screening=10, full=90, finalists=1)
+    assert found.params == {"w": [2.0, 1.0, 0.0, 4.0]}
+    assert [(point.w, n) for point, n in asked] == [
+        ([3.0, 1.0, 0.0, 3.0], 10),
+        ([2.0, 1.0, 0.0, 4.0], 10),
+        ([2.0, 1.0, 0.0, 5.0], 10),
+        ([2.0, 1.0, 0.0, 4.0], 90),
+    ]
+
+
+def test_neighbours_of_a_point_are_those_of_every_axis():
+    both = grid((0.0, 1.0, 2.0, 3.0), (0.0, 0.5, 1.0))
+    assert list(both.around((3.0, 0.5))) == [(w, lo) for w in (2.0, 3.0) for lo in (0.0, 0.5, 1.0)]
 
 
 def test_class_winners_keep_their_parameters_together():
@@ -189,7 +218,7 @@ def test_class_winners_keep_their_parameters_together():
         advance=lambda: None,
     )
     score = lambda point, n: np.asarray(point.w) - np.asarray(point.lo)  # noqa: E731
-    found = search_per_class(screened, make, score, full=90, finalists=1)
+    found = search_per_class(screened, make, score, screening=10, full=90, finalists=1)
     assert found.params == {"w": [2.0, 1.0], "lo": [0.0, 1.0]}
     assert found.score == pytest.approx(np.mean([2.0 - 0.0, 1.0 - 1.0]))
 

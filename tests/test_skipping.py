@@ -201,3 +201,28 @@ def test_a_generator_that_skips_draws_the_same_samples_and_counts_its_calls():
     np.testing.assert_allclose(*each, rtol=1e-5, atol=1e-5)
     assert (plain.nfe, plain.nfe_of(fn, 3)) == (8, 8)
     assert skipping_one.nfe_of(fn, 3) == 4 + 0.5 * 3  # class 0 at t = 1, .75, class 1 at .25
+
+
+def test_nfe_of_a_generator_that_draws_in_parts_is_what_its_parts_compute():
+    rows = []
+
+    def network(params, x_t, t, c):
+        jax.debug.callback(lambda x: rows.append(len(x)), x_t)
+        return 0.5 * x_t
+
+    generator = Generator(
+        denoiser=from_function(network, schedule=SCHEDULE, kind="x0", null=2),
+        params=(),
+        shape=(2,),
+        num_classes=2,
+        times=TIMES,
+        skip=True,
+        batch=4,
+    )
+    fn = guidance.limited_interval_per_class([1.0, 2.0], [0.6, 0.0], [1.0, 0.2])
+    jax.block_until_ready(generator(fn, 5, seed=0))
+    jax.effects_barrier()
+    drawn = 3 * 4  # of which 2 x 5 are kept
+    assert sum(rows) == pytest.approx(generator.nfe_of(fn, 5) * drawn)
+    at_once = dataclasses.replace(generator, batch=0)
+    assert abs(at_once.nfe_of(fn, 5) - generator.nfe_of(fn, 5)) > 0.05

@@ -111,6 +111,7 @@ def tune(
             intervals if by_class is score else _by_class(intervals, by_class),
             guidance.limited_interval_per_class,
             by_class,
+            screening=score.screening,
             full=score.full,
             finalists=finalists,
             advance=advance,
