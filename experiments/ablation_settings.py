@@ -41,7 +41,7 @@ def _unrolled(config: ConfigDict) -> str:
     return name if name in config.guidance.methods else "trajectory"
 
 
-def _starts(config: ConfigDict) -> list[Variant]:
+def _initial_omegas(config: ConfigDict) -> list[Variant]:
     method = _unrolled(config)
     best = Variant("best hand-made", method, {"guidance.start": "best"})
     constants = [
@@ -108,7 +108,8 @@ SETTINGS: dict[str, Callable[[ConfigDict], list[Variant]]] = {
     "unrolled-steps": _trajectory("sampling.num_steps", (5, 10, 16)),
     "particles": _trajectory("guidance.trajectory.num_particles", (5, 10, 20, 40)),
     "marginal-weight": _trajectory("guidance.trajectory.marginal_weight", (0.0, 0.5, 1.0)),
-    "start": _starts,
+    "trajectory-start": _trajectory("guidance.trajectory.start_time", (0.4, 0.8)),
+    "initial-omega": _initial_omegas,
     "space": _spaces,
     "feature-network": _feature_networks,
     "model": _models,

@@ -230,10 +230,7 @@ def one_step_objective(config: ConfigDict, method: str) -> OneStep:
 
 def _trajectory(config: ConfigDict) -> objectives.Trajectory:
     settings = config.guidance.trajectory
-    first, *more = (
-        tuple(np.asarray(times(config, max(1, round(scale * config.sampling.num_steps)))).tolist())
-        for scale in settings.grid_scales
-    )
+    first, *more = (_grid_from(settings.start_time, grid) for grid in _grids(config))
     return objectives.Trajectory(
         times=first,
         more_times=tuple(more),
@@ -243,8 +240,23 @@ def _trajectory(config: ConfigDict) -> objectives.Trajectory:
         num_targets=settings.num_targets,
         marginal_weight=settings.marginal_weight,
         churn=config.sampling.churn,
+        start="noise" if settings.start_time == 1.0 else "data",
         solver=config.sampling.solver,
     )
+
+
+def _grids(config: ConfigDict) -> list[tuple[float, ...]]:
+    """Every grid that trajectories are unrolled over, the sampler's first."""
+    scales, steps = config.guidance.trajectory.grid_scales, config.sampling.num_steps
+    numbers = [max(1, round(scale * steps)) for scale in scales]
+    return [tuple(np.asarray(times(config, number)).tolist()) for number in numbers]
+
+
+def _grid_from(start: float, grid: tuple[float, ...]) -> tuple[float, ...]:
+    """From ``start`` down the rest of the grid, without a step of next to nothing."""
+    if start >= grid[0]:
+        return grid
+    return (start, *(t for t in grid if t < start - 1e-6))
 
 
 def start_schedules(config: ConfigDict) -> dict[str, OmegaFn] | None:
@@ -262,8 +274,8 @@ def omega_model(config: ConfigDict, method: str, num_classes: int) -> omega.Lear
         return _omega_network(config, method, num_classes)
     omega_max = config.guidance.omega.max
     if unrolls(method):
-        times = _trajectory(config).times
-        return omega.StepTable(times=times, num_classes=num_classes, omega_max=omega_max)
+        sampled = _grids(config)[0]  # all of it: above where trajectories start, omega stays
+        return omega.StepTable(times=sampled, num_classes=num_classes, omega_max=omega_max)
     support = objective(config, method).support
     return omega.BinTable(support=support, num_classes=num_classes, omega_max=omega_max)
 

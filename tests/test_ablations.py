@@ -1,13 +1,16 @@
+import functools
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import ablations, build
 from experiments import config as configs
-from experiments.ablation_settings import SETTINGS, Variant, config_of, values_of
+from experiments.ablation_settings import SETTINGS, Variant, config_of, replaced, values_of
 from experiments.workdir import Workdir
-from lgd import omega
+from lgd import guidance, omega
 
 TINY = (
     "denoiser.level=exact",
@@ -59,7 +62,7 @@ def test_values_of_every_setting_are_right_and_differ(name):
 def test_settings_of_trajectories_are_those_of_the_method_in_features_where_it_is_learned():
     for name, method in {"digits": "trajectory", "fashion_mnist": "trajectory_features"}.items():
         config = configs.load(f"configs/{name}.py")
-        for setting in ("particles", "unrolled-steps", "marginal-weight", "start"):
+        for setting in ("particles", "unrolled-steps", "trajectory-start", "initial-omega"):
             assert {each.method for each in SETTINGS[setting](config)} == {method}
         networks = [each.label for each in SETTINGS["feature-network"](config)]
         others = ["1 lenet", "2 lenet", "4 lenet", "4 mlp"]  # conv is what measures
@@ -120,7 +123,7 @@ def test_a_run_that_settings_do_not_fit_is_refused_before_anything_is_made(tmp_p
         ablations.measure(rewarded, tmp_path / "run", ["beta"], 2)
     huge = configs.load("configs/mixture.py", [*TINY, "guidance.omega.max=2"])
     with pytest.raises(configs.ConfigError, match=r"guidance.omega.init: expected init < .* got 3"):
-        ablations.measure(huge, tmp_path / "run", ["start"], 2)
+        ablations.measure(huge, tmp_path / "run", ["initial-omega"], 2)
     assert not (tmp_path / "run").exists()
 
 
@@ -164,3 +167,45 @@ def test_models_are_what_the_config_asks_for(config):
     network = model("trajectory", trajectory="network")
     assert isinstance(network, omega.Network)
     assert network.support == build.objective(config, "trajectory").support
+
+
+@pytest.mark.parametrize(
+    ("start", "times"),
+    [(1.0, (1.0, 0.75, 0.5, 0.25, 0.0)), (0.5, (0.5, 0.25, 0.0)), (0.6, (0.6, 0.5, 0.25, 0.0))],
+)
+def test_trajectories_start_where_the_config_says(config, start, times):
+    fields = {"guidance.trajectory.start_time": start, "sampling.num_steps": 4}
+    config = replaced(config, fields | {"guidance.trajectory.grid_scales": (1.0, 2.0)})
+    objective = build.objective(config, "trajectory")
+    assert objective.start == ("noise" if start == 1.0 else "data")
+    np.testing.assert_allclose(objective.times, times, atol=1e-7)
+    np.testing.assert_allclose(objective.more_times[0][-3:], (0.25, 0.125, 0.0), atol=1e-7)
+    model = build.omega_model(config, "trajectory", 8)
+    assert len(model.times) == 5  # where samples are drawn, omega has a value for every step
+    grid, c = jnp.asarray(objective.times), jnp.zeros(1, jnp.int32)
+    slopes = jax.jacobian(
+        lambda params: guidance.on_grid(functools.partial(model.apply, params), grid, c)
+    )({"values": jnp.ones((8, 4))})["values"]
+    moved = jnp.abs(slopes[:, 0, 0]).sum(axis=0) > 0
+    np.testing.assert_array_equal(moved, {0.6: [0, 1, 1, 1], 0.5: [0, 0, 1, 1]}.get(start, [1] * 4))
+
+
+def test_the_command_publishes_results_and_a_figure_of_every_setting(
+    found, tmp_path, monkeypatch, capsys
+):
+    path, results = found
+    monkeypatch.setattr(ablations, "measure", lambda *_: results)
+    monkeypatch.setattr(ablations, "RESULTS", tmp_path)
+    monkeypatch.setattr(ablations, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    flags = [f"--workdir={path}", "--only=beta,m", "--seeds=2", "--samples=80", "--name=some"]
+    monkeypatch.setattr("sys.argv", ["ablations", *flags])
+    ablations.main()
+    published = json.loads((tmp_path / "some.json").read_text())
+    assert published["settings"] == results["settings"]
+    assert published["command"] == (
+        "python -m experiments.ablations --workdir=... --seeds=2 --samples=80 --only=beta,m"
+    )
+    assert (tmp_path / "docs" / "some-rate.png").stat().st_size > 1000
+    assert (path / "report" / "ablation-rate.png").is_file()
+    assert ablations.table(results) in capsys.readouterr().out
