@@ -9,6 +9,7 @@ classifier, see experiments.pretrained.
 """
 
 import argparse
+import collections
 import shutil
 import sys
 from pathlib import Path
@@ -24,14 +25,21 @@ def publish(workdir: Path, name: str, figures: list[str]) -> None:
         raise WorkdirError(
             f"{workdir}: expected a run of committed code, got {results['commit']!r}"
         )
-    timings = read_lines(workdir / "timings.jsonl")
-    results["seconds"] = {line["stage"]: line["seconds"] for line in timings}
+    results["seconds"] = _seconds(workdir)
     write_json(tables.RESULTS / f"{name}.json", results)
     for figure in figures:
         shutil.copyfile(
             workdir / "report" / f"{figure}.png", tables.ROOT / "docs" / f"{name}-{figure}.png"
         )
     documents.rewrite()
+
+
+def _seconds(workdir: Path) -> dict[str, float]:
+    """Of every stage, in all the times that it was gone through; what was interrupted is lost."""
+    seconds: dict[str, float] = collections.defaultdict(float)
+    for line in read_lines(workdir / "timings.jsonl"):
+        seconds[line["stage"]] += line["seconds"]
+    return {stage: round(each, 2) for stage, each in seconds.items()}
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Benchmarks and what is drawn from published results."""
 
+import json
 import time
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import levels, transfer
+from experiments import levels, publish, tables, transfer
 from experiments.benchmarks import cost, gradient_noise, gram_agreement
 from experiments.benchmarks.timing import ratios
 from lgd import guidance, schedules
@@ -141,3 +142,28 @@ def test_rows_in_few_dimensions_have_the_products_of_those_in_many():
     ours, theirs = (each @ each.swapaxes(1, 2) for each in pair)
     np.testing.assert_allclose(theirs, ours, atol=2e-4)
     assert found.z.shape[-1] == 20
+
+
+def test_the_time_of_a_run_says_which_networks_were_given():
+    def told(level, data, *stages):
+        results = {
+            "command": "run",
+            "device": "cpu",
+            "commit": "0" * 40,
+            "config": {"denoiser": {"level": level}, "data": {"name": data}},
+            "seconds": dict.fromkeys(stages, 60.0),
+        }
+        return tables.provenance(results).strip()
+
+    start, end = "`run` on cpu: 2.0 minutes in all", "; commit 000000000000."
+    assert told("under", "digits", "denoiser", "classifier") == start + end
+    assert told("exact", "mixture", "tune", "test") == start + end
+    both = ", but for denoiser and classifiers, trained in another run"
+    assert told("well", "digits", "tune", "test") == start + both + end
+
+
+def test_stages_gone_through_twice_count_twice(tmp_path):
+    lines = [("denoiser", 1.5), ("tune", 2.0), ("tune", 0.25)]
+    text = "".join(json.dumps({"stage": s, "seconds": n}) + "\n" for s, n in lines)
+    (tmp_path / "timings.jsonl").write_text(text)
+    assert publish._seconds(tmp_path) == {"denoiser": 1.5, "tune": 2.25}
