@@ -318,7 +318,7 @@ def _score_each(
     best: Sequence[Coordinates],
     measure: Callable[[Sequence[Coordinates]], np.ndarray],
 ) -> None:
-    """Add what every class asks for: the j-th points of all in one run, the best where one has none.
+    """Add what every class asks for: the j-th points of all in one run, the best where it has none.
 
     The number of runs then does not grow with that of classes.
     """
