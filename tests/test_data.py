@@ -1,4 +1,6 @@
+import hashlib
 import itertools
+import re
 import threading
 import time
 import tracemalloc
@@ -8,8 +10,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from experiments.faults import data_files
 from lgd import schedules
-from lgd.data import FileImages, Split, digits, order, pipeline, spiral
+from lgd.data import FileImages, Split, digits, fashion_mnist, mnist, order, pipeline, spiral
+from lgd.data.image_files import IDX_FILES, DataFileError, Pin
 
 FLOW = schedules.rectified_flow()
 
@@ -70,6 +74,70 @@ def test_digits_are_shuffled_by_the_seed():
 def test_digits_refuse_sizes_that_do_not_fit(sizes):
     with pytest.raises(ValueError, match=f"expected .* <= 1797.*, got sum {sum(sizes)}"):
         digits.load(*sizes)
+
+
+# IDX files of known sets (all else about IDX files: test_image_files.py)
+
+PUBLISHED = data_files.values()  # 240 training and 120 test images
+OTHER = {"x": "xt", "xt": "x", "y": "yt", "yt": "y"}
+
+
+@pytest.fixture(params=[mnist, fashion_mnist], ids=["mnist", "fashion_mnist"])
+def known(request, monkeypatch, tmp_path):
+    """A loader, as if the files of `PUBLISHED` were those published."""
+    files = data_files.idx(tmp_path, PUBLISHED)
+    pins = {
+        key: Pin(len(PUBLISHED[key]), hashlib.sha256((files / name).read_bytes()).hexdigest())
+        for key, name in IDX_FILES.items()
+    }
+    monkeypatch.setattr(request.param, "PINS", pins)
+    return lambda path: request.param.load(path, 60, 20, 100)
+
+
+def short(*keys):
+    return {key: PUBLISHED[key][:-1] for key in keys}
+
+
+def exchanged(change=lambda values: values):
+    return {key: change(PUBLISHED[other]) for key, other in OTHER.items()}
+
+
+@pytest.mark.parametrize("write", [data_files.idx, data_files.gzipped], ids=["plain", "gzipped"])
+@pytest.mark.parametrize(
+    ("changes", "key", "got"),
+    [
+        (exchanged(), "x", "those of t10k-images-idx3-ubyte"),
+        ({key: PUBLISHED[OTHER[key]] for key in ("x", "y")}, "x", "those of t10k-images"),
+        ({"x": PUBLISHED["x"][:120], "y": PUBLISHED["yt"]}, "y", "those of t10k-labels"),
+        ({"xt": PUBLISHED["x"], "yt": PUBLISHED["y"]}, "xt", "those of train-images"),
+        (exchanged(lambda values: values[::-1]), "x", "120 others"),
+        (short("x", "y"), "x", "239 others"),
+        (short("xt", "yt"), "xt", "119 others"),
+    ],
+    ids=[
+        *("exchanged", "test images twice", "labels of test", "training images twice"),
+        *("exchanged and changed", "one training image less", "one test image less"),
+    ],
+)
+def test_known_files_that_are_not_all_in_their_place_are_refused(
+    tmp_path, known, write, changes, key, got
+):
+    for file in tmp_path.iterdir():
+        file.unlink()
+    path = write(tmp_path, PUBLISHED | changes)
+    expected = f"expected the {len(PUBLISHED[key])} published as {IDX_FILES[key]}, of sha256 "
+    with pytest.raises(DataFileError, match=re.escape(expected) + f".*, got {got}") as refusal:
+        known(path)
+    assert str(refusal.value).startswith(str(path / IDX_FILES[key]))
+
+
+def test_ones_own_idx_files_may_have_any_other_number_of_images(tmp_path, known):
+    """As many training images as there are published test images, too."""
+    assert known(tmp_path).shape == (28, 28, 1)  # those published
+    for num_train, num_test in ((120, 119), (239, 121), (120, 121)):
+        counts = {"x": num_train, "y": num_train, "xt": num_test, "yt": num_test}
+        own = {key: np.zeros((n, *PUBLISHED[key].shape[1:]), np.uint8) for key, n in counts.items()}
+        assert known(data_files.idx(tmp_path, own)).shape == (28, 28, 1)
 
 
 # Spiral

@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lgd.data import image_folder, manifest, pipeline, tfds_records
+from experiments import build
+from experiments import config as configs
+from lgd.data import fashion_mnist, image_folder, manifest, pipeline, tfds_records
 from lgd.data.dataset import FileImages, fingerprint
 from lgd.data.image_files import DataFileError
 
@@ -235,12 +237,13 @@ def field(number, payload):
     return varint(number << 3 | 2) + varint(len(payload)) + payload
 
 
-def record(pixels, label):
+def record(pixels, label, text):
     """A tf.train.Example: features by name, each of them a list of bytes or of integers.
 
-    label: a number, or binary attributes by name.
+    label: a number, or binary attributes by name. text: by name too.
     """
     features = {b"image": field(1, field(1, encoded(pixels)))}
+    features |= {name.encode(): field(1, field(1, text[name].encode())) for name in text}
     numbers = label if isinstance(label, dict) else {"label": label}
     for name, number in numbers.items():
         path = f"attributes/{name}" if numbers is label else name
@@ -251,6 +254,7 @@ def record(pixels, label):
 
 IMAGE = "tensorflow_datasets.core.features.image_feature.Image"
 LABEL = "tensorflow_datasets.core.features.class_label_feature.ClassLabel"
+TEXT = "tensorflow_datasets.core.features.text_feature.Text"
 SCALAR = "tensorflow_datasets.core.features.scalar.Scalar"
 DICT = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
 
@@ -261,36 +265,42 @@ def records(
     splits=(("train", 10), ("test", 4)),
     file_format="array_record",
     attributes=(),
+    name="tiny",
+    classes=("0", "1"),
+    text=(),
 ):
     """A data set of two shards for each split; example i of a split has its number as colour.
 
-    Its label is i % 2; attribute k of it is bit k of i.
+    Its label is i modulo the number of classes; attribute k of it is bit k of i; its texts, which
+    features of these names hold, are the name of the split.
     """
-    here = root / "tiny" / "1.2.0"
+    here = root / name / "1.2.0"
     here.mkdir(parents=True)
     infos = []
-    for name, count in splits:
+    for part, count in splits:
         for shard in range(2):
-            file = here / f"tiny-{name}.{file_format}-{shard:05}-of-00002"
+            file = here / f"{name}-{part}.{file_format}-{shard:05}-of-00002"
             writer = ArrayRecordWriter(str(file), "group_size:1")
             for i in range(shard * count // 2, (shard + 1) * count // 2):
-                pixels = picture(i, (4, 4))
-                bits = {name: i >> bit & 1 for bit, name in enumerate(attributes)}
+                pixels = picture(i, tuple(length or 4 for length in shape[:2]))
+                bits = {attribute: i >> bit & 1 for bit, attribute in enumerate(attributes)}
                 grey = shape[-1:] == (1,)
-                writer.write(record(pixels[..., 0] if grey else pixels, bits or i % 2))
+                label = bits or i % len(classes)
+                texts = dict.fromkeys(text, part)
+                writer.write(record(pixels[..., 0] if grey else pixels, label, texts))
             writer.close()
         lengths = [str(count // 2)] * 2
         template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-        infos.append({"name": name, "shardLengths": lengths, "filepathTemplate": template})
-    info = {"name": "tiny", "version": "1.2.0", "fileFormat": file_format, "splits": infos}
+        infos.append({"name": part, "shardLengths": lengths, "filepathTemplate": template})
+    info = {"name": name, "version": "1.2.0", "fileFormat": file_format, "splits": infos}
     dimensions = [str(length) if length else "-1" for length in shape]
     features = {
         "image": {
             "pythonClassName": IMAGE,
             "image": {"shape": {"dimensions": dimensions}, "dtype": "uint8"},
         },
-        "label": {"pythonClassName": LABEL, "classLabel": {"numClasses": "2"}},
-    }
+        "label": {"pythonClassName": LABEL, "classLabel": {"numClasses": f"{len(classes)}"}},
+    } | {feature: {"pythonClassName": TEXT, "text": {}} for feature in text}
     if attributes:
         del features["label"]
         flags = {
@@ -302,7 +312,8 @@ def records(
     whole = {"pythonClassName": DICT, "featuresDict": {"features": features}}
     (here / "dataset_info.json").write_text(json.dumps(info))
     (here / "features.json").write_text(json.dumps(whole))
-    return root / "tiny"
+    (here / "label.labels.txt").write_text("\n".join(classes))
+    return root / name
 
 
 def load_records(path, sizes=(6, 4, 4), **settings):
@@ -320,6 +331,31 @@ def test_records_come_back_without_tensorflow(tmp_path):
     assert "tensorflow" not in sys.modules
     again, other = (load_records(tmp_path / "tiny", seed=seed).train for seed in (0, 1))
     assert fingerprint(again) == fingerprint(dataset.train) != fingerprint(other)
+
+
+NAMED = {  # image, classes and texts of the data sets that docs/data.md names
+    "mnist": ((28, 28, 1), tuple("0123456789"), ()),
+    "fashion_mnist": ((28, 28, 1), fashion_mnist.CLASS_NAMES, ()),
+    "cifar10": ((32, 32, 3), tuple(f"kind {digit}" for digit in range(10)), ("id",)),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_config_names_a_data_set_that_tfds_knows(tmp_path, monkeypatch, name):
+    """Through the launcher's own reading of `data`; sizes are those of the real images."""
+    shape, classes, text = NAMED[name]
+    parts = (("train", 40), ("test", 20))
+    records(tmp_path / "tensorflow_datasets", shape, parts, name=name, classes=classes, text=text)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sizes = [f"data.{field}=20" for field in ("num_train", "num_validation", "num_test")]
+    overrides = ["data.name=tfds", f"data.path={name}", *sizes]
+    dataset = build.dataset(configs.load("configs/fashion_mnist.py", overrides))
+    assert (dataset.shape, dataset.class_names) == (shape, classes)
+    assert sorted(numbers(dataset.train) + numbers(dataset.validation)) == list(range(40))
+    assert sorted(numbers(dataset.test)) == list(range(20))
+    for split in (dataset.train, dataset.validation, dataset.test):
+        assert split.labels.tolist() == [number % 10 for number in numbers(split)]
+    assert "tensorflow" not in sys.modules
 
 
 def test_grey_records_are_fitted_and_threads_read_them(tmp_path):
@@ -350,8 +386,23 @@ def test_a_shard_that_is_damaged_is_named(tmp_path, damage, known):
         swap(*shards)
     else:
         DAMAGES[damage][0](shards[1])
-    words = ["tiny-train.array_record-0000", *(["lgd-manifest.json"] if known else [])]
-    refused(lambda: load_records(path).train.x[:], *(words if known or damage == "missing" else []))
+    named = shards[0 if damage == "swapped" else 1]  # of two, the one that is compared first
+    words = ["lgd-manifest.json"] if known else []
+    refused(lambda: load_records(path).train.x[:], f"{named}: ", *words)
+
+
+@pytest.mark.parametrize("shard", [0, 1])
+@pytest.mark.parametrize(
+    "change",
+    [lambda content: content[:200], lambda content: bytes(each ^ 1 for each in content)],
+    ids=["truncated", "flipped"],
+)
+def test_a_shard_that_is_damaged_while_it_is_used_is_named(tmp_path, shard, change):
+    path = records(tmp_path)
+    split = load_records(path).train
+    file = sorted((path / "1.2.0").glob("tiny-train*"))[shard]
+    file.write_bytes(change(file.read_bytes()))
+    refused(lambda: split.x[:], f"{file}: ")
 
 
 def test_what_is_not_prepared_is_named_with_the_command_that_prepares_it(tmp_path):

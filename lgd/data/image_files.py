@@ -47,8 +47,15 @@ class _Field(NamedTuple):
     values: np.ndarray
 
 
+class _IdxFile(NamedTuple):
+    """The array of an IDX file, and its bytes, unzipped."""
+
+    field: _Field
+    content: bytes
+
+
 class Pin(NamedTuple):
-    """An IDX file of a known data set, known by its number of examples, and sha256 unzipped."""
+    """A published IDX file of a known data set: its number of examples, and sha256 unzipped."""
 
     num_examples: int
     sha256: str
@@ -64,8 +71,13 @@ def read(
     """Training and test images of this size, with labels in [0, num_classes).
 
     path: a .npz file of uint8 arrays x, y (training) and xt, yt (test), or a folder of the IDX
-    files that MNIST has (train-images-idx3-ubyte, ...), each gzipped (.gz) or not. pins: of IDX
-    files, by the names of the arrays. Raises DataFileError.
+    files that MNIST has (train-images-idx3-ubyte, ...), each gzipped (.gz) or not. Raises
+    DataFileError.
+
+    pins: of the four IDX files of a known set, by the names of their arrays. As soon as a file of
+    the folder is a published one under any name, or has as many examples as the published one of
+    its name, or training and test images have each other's numbers, each of the four has to be the
+    one published under its name; any other folder is a set of one's own.
     """
     fields = _read_folder(Path(path), pins) if os.path.isdir(path) else _read_npz(Path(path))
     for name in ("x", "xt"):
@@ -197,10 +209,13 @@ def _npz_field(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> _Field:
 
 
 def _read_folder(folder: Path, pins: Mapping[str, Pin]) -> dict[str, _Field]:
-    return {key: _idx_field(folder / name, pins.get(key)) for key, name in IDX_FILES.items()}
+    files = {key: _idx_file(folder / name) for key, name in IDX_FILES.items()}
+    if pins:
+        _check_published(files, pins)
+    return {key: file.field for key, file in files.items()}
 
 
-def _idx_field(plain: Path, pin: Pin | None) -> _Field:
+def _idx_file(plain: Path) -> _IdxFile:
     """An IDX file: magic number, one uint32 (big-endian) a dimension, and the bytes."""
     gzipped = plain.with_name(plain.name + ".gz")
     file = gzipped if gzipped.exists() and not plain.exists() else plain
@@ -221,19 +236,45 @@ def _idx_field(plain: Path, pin: Pin | None) -> _Field:
             f"{file}: data: expected {math.prod(shape)} bytes for the shape {shape}, "
             f"got {len(content) - start}"
         )
-    if pin is not None and shape[0] == pin.num_examples:
-        _check_sum(file, content, pin.sha256)
     with reading(f"{file}", "an IDX file"):  # beside a length of 0, others may be too large
-        return _Field(f"{file}", np.frombuffer(content, np.uint8, offset=start).reshape(shape))
+        values = np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return _IdxFile(_Field(f"{file}", values), content)
 
 
-def _check_sum(file: Path, content: bytes, sha256: str) -> None:
-    got = hashlib.sha256(content).hexdigest()
-    if got != sha256:
-        raise DataFileError(
-            f"{file}: data: expected those published, of sha256 {sha256}, got {got}; "
-            "images of one's own go into a .npz file (data npz)"
-        )
+def _check_published(files: Mapping[str, _IdxFile], pins: Mapping[str, Pin]) -> None:
+    sums = {key: hashlib.sha256(file.content).hexdigest() for key, file in files.items()}
+    counts = {key: len(file.field.values) for key, file in files.items()}
+    names = {pin.sha256: IDX_FILES[key] for key, pin in pins.items()}
+    for key in _bound(sums, counts, pins):
+        if sums[key] != pins[key].sha256:
+            got = f"those of {names[sums[key]]}" if sums[key] in names else f"{counts[key]} others"
+            raise DataFileError(
+                f"{files[key].field.where}: data: expected the {pins[key].num_examples} published "
+                f"as {IDX_FILES[key]}, of sha256 {pins[key].sha256}, got {got}, of {sums[key]}; "
+                "images of one's own go into a .npz file (data npz)"
+            )
+
+
+def _bound(
+    sums: Mapping[str, str], counts: Mapping[str, int], pins: Mapping[str, Pin]
+) -> list[str]:
+    """The arrays whose files have to be those published, by the rule of `read`.
+
+    A published file binds the other pair. In its own pair numbers tell: there are as many labels as
+    images, and as many as published are bound.
+    """
+    published = {pin.sha256 for pin in pins.values()}
+    known = {key for key in pins if sums[key] in published}
+    exchanged = all(counts[a] == pins[b].num_examples for a, b in (("x", "xt"), ("xt", "x")))
+    return [
+        key
+        for pair in (("x", "y"), ("xt", "yt"))
+        for key in pair
+        if key in known
+        or counts[key] == pins[key].num_examples
+        or (known and known.isdisjoint(pair))
+        or exchanged
+    ]
 
 
 @contextlib.contextmanager

@@ -3,11 +3,12 @@
 Preparing one takes TensorFlow, once, perhaps elsewhere: see `PREPARE`.
 """
 
+import bisect
 import hashlib
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -65,6 +66,7 @@ def load(
     labels = {name: _labels(folder, builder, part, label) for name, part in parts.items()}
     pinned = manifest.pins(folder, files)  # written only after all records could be read
     sources = {name: builder.as_data_source(split=part) for name, part in parts.items()}
+    shards = {name: _shards(builder.info.splits[part]) for name, part in parts.items()}
     shape = _shape(folder, features["image"].shape, size)
     order, test_order = image_files.split_orders(
         path, len(labels["train"]), len(labels["test"]), (num_train, num_validation, num_test), seed
@@ -73,8 +75,9 @@ def load(
 
     def split(name: str, numbers: np.ndarray) -> Split:
         def read(number: int) -> UInt8[np.ndarray, "h w channels"]:
-            with reading(f"{folder}: {parts[name]}", "a record of an image"):
-                return _sized(sources[name][int(numbers[number])]["image"], size)
+            record = int(numbers[number])
+            with reading(shards[name].holding(record), "a record of an image"):
+                return _sized(sources[name][record]["image"], size)
 
         which = hashlib.sha256(numbers.tobytes()).hexdigest()
         x = FileImages((len(numbers), *shape), read, f"{content} {name} {which}")
@@ -166,7 +169,29 @@ def _labels(folder: Path, builder: Any, name: str, label: Callable[[Any], int]) 
             raise DataFileError(f"{missing[0]}: expected a shard, got no such file")
         decoders = {"image": tfds.decode.SkipDecoding()}
         bare = builder.as_data_source(split=name, decoders=decoders)
-        return np.asarray([label(bare[number]) for number in range(len(bare))], np.int32)
+        shards = _shards(builder.info.splits[name])
+
+    def read(number: int) -> int:
+        with reading(shards.holding(number), "a record of an image with a label"):
+            return label(bare[number])
+
+    return np.asarray([read(number) for number in range(len(bare))], np.int32)
+
+
+class _Shards(NamedTuple):
+    """Files of a split, and how many records it has up to the end of each."""
+
+    files: tuple[str, ...]
+    ends: tuple[int, ...]
+
+    def holding(self, number: int) -> str:
+        """The file of this record."""
+        return self.files[bisect.bisect_right(self.ends, number)]
+
+
+def _shards(split: Any) -> _Shards:
+    files = tuple(str(file) for file in split.filepaths)
+    return _Shards(files, tuple(itertools.accumulate(split.shard_lengths)))
 
 
 def _shape(
