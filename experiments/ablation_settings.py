@@ -46,7 +46,7 @@ def _initial_omegas(config: ConfigDict) -> list[Variant]:
     best = Variant("best hand-made", method, {"guidance.start": "best"})
     constants = [
         Variant(f"constant {w:g}", method, {"guidance.start": "init", "guidance.omega.init": w})
-        for w in (0.01, 0.3, 1.0, 3.0)
+        for w in (0.01, 1.0)
     ]
     return [best, *constants]
 
@@ -106,7 +106,7 @@ SETTINGS: dict[str, Callable[[ConfigDict], list[Variant]]] = {
     "delta": _one_step("guidance.one_step.delta", (0.01, 0.1, 0.2, 0.3)),
     "churn": _one_step("guidance.one_step.churn", (0.0, 0.5, 1.0)),
     "unrolled-steps": _trajectory("sampling.num_steps", (5, 10, 16)),
-    "particles": _trajectory("guidance.trajectory.num_particles", (5, 10, 20, 40)),
+    "particles": _trajectory("guidance.trajectory.num_particles", (5, 10, 20)),
     "marginal-weight": _trajectory("guidance.trajectory.marginal_weight", (0.0, 0.5, 1.0)),
     "trajectory-start": _trajectory("guidance.trajectory.start_time", (0.4, 0.8)),
     "initial-omega": _initial_omegas,

@@ -121,8 +121,9 @@ def test_a_run_that_settings_do_not_fit_is_refused_before_anything_is_made(tmp_p
     rewarded = configs.load("configs/mixture_reward.py")
     with pytest.raises(configs.ConfigError, match=r"reward.name: expected none, .* got 'tanh'"):
         ablations.measure(rewarded, tmp_path / "run", ["beta"], 2)
-    huge = configs.load("configs/mixture.py", [*TINY, "guidance.omega.max=2"])
-    with pytest.raises(configs.ConfigError, match=r"guidance.omega.init: expected init < .* got 3"):
+    low = [*TINY, "guidance.omega.init=0.5", "guidance.omega.max=0.8"]
+    huge = configs.load("configs/mixture.py", low)
+    with pytest.raises(configs.ConfigError, match=r"guidance.omega.init: expected init < .* got 1"):
         ablations.measure(huge, tmp_path / "run", ["initial-omega"], 2)
     assert not (tmp_path / "run").exists()
 
