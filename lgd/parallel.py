@@ -20,6 +20,7 @@ from lgd.types import Condition, Denoiser, Params, PyTree, Schedule
 
 AXES = ("data", "fsdp")
 LARGE = 2**16  # elements from which an array of parameters is split
+SHORT = 128  # size up to which a dimension is not: it may be that of attention heads
 
 
 def make_mesh(data: int = 0, fsdp: int = 1, *, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -74,8 +75,10 @@ def batch_sharding(batch: PyTree, mesh: Mesh, axis: int | None = 0) -> PyTree:
 def param_sharding(tree: PyTree, mesh: Mesh) -> PyTree:
     """Arrays of `LARGE` and more elements split over "fsdp", the others whole on every device.
 
-    The dimension split is the largest that the size of "fsdp" divides. For parameters, their EMA
-    and their optimizer state, which has their shapes; arrays or ShapeDtypeStructs.
+    The dimension split is the largest that the size of "fsdp" divides, if it is longer than
+    `SHORT`: cuDNN's attention refuses heads that are split, as a stacked bias would have them. For
+    parameters, their EMA and their optimizer state, which has their shapes; arrays or
+    ShapeDtypeStructs.
     """
     check_axes(mesh)
 
@@ -86,7 +89,7 @@ def param_sharding(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def _param_spec(shape: tuple[int, ...], parts: int) -> PartitionSpec:
-    fitting = [axis for axis, size in enumerate(shape) if size and size % parts == 0]
+    fitting = [axis for axis, size in enumerate(shape) if size > SHORT and size % parts == 0]
     if parts == 1 or math.prod(shape) < LARGE or not fitting:
         return PartitionSpec()
     axis = max(fitting, key=lambda axis: shape[axis])

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+import types
 
 import flax.linen as nn
 import jax
@@ -10,11 +11,17 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo
 
 from lgd import parallel
 from lgd.denoisers import DiT, UNet
 from lgd.denoisers.dit import DiTBlock, from_patches, sincos_positions, to_patches
-from lgd.denoisers.layers import ConditionEmbedding, fourier_features
+from lgd.denoisers.layers import (
+    ConditionEmbedding,
+    cudnn_supports,
+    fourier_features,
+    softmax_attention,
+)
 from lgd.denoisers.unet import group_norm
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -138,6 +145,7 @@ def test_remat_changes_neither_parameters_nor_gradients(name, dit):
 def test_gradients_with_large_kernels_split_over_devices_are_those_of_one(dit, monkeypatch):
     """Not along layers: a step of the scan needs the whole of one."""
     monkeypatch.setattr(parallel, "LARGE", 256)
+    monkeypatch.setattr(parallel, "SHORT", 1)
     layout = parallel.param_sharding(dit.params, parallel.make_mesh(4, 2))
     gradient = jax.jit(jax.grad(dit.loss), out_shardings=layout)
     found = gradient(parallel.place(dit.params, layout))
@@ -147,6 +155,127 @@ def test_gradients_with_large_kernels_split_over_devices_are_those_of_one(dit, m
         axes = [axis for axis, name in enumerate(leaf.sharding.spec) if name == "fsdp"]
         assert len(axes) == (1 if leaf.size >= 256 else 0)
         assert not ("blocks" in keys(path) and 0 in axes)
+
+
+# Attention on GPUs, for which these tests lower and do not compile
+
+
+def devices_of(*capabilities):
+    return lambda: [types.SimpleNamespace(compute_capability=name) for name in capabilities]
+
+
+@pytest.fixture
+def cudnn(monkeypatch):
+    """What jax finds beside an H100."""
+    monkeypatch.setattr(jax, "devices", devices_of("9.0"))
+    monkeypatch.setattr(fused_attention_stablehlo, "check_compute_capability", lambda _: True)
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "supported"),
+    [
+        ((2, 16, 4, 64), "bfloat16", True),
+        ((2, 16, 4, 64), "float16", True),
+        ((2, 16, 4, 64), "float32", False),
+        ((2, 15, 4, 64), "bfloat16", False),
+        ((2, 1, 4, 64), "bfloat16", False),
+        ((2, 16, 1, 128), "bfloat16", True),
+        ((2, 16, 1, 136), "bfloat16", False),
+        ((2, 16, 4, 60), "bfloat16", False),
+    ],
+)
+def test_sizes_and_types_that_cudnn_attends_to(cudnn, shape, dtype, supported):
+    assert cudnn_supports(shape, jnp.dtype(dtype)) == supported
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "supported"),
+    [
+        (["8.0", "9.0"], True),
+        (["12.0"], True),
+        (["8.0", "7.5"], False),
+        (["gfx942"], False),
+    ],
+)
+def test_all_devices_need_cudnn(cudnn, monkeypatch, capabilities, supported):
+    monkeypatch.setattr(jax, "devices", devices_of(*capabilities))
+    assert cudnn_supports((2, 16, 4, 64), jnp.dtype("bfloat16")) == supported
+
+
+@pytest.mark.parametrize("fault", ["devices", "cudnn"])
+def test_without_gpu_or_without_cudnn_there_is_none(cudnn, monkeypatch, fault):
+    if fault == "devices":
+        monkeypatch.setattr(jax, "devices", jax.local_devices)
+    else:
+
+        def absent():
+            raise RuntimeError
+
+        monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", absent)
+    assert not cudnn_supports((2, 16, 4, 64), jnp.dtype("bfloat16"))
+
+
+def test_errors_other_than_of_support_are_seen(cudnn, monkeypatch):
+    def broken():
+        raise ValueError("broken")
+
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", broken)
+    with pytest.raises(ValueError, match="broken"):
+        cudnn_supports((2, 16, 4, 64), jnp.dtype("bfloat16"))
+
+
+def kernels(f, *args, platform="cuda"):
+    """The numbers of cuDNN's forward and backward kernels in what f is lowered to."""
+    traced = jax.jit(lambda *args: f(*args)).trace(*args)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    names = re.findall(r"__cudnn\$fmha\w+", text)
+    backward = [name for name in names if name.endswith("Backward")]
+    return len(names) - len(backward), len(backward)
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_bfloat16_on_cuda_attends_in_cudnn(tried, cudnn, remat):
+    """A kernel for each block of the U-Net, or for the scan; recomputed with remat."""
+    half = Tried(tried.module.clone(dtype="bfloat16", remat=remat), tried.params)
+    count = 1 if isinstance(tried.module, DiT) else 5
+    assert kernels(half.loss, half.params) == (count, 0)
+    assert kernels(jax.grad(half.loss), half.params) == (2 * count if remat else count, count)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_vmapped_attention_is_one_kernel(cudnn, axis):
+    """Along any axis; the rule of the kernel itself takes the first alone."""
+    q = jnp.zeros((3, 2, 16, 4, 8), jnp.bfloat16).swapaxes(0, axis)
+    vmapped = jax.vmap(softmax_attention, in_axes=axis, out_axes=axis)
+
+    def loss(q):
+        return jnp.sum(vmapped(q, q, q), dtype=jnp.float32)
+
+    assert kernels(jax.grad(loss), q) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("platform", "dtype"),
+    [("cuda", "float32"), ("cpu", "bfloat16"), ("rocm", "bfloat16"), ("tpu", "bfloat16")],
+)
+def test_float32_and_other_platforms_attend_in_xla(dit, cudnn, platform, dtype):
+    other = Tried(dit.module.clone(dtype=dtype), dit.params)
+    assert kernels(jax.grad(other.loss), other.params, platform=platform) == (0, 0)
+
+
+def test_on_a_cpu_beside_gpus_attention_is_the_same(request):
+    normal = np.random.default_rng(3).normal(size=(3, 2, 6, 2, 8))
+    q, k, v = jnp.asarray(normal, jnp.bfloat16)
+
+    def loss(q):
+        return jnp.sum(jnp.square(softmax_attention(q, k, v).astype(jnp.float32)))
+
+    expected = jax.jit(jax.value_and_grad(loss))(q)
+    request.getfixturevalue("cudnn")
+    assert "dot_product_attention_fwd" in str(jax.make_jaxpr(lambda q: loss(q))(q))
+    found = jax.jit(lambda q: jax.value_and_grad(loss)(q))(q)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 # Each

@@ -80,7 +80,10 @@ def test_another_mesh_is_refused():
         ((256, 256), SPLIT),  # 2^16 elements: the first of equal dimensions
         ((256, 255), WHOLE),  # fewer
         ((128, 1024), PartitionSpec(None, "fsdp")),
-        ((3, 3, 64, 128), PartitionSpec(None, None, None, "fsdp")),
+        ((3, 3, 64, 256), PartitionSpec(None, None, None, "fsdp")),
+        ((24, 3, 16, 64), WHOLE),  # the bias of attention heads, of stacked blocks
+        ((128, 128, 128), WHOLE),
+        ((4, 132, 130), PartitionSpec(None, "fsdp")),
         ((1022, 256), PartitionSpec(None, "fsdp")),  # 4 does not divide the largest
         ((1022, 255), WHOLE),
         ((2**16,), SPLIT),

@@ -4,8 +4,9 @@ Parameters, statistics of norms, softmax and embeddings are float32 whatever ``d
 type of convolutions, matrix products and of what flows between layers.
 """
 
+import functools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -106,7 +107,7 @@ class Attention(nn.Module):
             raise ValueError(f"expected heads that divide the width {width}, got {self.heads}")
         shape = (3, self.heads, width // self.heads)
         qkv = nn.DenseGeneral(shape, dtype=jnp.dtype(self.dtype), name="qkv")(h)
-        mixed = jax.nn.dot_product_attention(*jnp.unstack(qkv, axis=2))
+        mixed = softmax_attention(*jnp.unstack(qkv, axis=2))
         return nn.DenseGeneral(
             width,
             axis=(-2, -1),
@@ -114,6 +115,52 @@ class Attention(nn.Module):
             kernel_init=self.out_init,
             name="out",
         )(mixed)
+
+
+def softmax_attention(
+    q: Float[Array, "b n h d"], k: Float[Array, "b n h d"], v: Float[Array, "b n h d"]
+) -> Float[Array, "b n h d"]:
+    """``softmax(q k' / sqrt(d)) v`` for each of h heads, softmax in float32.
+
+    Where the program is lowered for CUDA and `cudnn_supports` q: cuDNN's fused kernel, which keeps
+    no n x n weights. Elsewhere XLA's operations. Where the kernel may be used there is no
+    forward-mode derivative, nor one vmapped over cotangents alone (`jax.jacrev`): both raise.
+    """
+    xla = functools.partial(jax.nn.dot_product_attention, implementation="xla")
+    if not cudnn_supports(q.shape, q.dtype):
+        return xla(q, k, v)
+    return jax.lax.platform_dependent(q, k, v, cuda=_cudnn_attention, default=xla)
+
+
+_cudnn_attention = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
+
+
+def cudnn_supports(shape: tuple[int, ...], dtype: Any) -> bool:
+    """Whether cuDNN's attention of q, k and v (b, n, h, d) runs, and trains, on all devices here.
+
+    For training NVIDIA names d <= 128 on every GPU from Ampere on, and more than one token (cuDNN
+    frontend, "Attention"; cuDNN 9.18, known issues); jax wants an even n. The rest is asked of jax.
+    """
+    _, tokens, _, size = shape
+    half = dtype in (jnp.float16, jnp.bfloat16)
+    trains = tokens % 2 == 0 and size <= 128 and all(map(_is_ampere_or_later, jax.devices()))
+    return half and trains and _jax_accepts(shape, dtype)
+
+
+def _is_ampere_or_later(device: Any) -> bool:
+    """Compute capability 8.0 or more. AMD's GPUs have a name there, other devices nothing."""
+    major = getattr(device, "compute_capability", "").split(".")[0]
+    return major.isdigit() and int(major) >= 8
+
+
+def _jax_accepts(shape: tuple[int, ...], dtype: Any) -> bool:
+    """False where jax finds no cuDNN, one too old for the GPU, or a size that it does not train."""
+    q = jax.ShapeDtypeStruct(shape, dtype)
+    try:
+        jax.eval_shape(lambda q: jax.vjp(_cudnn_attention, q, q, q)[0], q)
+    except RuntimeError:  # no cuDNN; its subclass NotImplementedError for the rest
+        return False
+    return True
 
 
 def check_images(shape: tuple[int, ...]) -> None:
