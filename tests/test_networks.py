@@ -110,6 +110,25 @@ def test_no_condition_knows_no_class(tried):
     assert (tried(params) != tried()).any(axis=(1, 2, 3)).all()
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_conditions_may_be_vectors_of_which_zero_means_none(name):
+    module = SMALL[name].clone(num_classes=None)
+    vectors = jnp.asarray(np.random.default_rng(2).normal(size=(3, 5)), jnp.float32).at[2].set(0.0)
+    params = random_params(module, c=vectors)
+    apply = jax.jit(module.apply)
+    out = np.asarray(apply(params, X, LOGSNR, vectors))
+    assert out.shape == X.shape
+    changed = np.asarray(apply(params, X, LOGSNR, vectors.at[0].mul(2.0)))
+    assert np.abs(out[0] - changed[0]).max() > 1e-3
+    np.testing.assert_allclose(changed[1:], out[1:], rtol=1e-5, atol=1e-5)
+    others = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: 2.0 * leaf if "vectors" in keys(path) else leaf, params
+    )
+    moved = np.abs(apply(others, X, LOGSNR, vectors) - out).max(axis=(1, 2, 3))
+    assert moved[:2].min() > 1e-3
+    assert moved[2] < 1e-5
+
+
 def keys(path):
     return tuple(key.key for key in path)
 
