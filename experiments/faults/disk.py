@@ -48,8 +48,10 @@ def limited(bench: Bench) -> Iterator[str]:
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (LARGE, hard))
 
+    # A cache of compiled programs, if there is one, would be left with half of them.
+    environment = bench.environment | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     with bench.copy("denoiser") as workdir:
-        ended = bench.launch(workdir, ["denoiser"], preexec_fn=limit)
+        ended = bench.launch(workdir, ["denoiser"], preexec_fn=limit, env=environment)
         # Threads of Orbax say more, before it and after.
         said = "\n".join(line for line in ended.out.splitlines() if "was not saved" in line)
         yield wrong_end(ended._replace(out=said), CANNOT_GO_ON, "was not saved") or not_resumed(
