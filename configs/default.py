@@ -111,7 +111,8 @@ def get_config() -> ConfigDict:
     # Grids unrolled, by their numbers of steps over sampling.num_steps, 1 being the first; of
     # several each training step draws one.
     config.guidance.trajectory.grid_scales = (1.0,)
-    config.guidance.trajectory.start_time = 1.0  # 1: from noise; else from data noised to this t
+    # 1: from noise; else from data noised to this t, or to the first t of the grid if that is less
+    config.guidance.trajectory.start_time = 1.0
     config.guidance.trajectory.num_particles = 40  # of each class and step of training
     config.guidance.trajectory.num_targets = 96  # real examples they are compared with
     config.guidance.trajectory.marginal_weight = 0.5  # of the term that pools all conditions

@@ -231,6 +231,7 @@ def one_step_objective(config: ConfigDict, method: str) -> OneStep:
 def _trajectory(config: ConfigDict) -> objectives.Trajectory:
     settings = config.guidance.trajectory
     first, *more = (_grid_from(settings.start_time, grid) for grid in _grids(config))
+    more = [(first[0], *grid[1:]) for grid in more]  # which may differ by rounding
     return objectives.Trajectory(
         times=first,
         more_times=tuple(more),
@@ -253,10 +254,9 @@ def _grids(config: ConfigDict) -> list[tuple[float, ...]]:
 
 
 def _grid_from(start: float, grid: tuple[float, ...]) -> tuple[float, ...]:
-    """From ``start`` down the rest of the grid, without a step of next to nothing."""
-    if start >= grid[0]:
-        return grid
-    return (start, *(t for t in grid if t < start - 1e-6))
+    """The grid's times from ``start`` down: where start is one of them, that one as it stands."""
+    first = next((t for t in grid if abs(t - start) < 1e-6), min(start, grid[0]))
+    return (first, *(t for t in grid if t < first))
 
 
 def start_schedules(config: ConfigDict) -> dict[str, OmegaFn] | None:
@@ -274,7 +274,8 @@ def omega_model(config: ConfigDict, method: str, num_classes: int) -> omega.Lear
         return _omega_network(config, method, num_classes)
     omega_max = config.guidance.omega.max
     if unrolls(method):
-        sampled = _grids(config)[0]  # all of it: above where trajectories start, omega stays
+        # All of it: omega stays at the times above the one that trajectories start at or below.
+        sampled = _grids(config)[0]
         return omega.StepTable(times=sampled, num_classes=num_classes, omega_max=omega_max)
     support = objective(config, method).support
     return omega.BinTable(support=support, num_classes=num_classes, omega_max=omega_max)

@@ -2,19 +2,22 @@
 
     python -m experiments.publish --workdir=runs/digits --name=digits-under
 
-Copies results.json, with the seconds of each stage, to experiments/results/NAME.json, and the
-figures named by --figures to docs/NAME-FIGURE.png; then rewrites the tables of README.md and
-docs/results.md. --weights=METHOD also ships what the method learned, with the denoiser and the
-classifier, see experiments.pretrained.
+Copies results.json, with the seconds of each stage and the networks that none of them trained, to
+experiments/results/NAME.json, and the figures named by --figures to docs/NAME-FIGURE.png; then
+rewrites the tables of README.md and docs/results.md. --weights=METHOD also ships what the method
+learned, with the denoiser and the classifier, see experiments.pretrained.
 """
 
 import argparse
 import collections
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
+from experiments import config as configs
 from experiments import documents, pretrained, tables
+from experiments.stages import denoiser
 from experiments.workdir import WorkdirError, read_json, read_lines, write_json
 
 
@@ -26,6 +29,7 @@ def publish(workdir: Path, name: str, figures: list[str]) -> None:
             f"{workdir}: expected a run of committed code, got {results['commit']!r}"
         )
     results["seconds"] = _seconds(workdir)
+    results["given_networks"] = _given(results["config"], results["seconds"])
     write_json(tables.RESULTS / f"{name}.json", results)
     for figure in figures:
         shutil.copyfile(
@@ -40,6 +44,14 @@ def _seconds(workdir: Path) -> dict[str, float]:
     for line in read_lines(workdir / "timings.jsonl"):
         seconds[line["stage"]] += line["seconds"]
     return {stage: round(each, 2) for stage, each in seconds.items()}
+
+
+def _given(config: Mapping, seconds: Mapping[str, float]) -> list[str]:
+    """Networks that the workdir got from another run: no stage of this one has trained them."""
+    settings = configs.from_dict(config)
+    exact = settings.denoiser.level == "exact"
+    needed = [*([] if exact else ["denoiser"]), *denoiser.classifiers(settings)]
+    return [name for name in needed if name not in seconds]
 
 
 def main() -> None:

@@ -128,22 +128,14 @@ def comparisons(results: Mapping) -> str:
 
 def provenance(results: Mapping) -> str:
     """Command, hardware, time and commit behind a table."""
-    took = _took(results["seconds"], results.get("config")) if "seconds" in results else ""
+    took = ""
+    if "seconds" in results:
+        took = f": {sum(results['seconds'].values()) / 60.0:.1f} minutes in all"
+    if results.get("given_networks"):
+        took += f", without training {len(results['given_networks'])} networks of another run"
     return (
         f"\n`{results['command']}` on {results['device']}{took}; commit {results['commit'][:12]}.\n"
     )
-
-
-def _took(seconds: Mapping[str, float], config: Mapping | None) -> str:
-    """Minutes of all stages, and which networks the run was given instead of training them."""
-    needed = []
-    if config is not None:
-        needed += ["denoiser"] * (config["denoiser"]["level"] != "exact")
-        needed += ["classifier"] * (config["data"]["name"] != "mixture")
-    words = {"denoiser": "denoiser", "classifier": "classifiers"}
-    given = [words[name] for name in needed if name not in seconds]
-    text = f": {sum(seconds.values()) / 60.0:.1f} minutes in all"
-    return text + (f", but for {' and '.join(given)}, trained in another run" if given else "")
 
 
 def _best(rows: Sequence[Mapping], metric: str) -> str:

@@ -263,8 +263,8 @@ def search_per_class(
 ) -> Found:
     """The best point of every class by itself.
 
-    First every class whose best lies at an edge looks further, see `_screen_on`. Then run j gives
-    every class its j-th best point so far, so that ``finalists`` full runs serve all classes.
+    First every class whose best lies at an edge looks further, see `_look_further`. Then run j
+    gives every class its j-th best point so far, so that ``finalists`` full runs serve all classes.
     ``make`` takes one list for each axis, an entry for each class.
     """
 
@@ -277,18 +277,21 @@ def search_per_class(
         advance()
         return scores
 
-    known = _screen_on(screened, lambda points: measure(points, screening))
-    runs = list(zip(*(sorted(own, key=own.__getitem__)[:finalists] for own in known), strict=True))
+    known = _look_further(screened, lambda points: measure(points, screening))
+    count = min(finalists, *map(len, known))
+    runs = list(zip(*(sorted(own, key=own.__getitem__)[:count] for own in known), strict=True))
     scores = np.stack([measure(points, full) for points in runs])
     winners = np.argmin(scores, axis=0)
     params, omega_fn = schedule([runs[run][c] for c, run in enumerate(winners)])
     return Found(params, omega_fn, float(scores.min(axis=0).mean()))
 
 
-Each = Sequence[dict[Coordinates, float]]  # scores by point, for every class
+ClassScores = Sequence[dict[Coordinates, float]]  # by point, for every class
 
 
-def _screen_on(screened: Screened, measure: Callable[[Sequence[Coordinates]], np.ndarray]) -> Each:
+def _look_further(
+    screened: Screened, measure: Callable[[Sequence[Coordinates]], np.ndarray]
+) -> ClassScores:
     """Scores of every class on a grid of its own, which grows while its best lies at an edge.
 
     Of a grown grid only the neighbours of the best are scored. measure: a point for each class ->
@@ -313,14 +316,15 @@ def _screen_on(screened: Screened, measure: Callable[[Sequence[Coordinates]], np
 
 
 def _score_each(
-    known: Each,
+    known: ClassScores,
     asked: Sequence[Sequence[Coordinates]],
     best: Sequence[Coordinates],
     measure: Callable[[Sequence[Coordinates]], np.ndarray],
 ) -> None:
-    """Add what every class asks for: the j-th points of all in one run, the best where it has none.
+    """Add to ``known`` what every class asks for: the j-th points of all in one run.
 
-    The number of runs then does not grow with that of classes.
+    A class that asks for less takes its best meanwhile. The number of runs then does not grow with
+    that of classes.
     """
     for points in itertools.zip_longest(*asked):
         pairs = zip(points, best, strict=True)

@@ -1,7 +1,8 @@
 """A mesh of devices, and what lies where on it.
 
 A mesh has two axes, "data" and "fsdp". Batches and samples are split over both; an array of
-parameters is split over "fsdp" along its largest dimension if it is large, and copied along "data".
+parameters is split over "fsdp" along its longest dimension if both are large, and copied along
+"data".
 The mesh decides where numbers are computed, never which: one device gives the same results, up to
 rounding. With several processes (see `lgd.processes`), a mesh spans the devices of all.
 """

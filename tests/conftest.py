@@ -21,8 +21,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the backgrou
 
 def pytest_configure(config):
     """For this process by JAX's own settings, for those that tests start by the environment."""
+    try:
+        folder = config.cache.mkdir("jax")
+    except (AttributeError, OSError):  # pytest without its cache, or nowhere to write
+        return
     settings = {
-        "jax_compilation_cache_dir": str(config.cache.mkdir("jax")),
+        "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }

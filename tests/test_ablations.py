@@ -171,24 +171,37 @@ def test_models_are_what_the_config_asks_for(config):
 
 
 @pytest.mark.parametrize(
-    ("start", "times"),
-    [(1.0, (1.0, 0.75, 0.5, 0.25, 0.0)), (0.5, (0.5, 0.25, 0.0)), (0.6, (0.6, 0.5, 0.25, 0.0))],
+    ("steps", "start", "length", "moved"),
+    [
+        (4, 1.0, 5, [1, 1, 1, 1]),
+        (4, 0.5, 3, [0, 0, 1, 1]),
+        (4, 0.6, 4, [0, 1, 1, 1]),
+        (10, 0.4, 5, [0] * 6 + [1] * 4),  # of which float32 has another value
+    ],
 )
-def test_trajectories_start_where_the_config_says(config, start, times):
-    fields = {"guidance.trajectory.start_time": start, "sampling.num_steps": 4}
+def test_trajectories_start_where_the_config_says(config, steps, start, length, moved):
+    fields = {"guidance.trajectory.start_time": start, "sampling.num_steps": steps}
     config = replaced(config, fields | {"guidance.trajectory.grid_scales": (1.0, 2.0)})
     objective = build.objective(config, "trajectory")
     assert objective.start == ("noise" if start == 1.0 else "data")
-    np.testing.assert_allclose(objective.times, times, atol=1e-7)
-    np.testing.assert_allclose(objective.more_times[0][-3:], (0.25, 0.125, 0.0), atol=1e-7)
+    assert (objective.times[0], objective.times[-1]) == (pytest.approx(start), 0.0)
+    assert len(objective.times) == length
+    assert len(objective.more_times[0]) > length
     model = build.omega_model(config, "trajectory", 8)
-    assert len(model.times) == 5  # where samples are drawn, omega has a value for every step
+    assert len(model.times) == steps + 1  # where samples are drawn, omega has a value for all
     grid, c = jnp.asarray(objective.times), jnp.zeros(1, jnp.int32)
     slopes = jax.jacobian(
         lambda params: guidance.on_grid(functools.partial(model.apply, params), grid, c)
-    )({"values": jnp.ones((8, 4))})["values"]
-    moved = jnp.abs(slopes[:, 0, 0]).sum(axis=0) > 0
-    np.testing.assert_array_equal(moved, {0.6: [0, 1, 1, 1], 0.5: [0, 0, 1, 1]}.get(start, [1] * 4))
+    )({"values": jnp.ones((8, steps))})["values"]
+    np.testing.assert_array_equal(jnp.abs(slopes[:, 0, 0]).sum(axis=0) > 0, moved)
+
+
+def test_grids_of_several_numbers_of_steps_start_at_one_time_to_the_last_bit(config):
+    fields = {"sampling.grid": "edm", "schedule": "cosine", "sampling.num_steps": 25}
+    several = {"guidance.trajectory.grid_scales": (1.0, 0.5, 2.0)}
+    objective = build.objective(replaced(config, fields | several), "trajectory")
+    assert objective.times[0] < 1.0
+    assert {times[0] for times in objective.more_times} == {objective.times[0]}
 
 
 def test_the_command_publishes_results_and_a_figure_of_every_setting(

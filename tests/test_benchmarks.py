@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import config as configs
 from experiments import levels, publish, tables, transfer
 from experiments.benchmarks import cost, gradient_noise, gram_agreement
 from experiments.benchmarks.timing import ratios
@@ -144,22 +145,29 @@ def test_rows_in_few_dimensions_have_the_products_of_those_in_many():
     assert found.z.shape[-1] == 20
 
 
-def test_the_time_of_a_run_says_which_networks_were_given():
-    def told(level, data, *stages):
-        results = {
-            "command": "run",
-            "device": "cpu",
-            "commit": "0" * 40,
-            "config": {"denoiser": {"level": level}, "data": {"name": data}},
-            "seconds": dict.fromkeys(stages, 60.0),
-        }
-        return tables.provenance(results).strip()
+def test_the_time_of_a_run_says_how_many_networks_were_given():
+    results = {"command": "run", "device": "cpu", "commit": "0" * 40, "seconds": {"tune": 90.0}}
+    start, end = "`run` on cpu: 1.5 minutes in all", "; commit 000000000000."
+    for given, said in (([], ""), (["a", "b"], ", without training 2 networks of another run")):
+        assert tables.provenance(results | {"given_networks": given}).strip() == start + said + end
 
-    start, end = "`run` on cpu: 2.0 minutes in all", "; commit 000000000000."
-    assert told("under", "digits", "denoiser", "classifier") == start + end
-    assert told("exact", "mixture", "tune", "test") == start + end
-    both = ", but for denoiser and classifiers, trained in another run"
-    assert told("well", "digits", "tune", "test") == start + both + end
+
+INCEPTION = ("evaluation.inception_path=weights", f"evaluation.inception_sha256={'0' * 64}")
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "given"),
+    [
+        ("fashion_mnist", (), ["selection_classifier", "features_2", "features_3", "features_4"]),
+        ("fashion_mnist", ("features.num_networks=1",), ["selection_classifier"]),
+        ("mixture", ("denoiser.level=exact",), []),
+        ("imagenet64", INCEPTION, []),
+    ],
+)
+def test_networks_that_no_stage_trained_were_given(name, fields, given):
+    config = configs.to_dict(configs.load(f"configs/{name}.py", fields))
+    seconds = dict.fromkeys(("denoiser", "classifier", "features", "tune"), 1.0)
+    assert publish._given(config, seconds) == given
 
 
 def test_stages_gone_through_twice_count_twice(tmp_path):

@@ -11,6 +11,7 @@ from lgd.evaluation import (
     MAX_GROWTH,
     Generator,
     Grid,
+    Screened,
     paired_difference,
     screen,
     search,
@@ -208,6 +209,23 @@ def test_every_class_looks_past_its_own_edge_in_runs_that_all_share():
 def test_neighbours_of_a_point_are_those_of_every_axis():
     both = grid((0.0, 1.0, 2.0, 3.0), (0.0, 0.5, 1.0))
     assert list(both.around((3.0, 0.5))) == [(w, lo) for w in (2.0, 3.0) for lo in (0.0, 0.5, 1.0)]
+
+
+def test_more_finalists_than_points_are_all_points_of_the_class_that_has_fewest():
+    """Class 0 looks further, to a third point; class 1 has its two."""
+
+    def measure(point, per_class):
+        return (np.broadcast_to(point.w, 2) - np.asarray([2.1, 0.0])) ** 2
+
+    screened = Screened(
+        grid((0.0, 1.0), bounds=(0.0, 9.0)),
+        [(0.0,), (1.0,)],
+        np.stack([measure(Point(w), 10) for w in (0.0, 1.0)]),
+    )
+    counting, asked = counted(measure)
+    found = search_per_class(screened, make, counting, screening=10, full=90, finalists=8)
+    assert found.params == {"w": [2.0, 0.0]}
+    assert [n for _, n in asked] == [10, 10, 90, 90]
 
 
 def test_class_winners_keep_their_parameters_together():

@@ -179,7 +179,7 @@ FIELDS: dict[str, Rule] = {
             and all(_inside(scale, "[0.1, 10]") for scale in scales)
         ),
     ),
-    "guidance.trajectory.start_time": number("(0, 1]"),
+    "guidance.trajectory.start_time": number("[0.001, 1]"),
     "guidance.trajectory.num_particles": integer(1),
     "guidance.trajectory.num_targets": integer(1),
     "guidance.trajectory.marginal_weight": number("[0, 1e9]"),
