@@ -17,7 +17,7 @@ def cost(results: Mapping) -> str:
         for row in results[way]:
             lines.append(
                 f"| {label} | {row['calls']:,} | {row['seconds']:.1f} | {row['rate']:g} "
-                f"| {100.0 * row['gap']:.2f}% |"
+                f"| {100.0 * row['gap']:.2f}% ± {100.0 * row['gap_error']:.2f}% |"
             )
     lines.append(f"| the paper's recipe | {results['paper_calls']:,} | | | |")
     return "\n".join(lines) + "\n"

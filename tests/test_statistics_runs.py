@@ -11,6 +11,7 @@ from experiments.workdir import read_lines
 from lgd import schedules, statistics
 from lgd.data import Dataset, Split
 from lgd.denoisers import from_function
+from lgd.evaluation import summary
 
 FIELDS = (
     "mesh.data=1",
@@ -92,6 +93,28 @@ def test_a_budget_is_reached_where_all_larger_ones_are_within():
     assert statistics_tables.reached({"reached": found}).splitlines()[2:] == [
         "| 1% | 400 calls, 32.0 s | 40 calls, 4.0 s | 10.0x | 8.0x |",
         "| 0.1% | not reached | not reached |  |  |",
+    ]
+
+
+def test_gaps_are_shares_of_what_the_best_mean_gains():
+    def row(calls, *losses):
+        return {"calls": calls, "seconds": 1.0, "rate": 1e-3, "loss": summary(losses)}
+
+    found = gram_cost.with_gaps(
+        {
+            "unguided": 3.0,
+            "gram": [row(8, 1.5, 1.7), row(16, 0.9, 1.1)],
+            "online": [row(4, 2.0, 2.0)],
+        }
+    )
+    rows = [*found["gram"], *found["online"]]
+    np.testing.assert_allclose([each["gap"] for each in rows], [0.3, 0.0, 0.5], atol=1e-12)
+    np.testing.assert_allclose([each["gap_error"] for each in rows], [0.05, 0.05, 0.0], atol=1e-12)
+    assert found["best"] == 1.0
+    assert found["reached"]["0.01"] == {"gram": {"calls": 16, "seconds": 1.0}, "online": None}
+    assert statistics_tables.cost(found | {"paper_calls": 1}).splitlines()[3:5] == [
+        "| asked once | 8 | 1.0 | 0.001 | 30.00% ± 5.00% |",
+        "| asked once | 16 | 1.0 | 0.001 | 0.00% ± 5.00% |",
     ]
 
 
