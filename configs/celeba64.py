@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
     config.denoiser.unet.multipliers = (1, 2, 3, 4)
     config.denoiser.unet.attention = (16, 8)
     config.denoiser.heads = 4
-    config.denoiser.remat = False
+    config.denoiser.remat = "none"
 
     config.evaluation.interval_weights = (0.2, 0.4, 0.7, 1.2, 2.4)
     config.evaluation.interval_lower = (0.0, 0.15, 0.3)

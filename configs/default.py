@@ -57,7 +57,8 @@ def get_config() -> ConfigDict:
     config.denoiser.unet.blocks = 1  # residual blocks of a level
     config.denoiser.unet.attention = (4,)  # rows of the feature maps that attend; may be empty
     config.denoiser.dtype = "float32"  # unet, dit: of layers; bfloat16 is for accelerators
-    config.denoiser.remat = False  # unet, dit: less memory in training for more time
+    # unet, dit: what training recomputes, for less memory: none, activations, whole blocks.
+    config.denoiser.remat = "none"
     config.denoiser.batch_size = 256
     config.denoiser.learning_rate = 1e-3
     config.denoiser.ema_decay = 0.99

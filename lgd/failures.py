@@ -36,8 +36,8 @@ class DeviceMemoryError(RuntimeError):
 ADVICE = (
     "expected the computation to fit into device memory, got none left. What needs less: a smaller "
     "batch size, fewer particles or samples at once; more devices, or mesh.fsdp > 1 for large "
-    "parameters; a network whose blocks recompute their activations (jax.checkpoint, "
-    "flax.linen.remat)"
+    "parameters; a network that recomputes its activations (denoiser.remat of a config, or "
+    "jax.checkpoint)"
 )
 
 

@@ -19,7 +19,7 @@ MISTAKES = [
     (f"{UNET} data.name=mixture", "network", "mlp for data mixture", "'unet'"),
     (f"{DIT} data.name=mixture", "network", "mlp for data mixture", "'dit'"),
     ("denoiser.dtype=bfloat16", "dtype", "float32 for network mlp", "'bfloat16'"),
-    ("denoiser.remat=true", "remat", "false for network mlp", "True"),
+    ("denoiser.remat=blocks", "remat", "none for network mlp", "'blocks'"),
     (f"{DIT} denoiser.width=30 denoiser.heads=3", "width", "a multiple of 4", "30"),
     (f"{DIT} denoiser.heads=3", "heads", "a divisor of denoiser.width = 256", "3"),
     (f"{DIT} denoiser.dit.patch_size=3", "dit.patch_size", "a divisor of 8", "3"),
@@ -115,7 +115,7 @@ def test_sizes_that_only_files_tell_are_left_to_the_networks():
 
 def test_settings_reach_the_loss_and_the_network():
     overrides = [
-        *(UNET, "denoiser.dtype=bfloat16", "denoiser.remat=true", "denoiser.unet.blocks=2"),
+        *(UNET, "denoiser.dtype=bfloat16", "denoiser.remat=activations", "denoiser.unet.blocks=2"),
         *("denoiser.times=logit_normal", "denoiser.times_location=.5", "denoiser.times_scale=2"),
         *("denoiser.flip=true", "denoiser.shift=1", "denoiser.label_dropout=.2"),
     ]
@@ -124,5 +124,6 @@ def test_settings_reach_the_loss_and_the_network():
     found = (loss.times, loss.times_location, loss.times_scale, loss.flip, loss.shift)
     assert found == ("logit_normal", 0.5, 2.0, True, 1)
     assert loss.label_dropout == 0.2
-    assert (module.dtype, module.remat, module.blocks, module.heads) == ("bfloat16", True, 2, 4)
+    assert (module.dtype, module.remat) == ("bfloat16", "activations")
+    assert (module.blocks, module.heads) == (2, 4)
     assert (module.channels, module.multipliers, module.attention) == (32, (1, 2), (4,))

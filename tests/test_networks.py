@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import inspect
 import re
 import types
+from typing import get_args
 
 import flax.linen as nn
 import jax
@@ -13,13 +15,16 @@ import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo
 
+from experiments.benchmarks.flops import matrix_flops
 from lgd import parallel
 from lgd.denoisers import DiT, UNet
 from lgd.denoisers.dit import DiTBlock, from_patches, sincos_positions, to_patches
 from lgd.denoisers.layers import (
     ConditionEmbedding,
+    Remat,
     cudnn_supports,
     fourier_features,
+    rematerialised,
     softmax_attention,
 )
 from lgd.denoisers.unet import group_norm
@@ -146,12 +151,15 @@ def dit():
     return Tried(module, random_params(module))
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_remat_changes_neither_parameters_nor_gradients(name, dit):
-    once = dit if name == "dit" else Tried(SMALL[name], random_params(SMALL[name]))
-    again = Tried(SMALL[name].clone(remat=True), once.params)
-    backward = [str(jax.make_jaxpr(jax.grad(each.loss))(once.params)) for each in (once, again)]
-    assert ["remat" in text for text in backward] == [False, True]
+@pytest.fixture(scope="module", params=SMALL)
+def small(request, dit):
+    module = SMALL[request.param]
+    return dit if request.param == "dit" else Tried(module, random_params(module))
+
+
+@pytest.mark.parametrize("remat", ["activations", "blocks"])
+def test_remat_changes_neither_parameters_nor_gradients(small, remat):
+    once, again = small, Tried(small.module.clone(remat=remat), small.params)
     assert jax.tree.structure(random_params(again.module)) == jax.tree.structure(once.params)
     expected, found = once.gradient(once.params), again.gradient(once.params)
     compare = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6)
@@ -159,6 +167,28 @@ def test_remat_changes_neither_parameters_nor_gradients(name, dit):
     for path, leaf in jax.tree.leaves_with_path(found):
         assert np.isfinite(leaf).all()
         assert np.abs(leaf).max() > 0.0, path
+
+
+def test_remat_keeps_less_and_recomputes_no_product_but_of_attention_or_of_blocks(small):
+    """Bytes of what a backward pass is given, and FLOPs of a gradient: two products of attention
+    again with "activations", all blocks with "blocks"."""
+    each = [small.module.clone(remat=remat) for remat in get_args(Remat)]
+    tries = [Tried(module, small.params) for module in each]
+    backward = [jax.eval_shape(lambda p, f=t.loss: jax.vjp(f, p)[1], t.params) for t in tries]
+    none, activations, blocks = (
+        sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)) for kept in backward
+    )
+    assert blocks < activations < none
+    once = matrix_flops(small.loss, small.params)
+    none, activations, blocks = (matrix_flops(jax.grad(t.loss), t.params) for t in tries)
+    assert 2.8 * once < none < 3.0 * once
+    assert none <= activations < none + 0.2 * once
+    assert none + 0.4 * once < blocks <= none + once
+
+
+def test_an_unknown_remat_is_named():
+    with pytest.raises(ValueError, match=r"remat in .*blocks.*got True"):
+        inspect.unwrap(rematerialised)(DiTBlock, True)
 
 
 def test_gradients_with_large_kernels_split_over_devices_are_those_of_one(dit, monkeypatch):
@@ -253,13 +283,14 @@ def kernels(f, *args, platform="cuda"):
     return len(names) - len(backward), len(backward)
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", get_args(Remat))
 def test_bfloat16_on_cuda_attends_in_cudnn(tried, cudnn, remat):
     """A kernel for each block of the U-Net, or for the scan; recomputed with remat."""
     half = Tried(tried.module.clone(dtype="bfloat16", remat=remat), tried.params)
     count = 1 if isinstance(tried.module, DiT) else 5
     assert kernels(half.loss, half.params) == (count, 0)
-    assert kernels(jax.grad(half.loss), half.params) == (2 * count if remat else count, count)
+    forward = count if remat == "none" else 2 * count
+    assert kernels(jax.grad(half.loss), half.params) == (forward, count)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -11,13 +11,15 @@ table. The second command took about a minute on an H100, with 15 rounds.
 """
 
 import argparse
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from experiments.benchmarks.flops import matrix_flops
 from experiments.benchmarks.timing import ratios
 from experiments.provenance import provenance
 from experiments.tables import RESULTS
@@ -35,10 +37,36 @@ STEPS = (5, 10, 20, 40)  # K of the memory measurement
 TARGETS = {"one_step": 1.10, "sampler": 1.05, "trajectory": 4.5}
 
 
-def make_denoiser(width: int, depth: int) -> tuple[NetworkDenoiser, Params]:
-    """A residual MLP with random parameters."""
+class Case(NamedTuple):
+    """What is measured: a denoiser of labels, for samples of a shape.
+
+    batch: examples of a training step, samples, or particles of all groups of a trajectory.
+    groups: conditions among those particles.
+    """
+
+    denoiser: NetworkDenoiser
+    params: Params
+    shape: tuple[int, ...]
+    batch: int
+    groups: int
+
+    @property
+    def num_classes(self) -> int:
+        """Of its labels."""
+        if self.denoiser.num_classes is None:
+            raise ValueError("expected a denoiser of labels, got one of vectors")
+        return self.denoiser.num_classes
+
+    def inputs(self, count: int) -> tuple[Array, Array, Array]:
+        """x_t, t, c."""
+        x = jax.random.normal(jax.random.key(1), (count, *self.shape))
+        return x, jnp.full(count, 0.5), jnp.arange(count, dtype=jnp.int32) % self.num_classes
+
+
+def residual_mlp(width: int, depth: int, batch: int) -> Case:
+    """With random parameters."""
     denoiser = NetworkDenoiser(ResidualMLP(NUM_CLASSES, width, depth), FLOW, NUM_CLASSES)
-    return denoiser, denoiser.init(jax.random.key(0), SHAPE)
+    return Case(denoiser, denoiser.init(jax.random.key(0), SHAPE), SHAPE, batch, NUM_CLASSES)
 
 
 def pair_call(denoiser: NetworkDenoiser) -> Callable[..., Any]:
@@ -46,19 +74,22 @@ def pair_call(denoiser: NetworkDenoiser) -> Callable[..., Any]:
     return jax.jit(lambda params, x, t, c: denoise_pair(denoiser, params, x, t=t, c=c))
 
 
-def inputs(batch: int) -> tuple[Array, Array, Array]:
-    """x_t, t, c."""
-    x = jax.random.normal(jax.random.key(1), (batch, *SHAPE))
-    return x, jnp.full(batch, 0.5), jnp.arange(batch, dtype=jnp.int32) % NUM_CLASSES
+def call_flops(case: Case) -> float:
+    """Of one call of the denoiser for one sample."""
+    x, t, c = case.inputs(1)
+    return matrix_flops(lambda params: case.denoiser.apply(params, x, t=t, c=c), case.params)
 
 
-def one_step(denoiser: NetworkDenoiser, params: Params, batch: int, rounds: int) -> dict:
+def one_step(case: Case, rounds: int) -> dict:
     """A training step of self-consistency, m = 4 particles, to one pair of calls on 4 batch."""
+    denoiser, params, batch = case.denoiser, case.params, case.batch
     objective = objectives.SelfConsistency()
-    model = omega.Network(schedule=FLOW, num_classes=NUM_CLASSES, support=objective.support)
+    model = omega.Network(
+        schedule=denoiser.schedule, num_classes=case.num_classes, support=objective.support
+    )
     optimizer = training.Optimizer(num_steps=1000)
     state = training.init_state(model.init(jax.random.key(0)), optimizer)
-    x, t, c = inputs(batch * objective.num_particles)
+    x, t, c = case.inputs(batch * objective.num_particles)
     call, key = pair_call(denoiser), jax.random.key(2)
     loss = omega_loss(objective, model, denoiser)
     real, mesh = Batch(x[:batch], c[:batch]), parallel.make_mesh(1)
@@ -73,15 +104,16 @@ def one_step(denoiser: NetworkDenoiser, params: Params, batch: int, rounds: int)
     return ratios(runs, against="bare calls", rounds=rounds)
 
 
-def guided_sampler(denoiser: NetworkDenoiser, params: Params, batch: int, rounds: int) -> dict:
+def guided_sampler(case: Case, rounds: int) -> dict:
     """25 guided DDIM steps to 25 pairs of calls."""
-    x, t, c = inputs(batch)
+    denoiser, params = case.denoiser, case.params
+    x, t, c = case.inputs(case.batch)
     times, call = schedules.uniform_times(25), pair_call(denoiser)
     omegas = guidance.on_grid(guidance.constant(0.5), times, c)
 
     def draw() -> Any:
         key = jax.random.key(0)
-        return sampler.sample(key, denoiser, params, omegas, c, shape=SHAPE, times=times).x0
+        return sampler.sample(key, denoiser, params, omegas, c, shape=case.shape, times=times).x0
 
     def bare() -> Any:
         return [call(params, x, t, c) for _ in range(len(times) - 1)]
@@ -90,15 +122,16 @@ def guided_sampler(denoiser: NetworkDenoiser, params: Params, batch: int, rounds
 
 
 def trajectory_gradient(
-    denoiser: NetworkDenoiser, params: Params, num_steps: int, batch: int
+    case: Case, num_steps: int
 ) -> tuple[Callable[[], Any], Callable[[], Any], int]:
     """The gradient of a K-step trajectory, its forward pass, and bytes of its working memory."""
+    denoiser, params = case.denoiser, case.params
     times = tuple(float(t) for t in schedules.uniform_times(num_steps))
-    particles = batch // NUM_CLASSES
+    particles = case.batch // case.groups
     objective = objectives.Trajectory(times=times, num_particles=particles, num_targets=particles)
-    model = omega.StepTable(times=times, num_classes=NUM_CLASSES)
-    x0 = jax.random.normal(jax.random.key(1), (NUM_CLASSES, particles, *SHAPE))
-    real, key = Batch(x0, jnp.arange(NUM_CLASSES, dtype=jnp.int32)), jax.random.key(2)
+    model = omega.StepTable(times=times, num_classes=case.num_classes)
+    x0 = jax.random.normal(jax.random.key(1), (case.groups, particles, *case.shape))
+    real, key = Batch(x0, jnp.arange(case.groups, dtype=jnp.int32)), jax.random.key(2)
     loss = omega_loss(objective, model, denoiser)
     table = model.init(key)
     gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -112,12 +145,12 @@ def trajectory_gradient(
     )
 
 
-def trajectory(denoiser: NetworkDenoiser, params: Params, batch: int, rounds: int) -> dict:
+def trajectory(case: Case, rounds: int) -> dict:
     """Time at K = 10, and memory over K beside the K stored states."""
-    gradient, forward, _ = trajectory_gradient(denoiser, params, 10, batch)
+    gradient, forward, _ = trajectory_gradient(case, 10)
     runs = {"gradient": gradient, "forward": forward}
-    memory = {k: trajectory_gradient(denoiser, params, k, batch)[2] for k in STEPS}
-    state = batch * 4 * SHAPE[0] * SHAPE[1] * SHAPE[2]
+    memory = {k: trajectory_gradient(case, k)[2] for k in STEPS}
+    state = case.batch * 4 * math.prod(case.shape)
     growth = (memory[STEPS[-1]] - memory[STEPS[0]]) / (STEPS[-1] - STEPS[0])
     return ratios(runs, against="forward", rounds=rounds) | {
         "memory": {
@@ -152,14 +185,6 @@ def table(results: Mapping) -> str:
     )
 
 
-def mflop(denoiser: NetworkDenoiser, params: Params) -> float:
-    """Of one call of the denoiser on one sample, as XLA counts."""
-    x, t, c = inputs(8)
-    call = jax.jit(lambda params, x, t, c: denoiser.apply(params, x, t=t, c=c))
-    costs: Any = call.lower(params, x, t, c).compile().cost_analysis()
-    return float(costs["flops"]) / 8 / 1e6
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -171,16 +196,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="of every comparison")
     parser.add_argument("--name", default="cost-cpu", help="of the file of results")
     chosen = parser.parse_args()
-    denoiser, params = make_denoiser(chosen.width, chosen.depth)
+    case = residual_mlp(chosen.width, chosen.depth, chosen.batch)
     results: dict[str, Any] = provenance(
         f"python -m experiments.benchmarks.cost --width={chosen.width} --depth={chosen.depth} "
         f"--batch={chosen.batch} --rounds={chosen.rounds}"
     )
-    results |= {"settings": vars(chosen), "mflop": mflop(denoiser, params), "targets": TARGETS}
+    results |= {"settings": vars(chosen), "mflop": call_flops(case) / 1e6, "targets": TARGETS}
     parts = {"one_step": one_step, "sampler": guided_sampler, "trajectory": trajectory}
     with bar("cost", len(parts)) as advance:
         for name, measure in parts.items():
-            results[name] = measure(denoiser, params, chosen.batch, chosen.rounds)
+            results[name] = measure(case, chosen.rounds)
             advance(name)
     write_json(RESULTS / f"benchmark-{chosen.name}.json", results)
     print(table(results))

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
-from experiments.benchmarks.cost import NUM_CLASSES, SHAPE, inputs, make_denoiser, mflop
+from experiments.benchmarks.cost import NUM_CLASSES, Case, call_flops, residual_mlp
 from experiments.benchmarks.timing import ratios
 from experiments.provenance import provenance
 from experiments.tables import RESULTS
@@ -40,15 +40,15 @@ SCHEDULES: dict[str, OmegaFn] = {
 }
 
 
-def measure(name: str, width: int, depth: int, batch: int, rounds: int) -> dict[str, float]:
+def measure(name: str, case: Case, rounds: int) -> dict[str, float]:
     """Ratios of time and of network evaluations, and seconds of plain sampling."""
-    denoiser, params = make_denoiser(width, depth)
-    times, c = schedules.uniform_times(NUM_STEPS), inputs(batch)[2]
+    denoiser, params = case.denoiser, case.params
+    times, c = schedules.uniform_times(NUM_STEPS), case.inputs(case.batch)[2]
     omegas = guidance.on_grid(SCHEDULES[name], times, c)
 
     def draw(skip: bool) -> Float[Array, "b *dims"]:
         return sampler.sample(
-            jax.random.key(0), denoiser, params, omegas, c, shape=SHAPE, times=times, skip=skip
+            jax.random.key(0), denoiser, params, omegas, c, shape=case.shape, times=times, skip=skip
         ).x0
 
     runs = {"skipping": lambda: draw(True), "plain": lambda: draw(False)}
@@ -85,20 +85,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="of every comparison")
     parser.add_argument("--name", default="skipping-cpu", help="of the file of results")
     chosen = parser.parse_args()
-    sizes = (chosen.width, chosen.depth, chosen.batch, chosen.rounds)
+    case = residual_mlp(chosen.width, chosen.depth, chosen.batch)
     results: dict[str, Any] = provenance(
-        "python -m experiments.benchmarks.skipping --width={} --depth={} --batch={} "
-        "--rounds={}".format(*sizes)
+        f"python -m experiments.benchmarks.skipping --width={chosen.width} "
+        f"--depth={chosen.depth} --batch={chosen.batch} --rounds={chosen.rounds}"
     )
     results |= {
         "settings": vars(chosen),
         "load": os.getloadavg()[0],  # average of the minute before
-        "mflop": mflop(*make_denoiser(chosen.width, chosen.depth)),
+        "mflop": call_flops(case) / 1e6,
         "schedules": {},
     }
     with bar("skipping", len(SCHEDULES)) as advance:
         for name in SCHEDULES:
-            results["schedules"][name] = measure(name, *sizes)
+            results["schedules"][name] = measure(name, case, chosen.rounds)
             advance(name)
     write_json(RESULTS / f"benchmark-{chosen.name}.json", results)
     print(table(results))

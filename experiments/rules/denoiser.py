@@ -26,10 +26,10 @@ def _dtype_of(dtype: str, network: str) -> str | None:
     return f"expected float32 for network mlp (others: unet, dit only), got {dtype!r}"
 
 
-def _remat_of(remat: bool, network: str) -> str | None:
-    if network != "mlp" or not remat:
+def _remat_of(remat: str, network: str) -> str | None:
+    if network != "mlp" or remat == "none":
         return None
-    return f"expected false for network mlp (true: unet, dit only), got {remat}"
+    return f"expected none for network mlp (others: unet, dit only), got {remat!r}"
 
 
 def _width_of(width: int, network: str) -> str | None:

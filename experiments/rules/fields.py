@@ -127,7 +127,7 @@ FIELDS: dict[str, Rule] = {
     "denoiser.unet.blocks": integer(1),
     "denoiser.unet.attention": distinct_integers(1),
     "denoiser.dtype": one_of("float32", "bfloat16"),
-    "denoiser.remat": FLAG,
+    "denoiser.remat": one_of("none", "activations", "blocks"),
     "denoiser.batch_size": integer(1),
     "denoiser.learning_rate": POSITIVE,
     "denoiser.ema_decay": DECAY,

@@ -11,9 +11,11 @@ from lgd.denoisers.layers import (
     DType,
     Embedding,
     Modulation,
+    Remat,
     check_images,
     modulated,
     over_positions,
+    rematerialised,
 )
 
 
@@ -24,7 +26,7 @@ class DiT(nn.Module):
     The output starts at zero and is float32.
 
     dtype: of matrix products and tokens; parameters, norms and softmax are float32.
-    remat: recompute every block in the backward pass; less memory, the same numbers.
+    remat: what the backward pass recomputes, for less memory; see `layers.rematerialised`.
     """
 
     num_classes: int | None
@@ -33,7 +35,7 @@ class DiT(nn.Module):
     heads: int = 4
     patch_size: int = 2
     dtype: DType = "float32"
-    remat: bool = False
+    remat: Remat = "none"
 
     @nn.compact
     def __call__(
@@ -58,7 +60,7 @@ class DiT(nn.Module):
 
     def _blocks(self) -> nn.Module:
         """All blocks as one, with a leading layer axis in its parameters."""
-        block = nn.remat(DiTBlock, prevent_cse=False) if self.remat else DiTBlock
+        block = rematerialised(DiTBlock, self.remat, prevent_cse=False)
         blocks = nn.scan(
             block,
             variable_axes={"params": 0},

@@ -6,7 +6,8 @@ type of convolutions, matrix products and of what flows between layers.
 
 import functools
 import math
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 DType = Literal["float32", "bfloat16"]
+Remat = Literal["none", "activations", "blocks"]
 Conditions = Int[Array, " b"] | Float[Array, "b e"]
 
 
@@ -161,6 +163,31 @@ def _jax_accepts(shape: tuple[int, ...], dtype: Any) -> bool:
     except RuntimeError:  # no cuDNN; its subclass NotImplementedError for the rest
         return False
     return True
+
+
+def rematerialised(
+    block: type[nn.Module], remat: Remat, *, prevent_cse: bool = True
+) -> Callable[..., nn.Module]:
+    """A block that recomputes in the backward pass what it does not keep; the same numbers.
+
+    remat: "none" keeps everything; "activations" keeps results of convolutions and of products with
+    parameters and recomputes norms, activations and attention, few FLOPs and most of the memory;
+    "blocks" keeps a block's inputs. prevent_cse: see `jax.checkpoint`; not needed in a scan.
+    Raises ValueError for another remat.
+    """
+    if remat not in get_args(Remat):
+        raise ValueError(f"expected remat in {get_args(Remat)}, got {remat!r}")
+    if remat == "none":
+        return block
+    policy = _is_product if remat == "activations" else None
+    return nn.remat(block, policy=policy, prevent_cse=prevent_cse)
+
+
+def _is_product(primitive: Any, *args: Any, **params: Any) -> bool:
+    """A convolution, or a product without a batch axis: attention's have one."""
+    if primitive is jax.lax.conv_general_dilated_p:
+        return True
+    return jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *args, **params)
 
 
 def check_images(shape: tuple[int, ...]) -> None:

@@ -16,8 +16,10 @@ from lgd.denoisers.layers import (
     DType,
     Embedding,
     Modulation,
+    Remat,
     check_images,
     modulated,
+    rematerialised,
 )
 
 
@@ -30,7 +32,7 @@ class UNet(nn.Module):
     blocks: residual blocks of each level on the way down; one more on the way up.
     attention: numbers of rows of a feature map at which every block is followed by attention.
     dtype: of convolutions and feature maps; parameters, norms and softmax are float32.
-    remat: recompute every block in the backward pass; less memory, the same numbers.
+    remat: what the backward pass recomputes, for less memory; see `layers.rematerialised`.
     """
 
     num_classes: int | None
@@ -40,7 +42,7 @@ class UNet(nn.Module):
     attention: tuple[int, ...] = ()
     heads: int = 4
     dtype: DType = "float32"
-    remat: bool = False
+    remat: Remat = "none"
 
     @nn.compact
     def __call__(
@@ -79,7 +81,7 @@ class UNet(nn.Module):
 
     def _block(self, name: str, width: int, h: Float[Array, "b h w k"]) -> Callable[..., Array]:
         heads = self.heads if h.shape[1] in self.attention else 0
-        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        block = rematerialised(ResidualBlock, self.remat)
         return block(width, heads, self.dtype, name=name)
 
     def _check(self, shape: tuple[int, ...]) -> None:
