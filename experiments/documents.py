@@ -13,7 +13,14 @@ import sys
 from collections.abc import Callable, Mapping
 
 from experiments import ablations, floor, levels, statistics_tables, tables, transfer
-from experiments.benchmarks import cost, gram_agreement, gram_rank, inception_agreement, skipping
+from experiments.benchmarks import (
+    accelerator_report,
+    cost,
+    gram_agreement,
+    gram_rank,
+    inception_agreement,
+    skipping,
+)
 from experiments.tables import RESULTS, ROOT
 from experiments.workdir import read_json, write_text
 
@@ -22,6 +29,7 @@ DOCUMENTS = (
     ROOT / "docs" / "results.md",
     ROOT / "docs" / "statistics.md",
     ROOT / "docs" / "metrics.md",
+    ROOT / "docs" / "scale-out.md",
     ROOT / "experiments" / "weights" / "fashion_mnist" / "README.md",
 )
 
@@ -34,6 +42,7 @@ _KINDS: dict[str, Callable[..., str]] = {
     "transfer": lambda results: transfer.table(results["entries"]) + tables.provenance(results),
     "ablations": lambda results: ablations.table(results) + tables.provenance(results),
     "floor": lambda results: floor.table(results) + tables.provenance(results),
+    "accelerator": lambda results: accelerator_report.table(results) + tables.provenance(results),
     "cost": lambda results: cost.table(results) + tables.provenance(results),
     "skipping": lambda results: skipping.table(results) + tables.provenance(results),
     "gram agreement": lambda results: gram_agreement.table(results) + tables.provenance(results),

@@ -35,6 +35,10 @@ class Journal:
             self._values[key] = from_main(lambda: self._append(key, value))
         return self._values[key]
 
+    def __contains__(self, key: str) -> bool:
+        """Whether a value is there."""
+        return key in self._values
+
     def _append(self, key: str, value: Any) -> Any:
         line = json.dumps({"key": key, "value": value})
         with self._file.open("a") as stream:

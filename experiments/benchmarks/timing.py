@@ -1,4 +1,4 @@
-"""Ratios of run times, of things run in turn so that a busy machine slows both."""
+"""Times of runs, and their ratios: of things run in turn, so that a busy machine slows both."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +31,12 @@ def ratios(
         }
         for i, name in enumerate(runs)
     }
+
+
+def median_seconds(run: Callable[[], Any], rounds: int) -> float:
+    """Of one run, after a first one that compiles."""
+    jax.block_until_ready(run())
+    return float(np.median([_timed(run) for _ in range(rounds)]))
 
 
 def _timed(run: Callable[[], Any]) -> float:
