@@ -35,7 +35,7 @@ DOCUMENTS = (
 
 _KINDS: dict[str, Callable[..., str]] = {
     "table": lambda results: tables.markdown(results) + tables.provenance(results),
-    "summary": lambda results: tables.markdown(results, tables.FEW) + tables.provenance(results),
+    "summary": lambda results: tables.summary(results) + tables.provenance(results),
     "comparisons": lambda results: tables.comparisons(results),
     "classes": lambda results: tables.reward_classes(results),
     "levels": lambda *each: levels.table(each),

@@ -16,13 +16,19 @@ _METRICS = {
     "inception_score": "Inception score ↑",
     "accuracy": "accuracy ↑",
 }
-FEW = ("frechet_distance", "energy_distance", "precision", "recall", "accuracy")
+_FEW = ("frechet_distance", "energy_distance", "precision", "recall", "accuracy")
 _HIGHER_IS_BETTER = ("precision", "recall", "inception_score", "accuracy")
 
 
 def title(metric: str) -> str:
     """A metric's name for the axis of a figure."""
     return _METRICS[metric].rstrip(" ↓↑")
+
+
+def summary(results: Mapping) -> str:
+    """`markdown` of few metrics, first of them the one that selected."""
+    primary = results["primary_metric"]
+    return markdown(results, (primary, *(name for name in _FEW if name != primary)))
 
 
 def markdown(results: Mapping, metrics: Sequence[str] = tuple(_METRICS)) -> str:
