@@ -31,8 +31,8 @@ def test_ratios_are_taken_round_by_round():
     assert found["fast"]["ratio"] == 1.0
 
 
-def test_memory_of_a_trajectory_gradient_grows_by_the_stored_states():
-    case = cost.residual_mlp(width=64, depth=2, batch=40)
+def test_memory_of_a_trajectory_gradient_grows_by_the_stored_states(quick_compilation):
+    case = cost.residual_mlp(width=64, depth=1, batch=40)
     memory = [cost.trajectory_gradient(case, k)[2] for k in (4, 12)]
     state = case.batch * 4 * np.prod(case.shape)
     assert 0.9 < (memory[1] - memory[0]) / (8 * state) < 1.5
