@@ -21,6 +21,7 @@ from experiments.rules import ACROSS, FIELDS
 Config: TypeAlias = ConfigDict | Mapping[str, Any]
 
 _BOOLS = {"true": True, "false": False}
+_OLDER = {"denoiser.remat": {False: "none", True: "blocks"}}  # what was once written otherwise
 _SPELLING = {
     int: re.compile(r"[+-]?[0-9]+"),
     float: re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"),
@@ -65,11 +66,15 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
 def from_dict(values: Mapping[str, Any], *, is_older: bool = False) -> ConfigDict:
     """The locked config of a config.json. Raises ConfigError.
 
-    is_older: it may lack fields that came later, which then have their defaults.
+    is_older: it may lack fields that came later, which then have their defaults, and have values as
+    they were once written.
     """
-    defaults = _defaults()
+    defaults, given = _defaults(), _flatten(values)
     missing = defaults if is_older else dict.fromkeys(defaults, _Nothing())
-    good, errors = _check(missing | _flatten(values), defaults)
+    if is_older:
+        for field in _OLDER.keys() & given.keys():
+            given[field] = _OLDER[field].get(given[field], given[field])
+    good, errors = _check(missing | given, defaults)
     if errors:
         raise ConfigError(errors)
     config = default.get_config()

@@ -110,9 +110,11 @@ def test_other_test_images_and_unknown_names_are_refused(shipped, tmp_path):
 def test_settings_that_came_after_a_result_have_their_defaults(run):
     values = read_json(run / "config.json")
     del values["denoiser"]["mlp"]
-    with pytest.raises(configs.ConfigError, match=r"denoiser\.mlp"):
+    values["denoiser"]["remat"] = False
+    with pytest.raises(configs.ConfigError, match=r"denoiser\.mlp(.|\n)*denoiser\.remat"):
         configs.from_dict(values)
-    assert configs.from_dict(values, is_older=True).denoiser.mlp.gain is False
+    found = configs.from_dict(values, is_older=True).denoiser
+    assert (found.mlp.gain, found.remat) == (False, "none")
 
 
 # What is shipped
