@@ -12,7 +12,13 @@ from experiments.benchmarks.accelerator import TINY, measure
 from experiments.benchmarks.device_profile import KINDS, kind_of, profile
 from experiments.benchmarks.flops import matrix_flops
 from experiments.benchmarks.matrix_peak import convolution_rates, matrix_peak
-from experiments.benchmarks.training_share import TrainingStep, Variant, variants
+from experiments.benchmarks.training_share import (
+    TrainingStep,
+    Variant,
+    attention_of,
+    planned_bytes,
+    variants,
+)
 from experiments.journal import Journal
 from lgd.denoisers import layers
 
@@ -138,16 +144,19 @@ def test_variants_train_alike(network):
     steps = {name: TrainingStep(network, variants(4)[name]) for name in names}
     losses = {name: float(step()["loss"]) for name, step in steps.items()}
     np.testing.assert_allclose(list(losses.values()), losses["batch 4"], rtol=1e-3)
-    planned = {name: step.planned_bytes for name, step in steps.items()}
+    planned = {name: planned_bytes(step.compiled) for name, step in steps.items()}
     state = 4 * sum(leaf.size for leaf in jax.tree.leaves(network.params()))
     assert planned["state not donated"] > planned["batch 4"] + 3 * state
 
 
-def test_attention_of_xla_is_asked_for_only_while_a_step_is_made(network, monkeypatch):
+def test_attention_of_xla_is_asked_for_only_while_a_step_is_made(monkeypatch):
     monkeypatch.setattr(layers, "cudnn_supports", lambda *_: "")
-    monkeypatch.setattr(TrainingStep, "_compile", lambda *_: layers.cudnn_supports((), ""))
-    assert TrainingStep(network, Variant(4, attention="xla"))._compiled is False
-    assert TrainingStep(network, Variant(4))._compiled == ""
+    found = {}
+    for backend in ("xla", "cudnn"):
+        with attention_of(backend):
+            found[backend] = layers.cudnn_supports((), "")
+    assert found == {"xla": False, "cudnn": ""}
+    assert layers.cudnn_supports((), "") == ""
 
 
 def test_flops_of_a_call_are_those_of_its_layers(network):

@@ -121,26 +121,28 @@ def guided_sampler(case: Case, rounds: int) -> dict:
     return ratios({"guided sampler": draw, "bare calls": bare}, against="bare calls", rounds=rounds)
 
 
-def trajectory_gradient(
-    case: Case, num_steps: int
-) -> tuple[Callable[[], Any], Callable[[], Any], int]:
-    """The gradient of a K-step trajectory, its forward pass, and bytes of its working memory."""
-    denoiser, params = case.denoiser, case.params
+def trajectory_loss(case: Case, num_steps: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The loss of K unrolled steps, and its arguments; those of the denoiser are the case's."""
     times = tuple(float(t) for t in schedules.uniform_times(num_steps))
     particles = case.batch // case.groups
     objective = objectives.Trajectory(times=times, num_particles=particles, num_targets=particles)
     model = omega.StepTable(times=times, num_classes=case.num_classes)
     x0 = jax.random.normal(jax.random.key(1), (case.groups, particles, *case.shape))
     real, key = Batch(x0, jnp.arange(case.groups, dtype=jnp.int32)), jax.random.key(2)
-    loss = omega_loss(objective, model, denoiser)
-    table = model.init(key)
-    gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    forward = jax.jit(loss)
-    compiled = gradient.lower(table, params, real, key).compile()
+    return omega_loss(objective, model, case.denoiser), (model.init(key), case.params, real, key)
+
+
+def trajectory_gradient(
+    case: Case, num_steps: int
+) -> tuple[Callable[[], Any], Callable[[], Any], int]:
+    """The gradient of a K-step trajectory, its forward pass, and bytes of its working memory."""
+    loss, arguments = trajectory_loss(case, num_steps)
+    gradient, forward = jax.jit(jax.value_and_grad(loss, has_aux=True)), jax.jit(loss)
+    compiled = gradient.lower(*arguments).compile()
     memory: Any = compiled.memory_analysis()
     return (
-        lambda: compiled(table, params, real, key),
-        lambda: forward(table, params, real, key),
+        lambda: compiled(*arguments),
+        lambda: forward(*arguments),
         int(memory.temp_size_in_bytes),
     )
 

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import inspect
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from unittest import mock
 
 import jax
@@ -27,6 +27,7 @@ from lgd.types import Batch, Params, PRNGKey
 
 NUM_CLASSES = 1000
 STEPS = 5  # timed together, as a training runs: the next is sent before one has ended
+Backend = Literal["cudnn", "xla"]
 CALLS = 3  # that a step on an image counts as: forward, and backward as two
 
 
@@ -40,7 +41,7 @@ class Variant:
 
     batch: int
     remat: Remat = "none"
-    attention: Literal["cudnn", "xla"] = "cudnn"
+    attention: Backend = "cudnn"
     donate: bool = True
     layouts: Literal["default", "compiler"] = "default"
 
@@ -89,6 +90,11 @@ class Network:
         """ShapeDtypeStructs of `params`."""
         return jax.eval_shape(lambda: self.denoiser().init(jax.random.key(0), self.shape))
 
+    def batch(self, size: int) -> Batch:
+        """Random images of all classes."""
+        x0 = jax.random.normal(jax.random.key(2), (size, *self.shape))
+        return Batch(x0, jnp.arange(size, dtype=jnp.int32) % NUM_CLASSES)
+
     def case(self, batch: int, groups: int, remat: Remat = "none") -> cost.Case:
         """It, as the other benchmarks take it."""
         return cost.Case(self.denoiser(remat), self.params(), self.shape, batch, groups)
@@ -98,74 +104,80 @@ class Network:
         return cost.call_flops(cost.Case(self.denoiser(), self.param_shapes(), self.shape, 1, 1))
 
 
+class Program(NamedTuple):
+    """A training step before it is compiled; shapes: of state, frozen parameters, batch and key."""
+
+    step: Any
+    shapes: tuple[Any, ...]
+    optimizer: training.Optimizer
+
+
+def training_program(network: Network, variant: Variant) -> Program:
+    """The step of `training.make_step`, without the promises about sharding and donation."""
+    optimizer = build.denoiser_optimizer(network.config)
+    denoiser, loss = network.denoiser(variant.remat), build.denoising_loss(network.config)
+
+    def train_loss(params: Params, frozen: tuple, batch: Batch, key: PRNGKey) -> Any:
+        return loss(key, denoiser, params, batch.x0, batch.c), {}
+
+    state = jax.eval_shape(lambda p: training.init_state(p, optimizer), network.param_shapes())
+    batch = jax.eval_shape(lambda: network.batch(variant.batch))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    mesh = parallel.make_mesh(1)
+    step = training.make_step(train_loss, optimizer, state, (), batch, mesh=mesh)
+    return Program(inspect.unwrap(step), (state, (), batch, key), optimizer)
+
+
+def compiled_step(program: Program, variant: Variant, shapes: tuple[Any, ...]) -> Any:
+    """For the device that the shapes name, if they do."""
+    donated = (0,) if variant.donate else ()
+    with attention_of(variant.attention):
+        if variant.layouts == "default":
+            return jax.jit(program.step, donate_argnums=donated).lower(*shapes).compile()
+        free = jax.jit(program.step, in_shardings=(Format(Layout.AUTO), None, None, None))
+        formats = free.lower(*shapes).compile().input_formats[0][0]
+        chosen = jax.jit(
+            program.step,
+            in_shardings=(formats, None, None, None),
+            out_shardings=(formats, None),
+            donate_argnums=donated,
+        )
+        return chosen.lower(*shapes).compile()
+
+
+def attention_of(backend: Backend) -> contextlib.AbstractContextManager[Any]:
+    """Programs traced inside attend by this back-end."""
+    if backend == "cudnn":
+        return contextlib.nullcontext()
+    return mock.patch.object(layers, "cudnn_supports", return_value=False)
+
+
+def planned_bytes(compiled: Any) -> int:
+    """Of device memory: arguments, results that are none of them, and what lies between."""
+    memory = compiled.memory_analysis()
+    return int(
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+
+
 class TrainingStep:
     """A compiled step and its state; calling it takes `STEPS` steps."""
 
     def __init__(self, network: Network, variant: Variant) -> None:
-        key, batch = jax.random.key(2), variant.batch
-        labels = jnp.arange(batch, dtype=jnp.int32) % NUM_CLASSES
-        self._batch = Batch(jax.random.normal(key, (batch, *network.shape)), labels)
-        self._key = key
-        optimizer = build.denoiser_optimizer(network.config)
-        self._state = training.init_state(network.params(), optimizer)
-        denoiser, loss = network.denoiser(variant.remat), build.denoising_loss(network.config)
-
-        def train_loss(params: Params, frozen: tuple, batch: Batch, key: PRNGKey) -> Any:
-            return loss(key, denoiser, params, batch.x0, batch.c), {}
-
-        mesh = parallel.make_mesh(1)
-        step: Any = training.make_step(
-            train_loss, optimizer, self._state, (), self._batch, mesh=mesh
-        )
-        with _attention(variant):
-            self._compiled = self._compile(step, variant)
-
-    def _compile(self, step: Any, variant: Variant) -> Any:
-        """As `make_step` does, but for donation and layouts."""
-        arguments = (self._state, (), self._batch, self._key)
-        if variant.layouts == "default" and variant.donate:
-            return step.lower(*arguments).compile()
-        step = inspect.unwrap(step)
-        if variant.layouts == "default":
-            return jax.jit(step).lower(*arguments).compile()
-        free = jax.jit(step, in_shardings=(Format(Layout.AUTO), None, None, None))
-        formats = free.lower(*jax.eval_shape(lambda: arguments)).compile().input_formats[0][0]
-        self._state = jax.device_put(self._state, formats)
-        chosen = jax.jit(
-            step,
-            in_shardings=(formats, None, None, None),
-            out_shardings=(formats, None),
-            donate_argnums=0,
-        )
-        return chosen.lower(self._state, *arguments[1:]).compile()
+        program = training_program(network, variant)
+        self.compiled = compiled_step(program, variant, program.shapes)
+        state = training.init_state(network.params(), program.optimizer)
+        self._state = jax.device_put(state, self.compiled.input_formats[0][0])
+        self._batch, self._key = network.batch(variant.batch), jax.random.key(2)
 
     def __call__(self) -> Any:
         """The info of the last step."""
         for _ in range(STEPS):
-            self._state, info = self._compiled(self._state, (), self._batch, self._key)
+            self._state, info = self.compiled(self._state, (), self._batch, self._key)
         return info
-
-    @property
-    def planned_bytes(self) -> int:
-        """Of device memory: arguments, results that are none of them, and what lies between."""
-        memory = self._compiled.memory_analysis()
-        return int(
-            memory.argument_size_in_bytes
-            + memory.output_size_in_bytes
-            - memory.alias_size_in_bytes
-            + memory.temp_size_in_bytes
-        )
-
-    @property
-    def text(self) -> str:
-        """The compiled program."""
-        return self._compiled.as_text()
-
-
-def _attention(variant: Variant) -> contextlib.AbstractContextManager[Any]:
-    if variant.attention == "cudnn":
-        return contextlib.nullcontext()
-    return mock.patch.object(layers, "cudnn_supports", return_value=False)
 
 
 def share(
@@ -183,11 +195,11 @@ def share(
         "images_per_second": variant.batch / seconds,
         "share": CALLS * network.call_flops() * variant.batch / seconds / peak,
         "peak": peak,
-        "planned_bytes": step.planned_bytes,
+        "planned_bytes": planned_bytes(step.compiled),
     }
 
 
 def step_profile(network: Network, variant: Variant) -> dict[str, Any]:
     """Where its time goes, see `device_profile.profile`."""
     step = TrainingStep(network, variant)
-    return profile(step, step.text, rounds=2)
+    return profile(step, step.compiled.as_text(), rounds=2)
