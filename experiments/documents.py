@@ -43,6 +43,9 @@ _KINDS: dict[str, Callable[..., str]] = {
     "ablations": lambda results: ablations.table(results) + tables.provenance(results),
     "floor": lambda results: floor.table(results) + tables.provenance(results),
     "accelerator": lambda results: accelerator_report.table(results) + tables.provenance(results),
+    "planned memory": lambda results: (
+        accelerator_report.planned_table(results) + tables.provenance(results)
+    ),
     "cost": lambda results: cost.table(results) + tables.provenance(results),
     "skipping": lambda results: skipping.table(results) + tables.provenance(results),
     "gram agreement": lambda results: gram_agreement.table(results) + tables.provenance(results),

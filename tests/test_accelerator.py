@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import accelerator, accelerator_report
-from experiments.benchmarks.accelerator import TINY, measure
+from experiments.benchmarks import accelerator, accelerator_report, planned_memory
+from experiments.benchmarks.accelerator import TARGETS, TINY, measure
 from experiments.benchmarks.device_profile import KINDS, kind_of, profile
 from experiments.benchmarks.flops import matrix_flops
 from experiments.benchmarks.matrix_peak import convolution_rates, matrix_peak
@@ -23,6 +23,13 @@ from experiments.journal import Journal
 from lgd.denoisers import layers
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
+MLP = (  # compiles faster than TINY's networks, and has no attention
+    *("data.path=cifar10", "data.size=8", "denoiser.network=mlp", "denoiser.dtype=float32"),
+    *("denoiser.remat=none", "denoiser.flip=False", "denoiser.width=8", "denoiser.depth=1"),
+)
+SCALE = dataclasses.replace(
+    TINY, networks={"unet": MLP}, batches={"unet": 4}, num_steps=10
+)  # steps as the ratio has them: compiled once
 
 
 # FLOPs
@@ -133,14 +140,12 @@ def test_a_profile_says_what_took_the_time():
 # Training steps
 
 
-@pytest.fixture(scope="module")
-def network():
-    return TINY.network("dit")
-
-
-def test_variants_train_alike(network):
+def test_variants_train_alike():
     """Those that change nothing but where numbers lie."""
-    names = ("batch 4", "state not donated", "layouts of the compiler")
+    network, names = (
+        SCALE.network("unet"),
+        ("batch 4", "state not donated", "layouts of the compiler"),
+    )
     steps = {name: TrainingStep(network, variants(4)[name]) for name in names}
     losses = {name: float(step()["loss"]) for name, step in steps.items()}
     np.testing.assert_allclose(list(losses.values()), losses["batch 4"], rtol=1e-3)
@@ -159,13 +164,13 @@ def test_attention_of_xla_is_asked_for_only_while_a_step_is_made(monkeypatch):
     assert layers.cudnn_supports((), "") == ""
 
 
-def test_flops_of_a_call_are_those_of_its_layers(network):
+def test_flops_of_a_call_are_those_of_its_layers():
     """Of two blocks of width 16 on 4 tokens of 48 numbers; embeddings count once an image."""
     width, tokens, depth = 16, 4, 2
     block = tokens * (12 * width**2 + 2 * tokens * width) + 6 * width**2
     embeddings = 64 * width + width**2 + 2 * width**2
     expected = 2 * (depth * block + embeddings + 2 * tokens * 48 * width)
-    assert network.call_flops() == expected
+    assert TINY.network("dit").call_flops() == expected
 
 
 def test_the_full_size_is_that_of_the_paper():
@@ -174,18 +179,41 @@ def test_the_full_size_is_that_of_the_paper():
     assert accelerator.FULL.network("dit").denoiser().module.width >= 1024
 
 
+# Planned for a device that is not there
+
+
+def test_programs_are_planned_from_shapes():
+    """The bytes of a step are those of one that runs; nothing is counted that a CPU has not."""
+    network, works = SCALE.network("unet"), planned_memory.works(SCALE, jax.devices()[0])
+    assert len(works) == 6 + len(variants(4))
+    step = works["unet: batch 4"]()
+    assert step["planned_bytes"] == planned_bytes(TrainingStep(network, Variant(4)).compiled)
+    gradient = works["trajectory: recomputes nothing, attention by xla"]()
+    assert gradient["planned_bytes"] > 0
+    assert {gradient[kind] for kind in ("attention", "convolutions", "products")} == {0}
+    text = accelerator_report.planned_table(
+        {"planned": {"a": {**gradient, "planned_bytes": 12_345_678_901}}, "targets": TARGETS}
+    )
+    assert "| a | 12.3 | 0 | 0 |" in text
+
+
+def test_without_its_compiler_nothing_can_be_planned(monkeypatch):
+    monkeypatch.setattr(planned_memory.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match=r"expected the compiler.*pip install.*cuda12"):
+        planned_memory.h100()
+
+
 # The command
 
 
 @pytest.fixture
 def scale(monkeypatch):
-    """All parts, with the network that compiles fast in place of the U-Net, and little of each."""
+    """All parts, and little of each."""
     monkeypatch.setattr(accelerator, "variants", lambda batch: {f"batch {batch}": Variant(batch)})
-    monkeypatch.setattr(accelerator, "get_args", lambda remat: ("blocks",))
+    monkeypatch.setattr(accelerator, "get_args", lambda remat: ("none",))
     ratio = {"training step": {"ratio": 1.0, "low": 0.9, "high": 1.1}}
     monkeypatch.setattr(accelerator.cost, "one_step", lambda case, rounds: ratio)
-    batches = {"unet": TINY.batches["unet"]}
-    return dataclasses.replace(TINY, networks={"unet": TINY.networks["dit"]}, batches=batches)
+    return SCALE
 
 
 def test_every_part_is_measured_once_and_drawn(scale, tmp_path, monkeypatch):
@@ -195,7 +223,7 @@ def test_every_part_is_measured_once_and_drawn(scale, tmp_path, monkeypatch):
     assert found.keys() == {"peak", *accelerator.PARTS}
     for row in (*found["memory"].values(), *found["ratios"].values()):
         assert row["ratio"] > 0
-    results = {"targets": accelerator.TARGETS, **found}
+    results = {"targets": TARGETS, **found}
     text = accelerator_report.table(results)
     assert text.count("Best of the U-Net") == 1
     assert "nan" not in text
@@ -225,7 +253,7 @@ def test_what_fails_stands_in_the_table(scale, tmp_path, monkeypatch, message, s
         monkeypatch.setattr(accelerator.cost, name, fail)
     file = tmp_path / "measured.jsonl"
     found = measure(scale, Journal(file), accelerator.PARTS)
-    text = accelerator_report.table({"targets": accelerator.TARGETS, **found})
+    text = accelerator_report.table({"targets": TARGETS, **found})
     assert text.count(said) == 1 + 1 + 3 + 1
     assert "Best" not in text
     assert file.exists() == kept

@@ -1,4 +1,4 @@
-"""Table and figure of `experiments.benchmarks.accelerator`."""
+"""Tables and figure of `experiments.benchmarks.accelerator` and of what is planned without one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -133,6 +133,19 @@ def _convolutions(results: Mapping[str, Any]) -> str:
         shares = " | ".join(f"{row[layout] / peak:.1%}" for layout in row if layout != "failed")
         lines.append(f"| {size} | {row.get('failed', shares)} |")
     return "\n".join([*lines, "", "Shares of the peak.", ""])
+
+
+def planned_table(results: Mapping[str, Any]) -> str:
+    """A row for each program of `experiments.benchmarks.planned_memory`."""
+    lines = [
+        "| program | memory, GB | cuDNN's attention | cuDNN's convolutions |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, row in results["planned"].items():
+        cells = f"{row['planned_bytes'] / 1e9:.1f} | {row['attention']} | {row['convolutions']}"
+        lines.append(f"| {name} | {cells} |")
+    limit = results["targets"]["bytes"] / 1e9
+    return "\n".join(lines) + f"\n\nAn H100 has {limit:g} GB. The last two columns count kernels.\n"
 
 
 @style.context(STYLE)

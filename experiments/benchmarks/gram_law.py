@@ -7,6 +7,7 @@ R^d are compared with those on redrawn noise, in mean and variance.
 import functools
 import itertools
 from collections.abc import Callable
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jaxtyping import Array, Float
 
 from lgd import gram, objectives, schedules
 from lgd.objectives import Rows, SelfConsistency
+from lgd.objectives.rows import Coupling, Pairs
 from lgd.statistics import Layout
 from lgd.statistics.layout import Members, pack
 from lgd.statistics.loss import Examples, redrawn_rows
@@ -23,7 +25,8 @@ from lgd.types import PRNGKey
 GROUPS, PARTICLES, BATCHES = 16, 4, 40
 FLOW = schedules.rectified_flow()
 T = np.linspace(0.15, 0.9, GROUPS, dtype=np.float32)
-SETTINGS = list(itertools.product(("independent", "shared"), (0.0, 1.0), (0.0, 1.0)))
+COUPLINGS: tuple[Coupling, ...] = get_args(Coupling)
+SETTINGS = list(itertools.product(COUPLINGS, (0.0, 1.0), (0.0, 1.0)))
 NO_NOISE = np.asarray([coupling == "shared" and churn == 0.0 for coupling, _, churn in SETTINGS])
 POWER_GAP = 2.33  # standard errors behind the limit from which a difference is seen 99 times of 100
 
@@ -65,10 +68,11 @@ def losses_and_gradients(rows: Rows, omega: Float[Array, "g m k"]) -> Float[Arra
     """Of all SETTINGS, by (coupling, lam, churn): a loss and its 1 + m k derivatives."""
     t = jnp.asarray(T)
 
-    def of_setting(churn: Float[Array, ""], coupling: str, lam: float) -> Float[Array, "g n"]:
+    def of_setting(
+        lam: Float[Array, ""], churn: Float[Array, ""], *, coupling: Coupling, pairs: Pairs
+    ) -> Float[Array, "g n"]:
         step = {"s": 0.6 * t, "t": t, "schedule": FLOW, "churn": churn, "coupling": coupling}
         forms = objectives.step_forms(rows, **step)  # type: ignore[arg-type]
-        pairs = SelfConsistency(coupling=coupling, lam=lam).pairs  # type: ignore[arg-type]
 
         def total(omega: Array) -> tuple[Array, Array]:
             values = objectives.gram_loss(forms, omega, beta=1.75, lam=lam, pairs=pairs)
@@ -77,12 +81,15 @@ def losses_and_gradients(rows: Rows, omega: Float[Array, "g m k"]) -> Float[Arra
         gradient, values = jax.grad(total, has_aux=True)(omega)
         return jnp.concatenate([values[:, None], gradient.reshape(GROUPS, -1)], axis=1)
 
-    return jnp.concatenate(
-        [
-            jax.vmap(functools.partial(of_setting, coupling=coupling, lam=lam))(jnp.arange(2.0))
-            for coupling, lam in dict.fromkeys(setting[:2] for setting in SETTINGS)
-        ]
-    )
+    def pairs_of(setting: tuple[Coupling, float, float]) -> tuple[Coupling, Pairs]:
+        return setting[0], SelfConsistency(coupling=setting[0], lam=setting[1]).pairs
+
+    found = []
+    for (coupling, pairs), settings in itertools.groupby(SETTINGS, pairs_of):
+        numbers = jnp.asarray([setting[1:] for setting in settings])
+        of_each = functools.partial(of_setting, coupling=coupling, pairs=pairs)
+        found.append(jax.vmap(of_each)(numbers[:, 0], numbers[:, 1]))
+    return jnp.concatenate(found)
 
 
 Moments = list[Float[np.ndarray, "batches 8 g n"]]

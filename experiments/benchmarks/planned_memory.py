@@ -15,13 +15,10 @@ import functools
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 from unittest import mock
-
-os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # of the driver that is not there
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
 
 import jax
 from jax._src.cudnn import fused_attention_stablehlo
@@ -30,6 +27,7 @@ from jax.sharding import SingleDeviceSharding
 
 from experiments.benchmarks import cost
 from experiments.benchmarks.accelerator import FULL, GROUPS, TARGETS, Scale
+from experiments.benchmarks.accelerator_report import planned_table
 from experiments.benchmarks.training_share import (
     Backend,
     Variant,
@@ -69,11 +67,16 @@ _POLICIES = {"none": "nothing", "activations": "activations", "blocks": "blocks"
 
 
 def h100() -> Any:
-    """A device to compile for. Raises RuntimeError where its compiler is not installed."""
+    """A device to compile for; to be called before JAX computes anything.
+
+    Raises RuntimeError where its compiler is not installed.
+    """
     if importlib.util.find_spec("jax_plugins.xla_cuda12") is None:
         raise RuntimeError(
             "expected the compiler of JAX's CUDA plugin, got none: pip install -e '.[cuda12]'"
         )
+    os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # of the driver that is not there
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
     described = topologies.get_topology_desc("h100", "cuda", target_config=H100, topology="1x1x1")
     return described.devices[0]
 
@@ -137,19 +140,6 @@ def _planned(compiled: Any) -> dict[str, int]:
     return {"planned_bytes": planned_bytes(compiled), **found}
 
 
-def table(results: Mapping[str, Any]) -> str:
-    """A row for each program."""
-    lines = [
-        "| program | memory, GB | cuDNN's attention | cuDNN's convolutions |",
-        "|---|---:|---:|---:|",
-    ]
-    for name, row in results["planned"].items():
-        cells = f"{row['planned_bytes'] / 1e9:.1f} | {row['attention']} | {row['convolutions']}"
-        lines.append(f"| {name} | {cells} |")
-    limit = results["targets"]["bytes"] / 1e9
-    return "\n".join(lines) + f"\n\nAn H100 has {limit:g} GB. The last two columns count kernels.\n"
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -172,7 +162,7 @@ def main() -> None:
         for name, compile_one in each.items():
             results["planned"][name] = journal(name, compile_one)
             advance(name)
-    print(table(results))
+    print(planned_table(results))
     if chosen.name:
         write_json(RESULTS / f"planned-memory-{chosen.name}.json", results)
 
