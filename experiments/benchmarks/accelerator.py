@@ -82,7 +82,7 @@ FULL = Scale(
         ),
         "unet": (),
     },
-    batches={"dit": 128, "unet": 64},
+    batches={"dit": 64, "unet": 64},
     shape=(64, 64, 3),
     matrices=(4096, 8192, 16384),
     num_steps=50,
