@@ -156,8 +156,8 @@ def main() -> None:
     """Print both tables."""
     call = call_flops()
     print(f"One call for one 64x64 image: {call / 1e9:,.0f} GFLOP.\n")
-    works = {  # a training step that recomputes costs four calls
-        "ImageNet-64: train the denoiser, 400,000 steps of 2,048": 4 * call * 400_000 * 2048,
+    works = {
+        "ImageNet-64: train the denoiser, 400,000 steps of 2,048": 3 * call * 400_000 * 2048,
         "ImageNet-64: learn guidance as the paper, 205 million calls": call * PAPER_CALLS,
         "ImageNet-64: statistics of 131,072 examples, 1 million calls": call * OUR_CALLS,
         "ImageNet-64: trajectory, 200 steps of 1,024 particles, 50 guided steps": (
