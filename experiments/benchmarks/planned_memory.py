@@ -12,7 +12,7 @@ nor its driver. Writes experiments/results/planned-memory-NAME.json.
 import argparse
 import contextlib
 import functools
-import importlib.util
+import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -71,7 +71,8 @@ def h100() -> Any:
 
     Raises RuntimeError where its compiler is not installed.
     """
-    if importlib.util.find_spec("jax_plugins.xla_cuda12") is None:
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    if not any("cuda" in plugin.name for plugin in plugins):
         raise RuntimeError(
             "expected the compiler of JAX's CUDA plugin, got none: pip install -e '.[cuda12]'"
         )
