@@ -54,6 +54,7 @@ def variants(batch: int) -> dict[str, Variant]:
         f"batch {batch}": base,
         f"batch {batch // 2}": change(batch=batch // 2),
         f"batch {2 * batch}": change(batch=2 * batch),
+        f"batch {4 * batch}": change(batch=4 * batch),
         "recomputes activations": change(remat="activations"),
         "recomputes blocks": change(remat="blocks"),
         f"recomputes activations, batch {4 * batch}": change(remat="activations", batch=4 * batch),
