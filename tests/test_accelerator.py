@@ -142,10 +142,8 @@ def test_a_profile_says_what_took_the_time():
 
 def test_variants_train_alike():
     """Those that change nothing but where numbers lie."""
-    network, names = (
-        SCALE.network("unet"),
-        ("batch 4", "state not donated", "layouts of the compiler"),
-    )
+    network = SCALE.network("unet")
+    names = ("batch 4", "state not donated", "layouts of the compiler")
     steps = {name: TrainingStep(network, variants(4)[name]) for name in names}
     losses = {name: float(step()["loss"]) for name, step in steps.items()}
     np.testing.assert_allclose(list(losses.values()), losses["batch 4"], rtol=1e-3)
@@ -170,11 +168,11 @@ def test_flops_of_a_call_are_those_of_its_layers():
     block = tokens * (12 * width**2 + 2 * tokens * width) + 6 * width**2
     embeddings = 64 * width + width**2 + 2 * width**2
     expected = 2 * (depth * block + embeddings + 2 * tokens * 48 * width)
-    assert TINY.network("dit").call_flops() == expected
+    assert TINY.network("dit").call_flops == expected
 
 
 def test_the_full_size_is_that_of_the_paper():
-    params = accelerator.FULL.network("unet").param_shapes()
+    params = accelerator.FULL.network("unet").param_shapes
     assert 250e6 < sum(leaf.size for leaf in jax.tree.leaves(params)) < 260e6
     assert accelerator.FULL.network("dit").denoiser().module.width >= 1024
 

@@ -134,24 +134,24 @@ def trajectory_loss(case: Case, num_steps: int) -> tuple[Callable[..., Any], tup
 
 def trajectory_gradient(
     case: Case, num_steps: int
-) -> tuple[Callable[[], Any], Callable[[], Any], int]:
-    """The gradient of a K-step trajectory, its forward pass, and bytes of its working memory."""
+) -> tuple[Callable[[], Any], Callable[[], Any], Any]:
+    """The gradient of a K-step trajectory, its forward pass, and the compiled gradient."""
     loss, arguments = trajectory_loss(case, num_steps)
     gradient, forward = jax.jit(jax.value_and_grad(loss, has_aux=True)), jax.jit(loss)
     compiled = gradient.lower(*arguments).compile()
-    memory: Any = compiled.memory_analysis()
-    return (
-        lambda: compiled(*arguments),
-        lambda: forward(*arguments),
-        int(memory.temp_size_in_bytes),
-    )
+    return lambda: compiled(*arguments), lambda: forward(*arguments), compiled
+
+
+def working_bytes(compiled: Any) -> int:
+    """Of memory that XLA plans between arguments and results."""
+    return int(compiled.memory_analysis().temp_size_in_bytes)
 
 
 def trajectory(case: Case, rounds: int) -> dict:
     """Time at K = 10, and memory over K beside the K stored states."""
     gradient, forward, _ = trajectory_gradient(case, 10)
     runs = {"gradient": gradient, "forward": forward}
-    memory = {k: trajectory_gradient(case, k)[2] for k in STEPS}
+    memory = {k: working_bytes(trajectory_gradient(case, k)[2]) for k in STEPS}
     state = case.batch * 4 * math.prod(case.shape)
     growth = (memory[STEPS[-1]] - memory[STEPS[0]]) / (STEPS[-1] - STEPS[0])
     return ratios(runs, against="forward", rounds=rounds) | {

@@ -63,7 +63,6 @@ dnn_version_info { major: 9 minor: 10 }
 runtime_version { major: 12 minor: 9 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
-_POLICIES = {"none": "nothing", "activations": "activations", "blocks": "blocks"}
 
 
 def h100() -> Any:
@@ -106,7 +105,8 @@ def works(scale: Scale, device: Any) -> dict[str, Callable[[], dict[str, int]]]:
     backends: tuple[Backend, ...] = get_args(Backend)
     for backend in backends:
         for remat in get_args(Remat):
-            name = f"trajectory: recomputes {_POLICIES[remat]}, attention by {backend}"
+            recomputed = "nothing" if remat == "none" else remat
+            name = f"trajectory: recomputes {recomputed}, attention by {backend}"
             found[name] = functools.partial(trajectory, scale, device, remat, backend)
     for network, batch in scale.batches.items():
         for name, variant in variants(batch).items():
@@ -120,7 +120,7 @@ def trajectory(scale: Scale, device: Any, remat: Remat, backend: Backend) -> dic
     """The gradient of K unrolled steps of the U-Net."""
     network = scale.network("unet")
     case = cost.Case(
-        network.denoiser(remat), network.param_shapes(), scale.shape, scale.particles, GROUPS
+        network.denoiser(remat), network.param_shapes, scale.shape, scale.particles, GROUPS
     )
     loss, arguments = cost.trajectory_loss(case, scale.num_steps)
     with attention_of(backend):

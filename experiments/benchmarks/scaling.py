@@ -22,8 +22,8 @@ from jaxtyping import Array
 
 from experiments import build
 from experiments import config as configs
+from experiments.benchmarks import cost
 from experiments.benchmarks.collectives import collective_bytes
-from experiments.benchmarks.flops import matrix_flops
 from lgd import guidance, objectives, omega, parallel, sampler, schedules, training
 from lgd.denoisers import DenoisingLoss, NetworkDenoiser, ResidualMLP
 from lgd.learn import omega_loss
@@ -57,8 +57,7 @@ def call_flops() -> float:
     config = configs.load("configs/imagenet64.py", ["fake_data=True"])
     denoiser = build.network_denoiser(config, 1000)
     params = jax.eval_shape(lambda: denoiser.init(jax.random.key(0), (64, 64, 3)))
-    x, t, c = jnp.zeros((1, 64, 64, 3)), jnp.full(1, 0.5), jnp.zeros(1, jnp.int32)
-    return matrix_flops(lambda params: denoiser.apply(params, x, t=t, c=c), params)
+    return cost.call_flops(cost.Case(denoiser, params, (64, 64, 3), batch=1, groups=1))
 
 
 def sent(data: int, fsdp: int) -> dict[str, float]:

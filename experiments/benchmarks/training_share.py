@@ -85,8 +85,9 @@ class Network:
             size = math.prod(leaf.shape[:-1]) ** -0.5 if leaf.shape[1:] else 0.1
             return jnp.asarray(size * rng.standard_normal(leaf.shape, np.float32))
 
-        return jax.tree.map(draw, self.param_shapes())
+        return jax.tree.map(draw, self.param_shapes)
 
+    @functools.cached_property
     def param_shapes(self) -> Params:
         """ShapeDtypeStructs of `params`."""
         return jax.eval_shape(lambda: self.denoiser().init(jax.random.key(0), self.shape))
@@ -100,9 +101,10 @@ class Network:
         """It, as the other benchmarks take it."""
         return cost.Case(self.denoiser(remat), self.params(), self.shape, batch, groups)
 
+    @functools.cached_property
     def call_flops(self) -> float:
         """Of one call for one image."""
-        return cost.call_flops(cost.Case(self.denoiser(), self.param_shapes(), self.shape, 1, 1))
+        return cost.call_flops(cost.Case(self.denoiser(), self.param_shapes, self.shape, 1, 1))
 
 
 class Program(NamedTuple):
@@ -121,7 +123,7 @@ def training_program(network: Network, variant: Variant) -> Program:
     def train_loss(params: Params, frozen: tuple, batch: Batch, key: PRNGKey) -> Any:
         return loss(key, denoiser, params, batch.x0, batch.c), {}
 
-    state = jax.eval_shape(lambda p: training.init_state(p, optimizer), network.param_shapes())
+    state = jax.eval_shape(lambda p: training.init_state(p, optimizer), network.param_shapes)
     batch = jax.eval_shape(lambda: network.batch(variant.batch))
     key = jax.eval_shape(lambda: jax.random.key(0))
     mesh = parallel.make_mesh(1)
@@ -194,7 +196,7 @@ def share(
     return {
         "seconds": seconds,
         "images_per_second": variant.batch / seconds,
-        "share": CALLS * network.call_flops() * variant.batch / seconds / peak,
+        "share": CALLS * network.call_flops * variant.batch / seconds / peak,
         "peak": peak,
         "planned_bytes": planned_bytes(step.compiled),
     }
