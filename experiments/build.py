@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments import fake
 from experiments.rules.guidance import TRAJECTORIES
-from lgd import denoisers, guidance, objectives, omega, parallel, schedules
+from lgd import denoisers, guidance, objectives, omega, schedules
 from lgd.data import (
     Dataset,
     digits,
@@ -24,8 +24,9 @@ from lgd.data import (
     spiral,
     tfds_records,
 )
+from lgd.gram.loss import OneStep
+from lgd.machinery import parallel
 from lgd.metrics.classifier import Classifier, ConvClassifier, FeatureClassifier, LeNetClassifier
-from lgd.statistics.loss import OneStep
 from lgd.training import Optimizer
 from lgd.types import FeatureFn, OmegaFn, Schedule
 

@@ -12,10 +12,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from lgd.download import file_sha256
+from lgd.machinery.download import file_sha256
+from lgd.machinery.storage import save_params
 from lgd.metrics.inception import torch_file
 from lgd.metrics.inception.weights import PUBLISHED_SHA256, from_torch
-from lgd.storage import save_params
 
 
 def convert(source: Path, out: Path, *, sha256: str = PUBLISHED_SHA256) -> str:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.workdir import WorkdirError, read_lines, write_text
-from lgd import guidance, stopping
-from lgd.processes import from_main
+from lgd import guidance
+from lgd.machinery import stopping
+from lgd.machinery.processes import from_main
 from lgd.types import OmegaFn
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, lock
+from experiments import build
 from experiments import config as configs
 from experiments.rules.evaluation import SMALLEST_OF_LENET
 from experiments.stages import (
@@ -22,11 +22,11 @@ from experiments.stages import (
     reward_guidance,
     reward_report,
 )
-from experiments.workdir import Workdir
-from lgd import processes, stall, stopping
+from experiments.workdir import Workdir, lock
 from lgd.data import Dataset
 from lgd.data.image_files import DataFileError
-from lgd.failures import NonFiniteError, memory_advice
+from lgd.machinery import processes, stall, stopping
+from lgd.machinery.failures import NonFiniteError, memory_advice
 
 _RUN = {
     "denoiser": denoiser.run,

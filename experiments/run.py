@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from experiments import config as configs
 
 STAGES = ("denoiser", "collect", "guidance", "evaluate", "report")
-BAD_INPUT = 2  # exit codes; lgd.stopping has that of a run stopped by a signal
+BAD_INPUT = 2  # exit codes; lgd.machinery.stopping has that of a run stopped by a signal
 CANNOT_GO_ON = 3
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
@@ -52,10 +52,10 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
     config, workdir = _checked(argv, overrides)
     from experiments import pipeline
     from experiments.workdir import WorkdirError
-    from lgd import processes, stopping
-    from lgd.checkpoint import CheckpointError, NotSavedError
-    from lgd.failures import DeviceMemoryError, NonFiniteError
-    from lgd.statistics import StatisticsError
+    from lgd.gram import StatisticsError
+    from lgd.machinery import processes, stopping
+    from lgd.machinery.checkpoint import CheckpointError, NotSavedError
+    from lgd.machinery.failures import DeviceMemoryError, NonFiniteError
 
     logging.set_verbosity(logging.WARNING)
     _join()
@@ -87,7 +87,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
 
 def _join() -> None:
     """Join the other processes, if there are any."""
-    from lgd import processes
+    from lgd.machinery import processes
 
     if _COORDINATOR.value:
         processes.initialize(
@@ -147,7 +147,7 @@ def _wrong_process() -> list[str]:
 
 def _end(code: int, message: str) -> NoReturn:
     """Leave with a message, which process 0 says for all."""
-    from lgd import processes
+    from lgd.machinery import processes
 
     if message and processes.is_main_process():
         print(message, file=sys.stderr)

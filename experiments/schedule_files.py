@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments import learned_schedules
 from experiments.config import one_line, shown
 from experiments.schedule_kinds import KINDS, SHORT, WrongError
+from experiments.studies import learned_schedules
 from experiments.workdir import write_text
 from lgd import guidance
 from lgd.types import OmegaFn

@@ -7,8 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import learned_schedules
 from experiments.config import shown
+from experiments.studies import learned_schedules
 from lgd import guidance, omega
 from lgd.types import OmegaFn
 

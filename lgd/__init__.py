@@ -1,43 +1,51 @@
 """Learned guidance for diffusion models, in JAX.
 
-Modules follow the method: `schedules`, `diffusion`, `guidance`, `omega`, `sampler`, `discrepancy`,
-`gram`, `objectives`, `rewards`, `training`, `learn`, `evaluation`, `plots`; models in `denoisers`;
-many devices in `parallel`, many processes in `processes`.
+Everything is there after ``import lgd`` and loaded when it is first used. The rooms follow the
+method: `schedules`, `diffusion`, `guidance`, `omega`, `sampling`, `discrepancy`, `objectives`,
+`gram`, `rewards`, `training`, `learn`, `evaluation`, `metrics`, `plots`; models in `denoisers`,
+examples in `data`, devices and processes in `machinery`.
 """
 
-from lgd import (
-    denoisers,
-    diffusion,
-    discrepancy,
-    gram,
-    guidance,
-    objectives,
-    omega,
-    parallel,
-    processes,
-    rewards,
-    sampler,
-    schedules,
-    training,
-)
-from lgd.learn import Guidance, learn_guidance
+import importlib
+from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-__all__ = [
-    "Guidance",
+_ROOMS = (
+    "data",
     "denoisers",
     "diffusion",
     "discrepancy",
+    "evaluation",
     "gram",
     "guidance",
-    "learn_guidance",
+    "learn",
+    "machinery",
+    "metrics",
     "objectives",
     "omega",
-    "parallel",
-    "processes",
+    "plots",
     "rewards",
-    "sampler",
+    "sampling",
     "schedules",
     "training",
-]
+    "types",
+)
+_NAMES = {
+    "Guidance": "lgd.omega",
+    "learn_guidance": "lgd.learn",
+}
+
+__all__ = [*_ROOMS, *_NAMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"lgd.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    raise AttributeError(f"module 'lgd' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +12,15 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from lgd import failures, guidance, omega, parallel, processes, schedules, stopping, training
+from lgd import guidance, omega, schedules, training
 from lgd.data import pipeline
 from lgd.data.dataset import FileImages, Split
 from lgd.data.dataset import fingerprint as data_fingerprint
+from lgd.machinery import failures, parallel, processes, stopping
+from lgd.machinery.progress import bar
 from lgd.metrics.features import extract
 from lgd.objectives import Objective, Trajectory
-from lgd.progress import bar
+from lgd.omega import Guidance
 from lgd.training import Batches, Loss, Optimizer, Store
 from lgd.types import Batch, Denoiser, OmegaFn, OmegaModel, Params, PRNGKey
 
@@ -40,19 +41,6 @@ def start_schedules() -> dict[str, OmegaFn]:
     for scale in (0.6, 0.8, 1.0, 1.5, 2.5):
         named[f"clamp_linear({scale:g})"] = guidance.clamp_linear(scale)
     return named
-
-
-class Guidance(NamedTuple):
-    """A learned guidance weight; ``omega_fn`` is what `guidance.on_grid` takes."""
-
-    model: omega.LearnedModel
-    params: Params
-    start: str  # the schedule that training started from
-
-    @property
-    def omega_fn(self) -> OmegaFn:
-        """omega(s, t, c)."""
-        return omega.bind(self.model, self.params)
 
 
 @failures.memory_advice()

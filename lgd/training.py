@@ -17,8 +17,8 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from lgd import parallel, stopping
-from lgd.failures import NonFiniteError, memory_advice
+from lgd.machinery import parallel, stopping
+from lgd.machinery.failures import NonFiniteError, memory_advice
 from lgd.types import Params, PRNGKey, PyTree
 
 Loss = Callable[[Params, PyTree, PyTree, PRNGKey], tuple[Float[Array, ""], dict[str, Array]]]
@@ -84,7 +84,7 @@ class Optimizer:
 
 @runtime_checkable
 class Store(Protocol):
-    """Where `fit` saves; `lgd.checkpoint.CheckpointStore` is one."""
+    """Where `fit` saves; `lgd.machinery.checkpoint.CheckpointStore` is one."""
 
     def save(self, step: int, state: PyTree, metadata: dict[str, Any] | None = None) -> None: ...
     def restore(self, like: PyTree) -> Any: ...
@@ -194,8 +194,8 @@ def fit(
     Raises:
       NonFiniteError: after ``optimizer.max_skipped`` steps in a row with NaN or inf; such steps
         change no parameter. Names them, and their examples if ``batches`` is `Indexed`.
-      Stopped: when a signal asked for it, see `lgd.stopping`; has the state of the last step, which
-        the store has too. Ctrl-C comes in this way wherever nothing else handles it.
+      Stopped: when a signal asked for it, see `lgd.machinery.stopping`; has the state of the last
+        step, which the store has too. Ctrl-C comes in this way wherever nothing else handles it.
       DeviceMemoryError: when a device has too little memory.
       CheckpointError: when the store cannot be used; ValueError: it has another fingerprint, or
         batches of another `Identified`, which are named.

@@ -1,9 +1,9 @@
-"""What the tests of lgd.statistics share: small denoisers, data, and collections of them."""
+"""What the tests of lgd.gram share: small denoisers, data, and collections of them."""
 
 import jax.numpy as jnp
 import numpy as np
 
-from lgd import schedules, statistics
+from lgd import gram, schedules
 from lgd.data import Split
 from lgd.denoisers import GaussianMixture
 from lgd.types import Batch
@@ -49,7 +49,7 @@ def fresh(size, seed=0):
 
 
 def collect(folder, data=None, **settings):
-    """`statistics.collect` of 32 examples of the blurred denoiser, in shards of 16."""
+    """`gram.collect` of 32 examples of the blurred denoiser, in shards of 16."""
     defaults = {
         "denoiser": DENOISER,
         "params": wide_params(),
@@ -58,10 +58,10 @@ def collect(folder, data=None, **settings):
         "shard_examples": 16,
         "progress": False,
     }
-    statistics.collect(folder, data=split() if data is None else data, **(defaults | settings))
+    gram.collect(folder, data=split() if data is None else data, **(defaults | settings))
 
 
 def collected(folder, data=None, **settings):
     """The same, and what was collected."""
     collect(folder, data, **settings)
-    return statistics.read(folder, progress=False)
+    return gram.read(folder, progress=False)

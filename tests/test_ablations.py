@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import ablations, build
+from experiments import build
 from experiments import config as configs
-from experiments.ablation_settings import SETTINGS, Variant, config_of, replaced, values_of
+from experiments.studies import ablations
+from experiments.studies.ablation_settings import SETTINGS, Variant, config_of, replaced, values_of
 from experiments.workdir import Workdir
 from lgd import guidance, omega
 
@@ -73,7 +74,7 @@ def test_what_a_run_has_learned_is_not_learned_again(config, tmp_path, monkeypat
     path = tmp_path / "run"
     Workdir(path, config).save_params("guidance/l2-000003", {"w": np.zeros(2, np.float32)})
     ablation = ablations.Ablation(config, path, 2, None)
-    monkeypatch.setattr("lgd.statistics.fit", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("lgd.gram.fit", lambda *_, **__: pytest.fail("trained"))
     monkeypatch.setattr(ablations.tune, "select", lambda *_: pytest.fail("as far as this"))
     with pytest.raises(pytest.fail.Exception, match="as far as this"):
         ablation(Variant("own", "l2", {}))
@@ -139,7 +140,7 @@ def test_what_was_done_is_not_done_again(found, config, monkeypatch):
     def refuse(*args, **settings):
         raise AssertionError("expected nothing to be trained")
 
-    monkeypatch.setattr("lgd.statistics.fit", refuse)
+    monkeypatch.setattr("lgd.gram.fit", refuse)
     again = ablations.measure(config, path, ["rate"], 2)
     assert json.dumps(again) == json.dumps(results)
     assert contents(path) == before
@@ -218,7 +219,7 @@ def test_the_command_publishes_results_and_a_figure_of_every_setting(
     published = json.loads((tmp_path / "some.json").read_text())
     assert published["settings"] == results["settings"]
     assert published["command"] == (
-        "python -m experiments.ablations --workdir=... --seeds=2 --samples=80 --only=beta,m"
+        "python -m experiments.studies.ablations --workdir=... --seeds=2 --samples=80 --only=beta,m"
     )
     assert (tmp_path / "docs" / "some-rate.png").stat().st_size > 1000
     assert (path / "report" / "ablation-rate.png").is_file()

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import accelerator, accelerator_report, planned_memory
-from experiments.benchmarks.accelerator import TARGETS, TINY, measure
-from experiments.benchmarks.device_profile import KINDS, kind_of, profile
-from experiments.benchmarks.flops import matrix_flops
-from experiments.benchmarks.matrix_peak import convolution_rates, matrix_peak
-from experiments.benchmarks.training_share import (
+from experiments.benchmarks.device import accelerator, accelerator_report, planned_memory
+from experiments.benchmarks.device.accelerator import TARGETS, TINY, measure
+from experiments.benchmarks.device.device_profile import KINDS, kind_of, profile
+from experiments.benchmarks.device.flops import matrix_flops
+from experiments.benchmarks.device.matrix_peak import convolution_rates, matrix_peak
+from experiments.benchmarks.device.training_share import (
     TrainingStep,
     Variant,
     attention_of,

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from experiments import config as configs
-from experiments import levels, publish, tables, transfer
-from experiments.benchmarks import cost, gradient_noise, gram_agreement
-from experiments.benchmarks.timing import ratios
+from experiments import publish
+from experiments.benchmarks.checks import cost, gradient_noise
+from experiments.benchmarks.device.timing import ratios
+from experiments.benchmarks.gram import agreement
+from experiments.publish import tables
+from experiments.studies import levels, transfer
 from lgd import guidance, schedules
 from lgd.denoisers import from_function
 
@@ -118,26 +121,26 @@ def test_transfer_measures_once_and_marks_the_best(tmp_path):
 
 def test_the_float64_reference_of_agreement_is_the_loss_of_its_particles():
     """Against the float32 path of states, and central differences of itself."""
-    noises = gram_agreement.draw(5)
-    omega, step = np.full((gram_agreement.GROUPS, 4), 0.7), 1e-6
-    for churn, coupling in gram_agreement.STEPS:
+    noises = agreement.draw(5)
+    omega, step = np.full((agreement.GROUPS, 4), 0.7), 1e-6
+    for churn, coupling in agreement.STEPS:
         settings = (0.3, 0.6, churn, coupling)
-        loss, slope = gram_agreement.reference(noises, omega, *settings)
-        path = gram_agreement.particle_path(churn, coupling)
-        times = [jnp.full(gram_agreement.GROUPS, value) for value in settings[:2]]
+        loss, slope = agreement.reference(noises, omega, *settings)
+        path = agreement.particle_path(churn, coupling)
+        times = [jnp.full(agreement.GROUPS, value) for value in settings[:2]]
         found = path(noises, jnp.asarray(omega, jnp.float32), *times)
         np.testing.assert_allclose(found, loss, rtol=1e-5)
         moved = np.zeros_like(omega)
         moved[:, 1] = step
         ahead, behind = (
-            gram_agreement.reference(noises, omega + d, *settings)[0] for d in (moved, -moved)
+            agreement.reference(noises, omega + d, *settings)[0] for d in (moved, -moved)
         )
         np.testing.assert_allclose(slope[:, 1], (ahead - behind) / (2 * step), rtol=1e-6)
 
 
 def test_rows_in_few_dimensions_have_the_products_of_those_in_many():
-    rows = gram_agreement.online_rows(gram_agreement.draw(40))
-    found = gram_agreement.statistics_rows(rows)
+    rows = agreement.online_rows(agreement.draw(40))
+    found = agreement.statistics_rows(rows)
     pair = [np.concatenate([np.float64(each) for each in some], axis=1) for some in (rows, found)]
     ours, theirs = (each @ each.swapaxes(1, 2) for each in pair)
     np.testing.assert_allclose(theirs, ours, atol=2e-4)

@@ -18,7 +18,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments.faults.damage import DAMAGES, flip
-from lgd.checkpoint import (
+from lgd.machinery.checkpoint import (
     COMMIT_FILE,
     LEDGER_FILE,
     QUARANTINE,
@@ -50,7 +50,9 @@ def make_state(seed=0):
 
 
 def damages(caplog):
-    found = [r for r in caplog.records if r.name == "lgd.checkpoint" and "damaged" in r.message]
+    found = [
+        r for r in caplog.records if r.name == "lgd.machinery.checkpoint" and "damaged" in r.message
+    ]
     assert all(record.levelno == logging.WARNING for record in found)
     return [record.message for record in found]
 
@@ -422,7 +424,7 @@ def test_an_interruption_at_every_sync(tmp_path, caplog, monkeypatch, first):
 SAVE_FOREVER = """
 import itertools, sys
 import numpy as np
-from lgd.checkpoint import CheckpointStore
+from lgd.machinery.checkpoint import CheckpointStore
 store = CheckpointStore(sys.argv[1])
 for step in itertools.count(1):
     store.save(step, {"x": np.full(1000, step)}, {"at": step})
@@ -489,7 +491,7 @@ def test_a_save_and_a_restore_log_nothing(tmp_path, caplog):
     with caplog.at_level(logging.INFO), CheckpointStore(tmp_path) as store:
         store.save(1, make_state())
         store.restore(make_state())
-    assert [r for r in caplog.records if r.name in ("absl", "lgd.checkpoint")] == []
+    assert [r for r in caplog.records if r.name in ("absl", "lgd.machinery.checkpoint")] == []
 
 
 def test_commit_and_ledger_are_sealed_json(root):

@@ -7,12 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from lgd import schedules
-from lgd.denoisers import (
-    GaussianMixture,
-    NetworkDenoiser,
-    ResidualMLP,
-    from_function,
-)
+from lgd.denoisers import GaussianMixture, NetworkDenoiser, ResidualMLP, from_function
 from lgd.denoisers.network import output_scale
 from lgd.diffusion import KINDS, expand, from_x0, noised, to_x0
 from lgd.types import Denoiser

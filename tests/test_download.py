@@ -14,8 +14,8 @@ from experiments.faults.server import (
     serving,
     stops_in_the_middle,
 )
-from lgd import download
-from lgd.download import DownloadError, fetch
+from lgd.machinery import download
+from lgd.machinery.download import DownloadError, fetch
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgd import failures, guidance, learn_guidance, objectives, omega, parallel, schedules
-from lgd.checkpoint import CheckpointStore, digest
+from lgd import guidance, learn_guidance, objectives, omega, schedules
 from lgd.denoisers import from_function
 from lgd.evaluation import Generator
-from lgd.failures import NonFiniteError
+from lgd.machinery import failures, parallel
+from lgd.machinery.checkpoint import CheckpointStore, digest
+from lgd.machinery.failures import NonFiniteError
 from lgd.training import Optimizer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

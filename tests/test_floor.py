@@ -3,9 +3,9 @@
 import pytest
 
 from experiments import config as configs
-from experiments import floor
 from experiments.stages import denoiser as denoiser_stage
 from experiments.stages import guidance
+from experiments.studies import floor
 from experiments.workdir import WorkdirError, write_json
 from lgd.evaluation import summary
 from tests import untrained

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from lgd import gram
+from lgd.objectives.forms import distance_forms, factor, gram_matrix, shared
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -22,7 +22,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def matrix(rows):
-    return jax.jit(gram.gram_matrix)(rows)
+    return jax.jit(gram_matrix)(rows)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def squares(x, y):
 
 @jax.jit
 def forms_at(matrix, proposal, target, direction, omega):
-    forms = gram.distance_forms(matrix, proposal, target, direction, directions=DIRECTIONS)
+    forms = distance_forms(matrix, proposal, target, direction, directions=DIRECTIONS)
     return forms.cross(omega), forms.within(omega)
 
 
@@ -61,7 +61,7 @@ def test_gram_matrix_holds_the_inner_products(rows, matrix):
 
 def test_gram_matrix_of_half_precision_is_accumulated_in_float32(rows):
     half = rows.astype(jnp.bfloat16)
-    found = gram.gram_matrix(half)
+    found = gram_matrix(half)
     assert found.dtype == jnp.float32
     exact = np.asarray(half.astype(jnp.float32), np.float64)
     np.testing.assert_allclose(found, exact @ exact.swapaxes(1, 2), rtol=1e-5, atol=1e-2)
@@ -77,10 +77,10 @@ def test_forms_are_the_squared_distances_of_the_particles(rows, matrix, coeffici
 
 def test_forms_of_a_shared_weight_are_those_of_equal_weights(matrix, coefficients):
     proposal, target, direction, _ = coefficients
-    forms = gram.distance_forms(matrix, proposal, target, direction[:, :1], directions=(3,))
+    forms = distance_forms(matrix, proposal, target, direction[:, :1], directions=(3,))
     w = jnp.asarray([-0.5, 0.0, 2.0])
     each = jnp.broadcast_to(w[:, None, None], (GROUPS, PARTICLES, 1))
-    ours = gram.shared(forms)
+    ours = shared(forms)
     np.testing.assert_allclose(ours.cross(w), forms.cross(each), rtol=1e-5)
     np.testing.assert_allclose(ours.within(w), forms.within(each), rtol=1e-5, atol=0.1)
 
@@ -123,7 +123,7 @@ def test_factors_are_triangular_and_give_the_matrix_back(rows_of, dim):
     each = np.random.default_rng(0).normal(size=(7, rows_of, dim))
     each[3, -1] = each[3, 0]  # one that is singular
     matrix = each @ each.swapaxes(1, 2)
-    lower = gram.factor(matrix, dim)
+    lower = factor(matrix, dim)
     np.testing.assert_allclose(lower @ lower.swapaxes(1, 2), matrix, atol=1e-9)
     np.testing.assert_array_equal(lower, np.tril(lower))
     np.testing.assert_array_equal(lower[:, :, dim:], 0.0)
@@ -131,7 +131,7 @@ def test_factors_are_triangular_and_give_the_matrix_back(rows_of, dim):
 
 def test_factors_of_matrices_with_rounding_are_of_the_nearest_that_is_one():
     matrix = np.diag([4.0, 1.0, -1e-9])[None]
-    lower = gram.factor(matrix, 5)
+    lower = factor(matrix, 5)
     np.testing.assert_allclose(lower[0], np.diag([2.0, 1.0, 0.0]), atol=1e-12)
 
 
@@ -144,9 +144,9 @@ def test_redrawn_rows_have_the_inner_products_of_normal_rows(dim):
     """
     known, count, draws = 6, 3, 20_000
     each = np.random.default_rng(dim).normal(size=(known, dim))
-    lower = gram.factor((each @ each.T)[None], dim)
+    lower = factor((each @ each.T)[None], dim)
     lower = jnp.broadcast_to(jnp.asarray(lower, jnp.float32), (draws, known, known))
-    redraw = jax.jit(lambda key: gram.redraw(key, lower, count=count, dim=dim))
+    redraw = jax.jit(lambda key: redraw(key, lower, count=count, dim=dim))
     old, new = (np.asarray(part, np.float64) for part in redraw(jax.random.key(0)))
     np.testing.assert_allclose(old[0] @ old[0].T, each @ each.T, rtol=1e-4, atol=1e-4)
     with_known = np.einsum("gqe,gne->gqn", old, new)

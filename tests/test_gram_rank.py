@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.benchmarks import gram_rank
-from experiments.benchmarks.correlation import kendall, rank_correlations, spearman
+from experiments.benchmarks.checks.correlation import kendall, rank_correlations, spearman
+from experiments.benchmarks.gram import rank
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -48,7 +48,7 @@ def test_two_pairs_have_no_rank_correlation():
 
 
 def test_variants_differ_and_fit_their_statistics():
-    each = gram_rank.variants()
+    each = rank.variants()
     assert len({variant.name for variant in each}) == len(each) == 15
     for variant in each:
         objective = variant.objective()
@@ -67,7 +67,7 @@ def test_a_comparison_says_what_each_loss_would_pick():
     ]
     loss = np.asarray([0.0, -1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -2.0])
     quality = np.asarray([1.0, 0.5, 3.0, 0.4, 5.0, 6.0, 7.0, 0.8])
-    found = gram_rank.compare(names, loss, quality)
+    found = rank.compare(names, loss, quality)
     assert {group: each["count"] for group, each in found.items()} == {
         "all": 8,
         "constant": 3,

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build, pipeline, tables
+from experiments import build, pipeline
 from experiments import config as configs
 from experiments.journal import Journal
+from experiments.publish import tables
 from experiments.stages import denoiser, guidance, measure, report, tune
 from experiments.workdir import Workdir
 from lgd import schedules

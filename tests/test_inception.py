@@ -1,6 +1,6 @@
 """Inception-v3 without PyTorch: against loops, and on files written by hand.
 
-`experiments.benchmarks.inception_agreement` compares the whole network with PyTorch's ports.
+`experiments.benchmarks.checks.inception_agreement` compares the whole network with PyTorch's ports.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import convert_inception
-from experiments.benchmarks import inception_agreement
+from experiments.benchmarks.checks import inception_agreement
+from lgd.machinery.storage import save_params
 from lgd.metrics import inception
 from lgd.metrics.features import extract
 from lgd.metrics.inception import blocks, torch_file, weights
 from lgd.metrics.inception.network import in_batches
 from lgd.metrics.inception.preprocess import SIZE, prepared, resize
-from lgd.storage import save_params
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

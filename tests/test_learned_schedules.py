@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build, learned_schedules
+from experiments import build
 from experiments import config as configs
 from experiments.schedule_files import ScheduleError, read
+from experiments.studies import learned_schedules
 from experiments.workdir import Workdir, write_json
 from lgd import guidance, omega
 

@@ -8,9 +8,9 @@ from tensorboardX.proto import event_pb2
 
 from configs import default
 from experiments import config as configs
-from experiments import loggers, pipeline
-from experiments.workdir import Workdir, read_lines
-from lgd import processes
+from experiments import pipeline
+from experiments.workdir import Workdir, loggers, read_lines
+from lgd.machinery import processes
 
 
 def config(*names, **fields):

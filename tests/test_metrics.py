@@ -5,8 +5,9 @@ import pytest
 from scipy.linalg import sqrtm
 from scipy.stats import ortho_group
 
-from lgd import discrepancy, parallel, training
+from lgd import discrepancy, training
 from lgd.data import Split, pipeline
+from lgd.machinery import parallel
 from lgd.metrics.classifier import FeatureClassifier, LeNetClassifier, classification_loss
 from lgd.metrics.energy import ClassEnergyDistance
 from lgd.metrics.frechet import Moments, frechet_distance, frechet_distances, moments

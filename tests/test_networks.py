@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo
 
-from experiments.benchmarks.flops import matrix_flops
-from lgd import parallel
+from experiments.benchmarks.device.flops import matrix_flops
 from lgd.denoisers import DiT, UNet
 from lgd.denoisers.dit import DiTBlock, from_patches, sincos_positions, to_patches
 from lgd.denoisers.layers import (
@@ -28,6 +27,7 @@ from lgd.denoisers.layers import (
     softmax_attention,
 )
 from lgd.denoisers.unet import group_norm
+from lgd.machinery import parallel
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 NETWORKS = {

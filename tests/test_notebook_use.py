@@ -30,7 +30,7 @@ import jax
 import numpy as np
 
 import lgd
-from lgd.checkpoint import CheckpointStore, digest
+from lgd.machinery.checkpoint import CheckpointStore, digest
 
 denoiser = lgd.denoisers.from_function(
     lambda params, x_t, t, c: params * x_t + 0.3 * c[:, None],

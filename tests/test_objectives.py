@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp, kstest
 
-from lgd import objectives, parallel, schedules, training
+from lgd import objectives, schedules, training
 from lgd.denoisers import GaussianMixture, from_function
 from lgd.diffusion import denoise_pair
 from lgd.learn import omega_loss
+from lgd.machinery import parallel
 from lgd.objectives import (
     ConditionalMarginalConsistency,
     GridLaw,

@@ -8,15 +8,7 @@ import numpy as np
 import pytest
 
 from lgd import guidance, omega, schedules
-from lgd.omega import (
-    BinTable,
-    Network,
-    StepTable,
-    Support,
-    bind,
-    grid_support,
-    projected_clip,
-)
+from lgd.omega import BinTable, Network, StepTable, Support, bind, grid_support, projected_clip
 from lgd.types import OmegaModel
 
 FLOW = schedules.rectified_flow()

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from lgd import guidance, learn_guidance, omega, parallel, sampler, schedules, training
+from lgd import guidance, learn_guidance, omega, sampling, schedules, training
 from lgd.data import Split
 from lgd.denoisers import from_function
 from lgd.evaluation import Generator
 from lgd.learn import omega_loss
+from lgd.machinery import parallel
 from lgd.metrics.energy import ClassEnergyDistance
 from lgd.metrics.frechet import moments
 from lgd.objectives import SelfConsistency, Trajectory
@@ -270,7 +271,7 @@ def draw(mesh, batch, **settings):
     c = jnp.arange(batch) % 4
     omegas = jnp.linspace(0.0, 1.0, 3 * batch).reshape(3, batch)
     times = schedules.uniform_times(3)
-    return sampler.sample(
+    return sampling.sample(
         KEY,
         NETWORK,
         network_params(),

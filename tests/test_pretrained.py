@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build, pretrained, tables
+from experiments import build
 from experiments import config as configs
 from experiments.journal import Journal
+from experiments.publish import tables
 from experiments.stages import evaluate, guidance, tune
+from experiments.studies import pretrained
 from experiments.workdir import Workdir, WorkdirError, read_json, write_json
 from lgd import guidance as schedules
-from lgd import omega, sampler
+from lgd import omega, sampling
 from lgd.evaluation import Found
 from tests import untrained
 
@@ -144,7 +146,7 @@ def test_samples_of_the_weights_shipped_are_of_the_classes_asked_for(fashion):
 
     @jax.jit
     def right(omegas):
-        x = sampler.sample(
+        x = sampling.sample(
             jax.random.key(3),
             fashion.denoiser,
             fashion.params,

@@ -18,8 +18,8 @@ from two_processes import results, train
 from experiments import config as configs
 from experiments import pipeline
 from experiments.workdir import read_lines
-from lgd import parallel
-from lgd.checkpoint import CheckpointStore
+from lgd.machinery import parallel
+from lgd.machinery.checkpoint import CheckpointStore
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import rank_schedules, ranking, schedule_files
-from experiments.rank_schedules import main
-from lgd import guidance, objectives, schedules, statistics
+from experiments import schedule_files
+from experiments.studies import rank_schedules, ranking
+from experiments.studies.rank_schedules import main
+from lgd import gram, guidance, objectives, schedules
 from lgd.data import spiral
-from lgd.statistics import StatisticsError
+from lgd.gram import StatisticsError
 from lgd.types import Batch
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -24,7 +25,7 @@ WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 def collected(path, schedule=SCHEDULE, num_examples=4096, **settings):
     denoiser, params = spiral.mixture(schedule)
     data = spiral.load(8, 1024, 8, schedule=schedule).validation
-    statistics.collect(
+    gram.collect(
         path, denoiser, params, data, num_examples=num_examples, progress=False, **settings
     )
     return path
@@ -46,7 +47,7 @@ def constants(weights=WEIGHTS):
 
 def scored(folder, named, **settings):
     found = rank_schedules.read_statistics(folder)
-    return statistics.score(found, named, schedule=SCHEDULE, **settings)
+    return gram.score(found, named, schedule=SCHEDULE, **settings)
 
 
 def test_l2_ranks_constants_by_the_distance_to_the_optimum_of_the_particles(folder):
@@ -113,7 +114,7 @@ def test_scores_do_not_depend_on_how_examples_are_cut(folder, monkeypatch):
     """Parts of one length, the last filled up: in law the same, and no example is lost."""
     settings = {"objective": objectives.SelfConsistency(), "num_draws": 1}
     whole = scored(folder, constants(), **settings)
-    monkeypatch.setattr(sys.modules["lgd.statistics.score"], "_CHUNK", 1000)
+    monkeypatch.setattr(sys.modules["lgd.gram.score"], "_CHUNK", 1000)
     parts = scored(folder, constants(), **settings)
     assert whole.losses.shape == parts.losses.shape == (1, len(WEIGHTS), len(whole.t))
     assert parts.s.shape == whole.s.shape
@@ -127,7 +128,7 @@ def test_scores_do_not_depend_on_how_examples_are_cut(folder, monkeypatch):
 def test_the_forward_process_comes_back(make, tmp_path):
     path = collected(tmp_path / "s", schedule=make(), num_examples=256)
     found = rank_schedules.read_statistics(path)
-    assert statistics.schedule_behind(found) == make()
+    assert gram.schedule_behind(found) == make()
 
 
 def test_another_forward_process_is_refused(small, capsys, tmp_path):
@@ -135,7 +136,7 @@ def test_another_forward_process_is_refused(small, capsys, tmp_path):
     assert refused(capsys, f"--stats={path}", "--schedules=constant:1") == [
         "schedule: expected one of RectifiedFlow(), Cosine(), LinearVP(beta_min=0.1, "
         "beta_max=20.0), EDM(sigma_min=0.002, sigma_max=80.0, rho=7.0), got "
-        "LinearVP(beta_min=0.1, beta_max=10.0); lgd.statistics.score takes any other as an argument"
+        "LinearVP(beta_min=0.1, beta_max=10.0); lgd.gram.score takes any other as an argument"
     ]
 
 
@@ -147,7 +148,7 @@ def test_the_command_ranks_and_leaves_files(small, tmp_path):
     )
     schedule_files.write(mine, [entry])
     command = [
-        *(sys.executable, "-m", "experiments.rank_schedules", f"--stats={small}"),
+        *(sys.executable, "-m", "experiments.studies.rank_schedules", f"--stats={small}"),
         *(f"--schedules=constant:0.5,{mine}", "--schedules=limited_interval:1:0.2:0.8"),
         *("--law=grid", "--steps=10", "--churn=0", "--num_draws=1", f"--out={tmp_path / 'out'}"),
     ]

@@ -9,7 +9,8 @@ import pytest
 
 from configs import mixture_reward
 from experiments import config as configs
-from experiments import pipeline, tables
+from experiments import pipeline
+from experiments.publish import tables
 from experiments.stages import reward_reach, reward_select
 from lgd import guidance, rewards, schedules
 from lgd.data import spiral

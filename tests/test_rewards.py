@@ -263,7 +263,7 @@ def test_large_weight_moves_the_reward_of_the_class_it_can_help(pushed):
 
     def mean_reward(omega_fn):
         omegas = guidance.on_grid(omega_fn, times, c)
-        x0 = lgd.sampler.sample(
+        x0 = lgd.sampling.sample(
             jax.random.key(1), EXACT, MIXTURE, omegas, c, shape=(1,), times=times
         ).x0
         return np.asarray(rewards.Linear((1.0,))(x0, c)).reshape(2, 500).mean(axis=1)

@@ -9,7 +9,7 @@ import pytest
 from scipy.integrate import solve_ivp
 from scipy.special import softmax
 
-from lgd import guidance, sampler, schedules
+from lgd import guidance, sampling, schedules
 from lgd.denoisers import GaussianMixture, from_function
 from lgd.diffusion import add_noise, bridge_step, denoise_pair
 
@@ -52,7 +52,7 @@ class Unguided(NamedTuple):
 
 def run(denoiser, params, omegas, *, key=0, c=CLASSES, times=None, solver="ddim", churn=0.0):
     times = schedules.uniform_times(len(omegas)) if times is None else times
-    return sampler.sample(
+    return sampling.sample(
         jax.random.key(key),
         denoiser,
         params,
@@ -72,7 +72,7 @@ def walker(name, solver="ddim", labels=LABELS):
     denoiser = GaussianMixture(labels, SCHEDULES[name])
 
     def walk(key, params, omegas, c, x_t, times, churn):
-        return sampler.unroll(
+        return sampling.unroll(
             key, denoiser, params, omegas, c, x_t, times=times, churn=churn, solver=solver
         )
 
@@ -253,7 +253,7 @@ def test_data_time_is_reached_by_returning_x0_hat(name, solver):
 def test_one_compilation_serves_all_omegas_keys_times_classes_and_churn(churns):
     """Sampling without noise is a program of its own, which draws none."""
     denoiser, params = mixture(SCHEDULES["rectified_flow"])
-    before = sampler._sample._cache_size()
+    before = sampling._sample._cache_size()
     for seed, churn in enumerate(churns):
         omegas = guidance.on_grid(
             guidance.constant(0.5 * seed) if seed % 2 else guidance.clamp_linear(2.0),
@@ -263,7 +263,7 @@ def test_one_compilation_serves_all_omegas_keys_times_classes_and_churn(churns):
         times = schedules.uniform_times(7, start=1.0 - 0.05 * seed, end=0.02 * seed)
         c = jnp.roll(CLASSES, seed)
         run(denoiser, params, omegas, key=seed, c=c, times=times, churn=churn)
-    assert sampler._sample._cache_size() == before + 1
+    assert sampling._sample._cache_size() == before + 1
 
 
 def test_trajectory_has_every_state_from_the_noise_to_the_result():
@@ -275,7 +275,7 @@ def test_trajectory_has_every_state_from_the_noise_to_the_result():
     start = np.asarray(samples.trajectory[0]) / 80.0
     assert abs(start.mean()) < 4 / np.sqrt(8192)
     assert abs(start.std() - 1) < 4 / np.sqrt(2 * 8192)
-    without = sampler.sample(
+    without = sampling.sample(
         jax.random.key(0),
         denoiser,
         params,
@@ -303,7 +303,7 @@ def test_nfe_is_the_number_of_real_network_evaluations(solver, num_steps):
     jax.block_until_ready(samples.x0)
     jax.effects_barrier()
     assert sum(evaluated) == samples.nfe * 5
-    assert samples.nfe == sampler.count_nfe(num_steps, solver)
+    assert samples.nfe == sampling.count_nfe(num_steps, solver)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -398,9 +398,9 @@ def test_bad_arguments_name_what_was_expected_and_got(wrong, message):
     omegas = arguments.pop("omegas")
     key = jax.random.key(0)
     with pytest.raises(ValueError, match=message):
-        sampler.sample(key, denoiser, params, omegas, CLASSES, shape=(2,), **arguments)
+        sampling.sample(key, denoiser, params, omegas, CLASSES, shape=(2,), **arguments)
     with pytest.raises(ValueError, match=message):
-        sampler.unroll(key, denoiser, params, omegas, CLASSES, jnp.zeros((5, 2)), **arguments)
+        sampling.unroll(key, denoiser, params, omegas, CLASSES, jnp.zeros((5, 2)), **arguments)
 
 
 def test_unknown_solver_is_named():
@@ -418,7 +418,7 @@ def value_and_gradients(solver):
     @functools.partial(jax.value_and_grad, argnums=(0, 1))
     def objective(omegas, x_t, times, churn):
         walk = {"times": times, "churn": churn, "solver": solver}
-        end = sampler.unroll(jax.random.key(4), denoiser, params, omegas, CLASSES[:3], x_t, **walk)
+        end = sampling.unroll(jax.random.key(4), denoiser, params, omegas, CLASSES[:3], x_t, **walk)
         return jnp.sum(weights * end + end**2)
 
     return objective
@@ -504,7 +504,7 @@ def test_memory_of_a_gradient_grows_by_the_states_and_not_by_the_activations():
         def objective(omegas, params):
             times = schedules.uniform_times(num_steps)
             key = jax.random.key(1)
-            return jnp.sum(sampler.unroll(key, denoiser, params, omegas, c, x_t, times=times))
+            return jnp.sum(sampling.unroll(key, denoiser, params, omegas, c, x_t, times=times))
 
         compiled = jax.jit(jax.grad(objective)).lower(jnp.ones((num_steps, 8)), weights).compile()
         return compiled.memory_analysis().temp_size_in_bytes
@@ -518,7 +518,7 @@ def test_memory_of_a_gradient_grows_by_the_states_and_not_by_the_activations():
 
 def adaptive(omega_fn, *, times, solver="ddim", churn=0.0, weaker=()):
     denoiser, params = mixture(SCHEDULES["rectified_flow"])
-    return sampler.sample_adaptive(
+    return sampling.sample_adaptive(
         jax.random.key(0),
         denoiser,
         params,

@@ -9,13 +9,14 @@ import pytest
 
 from experiments import build, fake, pipeline
 from experiments import config as configs
-from experiments.benchmarks.collectives import collective_bytes
+from experiments.benchmarks.device.collectives import collective_bytes
 from experiments.stages import denoiser, inception, measure
 from experiments.workdir import Workdir
-from lgd import guidance, parallel, sampler, schedules
+from lgd import guidance, sampling, schedules
 from lgd.data import generated
 from lgd.data.dataset import FileImages, fingerprint
 from lgd.denoisers import NetworkDenoiser, ResidualMLP
+from lgd.machinery import parallel
 from lgd.metrics.frechet import frechet_distance, moments
 from lgd.metrics.kid import kid
 from lgd.metrics.reference import FeatureNetwork
@@ -298,7 +299,7 @@ def test_pairs_of_a_call_stay_on_the_device_of_their_example():
     omegas = guidance.on_grid(guidance.constant(1.0), times, c)
 
     def draw(params):
-        return sampler.sample(
+        return sampling.sample(
             jax.random.key(0), denoiser, params, omegas, c, shape=(5,), times=times, mesh=mesh
         ).x0
 

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgd import guidance, parallel, sampler, schedules, skipping
+from lgd import guidance, sampling, schedules
 from lgd.denoisers import from_function
 from lgd.evaluation import Generator
+from lgd.guidance import skipping
+from lgd.machinery import parallel
 
 SCHEDULE = schedules.rectified_flow()
 SETTINGS = [("ddim", 0.0), ("ddim", 1.0), ("heun", 0.0), ("dpmpp_2m", 0.0)]
@@ -47,7 +49,7 @@ PATTERNS = {
 def run(omegas, *, skip, solver="ddim", churn=0.0, denoiser=None, params=None, **more):
     if denoiser is None:
         denoiser, params = small()
-    return sampler.sample(
+    return sampling.sample(
         jax.random.key(0),
         denoiser,
         params,
@@ -109,7 +111,7 @@ def test_nfe_is_the_number_of_rows_computed_over_the_samples(solver):
     assert sum(rows) == pytest.approx(samples.nfe * 7)
     assert min(rows) == 7
     assert max(rows) <= 14
-    assert samples.nfe < sampler.count_nfe(6, solver)
+    assert samples.nfe < sampling.count_nfe(6, solver)
 
 
 def test_few_sizes_waste_little():
@@ -138,18 +140,18 @@ def test_guided_rows_come_first_in_the_order_of_a_step():
 
 def test_schedules_that_guide_as_many_share_one_compilation():
     run(table(), skip=True)
-    before = sampler._sample._cache_size()
+    before = sampling._sample._cache_size()
     run(table(), skip=True)
     run(table(weights=(0.3, 2.0)), skip=True)
     run(jnp.flip(table(), axis=0), skip=True)
-    assert sampler._sample._cache_size() == before
+    assert sampling._sample._cache_size() == before
 
 
 def test_devices_that_share_the_samples_change_nothing():
     omegas = jnp.concatenate([table(), table()[:, :1]], axis=1)
     c = jnp.concatenate([CLASSES, CLASSES[:1]])
     found = [
-        sampler.sample(
+        sampling.sample(
             jax.random.key(0),
             *small(),
             omegas,
@@ -178,7 +180,7 @@ def test_conditions_may_be_trees_of_arrays():
     denoiser = from_function(network, schedule=SCHEDULE, kind="x0", null=null)
     c = {"label": CLASSES.astype(jnp.float32), "text": jnp.arange(14.0).reshape(7, 2)}
     each = [
-        sampler.sample(
+        sampling.sample(
             jax.random.key(0), denoiser, (), table(), c, shape=(2,), times=TIMES, skip=skip
         ).x0
         for skip in (False, True)

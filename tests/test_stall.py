@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from lgd import stall, stopping
+from lgd.machinery import stall, stopping
 
 
 def test_a_step_that_does_not_end_is_reported_once_with_the_stacks_of_all_threads(capfd):

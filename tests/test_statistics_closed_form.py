@@ -9,10 +9,10 @@ from scipy.optimize import lsq_linear
 
 from lgd import guidance, objectives, schedules
 from lgd.denoisers import GaussianMixture
+from lgd.gram import StatisticsError, closed_form, loss, score
+from lgd.gram.closed_form import _Parabola, _pull, _pull_diagonal, _solve
 from lgd.objectives import SelfConsistency, TimeLaw
 from lgd.omega import BinTable
-from lgd.statistics import StatisticsError, closed_form, loss, score
-from lgd.statistics.closed_form import _Parabola, _pull, _pull_diagonal, _solve
 from lgd.types import Batch
 from tests.statistics_cases import FLOW, collected, fresh
 from tests.two_points import l2_optimum

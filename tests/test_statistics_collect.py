@@ -5,24 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgd import parallel, schedules, statistics
+from lgd import gram, schedules
 from lgd.data import pipeline
 from lgd.denoisers import from_function
-from lgd.failures import NonFiniteError
+from lgd.gram import StatisticsError
+from lgd.gram.layout import unpack
 from lgd.guidance import PAIR_FEATURES
+from lgd.machinery import parallel
+from lgd.machinery.failures import NonFiniteError
 from lgd.objectives import TimeLaw, UniformTimes, repeat
-from lgd.statistics import StatisticsError
-from lgd.statistics.layout import unpack
 from lgd.types import Batch
-from tests.statistics_cases import (
-    DENOISER,
-    FLOW,
-    collect,
-    collected,
-    fresh,
-    split,
-    wide_params,
-)
+from tests.statistics_cases import DENOISER, FLOW, collect, collected, fresh, split, wide_params
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 BATCHES = pipeline.examples(split(), 8, seed=0)  # those that `collect` makes of the split
@@ -58,7 +51,7 @@ def interrupted(batches, at):
 
 def test_gram_matrices_hold_the_inner_products_of_the_particles(whole):
     """Draws, calls and products made anew from the seed, in float64 after the calls."""
-    found = statistics.read(whole, progress=False)
+    found = gram.read(whole, progress=False)
     assert found.size == 32
     key, start = jax.random.fold_in(jax.random.key(0), 1), 8
     time_key, rows_key = jax.random.split(key)
@@ -292,7 +285,7 @@ def test_a_damaged_shard_is_found_before_a_collection_goes_on(tmp_path):
 
 @pytest.mark.parametrize("sizes", [(8, 1), (2, 4)])
 def test_8_devices_collect_what_1_does(tmp_path, whole, sizes):
-    one = statistics.read(whole, progress=False)
+    one = gram.read(whole, progress=False)
     found = collected(tmp_path, mesh=parallel.make_mesh(*sizes))
     np.testing.assert_allclose(found.gram, one.gram, rtol=1e-4, atol=1e-4)
     for name in ("t", "c", "source"):

@@ -7,15 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgd import omega, schedules, statistics
+from lgd import gram, omega, schedules
+from lgd.gram import Lane, StatisticsError, fit, sweep
 from lgd.guidance import PAIR_FEATURES
-from lgd.objectives import (
-    ConditionalMarginalConsistency,
-    SelfConsistency,
-    TimeLaw,
-    l2,
-)
-from lgd.statistics import Lane, StatisticsError, fit, sweep
+from lgd.objectives import ConditionalMarginalConsistency, SelfConsistency, TimeLaw, l2
 from lgd.training import Optimizer
 from lgd.types import Batch
 from tests.statistics_cases import DENOISER, FLOW, collected, fresh, true_params, wide_params
@@ -181,7 +176,7 @@ def test_a_table_ends_near_the_closed_form(plain):
     model = omega.BinTable(support=LAW.support, num_bins=2, init_omega=0.3)
     lane = Lane(objective=l2(time_law=LAW), model=model, learning_rate=0.05)
     (found,) = run(plain, [lane], batch_size=256, optimizer=quick(300))
-    solved = statistics.closed_form(plain, l2(time_law=LAW), schedule=FLOW, num_bins=2, ridge=1e-6)
+    solved = gram.closed_form(plain, l2(time_law=LAW), schedule=FLOW, num_bins=2, ridge=1e-6)
     mean = [float(np.mean(each.guidance.params["values"])) for each in (found, solved)]
     assert mean[0] == pytest.approx(mean[1], abs=0.25)
     assert (np.asarray(found.guidance.params["values"]) >= 0.0).all()
@@ -212,7 +207,7 @@ def test_features_and_several_directions(blurred):
     changed = wide.guidance.omega_fn(**QUERY, features=features + 1.0)
     assert np.abs(changed - found)[:, 0].max() > 1e-4
     assert np.abs(changed - found)[:, 1].max() == 0.0
-    start = statistics.score(
+    start = gram.score(
         blurred,
         {"start": lambda *, s, t, c: jnp.stack([jnp.ones_like(t), 0.3 + 0.0 * t], axis=-1)},
         objective=OBJECTIVE,

@@ -5,7 +5,7 @@ it in R^d, on the particles themselves: means and variances of losses and of gra
 comparison fails beyond `LIMIT` standard errors, which happens by chance once in 1,000 runs of all.
 That the draws suffice is asserted beside it: a relative error of 3% in mean losses, of 5% in mean
 gradients, or of 15% in the variance of either would lie at least `LIMIT` + 2.33 standard errors
-away, and so be found with a power above .99. `experiments.benchmarks.gram_agreement` sees less.
+away, and so be found with a power above .99. `experiments.benchmarks.gram.agreement` sees less.
 """
 
 import functools
@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import gram_law
+from experiments.benchmarks.gram import law
 from lgd import objectives
+from lgd.gram import Layout, Statistics, StatisticsError, loss
 from lgd.objectives import (
     ConditionalMarginalConsistency,
     GuidedScoreMatching,
@@ -25,7 +26,6 @@ from lgd.objectives import (
     TimeLaw,
     UniformTimes,
 )
-from lgd.statistics import Layout, Statistics, StatisticsError, loss
 from tests.statistics_cases import FLOW, collected
 
 DRAWS = 128  # in each of 40 batches
@@ -41,38 +41,36 @@ def test_redrawn_losses_and_gradients_have_the_law_of_those_of_the_particles(
     dim, members, num_directions
 ):
     """Dimensions below, just above and far above the number of known rows."""
-    for name, (gap, error) in gram_law.compared(dim, members, num_directions, batch=DRAWS).items():
-        drawn = ~gram_law.NO_NOISE
+    for name, (gap, error) in law.compared(dim, members, num_directions, batch=DRAWS).items():
+        drawn = ~law.NO_NOISE
         assert (np.abs(gap) <= LIMIT * error)[drawn].all(), (name, gap / error)
-        assert ((LIMIT + gram_law.POWER_GAP) * error <= SEEN[name])[drawn].all(), (name, error)
+        assert ((LIMIT + law.POWER_GAP) * error <= SEEN[name])[drawn].all(), (name, error)
         if "variance" not in name:
-            np.testing.assert_allclose(gap[gram_law.NO_NOISE], 0.0, atol=1e-4)
+            np.testing.assert_allclose(gap[law.NO_NOISE], 0.0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("dim", "num_directions"), [(2, 2), (14, 1)])
 def test_a_degree_of_freedom_too_many_is_detected(dim, num_directions):
-    gap, error = gram_law.compared(dim, "copies", num_directions, batch=DRAWS, claimed_dim=dim + 1)[
+    gap, error = law.compared(dim, "copies", num_directions, batch=DRAWS, claimed_dim=dim + 1)[
         "loss"
     ]
-    assert (np.abs(gap) > LIMIT * error)[~gram_law.NO_NOISE].any()
+    assert (np.abs(gap) > LIMIT * error)[~law.NO_NOISE].any()
 
 
 @pytest.mark.parametrize("members", ["copies", "condition"])
 def test_fewer_particles_than_were_collected_are_the_first_of_each(members):
     """Centred anew, they have the products of the rows of those particles alone."""
-    blocks = gram_law.frozen_rows(7, members, 2)
-    batch, layout = gram_law.as_examples(blocks, members=members)
+    blocks = law.frozen_rows(7, members, 2)
+    batch, layout = law.as_examples(blocks, members=members)
     found = loss.redrawn_rows(jax.random.key(0), batch, layout, num_particles=3)
     centred, residual, delta, eps = (np.asarray(block, np.float64) for block in blocks)
-    delta = delta.reshape(gram_law.GROUPS, 2, gram_law.PARTICLES, 7)[:, :, :3].reshape(
-        gram_law.GROUPS, 6, 7
-    )
+    delta = delta.reshape(law.GROUPS, 2, law.PARTICLES, 7)[:, :, :3].reshape(law.GROUPS, 6, 7)
     centred = centred[:, :3] - centred[:, :3].mean(axis=1, keepdims=True)
     expected = np.concatenate([centred, residual[:, :3], delta, eps[:, :3]], axis=1)
     rows = np.concatenate([np.asarray(block, np.float64) for block in found[:4]], axis=1)
     products = expected @ expected.swapaxes(1, 2)
     np.testing.assert_allclose(rows @ rows.swapaxes(1, 2), products, rtol=1e-4, atol=1e-4)
-    assert found.z.shape[:2] == found.eps_target.shape[:2] == (gram_law.GROUPS, 3)
+    assert found.z.shape[:2] == found.eps_target.shape[:2] == (law.GROUPS, 3)
 
 
 # Weights

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from experiments import config as configs
-from experiments import pipeline, statistics_tables
-from experiments.benchmarks import gram_cost, gram_sweep
-from experiments.benchmarks.gram_setup import Setup
+from experiments import pipeline
+from experiments.benchmarks.gram import cost, sweep
+from experiments.benchmarks.gram.setup import Setup
+from experiments.publish import statistics_tables
 from experiments.workdir import read_lines
-from lgd import schedules, statistics
+from lgd import gram, schedules
 from lgd.data import Dataset, Split
 from lgd.denoisers import from_function
 from lgd.evaluation import summary
@@ -44,7 +45,7 @@ def test_one_step_rows_are_learned_from_statistics(run):
         ("train-mixed", "mixed", 128),
         ("held_out", "copies", 64),
     ):
-        gathered = statistics.read(folder / "statistics" / name, progress=False)
+        gathered = gram.read(folder / "statistics" / name, progress=False)
         assert (gathered.layout.members, gathered.size) == (members, size)
     kept = sorted(path.name for path in (folder / "params" / "guidance").iterdir())
     assert kept == [
@@ -84,7 +85,7 @@ def budget(calls, seconds, gap):
 def test_a_budget_is_reached_where_all_larger_ones_are_within():
     gram = [budget(10, 1.0, 0.009), budget(20, 2.0, 0.02), budget(40, 4.0, 0.005)]
     online = [budget(100, 8.0, 0.5), budget(400, 32.0, 0.008)]
-    found = gram_cost._reached(gram, online)
+    found = cost._reached(gram, online)
     assert found["0.01"] == {
         "gram": {"calls": 40, "seconds": 4.0},
         "online": {"calls": 400, "seconds": 32.0},
@@ -100,7 +101,7 @@ def test_gaps_are_shares_of_what_the_best_mean_gains():
     def row(calls, *losses):
         return {"calls": calls, "seconds": 1.0, "rate": 1e-3, "loss": summary(losses)}
 
-    found = gram_cost.with_gaps(
+    found = cost.with_gaps(
         {
             "unguided": 3.0,
             "gram": [row(8, 1.5, 1.7), row(16, 0.9, 1.1)],
@@ -125,5 +126,5 @@ def test_the_sweep_has_64_different_settings():
     setup = Setup(
         configs.load("configs/smoke.py"), None, Dataset(split, split, split, ("a",)), denoiser, ()
     )
-    for lanes in (gram_sweep.lanes(setup), gram_sweep.table_lanes(setup)):
+    for lanes in (sweep.lanes(setup), sweep.table_lanes(setup)):
         assert len(set(lanes)) == 64

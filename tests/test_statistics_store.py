@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from lgd import statistics
+from lgd import gram
+from lgd.gram import Layout, StatisticsError, store
+from lgd.gram.layout import pack, unpack
 from lgd.objectives import TimeLaw, UniformTimes
-from lgd.statistics import Layout, StatisticsError, store
-from lgd.statistics.layout import pack, unpack
 
 LAYOUT = Layout(num_particles=2, dim=3)
 SHARDS = ("shard-00000.safetensors", "shard-00001.safetensors")
@@ -63,7 +63,7 @@ def folder(tmp_path):
 
 
 def read(folder):
-    return statistics.read(folder, progress=False)
+    return gram.read(folder, progress=False)
 
 
 def refused(folder, message):

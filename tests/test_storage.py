@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from lgd.storage import load_params, save_params
+from lgd.machinery.storage import load_params, save_params
 
 
 class Pair(NamedTuple):

@@ -9,12 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from lgd import omega, parallel, schedules, stopping, training
-from lgd.checkpoint import CheckpointStore
+from lgd import omega, schedules, training
 from lgd.data import Split, pipeline
 from lgd.denoisers import GaussianMixture
-from lgd.failures import DeviceMemoryError, NonFiniteError
 from lgd.learn import omega_loss
+from lgd.machinery import parallel, stopping
+from lgd.machinery.checkpoint import CheckpointStore
+from lgd.machinery.failures import DeviceMemoryError, NonFiniteError
 from lgd.objectives import SelfConsistency, Trajectory
 from lgd.training import Optimizer, TrainState
 from lgd.types import Batch

@@ -14,19 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import default
-from experiments import lock
 from experiments.journal import Journal
 from experiments.workdir import (
     MAY_CHANGE,
     Workdir,
     WorkdirError,
+    lock,
     read_json,
     read_lines,
     write_json,
     write_text,
 )
 from lgd.data import Dataset, Split
-from lgd.failures import NonFiniteError
+from lgd.machinery.failures import NonFiniteError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -173,7 +173,7 @@ def test_a_lock_of_a_dead_process_is_taken_over(tmp_path):
     code = f"""
 import os
 from pathlib import Path
-from experiments import lock
+from experiments.workdir import lock
 with lock.held(Path({str(tmp_path)!r})):
     os.abort()
 """

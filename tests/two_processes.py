@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgd import guidance, learn_guidance, parallel, processes, schedules, stopping, training
-from lgd.checkpoint import CheckpointStore, digest
+from lgd import guidance, learn_guidance, schedules, training
 from lgd.data import Split, pipeline
 from lgd.denoisers import from_function
 from lgd.evaluation import Generator
+from lgd.machinery import parallel, processes, stopping
+from lgd.machinery.checkpoint import CheckpointStore, digest
 from lgd.metrics.energy import ClassEnergyDistance
 from lgd.objectives import Trajectory
 

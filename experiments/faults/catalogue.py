@@ -94,10 +94,10 @@ def _numbers() -> Iterator[Fault]:
         inject = functools.partial(numbers.denoiser, stage=stage)
         yield Fault("numbers", f"a denoiser that returns NaN in {stage}", inject)
     for stage, place in (
-        ("denoiser", "lgd.parallel:place_batch"),
-        ("collect", "lgd.parallel:place_batch"),
-        ("guidance", "lgd.parallel:place_batch"),
-        ("evaluate", "lgd.sampler:sample"),
+        ("denoiser", "lgd.machinery.parallel:place_batch"),
+        ("collect", "lgd.machinery.parallel:place_batch"),
+        ("guidance", "lgd.machinery.parallel:place_batch"),
+        ("evaluate", "lgd.sampling:sample"),
     ):
         inject = functools.partial(numbers.memory, stage=stage, place=place)
         yield Fault("numbers", f"a full device in {stage}", inject)

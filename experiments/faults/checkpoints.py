@@ -10,7 +10,13 @@ import numpy as np
 
 from experiments.faults.bench import Bench, Strike
 from experiments.faults.damage import DAMAGES, flip
-from lgd.checkpoint import COMMIT_FILE, QUARANTINE, CheckpointError, CheckpointStore, digest
+from lgd.machinery.checkpoint import (
+    COMMIT_FILE,
+    QUARANTINE,
+    CheckpointError,
+    CheckpointStore,
+    digest,
+)
 
 STOPPED_AT = 13  # where the runs below are stopped: saved there, and at step 10
 
@@ -46,7 +52,7 @@ def every_file(bench: Bench, damage: str) -> Iterator[str]:
 def falls_back(root: Path, what: str) -> str:
     """Nothing where step 1 is restored, step 2 quarantined, and one warning names it."""
     heard = _Heard()
-    logger = logging.getLogger("lgd.checkpoint")
+    logger = logging.getLogger("lgd.machinery.checkpoint")
     logger.addHandler(heard)
     try:
         with CheckpointStore(root) as store:
@@ -163,7 +169,7 @@ def under_a_run_all_of_them(bench: Bench) -> Iterator[str]:
 
 def _stopped(bench: Bench, workdir: Path) -> Path:
     """The store of a denoiser that was stopped at `STOPPED_AT`."""
-    strike = Strike("lgd.parallel:place_batch", STOPPED_AT, "TERM")
+    strike = Strike("lgd.machinery.parallel:place_batch", STOPPED_AT, "TERM")
     ended = bench.launch(workdir, ["denoiser"], strike=strike)
     store = workdir / "checkpoints" / "denoiser"
     if not (store / str(STOPPED_AT)).is_dir():

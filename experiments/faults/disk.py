@@ -17,11 +17,11 @@ from experiments.faults.endings import CANNOT_GO_ON, REFUSED, not_resumed, wrong
 LARGE = 6_000  # bytes of a file that the limited disk refuses: a checkpoint, not config.json
 
 FULL: dict[str, tuple[str, Strike]] = {
-    "a save": ("denoiser", Strike("lgd.checkpoint:_fsync", 30, "full")),
-    "the first save": ("denoiser", Strike("lgd.checkpoint:_fsync", 2, "full")),
-    "the final parameters": ("denoiser", Strike("lgd.storage:save", 1, "full")),
+    "a save": ("denoiser", Strike("lgd.machinery.checkpoint:_fsync", 30, "full")),
+    "the first save": ("denoiser", Strike("lgd.machinery.checkpoint:_fsync", 2, "full")),
+    "the final parameters": ("denoiser", Strike("lgd.machinery.storage:save", 1, "full")),
     "metrics": ("denoiser", Strike("experiments.workdir:_append", 7, "full")),
-    "a snapshot": ("guidance", Strike("lgd.storage:save", 2, "full")),
+    "a snapshot": ("guidance", Strike("lgd.machinery.storage:save", 2, "full")),
     "a measurement": ("evaluate", Strike("experiments.journal:Journal._append", 5, "full")),
     "the results": ("evaluate", Strike("experiments.workdir:write_json", 1, "full")),
     "the report": ("report", Strike("lgd.plots:save", 3, "full")),
@@ -79,7 +79,7 @@ def _obey_permissions() -> None:
 
 def locked(bench: Bench) -> Iterator[str]:
     """A live run keeps its workdir to itself; that of a dead one is taken over."""
-    strike = Strike("lgd.parallel:place_batch", 8, f"sleep:{TIMEOUT}")
+    strike = Strike("lgd.machinery.parallel:place_batch", 8, f"sleep:{TIMEOUT}")
     with bench.copy("denoiser") as workdir:
         argv = bench.argv(workdir, ["denoiser"], strike=strike)
         with started(argv, env=bench.environment) as (process, output):

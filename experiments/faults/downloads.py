@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from experiments.faults import server
 from experiments.faults.bench import Bench
 from experiments.faults.server import CONTENT, SHA256, Answer, sends
-from lgd.download import DownloadError, fetch
+from lgd.machinery.download import DownloadError, fetch
 
 
 class Case(NamedTuple):

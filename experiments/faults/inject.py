@@ -1,6 +1,6 @@
 """The launcher with one fault in it: at the n-th call of a function, something happens first.
 
-    python -m experiments.faults.inject lgd.checkpoint:_fsync 7 KILL -- --config=... --workdir=...
+    python -m experiments.faults.inject lgd.machinery.checkpoint:_fsync 7 KILL -- --config=... ...
 
 Actions, several joined by "+": a signal to this process (TERM, INT, KILL), ``sleep:SECONDS``,
 ``raise``, ``full`` (OSError: no space left), ``oom`` (JAX: out of memory). ``nan:COUNT`` puts NaN

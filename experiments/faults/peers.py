@@ -21,7 +21,7 @@ from experiments.faults.endings import STOPPED
 
 END_LIMIT = 30.0  # seconds in which both end after one of them failed
 AT = 8  # of `STEPS` steps
-MOMENT = Strike("lgd.parallel:place_batch", AT, "")
+MOMENT = Strike("lgd.machinery.parallel:place_batch", AT, "")
 
 
 def run_two(

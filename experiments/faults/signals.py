@@ -15,18 +15,18 @@ LIMIT = 10.0  # seconds from the signal to the end, on a processor of one's own
 MOMENTS: dict[str, tuple[str, Strike]] = {
     "first compile": ("denoiser", Strike("lgd.training:make_step", 1, "")),
     "data fetch": ("denoiser", Strike("lgd.data.pipeline:IndexedBatches.__call__", 9, "")),
-    "step": ("denoiser", Strike("lgd.parallel:place_batch", 8, "")),
-    "before the first commit": ("denoiser", Strike("lgd.checkpoint:_fsync", 3, "")),
-    "save": ("denoiser", Strike("lgd.checkpoint:CheckpointStore._record", 2, "")),
-    "last step": ("denoiser", Strike("lgd.parallel:place_batch", STEPS, "")),
-    "final parameters": ("denoiser", Strike("lgd.storage:save", 1, "")),
-    "collection": ("collect", Strike("lgd.parallel:place_batch", 3, "")),
-    "second shard": ("collect", Strike("lgd.statistics.collect:_append", 2, "")),
-    "fit from statistics": ("guidance", Strike("lgd.statistics.fit:_run", 1, "")),
+    "step": ("denoiser", Strike("lgd.machinery.parallel:place_batch", 8, "")),
+    "before the first commit": ("denoiser", Strike("lgd.machinery.checkpoint:_fsync", 3, "")),
+    "save": ("denoiser", Strike("lgd.machinery.checkpoint:CheckpointStore._record", 2, "")),
+    "last step": ("denoiser", Strike("lgd.machinery.parallel:place_batch", STEPS, "")),
+    "final parameters": ("denoiser", Strike("lgd.machinery.storage:save", 1, "")),
+    "collection": ("collect", Strike("lgd.machinery.parallel:place_batch", 3, "")),
+    "second shard": ("collect", Strike("lgd.gram.collect:_append", 2, "")),
+    "fit from statistics": ("guidance", Strike("lgd.gram.fit:_run", 1, "")),
     "start schedules": ("guidance", Strike("lgd.omega:StepTable.tabulate", 3, "")),
-    "guidance step": ("guidance", Strike("lgd.parallel:place_batch", 7, "")),
-    "guidance save": ("guidance", Strike("lgd.checkpoint:_fsync", 10, "")),
-    "sampling": ("evaluate", Strike("lgd.sampler:sample", 5, "")),
+    "guidance step": ("guidance", Strike("lgd.machinery.parallel:place_batch", 7, "")),
+    "guidance save": ("guidance", Strike("lgd.machinery.checkpoint:_fsync", 10, "")),
+    "sampling": ("evaluate", Strike("lgd.sampling:sample", 5, "")),
     "evaluation": ("evaluate", Strike("experiments.journal:Journal._append", 9, "")),
     "measuring": ("evaluate", Strike("experiments.stages.measure:Measure.__call__", 3, "")),
     "results": ("evaluate", Strike("experiments.workdir:write_text", 1, "")),
@@ -47,7 +47,7 @@ def interrupt(bench: Bench, moment: str, signal: str) -> Iterator[str]:
 
 def twice(bench: Bench) -> Iterator[str]:
     """The second signal of two ends a run that does not answer."""
-    strike = Strike("lgd.parallel:place_batch", 8, "TERM+sleep:1+INT+sleep:60")
+    strike = Strike("lgd.machinery.parallel:place_batch", 8, "TERM+sleep:1+INT+sleep:60")
     yield from _deaf(bench, strike, code=130, limit=3.0)
 
 

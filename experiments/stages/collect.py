@@ -4,13 +4,14 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments import build, throughput
+from experiments import build
 from experiments.stages import denoiser as denoiser_stage
-from experiments.workdir import Workdir
-from lgd import processes, statistics
+from experiments.workdir import Workdir, throughput
+from lgd import gram
 from lgd.data import Dataset
-from lgd.statistics.layout import Members
-from lgd.statistics.loss import OneStep, members_of, particles_of
+from lgd.gram.layout import Members
+from lgd.gram.loss import OneStep, members_of, particles_of
+from lgd.machinery import processes
 from lgd.types import Denoiser, Params
 
 HELD_OUT = "held_out"
@@ -22,7 +23,7 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
         return
     wanted = needed(config) | {HELD_OUT: build.one_step_objective(config, "self_consistency")}
     complete = processes.from_main(
-        lambda: [name for name in wanted if statistics.is_complete(folder(workdir, name))]
+        lambda: [name for name in wanted if gram.is_complete(folder(workdir, name))]
     )
     missing = {name: wanted[name] for name in wanted if name not in complete}
     if missing:
@@ -66,7 +67,7 @@ def _collect(
         workdir.timed(stage),
         throughput.measured(config, workdir, stage, size, "examples") as tick,
     ):
-        statistics.collect(
+        gram.collect(
             folder(workdir, name),
             *frozen,
             dataset.validation if held_out else dataset.train,

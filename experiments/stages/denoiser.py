@@ -8,13 +8,14 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from experiments import build, build_reward, throughput
-from experiments.workdir import Workdir, exists
-from lgd import parallel, training
+from experiments import build, build_reward
+from experiments.workdir import Workdir, exists, throughput
+from lgd import training
 from lgd.data import Dataset, pipeline
+from lgd.machinery import parallel
+from lgd.machinery.progress import bar
 from lgd.metrics.classifier import Classifier, classification_loss
 from lgd.metrics.features import extract
-from lgd.progress import bar
 from lgd.training import Optimizer
 from lgd.types import Batch, Denoiser, FeatureFn, Params, PRNGKey
 

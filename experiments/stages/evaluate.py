@@ -9,17 +9,17 @@ import numpy as np
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from experiments import build, throughput
+from experiments import build
 from experiments import config as configs
 from experiments.journal import Journal, schedule_key
-from experiments.provenance import provenance as provenance_of_run
 from experiments.stages import denoiser as denoiser_stage
 from experiments.stages.measure import Measure, guided_weight, squared_gap
 from experiments.stages.tune import HAND_MADE, Candidates, tune
-from experiments.workdir import Workdir, exists, write_json
+from experiments.workdir import Workdir, exists, throughput, write_json
+from experiments.workdir.provenance import provenance as provenance_of_run
 from lgd.data import Dataset, Split
 from lgd.evaluation import Generator, paired_difference, summary
-from lgd.progress import bar
+from lgd.machinery.progress import bar
 
 TEST_SEED = 1_000_000  # test noise starts here, validation noise at 0
 

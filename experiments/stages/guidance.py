@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 import jax
 from ml_collections import ConfigDict
 
-from experiments import build, throughput
+from experiments import build
 from experiments.stages import collect
 from experiments.stages import denoiser as denoiser_stage
-from experiments.workdir import Workdir, exists
-from lgd import learn_guidance, objectives, omega, processes, statistics
+from experiments.workdir import Workdir, exists, throughput
+from lgd import gram, learn_guidance, objectives, omega
 from lgd.data import Dataset
+from lgd.machinery import processes
 from lgd.types import OmegaFn, Params
 
 
@@ -133,13 +134,13 @@ def _fit_here(
     keep: Callable[[int, Params, float], None],
 ) -> None:
     schedule, objective = build.schedule(config), build.one_step_objective(config, method)
-    gathered = statistics.read(collect.folder(workdir, collect.name_for(objective)))
+    gathered = gram.read(collect.folder(workdir, collect.name_for(objective)))
     model = build.omega_model(config, method, dataset.num_classes)
     if config.guidance.start == "best":
-        model = statistics.started(model, gathered, objective, schedule=schedule)
+        model = gram.started(model, gathered, objective, schedule=schedule)
     else:
         model = dataclasses.replace(model, init_omega=config.guidance.omega.init)
-    statistics.fit(
+    gram.fit(
         gathered,
         objective,
         model,

@@ -12,7 +12,7 @@ from experiments.rules.evaluation import CONVERT
 from experiments.stages.feature_measure import Found, batches, gathered
 from experiments.workdir import Workdir
 from lgd.data import Dataset
-from lgd.download import file_sha256
+from lgd.machinery.download import file_sha256
 from lgd.metrics import inception
 from lgd.metrics.energy import ClassEnergyDistance
 from lgd.metrics.frechet import frechet_distance

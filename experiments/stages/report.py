@@ -9,14 +9,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from experiments import build, tables
+from experiments import build
+from experiments.publish import tables
 from experiments.stages import evaluate
 from experiments.stages import guidance as guidance_stage
 from experiments.stages.measure import PRIMARY
 from experiments.workdir import Workdir, read_json, write_text
 from lgd import guidance, plots, schedules
 from lgd.data import Dataset
-from lgd.processes import by_main
+from lgd.machinery.processes import by_main
 from lgd.types import OmegaFn
 
 _MAKERS: dict[str, Callable[..., OmegaFn]] = {

@@ -23,8 +23,8 @@ from experiments.workdir import Workdir, exists, write_json
 from lgd import rewards
 from lgd.data import Dataset
 from lgd.evaluation import Generator, paired_difference, summary
+from lgd.machinery.progress import bar
 from lgd.metrics.tilt import TiltedLaws
-from lgd.progress import bar
 from lgd.types import OmegaFn, RewardFn
 
 HELPED = 0.1  # gain of a class, in standard deviations of its true reward, that counts as help

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lgd import sampler
+from lgd import sampling
 from lgd.data import Dataset
 from lgd.diffusion import add_noise, denoise_pair
 from lgd.evaluation import Generator
@@ -45,7 +45,7 @@ def _trajectory_slopes(
     @jax.jit
     @jax.grad
     def by_omegas(omegas: Float[Array, "k b"]) -> Float[Array, ""]:
-        x0 = sampler.unroll(
+        x0 = sampling.unroll(
             walk_key,
             generator.denoiser,
             generator.params,

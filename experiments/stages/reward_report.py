@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from experiments import build, tables
+from experiments import build
+from experiments.publish import tables
 from experiments.stages import report, reward_guidance
 from experiments.stages.measure import PRIMARY
 from experiments.workdir import Workdir, read_json

@@ -21,8 +21,8 @@ from experiments.workdir import Workdir
 from lgd import guidance
 from lgd.data import Dataset
 from lgd.evaluation import Generator
+from lgd.machinery.progress import bar
 from lgd.metrics.energy import ClassEnergyDistance
-from lgd.progress import bar
 from lgd.types import OmegaFn, RewardFn
 
 HAND_MADE = ("constant", "limited_interval", "limited_interval_per_class")

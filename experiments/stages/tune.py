@@ -17,8 +17,8 @@ from experiments.workdir import Workdir
 from lgd import guidance
 from lgd.data import Dataset
 from lgd.evaluation import Found, Generator, Grid, Screened, search, search_per_class
+from lgd.machinery.progress import bar
 from lgd.metrics.energy import ClassEnergyDistance
-from lgd.progress import bar
 from lgd.types import OmegaFn
 
 HAND_MADE = ("constant", "limited_interval", "limited_interval_per_class", "clamp_linear")

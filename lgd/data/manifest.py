@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lgd import storage
 from lgd.data.image_files import DataFileError, reading
-from lgd.download import file_sha256
-from lgd.processes import is_main_process
-from lgd.progress import bar
+from lgd.machinery import storage
+from lgd.machinery.download import file_sha256
+from lgd.machinery.processes import is_main_process
+from lgd.machinery.progress import bar
 
 NAME = "lgd-manifest.json"
 

@@ -16,15 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from lgd import processes, storage
-from lgd.checkpoint import digest
 from lgd.data.dataset import Split, fingerprint
+from lgd.gram.layout import describe
+from lgd.machinery import processes, storage
+from lgd.machinery.checkpoint import digest
 from lgd.metrics.features import FeatureSet, extract
 from lgd.metrics.frechet import class_frechet_distances, frechet_distance
 from lgd.metrics.kid import kid, mean_within
 from lgd.metrics.moments import ClassMoments, FeatureMoments
 from lgd.metrics.precision_recall import precision_recall, squared_radii
-from lgd.statistics.layout import describe
 from lgd.types import FeatureFn, Params
 
 FORMAT = 1  # of the file, and of what is computed

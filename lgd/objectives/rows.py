@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lgd import discrepancy, gram
+from lgd import discrepancy
 from lgd.diffusion import bridge_coefficients, denoise_pair, noised
 from lgd.guidance import pair_features
+from lgd.objectives.forms import DistanceForms, SharedForms, distance_forms, gram_matrix
 from lgd.types import Condition, Denoiser, Params, PRNGKey, Scalar, Schedule
 
 Coupling = Literal["independent", "shared"]
@@ -143,29 +144,29 @@ def step_forms(
     schedule: Schedule,
     churn: Scalar,
     coupling: Coupling,
-) -> gram.DistanceForms:
+) -> DistanceForms:
     """Rows -> Gram matrix -> the squared distances of one guided step, as polynomials of omega."""
     k = rows.delta.shape[1] // rows.eps.shape[1]
     coefficients = step_coefficients(
         s=s, t=t, schedule=schedule, churn=churn, coupling=coupling, num_directions=k
     )
-    matrix = gram.gram_matrix(jnp.concatenate(rows, axis=1))
-    return gram.distance_forms(matrix, *coefficients, directions=tuple(range(2, 2 + k)))
+    matrix = gram_matrix(jnp.concatenate(rows, axis=1))
+    return distance_forms(matrix, *coefficients, directions=tuple(range(2, 2 + k)))
 
 
-def error_forms(rows: Rows) -> gram.DistanceForms:
+def error_forms(rows: Rows) -> DistanceForms:
     """The squared norms of ``r_j + omega_j Delta_j``, as the distances to a target j at 0."""
     k = rows.delta.shape[1] // rows.residual.shape[1]
-    matrix = gram.gram_matrix(jnp.concatenate([rows.residual, rows.delta], axis=1))
+    matrix = gram_matrix(jnp.concatenate([rows.residual, rows.delta], axis=1))
     residual = jnp.zeros((len(matrix), 1 + k)).at[:, 0].set(1.0)
     ones = jnp.ones((len(matrix), k))
-    return gram.distance_forms(
+    return distance_forms(
         matrix, residual, jnp.zeros_like(residual), ones, directions=tuple(range(1, 1 + k))
     )
 
 
 def gram_loss(
-    forms: gram.DistanceForms | gram.SharedForms,
+    forms: DistanceForms | SharedForms,
     omega: Float[Array, "g m k"] | Float[Array, " g"],
     *,
     beta: Scalar,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lgd import discrepancy, guidance, sampler
+from lgd import discrepancy, guidance, sampling
 from lgd.diffusion import noised
 from lgd.objectives.rows import Info, check_energy, check_step, repeat
 from lgd.omega import Support, grid_support
@@ -50,7 +50,7 @@ class Trajectory:
     marginal_weight: float = 0.5  # 0: conditions one by one
     churn: float = 0.0
     start: Start = "noise"
-    solver: sampler.Solver = "ddim"
+    solver: sampling.Solver = "ddim"
     features: FeatureFn | None = None
     example_shape: tuple[int, ...] | None = None
     reward: RewardFn | None = None
@@ -124,7 +124,7 @@ class Trajectory:
         targets = self._targets(target_key, batch.x0, denoiser.schedule)
         times = jnp.asarray(grid)
         omegas = guidance.on_grid(omega_fn, times, member_c)
-        x_s = sampler.unroll(
+        x_s = sampling.unroll(
             walk_key,
             denoiser,
             params,

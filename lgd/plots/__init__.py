@@ -19,12 +19,7 @@ from lgd.plots.metrics import (
     training_curves,
 )
 from lgd.plots.omega import omega_curves
-from lgd.plots.rank import (
-    class_differences,
-    difference_maps,
-    rank_scatter,
-    ranked_differences,
-)
+from lgd.plots.rank import class_differences, difference_maps, rank_scatter, ranked_differences
 from lgd.plots.rewards import metric_against_metric, metrics_against_reward_weight, reward_ranges
 from lgd.plots.samples import density_samples, sample_grid
 from lgd.plots.theme import DPI, STYLE, method_label

@@ -5,8 +5,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from lgd.machinery.storage import load_params
 from lgd.metrics.inception.network import template
-from lgd.storage import load_params
 from lgd.types import Params
 
 # pt_inception-2015-12-05-6726825d.pth of the release "fid_weights" of mseitzer/pytorch-fid, a port

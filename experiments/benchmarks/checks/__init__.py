@@ -1,0 +1,1 @@
+"""Benchmarks that check a claim side by side."""

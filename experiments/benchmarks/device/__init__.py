@@ -1,0 +1,1 @@
+"""Benchmarks of devices: speed, memory, scaling."""

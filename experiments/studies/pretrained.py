@@ -1,0 +1,194 @@
+"""Weights that come with the repository: use them, or measure their rows of a table again.
+
+    python -m experiments.studies.pretrained --workdir=runs/pretrained [--data=FOLDER_OR_NPZ]
+
+Puts a denoiser, the guidance learned for it and the classifier that measures into a workdir, draws
+the samples of the rows "unguided" and learned again, without any training, and prints both beside
+what the repository publishes.
+"""
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments import build
+from experiments import config as configs
+from experiments.journal import Journal
+from experiments.publish import tables
+from experiments.stages import evaluate
+from experiments.stages import guidance as guidance_stage
+from experiments.stages.tune import Candidates
+from experiments.workdir import Workdir, WorkdirError, lock, read_json, write_json
+from lgd import guidance, omega
+from lgd.data.dataset import fingerprint
+from lgd.data.image_files import DataFileError
+from lgd.evaluation import Found
+from lgd.machinery import storage
+from lgd.types import Denoiser, OmegaFn, Params
+
+WEIGHTS = tables.ROOT / "experiments" / "weights"
+DEFAULT = "fashion_mnist"
+
+
+class Pretrained(NamedTuple):
+    """A denoiser, and the guidance learned for it on the sampling grid ``times``."""
+
+    denoiser: Denoiser
+    params: Params
+    omega_fn: OmegaFn
+    times: jax.Array
+    shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+
+def load(name: str = DEFAULT) -> Pretrained:
+    """Read the weights of a folder of experiments/weights/; needs no data.
+
+    Raises FileNotFoundError or ValueError where a file is missing or not the one published.
+    """
+    manifest = read_manifest(name)
+    config = _config(manifest)
+    shape, class_names = tuple(manifest["shape"]), tuple(manifest["class_names"])
+    denoiser = build.network_denoiser(config, len(class_names))
+    model = build.omega_model(config, manifest["method"], len(class_names))
+    key = jax.random.key(0)
+    params = _read(name, manifest, "denoiser", jax.eval_shape(lambda: denoiser.init(key, shape)))
+    learned = _read(name, manifest, "guidance", jax.eval_shape(lambda: model.init(key)))
+    omega_fn = omega.bind(model, learned)
+    return Pretrained(denoiser, params, omega_fn, build.times(config), shape, class_names)
+
+
+def read_manifest(name: str) -> dict[str, Any]:
+    """What a folder says of its files. Raises FileNotFoundError with the names there are."""
+    file = WEIGHTS / name / "manifest.json"
+    if not file.is_file():
+        known = ", ".join(sorted(each.parent.name for each in WEIGHTS.glob("*/manifest.json")))
+        raise FileNotFoundError(f"expected one of {known or 'no weights'}, got {name!r}")
+    return read_json(file)
+
+
+def _config(manifest: Mapping, data_path: str | None = None) -> ConfigDict:
+    """That of the published run, whose data may have lain elsewhere."""
+    name = manifest["results"]
+    values = read_json(tables.RESULTS / f"{name}.json")["config"]
+    if data_path is None:
+        file = tables.ROOT / "configs" / f"{name.partition('-')[0]}.py"
+        data_path = configs.load(str(file)).data.path
+    values["data"]["path"] = data_path
+    return configs.from_dict(values, is_older=True)
+
+
+def _read(name: str, manifest: Mapping, part: str, like: Params) -> Params:
+    file = WEIGHTS / name / f"{part}.safetensors"
+    return jax.device_put(storage.load_params(file, like, sha256=manifest["sha256"][part]))
+
+
+def pack(workdir: Path, name: str, results: str, method: str) -> None:
+    """Copy what a finished run learned with a method into experiments/weights/NAME.
+
+    results: the name under which the run is published.
+    """
+    found = read_json(workdir / "results.json")
+    config = configs.from_dict(found["config"])
+    dataset = build.dataset(config)
+    folder = WEIGHTS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    sha256 = {}
+    for part, source in _sources(_row(found, method), method).items():
+        content = (workdir / "params" / f"{source}.safetensors").read_bytes()
+        storage.write(folder / f"{part}.safetensors", content)
+        sha256[part] = hashlib.sha256(content).hexdigest()
+    manifest = {
+        "results": results,
+        "method": method,
+        "shape": list(dataset.shape),
+        "class_names": list(dataset.class_names),
+        "test_sha256": fingerprint(dataset.test),
+        "sha256": sha256,
+    }
+    write_json(folder / "manifest.json", manifest)
+
+
+def _row(results: Mapping, method: str) -> Mapping:
+    rows = {row["method"]: row for row in results["rows"]}
+    learned = f"learned:{method}"
+    if learned not in rows:
+        raise WorkdirError(f"expected a row of {', '.join(rows)}, got {learned!r}")
+    return rows[learned]
+
+
+def _sources(row: Mapping, method: str) -> dict[str, str]:
+    """Every part, and its name among the parameters of a run."""
+    snapshot = guidance_stage.snapshot_name(method, row["params"]["step"])
+    return {"denoiser": "denoiser", "guidance": snapshot, "classifier": "classifier"}
+
+
+def measure(path: Path, name: str, data_path: str | None) -> dict[str, Any]:
+    """Both rows, drawn and measured again in a workdir: {"here", "published"}, each with rows.
+
+    Raises WorkdirError, DataFileError, FileNotFoundError or ValueError.
+    """
+    manifest = read_manifest(name)
+    method = manifest["method"]
+    published = read_json(tables.RESULTS / f"{manifest['results']}.json")
+    config = _config(manifest, data_path)
+    dataset = build.dataset(config)
+    if fingerprint(dataset.test) != manifest["test_sha256"]:
+        raise WorkdirError(
+            f"{config.data.path}: expected the test images of the published table, got others"
+        )
+    workdir, row = Workdir(path, config), _row(published, method)
+    _install(workdir, name, manifest, _sources(row, method))
+    learned = guidance_stage.load(config, workdir, dataset, method, row["params"]["step"])
+    found = {
+        "unguided": Found({}, guidance.constant(0.0), float("nan")),
+        row["method"]: Found(row["params"], learned, float("nan")),
+    }
+    generator = evaluate.make_generator(config, workdir, dataset)
+    final = evaluate.final_generator(config, generator)
+    journal = Journal(path / "measured.jsonl")
+    rows, _ = evaluate.measure_rows(config, workdir, dataset, final, Candidates(found, {}), journal)
+    same = [each for each in published["rows"] if each["method"] in found]
+    return {"here": published | {"rows": rows}, "published": published | {"rows": same}}
+
+
+def _install(workdir: Workdir, name: str, manifest: Mapping, sources: Mapping[str, str]) -> None:
+    """The parameters, where a run has its own; those already there must be the same."""
+    for part, source in sources.items():
+        content = (WEIGHTS / name / f"{part}.safetensors").read_bytes()
+        if hashlib.sha256(content).hexdigest() != manifest["sha256"][part]:
+            raise ValueError(f"{name}/{part}.safetensors: expected the published file, got another")
+        target = workdir.params_file(source)
+        if target.exists() and target.read_bytes() != content:
+            raise WorkdirError(
+                f"{target}: expected no parameters of another run; use an empty folder"
+            )
+        workdir.put_params(source, content)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", type=Path, required=True, help="a new folder")
+    parser.add_argument("--name", default=DEFAULT, help="of a folder of experiments/weights")
+    parser.add_argument("--data", help="where the images lie, if not where the config says")
+    chosen = parser.parse_args()
+    try:
+        with lock.held(chosen.workdir):
+            found = measure(chosen.workdir, chosen.name, chosen.data)
+    except (WorkdirError, DataFileError, FileNotFoundError, ValueError) as error:
+        sys.exit(f"pretrained: {error}")
+    for title, results in found.items():
+        print(f"{title}:\n\n{tables.markdown(results)}")
+
+
+if __name__ == "__main__":
+    main()

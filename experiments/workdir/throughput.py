@@ -1,0 +1,51 @@
+"""How fast the stages of a run on generated data are; other runs say nothing."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments import build
+from experiments.workdir import Workdir
+from lgd import guidance
+from lgd.evaluation import Generator
+from lgd.machinery.processes import by_main
+
+
+@contextmanager
+def measured(
+    config: ConfigDict, workdir: Workdir, name: str, amount: int, unit: str
+) -> Iterator[Callable[[], None]]:
+    """Yields what to call after every step; says ``amount`` units a step over their time.
+
+    The first two steps are left out: the first one compiles, and a training step may be announced
+    while it is still computed.
+    """
+    ends: list[float] = []
+    yield lambda: ends.append(time.perf_counter())
+    if config.fake_data and len(ends) > 2:
+        rate = amount * (len(ends) - 2) / (ends[-1] - ends[1])
+        _say(config, workdir, name, rate, unit)
+
+
+def of_samples(config: ConfigDict, workdir: Workdir, generator: Generator, per_class: int) -> None:
+    """Draw twice and say how fast the second time was, compiled."""
+    if not config.fake_data:
+        return
+    for _ in range(2):
+        start = time.perf_counter()
+        jax.block_until_ready(generator(guidance.constant(1.0), per_class, seed=0))
+        seconds = time.perf_counter() - start
+    rate = generator.num_classes * per_class / seconds
+    _say(config, workdir, "evaluate", rate, "samples")
+
+
+@by_main
+def _say(config: ConfigDict, workdir: Workdir, name: str, rate: float, unit: str) -> None:
+    count = build.mesh(config).size
+    print(f"throughput: {name}: {rate:,.6g} {unit}/s, {count} devices", flush=True)
+    with (workdir.path / "throughput.jsonl").open("a") as stream:
+        stream.write(json.dumps({"stage": name, "unit": unit, "per_second": rate}) + "\n")

@@ -1,0 +1,37 @@
+"""Gram statistics: ask the frozen denoiser once, then learn and judge guidance without it.
+
+`collect` writes what a one-step objective needs of the denoiser, a small Gram matrix for every
+example, to disk; `read` brings it back, verified. On it `fit` and `sweep` learn omega with any
+one-step objective, `closed_form` solves for tables, and `score` gives the held-out loss of any
+schedule. Only this folder knows how statistics lie on disk.
+"""
+
+from lgd.gram.closed_form import Solved, closed_form
+from lgd.gram.collect import collect
+from lgd.gram.fit import Fitted, fit, sweep
+from lgd.gram.lanes import Lane
+from lgd.gram.layout import Layout, Statistics, StatisticsError
+from lgd.gram.score import ClassDifferences, DifferenceMap, Scores, schedule_behind, score
+from lgd.gram.start import started
+from lgd.gram.store import is_complete, read
+
+__all__ = [
+    "ClassDifferences",
+    "DifferenceMap",
+    "Fitted",
+    "Lane",
+    "Layout",
+    "Scores",
+    "Solved",
+    "Statistics",
+    "StatisticsError",
+    "closed_form",
+    "collect",
+    "fit",
+    "is_complete",
+    "read",
+    "schedule_behind",
+    "score",
+    "started",
+    "sweep",
+]

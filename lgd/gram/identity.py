@@ -1,0 +1,98 @@
+"""What makes two attempts one collection, and what of an earlier attempt lies on disk."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lgd.data import order
+from lgd.data.dataset import Split
+from lgd.data.dataset import fingerprint as data_fingerprint
+from lgd.gram import store
+from lgd.gram.layout import Layout, StatisticsError, describe
+from lgd.machinery.checkpoint import digest
+from lgd.types import Denoiser, Params
+
+Weaker = Mapping[str, tuple[Denoiser, Params]]
+
+
+def fingerprint(
+    denoiser: Denoiser,
+    params: Params,
+    weaker: Weaker,
+    data: Any,
+    *,
+    data_name: str,
+    batch_size: int,
+    seed: int,
+) -> dict[str, str]:
+    """The denoisers, the data and the settings of a collection, each in words.
+
+    Data given by a function are known by their name. Raises StatisticsError where it is empty.
+    """
+    if isinstance(data, Split):
+        data_name = f"{data_name} sha256 {data_fingerprint(data)}".strip()
+        data_name += f", order {order.identity()}"
+    elif not data_name:
+        raise StatisticsError(
+            "data_name: expected a name of the data that a function gives, got ''"
+        )
+    found = {
+        "denoiser": describe(denoiser),
+        "denoiser_params": digest(params),
+        "schedule": describe(denoiser.schedule),
+        "data": data_name,
+        "batch_size": str(batch_size),
+        "seed": str(seed),
+    }
+    for name, (other, other_params) in weaker.items():
+        found[f"weaker {name}"] = f"{describe(other)} {digest(other_params)}"
+    return found
+
+
+def begun(path: Path, manifest: store.Manifest) -> list[store.Shard]:
+    """The whole shards of an earlier attempt at the same collection, verified.
+
+    A new folder gets the manifest. Raises StatisticsError for one that holds anything else.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StatisticsError(f"{path}: expected a folder to write to: {error}") from None
+    if not (path / store.MANIFEST).exists():
+        others = sorted(file.name for file in path.iterdir() if not _is_remainder(file.name))
+        if others:
+            raise StatisticsError(f"{path}: expected an empty folder, got one with {others[:3]}")
+        store.write_manifest(path, manifest)
+        return []
+    before = store.read_manifest(path)
+    lines = _differences(_fields(before), _fields(manifest))
+    if lines:
+        listed = "\n  ".join(lines)
+        raise StatisticsError(f"{path}: holds another collection:\n  {listed}")
+    for shard in before.shards:
+        store.read_shard(path, shard, before)
+    return list(before.shards)
+
+
+def _is_remainder(name: str) -> bool:
+    """What an interruption before the first manifest may leave."""
+    return name.endswith(".partial")
+
+
+def _fields(manifest: store.Manifest) -> dict[str, str]:
+    """All that must agree."""
+    layout = {
+        field.name: describe(getattr(manifest.layout, field.name))
+        for field in dataclasses.fields(Layout)
+    }
+    sizes = {name: str(getattr(manifest, name)) for name in ("num_examples", "shard_examples")}
+    return layout | {"law": describe(manifest.law)} | sizes | manifest.fingerprint
+
+
+def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [
+        f"{name}: expected {before.get(name, 'nothing')}, got {now.get(name, 'nothing')}"
+        for name in {**before, **now}
+        if before.get(name) != now.get(name)
+    ]

@@ -1,0 +1,266 @@
+"""Statistics on disk: shards of safetensors, and a manifest that names and verifies them.
+
+    manifest.json            layout, law of t, fingerprint, and every shard with its sha256
+    shard-00000.safetensors  t (n,), gram (n, p), source (n,), c..., features (n, m, f) if collected
+
+The manifest is written anew, atomically, after every shard, so that it always names whole shards
+only; a file it does not name is the remainder of an interruption. It holds its own digest.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from lgd.gram.layout import LAWS, CollectionLaw, Layout, Statistics, StatisticsError
+from lgd.machinery import storage
+from lgd.machinery.progress import bar
+from lgd.types import Condition
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_FIXED = {"t": np.float32, "gram": np.float32, "source": np.int32, "features": np.float32}
+
+
+class Shard(NamedTuple):
+    """One file of the manifest."""
+
+    file: str
+    sha256: str
+    examples: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What is, or will be, in a folder of statistics."""
+
+    layout: Layout
+    law: CollectionLaw
+    fingerprint: dict[str, str]
+    num_examples: int
+    shard_examples: int
+    shards: tuple[Shard, ...] = ()
+
+    @property
+    def collected(self) -> int:
+        """Examples that lie on disk."""
+        return sum(shard.examples for shard in self.shards)
+
+    def with_shard(self, shard: Shard) -> "Manifest":
+        """One shard more."""
+        return dataclasses.replace(self, shards=(*self.shards, shard))
+
+
+def read(path: str | Path, *, progress: bool = True) -> Statistics:
+    """All examples of a folder that `collect` filled, every byte verified.
+
+    Raises StatisticsError, naming the file or the field: nothing there, a collection that is not
+    complete, a damaged, truncated or swapped shard, values that are no statistics.
+    """
+    path = Path(path)
+    manifest = read_manifest(path)
+    if manifest.collected != manifest.num_examples:
+        raise StatisticsError(
+            f"{path / MANIFEST}: expected {manifest.num_examples} examples, got "
+            f"{manifest.collected}: the collection was interrupted; run it again to complete it"
+        )
+    parts = []
+    with bar("read statistics", len(manifest.shards), show=progress) as advance:
+        for shard in manifest.shards:
+            parts.append(read_shard(path, shard, manifest))
+            advance("")
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    conditions = {name: joined.pop(name) for name in list(joined) if _is_condition(name)}
+    n, layout = manifest.num_examples, manifest.layout
+    empty = np.zeros((n, layout.num_particles, 0), np.float32)
+    return Statistics(
+        layout=layout,
+        law=manifest.law,
+        t=joined["t"],
+        c=_nested(conditions),
+        gram=joined["gram"],
+        source=joined["source"],
+        features=joined.get("features", empty),
+        fingerprint=manifest.fingerprint,
+    )
+
+
+def is_complete(path: str | Path) -> bool:
+    """Whether a folder names every example of its collection; False without a manifest.
+
+    Raises StatisticsError for a damaged one.
+    """
+    path = Path(path)
+    if not (path / MANIFEST).exists():
+        return False
+    manifest = read_manifest(path)
+    return manifest.collected == manifest.num_examples
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a folder. Raises StatisticsError."""
+    file = path / MANIFEST
+    try:
+        values = json.loads(file.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise StatisticsError(f"{file}: expected a manifest of statistics, got no file") from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise StatisticsError(f"{file}: expected JSON, got a damaged file: {error}") from None
+    try:
+        return _parsed(values)
+    except StatisticsError as error:
+        raise StatisticsError(f"{file}: {error}") from None
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise StatisticsError(f"{file}: expected a manifest of statistics, got {error!r}") from None
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write it as a whole or not at all."""
+    values = dataclasses.asdict(manifest)
+    names = {law: name for name, law in LAWS.items()}
+    values["law"]["name"] = names[type(manifest.law)]
+    values["shards"] = [shard._asdict() for shard in manifest.shards]
+    values = {"format": FORMAT, **values}
+    text = json.dumps(values | {"sha256": _digest(values)}, indent=2)
+    storage.write(path / MANIFEST, text.encode())
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """Of what a manifest says, however it is laid out."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def write_shard(path: Path, index: int, tensors: Mapping[str, np.ndarray], layout: Layout) -> Shard:
+    """Write the arrays of one shard; atomic. Raises StatisticsError for what `read` refuses."""
+    name = f"shard-{index:05d}.safetensors"
+    _check_tensors(path / name, tensors, len(tensors["t"]), layout)
+    data = save_tensors({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+    storage.write(path / name, data)
+    return Shard(name, hashlib.sha256(data).hexdigest(), len(tensors["t"]))
+
+
+def read_shard(path: Path, shard: Shard, manifest: Manifest) -> dict[str, np.ndarray]:
+    """The arrays of one shard. Raises StatisticsError."""
+    file = path / shard.file
+    try:
+        data = file.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise StatisticsError(f"{file}: expected a shard, got none: {error}") from None
+    if (got := hashlib.sha256(data).hexdigest()) != shard.sha256:
+        raise StatisticsError(f"{file}: expected sha256 {shard.sha256}, got {got}")
+    try:
+        tensors = load_tensors(data)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise StatisticsError(f"{file}: expected safetensors, got {error}") from None
+    _check_tensors(file, tensors, shard.examples, manifest.layout)
+    return tensors
+
+
+def named_conditions(c: Condition) -> dict[str, Any]:
+    """The leaves of a condition by name: "c", or "c/..." for dicts."""
+    leaves = jax.tree.leaves_with_path(c)
+    names = ["/".join(["c", *(str(getattr(k, "key", k)) for k in key)]) for key, _ in leaves]
+    return dict(zip(names, (leaf for _, leaf in leaves), strict=True))
+
+
+def _is_condition(name: str) -> bool:
+    return name == "c" or name.startswith("c/")
+
+
+def _nested(conditions: Mapping[str, np.ndarray]) -> Any:
+    if "c" in conditions:
+        return conditions["c"]
+    tree: dict[str, Any] = {}
+    for name, value in conditions.items():
+        *parents, last = name.split("/")[1:]
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return tree
+
+
+def _check_tensors(
+    file: Path, tensors: Mapping[str, np.ndarray], count: int, layout: Layout
+) -> None:
+    """Names, dtypes, shapes, and that the values can be statistics."""
+    m = layout.num_particles
+    shapes: dict[str, tuple[int, ...]] = {
+        "t": (count,),
+        "gram": (count, layout.packed),
+        "source": (count,),
+    }
+    if layout.has_features:
+        shapes["features"] = (count, m, layout.num_features)
+    conditions = [name for name in tensors if _is_condition(name)]
+    if sorted({*tensors} - {*conditions}) != sorted(shapes) or not conditions:
+        raise StatisticsError(f"{file}: expected {sorted(shapes)} and c, got {sorted(tensors)}")
+    for name, shape in shapes.items():
+        got = tensors[name]
+        if got.shape != shape or got.dtype != _FIXED[name]:
+            raise StatisticsError(
+                f"{file}: {name}: expected {np.dtype(_FIXED[name])} {shape}, "
+                f"got {got.dtype} {got.shape}"
+            )
+    leading = (count, m) if layout.members == "mixed" else (count,)
+    for name in conditions:
+        if tensors[name].shape[: len(leading)] != leading:
+            raise StatisticsError(
+                f"{file}: {name}: expected leading axes {leading}, got {tensors[name].shape}"
+            )
+    for name, value in tensors.items():
+        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
+            raise StatisticsError(f"{file}: {name}: expected finite values, got others")
+    _check_values(file, tensors, layout)
+
+
+def _check_values(file: Path, tensors: Mapping[str, np.ndarray], layout: Layout) -> None:
+    """Times in [0, 1], and the Cauchy-Schwarz inequality of every Gram matrix."""
+    t = tensors["t"]
+    if len(t) and not (t.min() >= 0.0 and t.max() <= 1.0):
+        raise StatisticsError(f"{file}: t: expected times in [0, 1], got {t.min()} to {t.max()}")
+    rows, columns = np.tril_indices(layout.num_rows)
+    squares = tensors["gram"][:, rows == columns].astype(np.float64)
+    bound = np.sqrt(np.maximum(squares[:, rows], 0.0) * np.maximum(squares[:, columns], 0.0))
+    slack = 1e-3 * bound + 1e-12
+    if squares.min(initial=0.0) < 0.0 or (np.abs(tensors["gram"]) > bound + slack).any():
+        raise StatisticsError(f"{file}: gram: expected inner products, got what no vectors have")
+
+
+def _parsed(values: Mapping[str, Any]) -> Manifest:
+    if values["format"] != FORMAT:
+        raise StatisticsError(f"format: expected {FORMAT}, got {values['format']!r}")
+    said = {name: value for name, value in values.items() if name != "sha256"}
+    if (got := _digest(said)) != values["sha256"]:
+        raise StatisticsError(f"sha256: expected {values['sha256']} of the other fields, got {got}")
+    law = dict(values["law"])
+    layout = values["layout"] | {"directions": tuple(values["layout"]["directions"])}
+    manifest = Manifest(
+        layout=Layout(**layout),
+        law=LAWS[law.pop("name")](**law),
+        fingerprint={str(key): str(value) for key, value in values["fingerprint"].items()},
+        num_examples=values["num_examples"],
+        shard_examples=values["shard_examples"],
+        shards=tuple(Shard(**shard) for shard in values["shards"]),
+    )
+    if "schedule" not in manifest.fingerprint:
+        raise StatisticsError("fingerprint: expected a schedule, got none")
+    counts = [
+        manifest.num_examples,
+        manifest.shard_examples,
+        *(s.examples for s in manifest.shards),
+    ]
+    if not all(type(count) is int and count > 0 for count in counts):
+        raise StatisticsError(f"expected numbers of examples > 0, got {counts}")
+    for shard in manifest.shards:
+        if Path(shard.file).name != shard.file:
+            raise StatisticsError(f"shards: expected names of files, got {shard.file!r}")
+    return manifest

@@ -1,0 +1,1 @@
+"""What carries a run and knows no diffusion: devices, processes, signals, files."""

@@ -1,0 +1,235 @@
+"""Files from the network: as pinned, or not at all. Nothing is ever unpickled."""
+
+import contextlib
+import dataclasses
+import hashlib
+import http.client
+import os
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from lgd.machinery.progress import bar
+
+CHUNK = 2**20  # bytes read, and one step of the progress bar
+BAR_AFTER = 5.0  # seconds
+STALL_BYTES = 2**14  # that arrive within the stall limit
+LONGEST_WAIT = 30.0  # seconds between two attempts
+TRANSIENT = (408, 425, 429)  # HTTP statuses worth another attempt, beside 5xx
+
+
+class DownloadError(RuntimeError):
+    """A file that could not be had: "url: expected ..., got ...", and what to do by hand."""
+
+
+class _AttemptError(Exception):
+    """What came instead; again: whether another attempt may help."""
+
+    def __init__(self, got: str, *, again: bool) -> None:
+        super().__init__(got)
+        self.again = again
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pinned:
+    """What is to be had, and how long to wait for it."""
+
+    url: str
+    sha256: str
+    size: int | None
+    timeout: float
+    stall: float
+
+    def __str__(self) -> str:
+        size = "a file" if self.size is None else f"{self.size} bytes"
+        return f"{size} of sha256 {self.sha256}"
+
+
+def fetch(
+    url: str,
+    destination: str | Path,
+    *,
+    sha256: str,
+    size: int | None = None,
+    timeout: float = 30.0,
+    stall: float = 60.0,
+    attempts: int = 4,
+    wait: float = 1.0,
+    progress: bool = True,
+) -> Path:
+    """Download a file whose sha256 is known, unless it is there already.
+
+    It appears at its destination as a whole or not at all, and only when the digest holds; nothing
+    else is left behind. Failures of the network, truncation and busy servers are tried again;
+    another file, a web page or "not found" is not.
+
+    Args:
+      url: of http or https; redirections are followed.
+      destination: of the file; folders are made.
+      sha256: of the whole file, in hexadecimal.
+      size: in bytes, if known.
+      timeout: seconds without any answer or byte after which an attempt ends.
+      stall: seconds within which 16 KiB must arrive.
+      attempts: at most so many.
+      wait: seconds before the second attempt; each further wait is twice as long, up to 30 s.
+      progress: show a bar once it takes more than 5 seconds.
+
+    Returns the destination. Raises DownloadError; OSError where the file cannot be written;
+    ValueError for arguments that make no sense.
+    """
+    destination, sha256 = Path(destination), sha256.lower()
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError(f"expected a URL of http or https, got {url!r}")
+    if len(sha256) != 64 or set(sha256) - set("0123456789abcdef") or attempts < 1:
+        raise ValueError(f"expected 64 hex digits, attempts >= 1, got {sha256!r}, {attempts}")
+    if destination.is_file() and file_sha256(destination) == sha256:
+        return destination
+    pinned = _Pinned(url, sha256, size, timeout, stall)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1, attempts + 1):
+        try:
+            _attempt(pinned, destination, progress)
+            return destination
+        except _AttemptError as error:
+            if not error.again or attempt == attempts:
+                _give_up(pinned, destination, error, attempt)
+            time.sleep(min(wait * 2 ** (attempt - 1), LONGEST_WAIT))
+    raise AssertionError("unreachable")
+
+
+def file_sha256(path: str | Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _give_up(pinned: _Pinned, destination: Path, error: Exception, attempts: int) -> NoReturn:
+    times = f" (attempts: {attempts})" if attempts > 1 else ""
+    raise DownloadError(
+        f"{pinned.url}: expected {pinned}, got {error}{times}. To do it by hand: get the file "
+        f"in any other way, put it at {destination}, and start again; it is used if its sha256 is "
+        "the one expected"
+    ) from None
+
+
+def _attempt(pinned: _Pinned, destination: Path, progress: bool) -> None:
+    handle, name = tempfile.mkstemp(prefix=f".{destination.name}.", dir=destination.parent)
+    partial = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            _receive(pinned, file, progress)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.chmod(0o644)  # mkstemp's are for the owner alone
+        partial.replace(destination)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _receive(pinned: _Pinned, file: BinaryIO, progress: bool) -> None:
+    """Write what comes to the file, and check all of it."""
+    sha, count = hashlib.sha256(), 0
+    with _answer(pinned) as response, _late_bar(pinned, response, progress) as show:
+        announced = _announced(response)
+        _check_announced(pinned, announced)
+        for chunk in _chunks(response, pinned):
+            if not count:
+                _refuse_web_page(response, chunk)
+            file.write(chunk)
+            sha.update(chunk)
+            count += len(chunk)
+            if pinned.size is not None and count > pinned.size:
+                raise _AttemptError("more bytes than that", again=False)
+            show(count)
+    whole = pinned.size if announced is None else announced
+    if not count or (whole is not None and count < whole):
+        raise _AttemptError(f"only {count} bytes, then the end of the connection", again=True)
+    if sha.hexdigest() != pinned.sha256:
+        raise _AttemptError(f"{count} bytes of sha256 {sha.hexdigest()}", again=False)
+
+
+@contextlib.contextmanager
+def _answer(pinned: _Pinned) -> Iterator[http.client.HTTPResponse]:
+    request = urllib.request.Request(pinned.url, headers={"User-Agent": "lgd"})
+    with _network(pinned):
+        response = urllib.request.urlopen(request, timeout=pinned.timeout)
+    with response:
+        yield response
+
+
+def _chunks(response: http.client.HTTPResponse, pinned: _Pinned) -> Iterator[bytes]:
+    """What arrives, until nothing more does. Too little of it for too long is an error."""
+    since, arrived = time.monotonic(), 0
+    while True:
+        with _network(pinned):
+            chunk = response.read1(CHUNK)
+        if not chunk:
+            return
+        yield chunk
+        arrived += len(chunk)
+        if arrived >= STALL_BYTES:
+            since, arrived = time.monotonic(), 0
+        elif time.monotonic() - since > pinned.stall:
+            raise _AttemptError(f"only {arrived} bytes within {pinned.stall:g} s", again=True)
+
+
+@contextlib.contextmanager
+def _network(pinned: _Pinned) -> Iterator[None]:
+    """Turns failures of the network into `_AttemptError`."""
+    try:
+        yield
+    except urllib.error.HTTPError as error:
+        error.close()
+        again = error.code in TRANSIENT or error.code >= 500
+        raise _AttemptError(f"HTTP status {error.code} ({error.reason})", again=again) from None
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            raise _AttemptError(f"no answer within {pinned.timeout:g} s", again=True) from None
+        raise _AttemptError(f"{type(reason).__name__}: {reason}", again=True) from None
+
+
+def _announced(response: http.client.HTTPResponse) -> int | None:
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdecimal() else None
+
+
+def _check_announced(pinned: _Pinned, announced: int | None) -> None:
+    if None not in (pinned.size, announced) and pinned.size != announced:
+        raise _AttemptError(f"an answer of {announced} bytes", again=False)
+
+
+def _refuse_web_page(response: http.client.HTTPResponse, start: bytes) -> None:
+    kind, head = response.headers.get_content_type(), start[:80].lstrip().lower()
+    if kind == "text/html" or head.startswith((b"<!doctype html", b"<html")):
+        raise _AttemptError(
+            f"a web page ({kind}) that begins with {start[:60]!r}: a log-in, consent or error page",
+            again=False,
+        )
+
+
+@contextlib.contextmanager
+def _late_bar(
+    pinned: _Pinned, response: http.client.HTTPResponse, progress: bool
+) -> Iterator[Callable[[int], None]]:
+    """Yields ``show(count)`` of bytes so far; there is a bar once it has taken some seconds."""
+    start, steps = time.monotonic(), 0
+    total = -(-(pinned.size or _announced(response) or CHUNK) // CHUNK)
+    name = Path(urllib.parse.urlsplit(pinned.url).path).name
+    with contextlib.ExitStack() as stack:
+        advance: Callable[[str], None] | None = None
+
+        def show(count: int) -> None:
+            nonlocal advance, steps
+            if advance is None and time.monotonic() - start > BAR_AFTER:
+                advance = stack.enter_context(bar(f"download {name}", total, show=progress))
+            while advance is not None and steps < count // CHUNK:
+                advance("MiB")
+                steps += 1
+
+        yield show

@@ -1,0 +1,38 @@
+"""Where a learned weight was trained, and into where queries are moved."""
+
+import itertools
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class Support(NamedTuple):
+    """Where (s, t) was seen in training: s >= s_min, t <= t_max, gap_min <= t - s <= gap_max."""
+
+    s_min: float = 0.0
+    t_max: float = 1.0
+    gap_min: float = 0.0
+    gap_max: float = 1.0
+
+    def clamp(
+        self, s: Float[Array, " b"], t: Float[Array, " b"]
+    ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+        """The nearest supported pair that keeps t, where the denoiser is called, if it can."""
+        t = jnp.clip(t, self.s_min + self.gap_min, self.t_max)
+        s = jnp.clip(s, jnp.maximum(self.s_min, t - self.gap_max), t - self.gap_min)
+        return s, t
+
+
+def grid_support(times: tuple[float, ...]) -> Support:
+    """The support of a model trained on the steps of one decreasing grid of times."""
+    gaps = [t - s for t, s in itertools.pairwise(times)]
+    return Support(s_min=times[-1], t_max=times[0], gap_min=min(gaps), gap_max=max(gaps))
+
+
+def check_range(init_omega: float, omega_max: float) -> None:
+    """Raise ValueError unless 0 < init_omega < omega_max."""
+    if not 0.0 < init_omega < omega_max:
+        raise ValueError(
+            f"expected 0 < init_omega < omega_max, got {init_omega} and omega_max {omega_max}"
+        )
