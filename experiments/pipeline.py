@@ -151,7 +151,7 @@ def _check_classes(config: ConfigDict, dataset: Dataset) -> None:
                 f"{dataset.num_classes} classes, got {config.evaluation[name]}"
             )
     for name in ("train", "validation", "test"):
-        labels = getattr(dataset, name).labels
+        labels = getattr(dataset, name).stratum
         fewest = np.bincount(labels, minlength=dataset.num_classes).min()
         if fewest < 2:
             errors.append(

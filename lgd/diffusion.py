@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lgd import schedules
+from lgd import conditions, schedules
 from lgd.types import Condition, Denoiser, Params, PRNGKey, Scalar, Schedule
 
 Kind = Literal["x0", "eps", "v", "velocity", "score"]
@@ -172,19 +172,66 @@ def denoise_pair(
     c: Condition,
     rows: Int[Array, " r"] | None = None,
 ) -> tuple[Float[Array, "b *dims"], Float[Array, "r *dims"]]:
-    """``(cond, uncond)`` x0-predictions, run as one batch of b + r examples.
+    """``(cond, uncond)`` x0-predictions, in one call of b + r examples where the inputs allow it.
 
-    rows: of which examples uncond is; of all by default.
+    Args:
+      denoiser: one with ``pair`` makes both halves itself.
+      params: arrays of the denoiser.
+      x_t: noised examples (b, *dims).
+      t: times (b,) in [0, 1].
+      c: conditions, leaves (b, ...).
+      rows: the examples of which uncond is wanted, (r,); None: all of them.
     """
+    pair = getattr(denoiser, "pair", None)
+    if pair is not None:
+        cond, uncond = pair(params, x_t, t=t, c=c)
+        return cond, uncond if rows is None else uncond[rows]
+    null = denoiser.null(c if rows is None else conditions.take(c, rows))
+    some = (x_t, t) if rows is None else (x_t[rows], t[rows])
+    if not _alike(c, null):
+        cond = denoiser.apply(params, x_t, t=t, c=c)
+        return cond, denoiser.apply(params, some[0], t=some[1], c=null)
 
-    def with_some(leaf: Array, other: Array) -> Array:
+    def together(leaf: Array, other: Array) -> Array:
         if rows is None:  # neighbours, which devices that share the examples need not exchange
             return jnp.stack([leaf, other], axis=1).reshape(-1, *leaf.shape[1:])
-        return jnp.concatenate([leaf, other[rows]])
+        return jnp.concatenate([leaf, other])
 
-    both = jax.tree.map(with_some, c, denoiser.null(c))
-    x0_hat = denoiser.apply(params, with_some(x_t, x_t), t=with_some(t, t), c=both)
+    both = jax.tree.map(together, c, null)
+    x0_hat = denoiser.apply(params, together(x_t, some[0]), t=together(t, some[1]), c=both)
     if rows is None:
         return x0_hat[::2], x0_hat[1::2]
-    cond, uncond = x0_hat[: len(x_t)], x0_hat[len(x_t) :]
-    return cond, uncond
+    return x0_hat[: len(x_t)], x0_hat[len(x_t) :]
+
+
+def _alike(c: Condition, null: Condition) -> bool:
+    """Whether two conditions have the same structure, dtypes and shapes but for the batch."""
+
+    def shapes(tree: Condition) -> list:
+        return [(leaf.shape[1:], leaf.dtype) for leaf in map(jnp.asarray, jax.tree.leaves(tree))]
+
+    return jax.tree.structure(c) == jax.tree.structure(null) and shapes(c) == shapes(null)
+
+
+def predictions(
+    denoiser: Denoiser,
+    params: Params,
+    x_t: Float[Array, "b *dims"],
+    *,
+    t: Float[Array, " b"],
+    c: Condition,
+) -> tuple[Float[Array, "b *dims"], tuple[Float[Array, "b *dims"], ...]]:
+    """The conditional x0-prediction, and the one that each direction of guidance leads away from.
+
+    The first direction is that of the unconditional prediction; a `denoisers.Directions` has
+    further ones, of weaker denoisers (autoguidance; Karras et al., 2024, arXiv 2406.02507).
+    """
+    cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c)
+    weaker = getattr(denoiser, "weaker_predictions", None)
+    further = () if weaker is None else weaker(params, x_t, t=t, c=c)
+    return cond, (uncond, *further)
+
+
+def direction_names(denoiser: Denoiser) -> tuple[str, ...]:
+    """Names of the directions of `predictions`, the first of which is "uncond"."""
+    return ("uncond", *getattr(denoiser, "weaker_names", ()))

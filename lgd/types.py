@@ -1,4 +1,4 @@
-"""Array aliases and the three contracts that the rest of the library is written against.
+"""Array aliases and the contracts that the rest of the library is written against.
 
 Shapes in signatures follow one alphabet: ``b`` examples, ``m`` particles of one example, ``g``
 groups of one condition, ``n`` members of a group, ``k`` steps, ``d`` flattened data, ``*dims`` the
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 PyTree: TypeAlias = Any
 Params: TypeAlias = PyTree
-Condition: TypeAlias = PyTree  # leaves (b, ...): int labels (b,), or vectors (b, e), or a dict
+Condition: TypeAlias = PyTree  # leaves (b, ...): labels (b,), vectors (b, e), tokens, a dict
 PRNGKey: TypeAlias = jax.Array
 Scalar: TypeAlias = float | int | np.number[Any] | Float[Array, ""]
 
@@ -50,33 +50,131 @@ class Denoiser(Protocol):
         """Posterior mean ``x0_hat = E[x0 | x_t, c]``, shape of x_t."""
 
     def null(self, c: Condition) -> Condition:
-        """The unconditional input: structure, shapes and dtypes of c."""
+        """The unconditional input for conditions c.
+
+        With the structure, shapes and dtypes of c, both halves run as one batch; anything else that
+        the model takes makes two calls of them. A denoiser may have ``pair(params, x_t, *, t, c) ->
+        (cond, uncond)`` instead, where the halves are a matter of its own.
+        """
 
 
 @runtime_checkable
 class OmegaModel(Protocol):
-    """A learned guidance weight: a pair of pure functions, and the set its params live in."""
+    """A learned guidance weight: pure functions of its parameters, and answers about itself."""
 
-    def init(self, key: PRNGKey) -> Params:
-        """Draw parameters."""
+    @property
+    def num_features(self) -> int:
+        """Features of the predictions that `apply` takes beside (s, t, c); 0: none."""
+
+    @property
+    def num_directions(self) -> int:
+        """Directions that it weighs: 1, or the size of omega's last axis."""
+
+    def init(self, key: PRNGKey, c: Condition) -> Params:
+        """Draw parameters; c is an example, leaves (1, ...) or more."""
 
     def apply(
         self, params: Params, *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition
     ) -> Float[Array, " b"]:
-        """omega(s, t, c), shape (b,)."""
+        """omega(s, t, c), shape (b,), or (b, k) for k directions."""
 
     def project(self, params: Params) -> Params:
         """Nearest admissible parameters; applied after every update."""
 
 
+class Prediction(NamedTuple):
+    """What a rule makes of a model: x0_hat, and a noise of its own where x0_hat does not imply it.
+
+    eps: None: ``(x_t - alpha x0) / sigma``. DDIM honours another one, the other solvers refuse it.
+    """
+
+    x0: Any  # (b, *dims)
+    eps: Any = None  # (b, *dims) or None
+
+
+class Step(NamedTuple):
+    """What rules and solvers are told of one step; scalars, or arrays (k,) for all steps."""
+
+    index: Any  # int32, from 0
+    t: Any  # where the step comes from
+    s: Any  # where it goes to
+    is_first: Any
+    is_last: Any
+    key: Any  # of the noise of the step
+    churn: Any  # None: 0, and nothing is drawn
+    inputs: Any  # what `Rule.prepare` made for this step
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """How a sampler makes one prediction of a model's several: classifier-free guidance and kin.
+
+    A frozen dataclass and a pytree, see `lgd.guidance.rule`: its arrays and floats are leaves, so
+    that one compiled sampler serves all their values and gradients reach them.
+    """
+
+    def calls(self, num_directions: int) -> int:
+        """Network rows for each sample and call of `apply`; 2: cond and uncond."""
+
+    def prepare(self, denoiser: Denoiser, times: Float[Array, " n"], c: Condition) -> PyTree:
+        """Inputs of every step, leaves (k, ...), computed before the walk; None: there are none."""
+
+    def init(self, x: Float[Array, "b *dims"], c: Condition) -> PyTree:
+        """State before the first step, leaves (b, ...) or scalars; None: there is none."""
+
+    def apply(
+        self,
+        denoiser: Denoiser,
+        params: Params,
+        state: PyTree,
+        x_t: Float[Array, "b *dims"],
+        *,
+        step: Step,
+        t: Float[Array, " b"],
+        c: Condition,
+    ) -> tuple[Prediction, PyTree]:
+        """The guided prediction at x_t, and the state after it."""
+
+
+# (x_t, t, rule_state) -> (prediction, rule_state)
+Predict: TypeAlias = Callable[[Array, Float[Array, " b"], PyTree], tuple[Prediction, PyTree]]
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """One step of a sampler. A rule advances once a step, at the solver's first stage."""
+
+    @property
+    def takes_churn(self) -> bool:
+        """Whether it draws noise at churn > 0."""
+
+    def calls(self, num_steps: int) -> Int[np.ndarray, " k"]:
+        """Predictions asked for at every step."""
+
+    def init(self, x: Float[Array, "b *dims"]) -> PyTree:
+        """Memory before the first step."""
+
+    def step(
+        self,
+        schedule: Schedule,
+        predict: Predict,
+        rule_state: PyTree,
+        x: Float[Array, "b *dims"],
+        memory: PyTree,
+        step: Step,
+    ) -> tuple[Float[Array, "b *dims"], PyTree, PyTree]:
+        """(x at step.s, rule_state, memory)."""
+
+
 class Batch(NamedTuple):
-    """Real data: examples x0 (b, *dims), c (b, ...); or groups x0 (g, n, *dims), c (g, ...)."""
+    """Real data: examples x0 (b, *dims), c (b, ...); or groups x0 (g, n, *dims), c (g, n, ...)."""
 
     x0: Any
     c: Condition
 
 
-# omega(s=, t=, c=) -> (b,): a schedule written by hand, or a model bound to its params.
+# omega(s=, t=, c=) -> (b,) or (b, directions): written by hand, or a model with its params; some
+# also take features=, see `lgd.guidance.takes_features`.
 OmegaFn: TypeAlias = Callable[..., Float[Array, " b"]]
 # phi(x): (n, *dims) -> (n, f)
 FeatureFn: TypeAlias = Callable[[Array], Array]

@@ -12,7 +12,17 @@ from sklearn.datasets import load_digits
 
 from experiments.faults import data_files
 from lgd import schedules
-from lgd.data import FileImages, Split, digits, fashion_mnist, mnist, order, pipeline, spiral
+from lgd.data import (
+    FileImages,
+    digits,
+    fashion_mnist,
+    Split,
+    labelled,
+    mnist,
+    order,
+    pipeline,
+    spiral,
+)
 from lgd.data.image_files import IDX_FILES, DataFileError, Pin
 
 FLOW = schedules.rectified_flow()
@@ -20,14 +30,14 @@ FLOW = schedules.rectified_flow()
 
 def numbered(size, num_classes=1):
     """Example i holds the number i; labels go round."""
-    return Split(
+    return labelled(
         np.arange(size, dtype=np.float32)[:, None],
         (np.arange(size) % num_classes).astype(np.int32),
     )
 
 
 def with_labels(*labels):
-    return Split(np.arange(len(labels), dtype=np.float32)[:, None], np.asarray(labels, np.int32))
+    return labelled(np.arange(len(labels), dtype=np.float32)[:, None], np.asarray(labels, np.int32))
 
 
 def numbers(batch):
@@ -52,7 +62,7 @@ def test_digits_are_scikit_learns_each_in_one_split():
     assert (dataset.shape, dataset.num_classes) == ((8, 8, 1), 10)
     assert dataset.class_names == tuple("0123456789")
     x = np.concatenate([split.x for split in splits(dataset)])
-    labels = np.concatenate([split.labels for split in splits(dataset)])
+    labels = np.concatenate([split.stratum for split in splits(dataset)])
     assert (x.dtype, labels.dtype) == (np.float32, np.int32)
     assert (x.min(), x.max()) == (-1.0, 1.0)
 
@@ -67,7 +77,7 @@ def test_digits_are_shuffled_by_the_seed():
     assert [len(split.x) for split in splits(first)] == [100, 50, 60]
     assert all(equal(a, b) for a, b in zip(splits(first), splits(again), strict=True))
     assert not any(equal(a, b) for a, b in zip(splits(first), splits(other), strict=True))
-    assert all(len(np.unique(split.labels)) == 10 for split in splits(first))
+    assert all(len(np.unique(split.stratum)) == 10 for split in splits(first))
 
 
 @pytest.mark.parametrize("sizes", [(1000, 500, 298), (0, 10, 10), (10, 0, 10), (10, 10, -1)])
@@ -152,8 +162,8 @@ def test_spiral_splits_are_balanced_and_different(spirals):
     assert [len(split.x) for split in splits(spirals)] == [16_000] * 3
     assert (spirals.shape, spirals.num_classes, len(spirals.class_names)) == ((2,), 8, 8)
     for split in splits(spirals):
-        assert (split.x.dtype, split.labels.dtype) == (np.float32, np.int32)
-        assert set(np.bincount(split.labels)) == {len(split.labels) // 8}
+        assert (split.x.dtype, split.stratum.dtype) == (np.float32, np.int32)
+        assert set(np.bincount(split.stratum)) == {len(split.stratum) // 8}
     for one, other in itertools.combinations(splits(spirals), 2):
         assert not {tuple(x) for x in one.x} & {tuple(x) for x in other.x}
 
@@ -164,7 +174,7 @@ def test_spiral_draws_have_the_mean_and_covariance_of_their_class(spirals):
     variances = np.asarray(params.variances, np.float64)
     for label in range(spirals.num_classes):
         mine = labels == label
-        x = spirals.train.x[spirals.train.labels == label].astype(np.float64)
+        x = spirals.train.x[spirals.train.stratum == label].astype(np.float64)
         mean = means[mine].mean(axis=0)
         covariance = np.cov(means[mine].T, ddof=0) + np.diag(variances[mine].mean(axis=0))
         error = np.sqrt(np.diag(covariance) / len(x))
@@ -209,9 +219,9 @@ def test_examples_keep_their_labels_and_types():
     "make",
     [
         lambda seed: pipeline.examples(numbered(10), 3, seed=seed),
-        lambda seed: pipeline.class_groups(numbered(10, 2), 3, seed=seed, rounds=2),
+        lambda seed: pipeline.groups(numbered(10, 2), 3, seed=seed, rounds=2),
     ],
-    ids=["examples", "class_groups"],
+    ids=["examples", "groups"],
 )
 def test_batch_is_a_function_of_the_step(make):
     forwards = make(1)
@@ -280,19 +290,19 @@ def test_examples_refuse_no_batch_and_no_data(size, batch_size):
 
 
 def test_groups_hold_different_members_of_their_class():
-    batches = pipeline.class_groups(numbered(60, 3), 15, seed=0, rounds=2)
+    batches = pipeline.groups(numbered(60, 3), 15, seed=0, rounds=2)
     for step in range(5):
         batch = batches(step)
         assert (batch.x0.shape, batch.x0.dtype, batch.c.dtype) == ((6, 15, 1), np.float32, np.int32)
-        assert batch.c.tolist() == [0, 1, 2, 0, 1, 2]
-        assert (numbers(batch) % 3 == batch.c[:, None]).all()
+        assert batch.c[:, 0].tolist() == [0, 1, 2, 0, 1, 2]
+        assert (numbers(batch) % 3 == batch.c).all()
         assert all(len(set(group)) == 15 for group in numbers(batch))
         assert not np.array_equal(numbers(batch)[:3], numbers(batch)[3:])
 
 
 def test_groups_of_small_classes_take_whole_rounds():
     labels = [0, 1, 1, 1, 0, 0, 0, 0, 2]
-    batch = pipeline.class_groups(with_labels(*labels), 8, seed=0)(11)
+    batch = pipeline.groups(with_labels(*labels), 8, seed=0)(11)
     for label, group in enumerate(numbers(batch)):
         members = np.flatnonzero(np.asarray(labels) == label)
         whole = 8 // len(members) * len(members)
@@ -304,17 +314,34 @@ def test_groups_of_small_classes_take_whole_rounds():
 
 def test_parts_of_a_batch_of_groups_make_up_the_whole():
     split, some = numbered(30, 3), np.asarray([1, 2, 5])
-    whole = pipeline.class_groups(split, 6, seed=0, rounds=2)
-    by_group = pipeline.class_groups(split, 6, seed=0, rounds=2, groups=some)
-    by_member = pipeline.class_groups(split, 6, seed=0, rounds=2, members=some)
+    whole = pipeline.groups(split, 6, seed=0, rounds=2)
+    by_group = pipeline.groups(split, 6, seed=0, rounds=2, groups=some)
+    by_member = pipeline.groups(split, 6, seed=0, rounds=2, members=some)
     for step in range(3):
         x0, c = whole(step)
         assert equal(by_group(step), (x0[some], c[some]))
-        assert equal(by_member(step), (x0[:, some], c))
+        assert equal(by_member(step), (x0[:, some], c[:, some]))
+
+
+def test_members_of_a_group_keep_their_own_conditions():
+    stratum = np.repeat([0, 1], 10).astype(np.int32)
+    c = {"place": np.arange(20, dtype=np.float32)[:, None]}
+    x = np.arange(20, dtype=np.float32)[:, None]
+    batch = pipeline.groups(Split(x, c, stratum), 4, seed=0)(3)
+    np.testing.assert_array_equal(batch.c["place"], batch.x0)
+    assert (batch.x0[0] < 10).all()
+    assert (batch.x0[1] >= 10).all()
+
+
+def test_without_strata_all_examples_are_one_group():
+    x = np.arange(20, dtype=np.float32)[:, None]
+    batch = pipeline.groups(Split(x, {"place": x}), 20, seed=0)(0)
+    assert batch.x0.shape == (1, 20, 1)
+    assert sorted(batch.x0.ravel().tolist()) == x.ravel().tolist()
 
 
 def test_every_member_of_a_class_is_drawn_in_the_end():
-    batches = pipeline.class_groups(numbered(40, 2), 5, seed=0)
+    batches = pipeline.groups(numbered(40, 2), 5, seed=0)
     drawn = np.concatenate([numbers(batches(step)).ravel() for step in range(40)])
     assert set(drawn) == set(range(40))
 
@@ -324,7 +351,7 @@ def test_every_member_of_a_class_is_drawn_in_the_end():
 )
 def test_groups_refuse_a_class_without_examples(labels, group_size, got):
     with pytest.raises(ValueError, match=f"expected .*, got .*{got}"):
-        pipeline.class_groups(with_labels(*labels), group_size, seed=0)
+        pipeline.groups(with_labels(*labels), group_size, seed=0)
 
 
 # Examples in files
@@ -337,11 +364,11 @@ def in_files(size, read=None, fingerprint="files"):
     def pixel(number):
         return np.full((1, 1, 1), number % 256, np.uint8)
 
-    return Split(FileImages((size, 1, 1, 1), read or pixel, fingerprint), labels)
+    return labelled(FileImages((size, 1, 1, 1), read or pixel, fingerprint), labels)
 
 
 def in_memory(split):
-    return Split(split.x[:], split.labels)
+    return labelled(split.x[:], split.stratum)
 
 
 def reading_threads():
@@ -361,7 +388,7 @@ def test_examples_in_files_are_those_in_memory():
     split = in_files(200)
     for make in (
         lambda split: pipeline.examples(split, 7, seed=1),
-        lambda split: pipeline.class_groups(split, 4, seed=1),
+        lambda split: pipeline.groups(split, 4, seed=1),
     ):
         assert equal(make(split)(5), make(in_memory(split))(5))
     assert split.x[np.asarray([[3, 0], [199, 2]])].shape == (2, 2, 1, 1, 1)
@@ -447,7 +474,7 @@ def test_identity_names_all_that_batches_depend_on():
 
 def test_a_pipeline_takes_no_memory_for_its_examples():
     """A table of a million positions would take 8 MB."""
-    split = Split(in_files(1_000_000).x, np.zeros(1_000_000, np.int32))
+    split = labelled(in_files(1_000_000).x, np.zeros(1_000_000, np.int32))
     tracemalloc.start()
     try:
         batches = pipeline.examples(split, 64, seed=0)

@@ -78,7 +78,7 @@ def test_images_come_from_the_folders_of_their_class_each_in_one_split(tmp_path)
     found = [numbers(split) for split in splits]
     assert sorted(np.concatenate(found)) == list(range(12))
     for split, each in zip(splits, found, strict=True):
-        assert split.labels.tolist() == [number // 6 for number in each]
+        assert split.stratum.tolist() == [number // 6 for number in each]
     again = load(tmp_path)
     assert found == [numbers(split) for split in (again.train, again.validation, again.test)]
     assert numbers(load(tmp_path, seed=1).train) != found[0]
@@ -326,7 +326,7 @@ def test_records_come_back_without_tensorflow(tmp_path):
     assert sorted(numbers(dataset.train) + numbers(dataset.validation)) == list(range(10))
     assert sorted(numbers(dataset.test)) == list(range(4))
     for split in (dataset.train, dataset.validation, dataset.test):
-        assert split.labels.tolist() == [number % 2 for number in numbers(split)]
+        assert split.stratum.tolist() == [number % 2 for number in numbers(split)]
     assert isinstance(dataset.train.x, FileImages)
     assert "tensorflow" not in sys.modules
     again, other = (load_records(tmp_path / "tiny", seed=seed).train for seed in (0, 1))
@@ -354,7 +354,7 @@ def test_a_config_names_a_data_set_that_tfds_knows(tmp_path, monkeypatch, name):
     assert sorted(numbers(dataset.train) + numbers(dataset.validation)) == list(range(40))
     assert sorted(numbers(dataset.test)) == list(range(20))
     for split in (dataset.train, dataset.validation, dataset.test):
-        assert split.labels.tolist() == [number % 10 for number in numbers(split)]
+        assert split.stratum.tolist() == [number % 10 for number in numbers(split)]
     assert "tensorflow" not in sys.modules
 
 
@@ -426,7 +426,7 @@ def test_classes_are_combinations_of_attributes(tmp_path):
         *("not Young, not Male", "Young, not Male", "not Young, Male", "Young, Male"),
     )
     for split in (dataset.train, dataset.validation, dataset.test):
-        assert split.labels.tolist() == [(i >> 2 & 1) + 2 * (i & 1) for i in numbers(split)]
+        assert split.stratum.tolist() == [(i >> 2 & 1) + 2 * (i & 1) for i in numbers(split)]
     refused(
         lambda: load_records(path, attributes=("Young", "Old")),
         "expected attributes ['Old'], got only ['Hat', 'Male', 'Young']",

@@ -279,7 +279,7 @@ def contents(images, labels):
 def rows(split):
     """Images as the file has them, with their labels."""
     pixels = np.round(127.5 * (split.x.astype(np.float64) + 1.0)).astype(np.uint8)
-    return contents(pixels, split.labels)
+    return contents(pixels, split.stratum)
 
 
 def test_fashion_mnist_has_every_image_in_one_split(fashion):
@@ -287,8 +287,8 @@ def test_fashion_mnist_has_every_image_in_one_split(fashion):
     dataset = fashion_mnist.load(path, 25, 15, 20)
     assert (dataset.shape, dataset.num_classes) == ((28, 28, 1), 10)
     for split, size in ((dataset.train, 25), (dataset.validation, 15), (dataset.test, 20)):
-        assert (split.x.dtype, split.labels.dtype) == (np.float32, np.int32)
-        assert (len(split.x), len(split.labels), len(rows(split))) == (size, size, size)
+        assert (split.x.dtype, split.stratum.dtype) == (np.float32, np.int32)
+        assert (len(split.x), len(split.stratum), len(rows(split))) == (size, size, size)
     train, validation = rows(dataset.train), rows(dataset.validation)
     assert not train & validation
     for got, images, labels in (
@@ -305,7 +305,7 @@ def test_fashion_mnist_is_shuffled_by_the_seed(fashion):
     for name in ("train", "validation", "test"):
         one, same, different = (getattr(dataset, name) for dataset in (first, again, other))
         np.testing.assert_array_equal(one.x, same.x)
-        np.testing.assert_array_equal(one.labels, same.labels)
+        np.testing.assert_array_equal(one.stratum, same.stratum)
         assert rows(one) != rows(different)
 
 
@@ -410,6 +410,6 @@ def test_any_npz_of_images(tmp_path, kind):
         with contextlib.suppress(DataFileError):
             dataset = images_of_ones_own.load(tmp_path / "a.npz", 2, 2, 2)
             assert len(dataset.shape) == 3
-            assert dataset.train.labels.max() < dataset.num_classes
+            assert dataset.train.stratum.max() < dataset.num_classes
 
     check()

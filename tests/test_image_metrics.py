@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgd.data import Split
+from lgd.data import labelled
 from lgd.metrics import kid as kid_module
 from lgd.metrics import precision_recall as neighbours
 from lgd.metrics import reference as references
@@ -267,7 +267,7 @@ def test_predictions_in_a_stream_are_those_of_one_batch():
 
 
 WEIGHTS = jnp.asarray(normal((6, 4)), jnp.float32)
-REAL = Split(normal((30, 2, 3)).astype(np.float32), np.arange(30, dtype=np.int32) % 2)
+REAL = labelled(normal((30, 2, 3)).astype(np.float32), np.arange(30, dtype=np.int32) % 2)
 
 
 def network(weights=WEIGHTS, preprocessing="none"):
@@ -308,7 +308,7 @@ def test_reference_is_read_back_as_it_was_computed(tmp_path, counted):
     assert_same(reference(None, network(), REAL, 2), made)
     features = extract(network().apply, REAL.x)
     np.testing.assert_allclose(made.moments.pooled().moments().mean, features.mean(axis=0), 1e-5)
-    own = ClassMoments.empty(2, 4).update(features, REAL.labels)
+    own = ClassMoments.empty(2, 4).update(features, REAL.stratum)
     zero = made.distances(own, FeatureSet().update(features))
     assert zero.pop("kid") == pytest.approx(kid_by_loops(features, features), rel=1e-5)
     assert (zero.pop("precision"), zero.pop("recall")) == (1.0, 1.0)
@@ -321,7 +321,7 @@ def test_reference_is_read_back_as_it_was_computed(tmp_path, counted):
         (network(WEIGHTS.at[0, 0].add(1e-3)), REAL),
         (network(preprocessing="scaled to [0, 1]"), REAL),
         (network(), REAL._replace(x=REAL.x + np.float32(1e-3))),
-        (network(), REAL._replace(labels=REAL.labels[::-1].copy())),
+        (network(), REAL._replace(labels=REAL.stratum[::-1].copy())),
     ],
 )
 def test_a_reference_of_something_else_is_computed_again(tmp_path, counted, caplog, other):
@@ -347,7 +347,7 @@ def test_a_damaged_reference_is_named_and_computed_again(tmp_path, counted, capl
     elif damage == "cut":
         raw = raw[:-4]
     else:
-        reference(file, network(), Split(REAL.x[:20], REAL.labels[:20]), 2)
+        reference(file, network(), labelled(REAL.x[:20], REAL.stratum[:20]), 2)
         raw = file.read_bytes()
     file.write_bytes(raw)
     counted.clear()

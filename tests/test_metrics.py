@@ -6,7 +6,7 @@ from scipy.linalg import sqrtm
 from scipy.stats import ortho_group
 
 from lgd import discrepancy, training
-from lgd.data import Split, pipeline
+from lgd.data import labelled, pipeline
 from lgd.machinery import parallel
 from lgd.metrics.classifier import FeatureClassifier, LeNetClassifier, classification_loss
 from lgd.metrics.energy import ClassEnergyDistance
@@ -95,7 +95,7 @@ def unequal_classes(counts, shape=(2, 3)):
     labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     order = np.random.default_rng(1).permutation(len(labels))
     x = np.random.default_rng(2).normal(size=(len(labels), *shape)).astype(np.float32)
-    return Split((x + labels[:, None, None]).astype(np.float32)[order], labels[order])
+    return labelled((x + labels[:, None, None]).astype(np.float32)[order], labels[order])
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_class_energy_distance_by_loops(measured):
         return np.mean([np.linalg.norm((a - b).ravel()) for a, b in pairs])
 
     for label, x in enumerate(np.asarray(samples, np.float64)):
-        y = real.x[real.labels == label].astype(np.float64)
+        y = real.x[real.stratum == label].astype(np.float64)
         cross = mean_distance([(a, b) for a in x for b in y])
         own = [[(a, b) for a in z for b in z if a is not b] for z in (list(x), list(y))]
         expected = cross - 0.5 * (mean_distance(own[0]) + mean_distance(own[1]))
@@ -124,7 +124,7 @@ def test_mean_distances_are_in_the_order_of_the_real_examples(measured):
     real, samples, _ = measured
     _, got = ClassEnergyDistance(real, 3).with_mean_distances(samples)
     x = np.asarray(samples, np.float64).reshape(*samples.shape[:2], -1)
-    for y, label, distance in zip(real.x, real.labels, got, strict=True):
+    for y, label, distance in zip(real.x, real.stratum, got, strict=True):
         expected = np.linalg.norm(x[label] - y.reshape(-1), axis=-1).mean()
         assert float(distance) == pytest.approx(expected, rel=1e-5)
 
@@ -133,7 +133,7 @@ def test_class_energy_distance_is_that_of_discrepancy(measured):
     real, samples, got = measured
     distance = jax.jit(discrepancy.energy_distance)
     for label, x in enumerate(np.asarray(samples)):
-        y = real.x[real.labels == label]
+        y = real.x[real.stratum == label]
         expected = distance(x.reshape(len(x), -1), y.reshape(len(y), -1))
         assert float(got[label]) == pytest.approx(float(expected), abs=1e-6)
 
@@ -191,7 +191,7 @@ def test_classifier_learns_separable_blobs():
         jax.random.key(1),
         loss,
         jax.jit(classifier.init)(jax.random.key(0), jnp.asarray(x[:1])),
-        batches=pipeline.examples(Split(x[:160], labels[:160]), 32, seed=0),
+        batches=pipeline.examples(labelled(x[:160], labels[:160]), 32, seed=0),
         optimizer=training.Optimizer(num_steps=80, learning_rate=0.02, ema_decay=0.9),
         mesh=parallel.make_mesh(1),
         log_every=1,

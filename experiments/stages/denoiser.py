@@ -99,7 +99,7 @@ def accuracies(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> dict[s
         logits = extract(
             jax.jit(lambda x, c=classifier, p=params: c.apply(p, x)[0]), dataset.test.x
         )
-        found[name] = float(np.mean(logits.argmax(axis=1) == dataset.test.labels))
+        found[name] = float(np.mean(logits.argmax(axis=1) == dataset.test.stratum))
     return found
 
 

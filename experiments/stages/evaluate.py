@@ -17,6 +17,7 @@ from experiments.stages.measure import Measure, guided_weight, squared_gap
 from experiments.stages.tune import HAND_MADE, Candidates, tune
 from experiments.workdir import Workdir, exists, throughput, write_json
 from experiments.workdir.provenance import provenance as provenance_of_run
+from lgd import conditions
 from lgd.data import Dataset, Split
 from lgd.evaluation import Generator, paired_difference, summary
 from lgd.machinery.progress import bar
@@ -84,8 +85,8 @@ def measure_rows(
     per_class = num_samples // dataset.num_classes
     seeds = [TEST_SEED + i for i in range(config.evaluation.test_seeds)]
     most = config.evaluation.sample_batch or len(dataset.test.x)
-    real = Split(*(each[:most] for each in dataset.test))
-    gap, c = squared_gap(generator, real), jax.numpy.asarray(real.labels)
+    real = Split(dataset.test.x[:most], conditions.take(dataset.test.c, slice(most)))
+    gap, c = squared_gap(generator, real), jax.tree.map(jax.numpy.asarray, real.c)
     rows, resampled = [], {}
     with bar("measure on test data", len(candidates.found) * len(seeds)) as advance:
         for name, found in candidates.found.items():

@@ -85,7 +85,7 @@ def _learn(
             denoiser,
             params,
             dataset.train.x,
-            dataset.train.labels,
+            dataset.train.c,
             objective=_objective(config, workdir, dataset, method, features),
             model=build.omega_model(config, method, dataset.num_classes),
             optimizer=build.guidance_optimizer(config, method),

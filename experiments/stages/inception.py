@@ -126,6 +126,6 @@ class ValidationInception:
 def _reference(found: Inception, workdir: Workdir, dataset: Dataset, split: str) -> Reference:
     """Of real images, all in one class; kept on disk."""
     real = getattr(dataset, split)
-    pooled = real._replace(labels=np.zeros_like(real.labels))
+    pooled = real._replace(stratum=np.zeros_like(real.stratum))
     file = workdir.path / "reference" / f"inception-{split}.safetensors"
     return reference(file, found.network, pooled, 1)

@@ -45,7 +45,7 @@ class Measure:
 
     def __init__(self, config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
         self._energy = ClassEnergyDistance(dataset.test, dataset.num_classes)
-        labels = dataset.test.labels
+        labels = dataset.test.stratum
         self._resamples = _resamples(labels, seed=config.seed)
         self._features = self._made(config, workdir, dataset)
         self._share = 1.0 / (dataset.num_classes * np.bincount(labels)[labels])
@@ -87,7 +87,7 @@ class _PlaneMeasure:
         resamples: Sequence[np.ndarray],
     ) -> None:
         self._classify = _exact_classifier(config)
-        x, labels = dataset.test
+        x, _, labels = dataset.test
         self._real = _class_moments(x, labels)
         resampled = [_class_moments(x[index], labels[index]) for index in resamples]
         self._resampled = [_stacked(group) for group in zip(*resampled, strict=True)]
@@ -155,7 +155,7 @@ class ValidationFrechet:
         classifier, params = denoiser_stage.load_classifier(config, workdir, dataset, name)
         self._feature_fn = jax.jit(lambda x: classifier.apply(params, x)[1])
         self._num_classes = dataset.num_classes
-        self._real = self._moments(*dataset.validation)
+        self._real = self._moments(dataset.validation.x, dataset.validation.stratum)
 
     def __call__(self, x: Float[Array, "g n *dims"]) -> Float[np.ndarray, " d"]:
         labels = np.repeat(np.arange(len(x)), x.shape[1])
@@ -204,7 +204,7 @@ def _exact_classifier(config: ConfigDict) -> Classify:
 
 def squared_gap(generator: Generator, real: Split) -> Float[Array, "k n"]:
     """``|cond - uncond|^2`` of real examples, noised, at the start of every sampling step."""
-    x0, c = jnp.asarray(real.x), jnp.asarray(real.labels)
+    x0, c = jnp.asarray(real.x), jax.tree.map(jnp.asarray, real.c)
 
     @jax.jit
     def one_step(t: Float[Array, ""]) -> Float[Array, " n"]:

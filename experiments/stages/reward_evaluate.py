@@ -124,7 +124,7 @@ def _measure_rows(
     """
     per_class = config.evaluation.num_samples // dataset.num_classes
     seeds = [evaluate.TEST_SEED + i for i in range(config.evaluation.test_seeds)]
-    gap, c = squared_gap(generator, dataset.test), jnp.asarray(dataset.test.labels)
+    gap, c = squared_gap(generator, dataset.test), jnp.asarray(dataset.test.c)
 
     def measured(omega_fn: OmegaFn, seed: int) -> dict[str, dict]:
         return measure(generator(omega_fn, per_class, seed=seed))
@@ -205,7 +205,7 @@ def _comparisons(rows: Sequence[dict], resampled: dict[str, np.ndarray]) -> list
 
 def _true_rewards(dataset: Dataset, reward: RewardFn) -> list[np.ndarray]:
     """Rewards of the real test examples, by class."""
-    labels = dataset.test.labels
+    labels = dataset.test.stratum
     values = np.asarray(jax.jit(reward)(jnp.asarray(dataset.test.x), jnp.asarray(labels)))
     return [values[labels == k] for k in range(dataset.num_classes)]
 

@@ -95,7 +95,7 @@ def _learn(
             denoiser,
             params,
             dataset.train.x,
-            dataset.train.labels,
+            dataset.train.c,
             objective=build_reward.objective(config, method, reward, gamma),
             model=build.omega_model(config, method, dataset.num_classes) if cold else None,
             start=build.start_schedules(config) if cold else None,

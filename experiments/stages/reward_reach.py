@@ -65,7 +65,7 @@ def _trajectory_slopes(
 def _one_step_slopes(
     generator: Generator, dataset: Dataset, reward: RewardFn, seed: int
 ) -> np.ndarray:
-    x0, c = jnp.asarray(dataset.test.x), jnp.asarray(dataset.test.labels)
+    x0, c = jnp.asarray(dataset.test.x), jnp.asarray(dataset.test.c)
     schedule = generator.denoiser.schedule
 
     @jax.jit
@@ -76,5 +76,5 @@ def _one_step_slopes(
         return jax.jvp(lambda x0_hat: reward(x0_hat, c), (cond,), (cond - uncond,))[1]
 
     along = np.stack([np.asarray(one_time(t)) for t in generator.times[:-1]], axis=1)
-    labels = dataset.test.labels
+    labels = dataset.test.stratum
     return np.stack([along[labels == k].mean(axis=0) for k in range(generator.num_classes)])

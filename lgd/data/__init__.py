@@ -1,5 +1,5 @@
 """Data sets in three splits, and batches that are functions of the step."""
 
-from lgd.data.dataset import Dataset, FileImages, Split
+from lgd.data.dataset import Dataset, FileImages, Split, labelled
 
-__all__ = ["Dataset", "FileImages", "Split"]
+__all__ = ["Dataset", "FileImages", "Split", "labelled"]

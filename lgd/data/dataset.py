@@ -1,12 +1,16 @@
-"""A labelled data set, split three ways: train, validation (all tuning), test (reported once)."""
+"""Examples with conditions in three splits: train, validation (all tuning), test (once)."""
 
 import dataclasses
 import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
+
+from lgd import conditions
+from lgd.types import Condition
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,15 +45,32 @@ Examples: TypeAlias = np.ndarray | FileImages
 
 
 class Split(NamedTuple):
-    """Examples x (n, *dims), float32, in memory or in files, and their labels (n,), int32."""
+    """Examples x (n, *dims), float32, in memory or in files, with their conditions and strata.
+
+    c: leaves (n, ...). stratum: which law an example belongs to, (n,) int32 from 0, or None.
+    """
 
     x: Any  # Examples
-    labels: np.ndarray
+    c: Condition
+    stratum: Int[np.ndarray, " n"] | None = None
+
+    @property
+    def num_strata(self) -> int:
+        """Number of strata; 0 without any."""
+        return 0 if self.stratum is None else int(self.stratum.max()) + 1
+
+
+def labelled(x: Examples, labels: Int[np.ndarray, " n"]) -> Split:
+    """Examples whose conditions and strata are their labels (n,)."""
+    return Split(x, labels, labels)
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Three splits that share no example. Only the train split may lie in files."""
+    """Three splits that share no example. Only the train split may lie in files.
+
+    class_names: names of the strata, in their order.
+    """
 
     train: Split
     validation: Split
@@ -58,8 +79,13 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """Number of labels."""
+        """Number of strata."""
         return len(self.class_names)
+
+    @property
+    def conditions(self) -> Condition:
+        """One condition for every stratum, leaves (num_classes, ...)."""
+        return conditions.representatives(self.train.c, self.train.stratum)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,8 +100,11 @@ def scaled(pixels: UInt8[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 
 def fingerprint(split: Split) -> str:
     """sha256 of a split: of its arrays, or of the files and of how they are read."""
+    arrays = [split.x, *jax.tree.leaves(split.c)]
+    if split.stratum is not None and split.stratum is not split.c:
+        arrays.append(split.stratum)
     sha = hashlib.sha256()
-    for array in split:
+    for array in arrays:
         if isinstance(array, FileImages):
             sha.update(f"{array.shape} {array.fingerprint}".encode())
         else:

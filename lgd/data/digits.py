@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from lgd.data.dataset import Dataset, Split
+from lgd.data.dataset import Dataset, labelled
 
 
 def load(
@@ -24,5 +24,5 @@ def load(
     x = (pixels[order].reshape(-1, 8, 8, 1) / 8.0 - 1.0).astype(np.float32)
     y = labels[order].astype(np.int32)
     ends = np.cumsum([0, num_train, num_validation, num_test])
-    train, validation, test = (Split(x[lo:hi], y[lo:hi]) for lo, hi in itertools.pairwise(ends))
+    train, validation, test = (labelled(x[lo:hi], y[lo:hi]) for lo, hi in itertools.pairwise(ends))
     return Dataset(train, validation, test, tuple(str(digit) for digit in range(10)))

@@ -7,7 +7,7 @@ differ in contrast and phase. So classifiers and guidance have something to lear
 import numpy as np
 from jaxtyping import UInt8
 
-from lgd.data.dataset import Dataset, FileImages, Split
+from lgd.data.dataset import Dataset, FileImages, Split, labelled
 
 _FREQUENCIES = (0.5, 3.0)  # waves across an image
 _NOISE = 12.0  # standard deviation, of 255 levels
@@ -47,7 +47,7 @@ def _split(
     def read(number: int) -> UInt8[np.ndarray, "h w channels"]:
         return drawn(shape, int(labels[number]), (*seed, number))
 
-    return Split(FileImages((size, *shape), read, f"generated {num_classes} {seed}"), labels)
+    return labelled(FileImages((size, *shape), read, f"generated {num_classes} {seed}"), labels)
 
 
 def drawn(

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lgd.data.dataset import Dataset, Split, scaled
+from lgd.data.dataset import Dataset, Split, labelled, scaled
 
 IDX_UINT8 = b"\x00\x00\x08"  # the magic number but for its last byte, the number of dimensions
 IDX_FILES = {
@@ -156,7 +156,7 @@ def _check_count(path: str | Path, name: str, count: int, least: int) -> None:
 def _split(images: LabelledImages, index: np.ndarray) -> Split:
     x = images.images[index]
     x = x[..., None] if x.ndim == 3 else x
-    return Split(scaled(x), images.labels[index].astype(np.int32))
+    return labelled(scaled(x), images.labels[index].astype(np.int32))
 
 
 def _labelled(images: _Field, labels: _Field, num_classes: int) -> LabelledImages:

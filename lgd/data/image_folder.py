@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from lgd.data import image_files, manifest
-from lgd.data.dataset import Dataset, FileImages, Split
+from lgd.data.dataset import Dataset, FileImages, Split, labelled
 from lgd.data.image_files import DataFileError, reading
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -64,7 +64,7 @@ def load(
 
     def split(listed: _Listed, numbers: np.ndarray) -> Split:
         files = [listed.files[number] for number in numbers]
-        return Split(_images(root, files, pinned, size), listed.labels[numbers])
+        return labelled(_images(root, files, pinned, size), listed.labels[numbers])
 
     validation = split(training, order[num_train : num_train + num_validation])
     test = split(testing, test_order[:num_test])

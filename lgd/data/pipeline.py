@@ -2,7 +2,7 @@
 
 One of several processes names the part of each batch that it reads, see `parallel.local_rows`; the
 parts of all make up the batch that one process would read. Nothing grows with the number of
-examples but their labels.
+examples but their conditions.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from lgd import conditions
 from lgd.data import order
 from lgd.data.dataset import FileImages, Split, fingerprint
 from lgd.types import Batch
@@ -29,7 +30,7 @@ Part = Int[np.ndarray, " n"] | None  # ascending; None: everything
 class IndexedBatches:
     """Step -> batch of a split.
 
-    index: step -> which examples: (b,), or (g, n) for groups of one class each.
+    index: step -> which examples: (b,), or (g, n) for groups of one stratum each.
     settings: what the index is made from, but for the part that is read.
     """
 
@@ -38,11 +39,9 @@ class IndexedBatches:
     settings: Mapping[str, int]
 
     def __call__(self, step: int) -> Batch:
-        """x0 (b, *dims) or (g, n, *dims), and the labels, (b,) or (g,)."""
+        """x0 (b, *dims) or (g, n, *dims), and their conditions, leaves (b, ...) or (g, n, ...)."""
         index = self.index(step)
-        return Batch(
-            self.split.x[index], self.split.labels[index if index.ndim == 1 else index[:, 0]]
-        )
+        return Batch(self.split.x[index], conditions.take(self.split.c, index))
 
     @functools.cached_property
     def identity(self) -> dict[str, str]:
@@ -81,7 +80,7 @@ def examples(split: Split, batch_size: int, *, seed: int, rows: Part = None) -> 
     return IndexedBatches(split, index, {"batch_size": batch_size, "seed": seed})
 
 
-def class_groups(
+def groups(
     split: Split,
     group_size: int,
     *,
@@ -90,33 +89,44 @@ def class_groups(
     groups: Part = None,
     members: Part = None,
 ) -> IndexedBatches:
-    """Step -> ``rounds`` groups for each class: x0 (g, group_size, *dims), c (g,).
+    """Step -> ``rounds`` groups of every stratum: x0 (g, n, *dims), c (g, n, ...).
 
-    g = rounds x classes. Members are drawn without replacement, or in whole rounds where a class
-    has too few. groups, members: which are read, all by default. Raises ValueError if a label below
-    the largest one has no example.
+    n = group_size, g = rounds x strata; without strata all examples are one. Members are drawn
+    without replacement, or in whole rounds where a stratum has too few.
+
+    Args:
+      split: the examples.
+      group_size: members of a group.
+      seed: of the draws.
+      rounds: groups of every stratum.
+      groups: which groups are read, ascending; None: all.
+      members: which members are read, ascending; None: all.
+
+    Raises:
+      ValueError: if a stratum below the largest one has no example.
     """
-    counts = np.bincount(split.labels)
+    stratum = np.zeros(len(split.x), np.int32) if split.stratum is None else split.stratum
+    counts = np.bincount(stratum)
     empty = np.flatnonzero(counts == 0).tolist()
     if empty or group_size < 1:
         raise ValueError(
-            f"expected examples of every class, got none of {empty}; size {group_size}"
+            f"expected examples of every stratum, got none of {empty}; size {group_size}"
         )
-    by_class = np.argsort(split.labels, kind="stable")
+    by_stratum = np.argsort(stratum, kind="stable")
     starts = np.cumsum(counts) - counts
-    classes = np.tile(np.arange(len(counts)), rounds)
-    groups = np.arange(len(classes)) if groups is None else groups
+    strata = np.tile(np.arange(len(counts)), rounds)
+    groups = np.arange(len(strata)) if groups is None else groups
     members = np.arange(group_size) if members is None else members
-    label = classes[groups][:, None]
+    drawn_from = strata[groups][:, None]
     shape = (len(groups), len(members))
-    sizes = np.broadcast_to(counts[label], shape)
+    sizes = np.broadcast_to(counts[drawn_from], shape)
     times, positions = np.divmod(np.broadcast_to(members, shape), sizes)
 
     def index(step: int) -> np.ndarray:
         most = -(-group_size // int(counts.min()))  # permutations that a group takes
-        key = order.keys(seed, step, count=len(classes) * most).reshape(-1, len(classes), most)
+        key = order.keys(seed, step, count=len(strata) * most).reshape(-1, len(strata), most)
         drawn = order.permuted(positions, sizes, key[:, groups[:, None], times])
-        return by_class[starts[label] + drawn]
+        return by_stratum[starts[drawn_from] + drawn]
 
     return IndexedBatches(split, index, {"group_size": group_size, "rounds": rounds, "seed": seed})
 

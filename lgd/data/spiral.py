@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lgd.data.dataset import Dataset, Split
+from lgd.data.dataset import Dataset, Split, labelled
 from lgd.denoisers.mixture import GaussianMixture, MixtureParams
 from lgd.types import Schedule
 
@@ -35,7 +35,7 @@ def load(
 
     def draw(key: jax.Array, size: int) -> Split:
         labels = jnp.tile(jnp.arange(NUM_CLASSES, dtype=jnp.int32), size // NUM_CLASSES)
-        return Split(np.asarray(exact.draw(key, params, labels)), np.asarray(labels))
+        return labelled(np.asarray(exact.draw(key, params, labels)), np.asarray(labels))
 
     sizes = (num_train, num_validation, num_test)
     train, validation, test = (draw(key, size) for key, size in zip(keys, sizes, strict=True))

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from lgd.data import image_files, manifest
-from lgd.data.dataset import Dataset, FileImages, Split
+from lgd.data.dataset import Dataset, FileImages, Split, labelled
 from lgd.data.image_files import DataFileError, reading
 from lgd.data.image_folder import fitted
 
@@ -81,7 +81,7 @@ def load(
 
         which = hashlib.sha256(numbers.tobytes()).hexdigest()
         x = FileImages((len(numbers), *shape), read, f"{content} {name} {which}")
-        return Split(x, labels[name][numbers])
+        return labelled(x, labels[name][numbers])
 
     validation = split("train", order[num_train : num_train + num_validation])
     test = split("test", test_order[:num_test])

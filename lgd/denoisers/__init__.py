@@ -1,7 +1,8 @@
 """The frozen models: an exact mixture, networks trained here, and adapters to one's own."""
 
-from lgd.denoisers.adapters import FunctionDenoiser, from_function
+from lgd.denoisers.adapters import FunctionDenoiser, PairDenoiser, from_function
 from lgd.denoisers.denoising import DenoisingLoss
+from lgd.denoisers.directions import Directions
 from lgd.denoisers.dit import DiT
 from lgd.denoisers.mixture import GaussianMixture, MixtureParams
 from lgd.denoisers.mlp import ResidualMLP
@@ -11,10 +12,12 @@ from lgd.denoisers.unet import UNet
 __all__ = [
     "DenoisingLoss",
     "DiT",
+    "Directions",
     "FunctionDenoiser",
     "GaussianMixture",
     "MixtureParams",
     "NetworkDenoiser",
+    "PairDenoiser",
     "ResidualMLP",
     "UNet",
     "from_function",

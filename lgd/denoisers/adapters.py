@@ -2,19 +2,20 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lgd.diffusion import Kind, to_x0
+from lgd.diffusion import KINDS, Kind, to_x0
 from lgd.types import Condition, Params, Schedule
 
 
 @dataclasses.dataclass(frozen=True)
 class FunctionDenoiser:
-    """See `from_function`."""
+    """A denoiser around a function, see `from_function`."""
 
     function: Callable[..., Array]
     schedule: Schedule
@@ -25,14 +26,31 @@ class FunctionDenoiser:
         self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Condition
     ) -> Float[Array, "b *dims"]:
         """``x0_hat``, shape of x_t. Raises ValueError if the function returns another shape."""
-        prediction = self.function(params, x_t, t, c)
-        if prediction.shape != x_t.shape:
-            raise ValueError(f"expected a prediction of shape {x_t.shape}, got {prediction.shape}")
-        return to_x0(prediction, x_t, t=t, schedule=self.schedule, kind=self.kind)
+        return self._to_x0(self.function(params, x_t, t, c), x_t, t)
 
     def null(self, c: Condition) -> Condition:
         """The unconditional input."""
         return self.null_condition(c)
+
+    def _to_x0(self, prediction: Array, x_t: Array, t: Float[Array, " b"]) -> Array:
+        if jnp.shape(prediction) != x_t.shape:
+            got = jnp.shape(prediction)
+            raise ValueError(f"expected a prediction of shape {x_t.shape}, got {got}")
+        return to_x0(prediction, x_t, t=t, schedule=self.schedule, kind=self.kind)
+
+
+@dataclasses.dataclass(frozen=True)
+class PairDenoiser(FunctionDenoiser):
+    """A denoiser around a function, whose two halves another function makes by itself."""
+
+    pair_function: Callable[..., tuple[Array, Array]]
+
+    def pair(
+        self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Condition
+    ) -> tuple[Float[Array, "b *dims"], Float[Array, "b *dims"]]:
+        """The conditional and the unconditional ``x0_hat``."""
+        cond, uncond = self.pair_function(params, x_t, t, c)
+        return self._to_x0(cond, x_t, t), self._to_x0(uncond, x_t, t)
 
 
 def from_function(
@@ -40,24 +58,93 @@ def from_function(
     *,
     schedule: Schedule,
     kind: Kind,
-    null: int | np.integer | Callable[[Condition], Condition],
+    null: Any = None,
+    pair: Callable[..., tuple[Array, Array]] | None = None,
 ) -> FunctionDenoiser:
     """A denoiser from ``function(params, x_t, t, c) -> prediction`` of the given kind.
 
     Args:
-      function: pure and traceable by JAX; x_t (b, *dims), t (b,) in [0, 1], c (b, ...).
+      function: pure and traceable by JAX; x_t (b, *dims), t (b,) in [0, 1], c leaves (b, ...).
       schedule: the forward process the model was trained on, with lgd's time: 0 data, 1 noise.
       kind: what it predicts: "x0", "eps", "v", "velocity" or "score".
-      null: the label that stands for "no condition", or a function from conditions to
-        unconditional inputs of the same structure, shapes and dtypes.
+      null: the label that stands for "no condition"; the vector (e,) that does; a tree of these
+        like c; or a function from conditions (b, ...) to unconditional inputs. Such inputs of
+        another structure than c, None among them, are given to the function in a second call.
+      pair: ``pair(params, x_t, t, c) -> (cond, uncond)`` predictions of the same kind, for a model
+        whose unconditional half is no condition at all; null is then left out.
+
+    Returns:
+      A frozen denoiser, hashable by the functions and the null.
+
+    Raises:
+      ValueError: for a kind that is unknown, neither or both of null and pair, and later, when c is
+        seen, for a null that does not fit it: a label for float leaves, a label beyond the dtype
+        of c, a vector of another width.
+
+    >>> import jax.numpy as jnp, lgd
+    >>> denoiser = lgd.denoisers.from_function(
+    ...     lambda params, x_t, t, c: params[c][:, None] * x_t,
+    ...     schedule=lgd.schedules.rectified_flow(), kind="x0", null=2)
+    >>> denoiser.null(jnp.array([0, 1]))
+    Array([2, 2], dtype=int32)
     """
-    null_condition = null if callable(null) else _ConstantLabel(int(null))
-    return FunctionDenoiser(function, schedule, kind, null_condition)
+    if kind not in KINDS:
+        raise ValueError(f"expected kind in {KINDS}, got {kind!r}")
+    if pair is not None:
+        if null is not None:
+            raise ValueError("expected null or pair, got both")
+        return PairDenoiser(function, schedule, kind, _no_null, pair)
+    if null is None:
+        raise ValueError(
+            "null: expected a label, a vector, a function of c or pair=, got None; a model that "
+            "takes None as its unconditional input has null=lambda c: None"
+        )
+    return FunctionDenoiser(function, schedule, kind, null if callable(null) else _constant(null))
+
+
+def _no_null(c: Condition) -> Condition:
+    raise ValueError("expected a denoiser with a null condition, got one that is made with pair=")
 
 
 @dataclasses.dataclass(frozen=True)
-class _ConstantLabel:
-    label: int
+class _ConstantNull:
+    """The same unconditional input for every example, from values that can be hashed."""
+
+    structure: Any
+    values: tuple[tuple[bytes, str, tuple[int, ...]], ...]  # bytes, dtype and shape of each leaf
 
     def __call__(self, c: Condition) -> Condition:
-        return jax.tree.map(lambda leaf: jnp.full_like(leaf, self.label), c)
+        leaves, structure = jax.tree.flatten(c)
+        values = [np.frombuffer(*each[:2]).reshape(each[2]) for each in self.values]
+        if structure != self.structure:
+            if len(values) != 1 or values[0].ndim:
+                raise ValueError(f"null: expected a tree like c, {structure}, got {self.structure}")
+            values *= len(leaves)
+        rows = [_row(value, jnp.asarray(leaf)) for value, leaf in zip(values, leaves, strict=True)]
+        return jax.tree.unflatten(structure, rows)
+
+
+def _constant(null: Any) -> _ConstantNull:
+    leaves, structure = jax.tree.flatten(null)
+    arrays = [np.asarray(leaf) for leaf in leaves]
+    if not arrays or any(a.dtype == object for a in arrays):
+        raise ValueError(f"null: expected numbers, arrays or a function of c, got {null!r}")
+    kept = tuple((a.tobytes(), a.dtype.str, a.shape) for a in arrays)
+    return _ConstantNull(structure, kept)
+
+
+def _row(value: np.ndarray, leaf: Array) -> Array:
+    """The unconditional value as a leaf like one of c."""
+    to_integers = jnp.issubdtype(leaf.dtype, jnp.integer)
+    if to_integers != np.issubdtype(value.dtype, np.integer):
+        expected = "a label" if to_integers else "a vector of floats or a function"
+        raise ValueError(
+            f"null: expected {expected} for conditions of {leaf.dtype} {leaf.shape}, got {value}"
+        )
+    if to_integers:
+        limits = jnp.iinfo(leaf.dtype)
+        if not limits.min <= value.min() <= value.max() <= limits.max:
+            raise ValueError(f"null: expected a label that {leaf.dtype} holds, got {value}")
+    if value.ndim and value.shape != leaf.shape[1:]:
+        raise ValueError(f"null: expected shape {leaf.shape[1:]}, got {value.shape}")
+    return jnp.broadcast_to(jnp.asarray(value, leaf.dtype), leaf.shape)

@@ -1,127 +1,147 @@
-"""Score mixing, and guidance schedules written by hand.
+"""The one table of hand-made families.
 
-A schedule is a function ``omega(*, s, t, c) -> (b,)`` of the times that a step goes to and from,
-each (b,), and of the condition. omega = 0 is plain conditional sampling, omega = -1 unconditional
-sampling; tools that speak of a "CFG scale" mean ``cfg_scale = 1 + omega``. Below, ``p = 1 - t`` is
-the progress of sampling at the start of the step.
+`FAMILIES` says of every family what its values may hold, over what grid they are tuned, and how it
+is drawn: whatever tunes, reads, ranks or plots schedules goes through it, so that a new family is a
+function in a file and a row here.
 """
 
+import dataclasses
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from lgd.guidance.hand_made import (
+    HandMade,
+    clamp_cosine,
+    clamp_linear,
+    constant,
+    constant_directions,
+    cosine,
+    limited_interval,
+    limited_interval_per_class,
+    linear,
+    logsnr_interval,
+    power_cosine,
+)
 
-from lgd.types import Condition, OmegaFn, Schedule
+LIMIT = 1000.0  # largest weight of either sign: beyond it float32 losses overflow
 
 
-def constant(w: float) -> OmegaFn:
-    """``omega = w`` everywhere; 0: no guidance."""
-    _check_finite(w=w)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Field:
+    """One value of a family.
 
-    def omega(*, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition) -> Float[Array, " b"]:
-        return jnp.full_like(t, w)
-
-    return omega
-
-
-def limited_interval(
-    w: float, lo: float, hi: float, *, logsnr_of: Schedule | None = None
-) -> OmegaFn:
-    """``omega = w`` where lo <= t <= hi, else 0 (Kynkäänniemi et al., 2024). w = 0: no guidance.
-
-    lo and hi are times in [0, 1], both ends included; with ``logsnr_of=schedule`` they are bounds
-    on that schedule's logsnr(t). Raises ValueError unless lo < hi.
+    low, high: what it may hold. grid: values that tuning starts from, increasing; (): it is not
+    tuned. growth: bounds within which the grid grows while the best value lies at its edge.
+    per_stratum: a list with one value for each stratum.
     """
-    _check_finite(w=w)
-    _check_interval(lo, hi, in_times=logsnr_of is None)
 
-    def omega(*, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition) -> Float[Array, " b"]:
-        position = t if logsnr_of is None else logsnr_of.logsnr(t)
-        return jnp.where((position >= lo) & (position <= hi), w, 0.0).astype(t.dtype)
-
-    return omega
+    low: float = -LIMIT
+    high: float = LIMIT
+    grid: tuple[float, ...] = ()
+    growth: tuple[float, float] = (0.0, math.inf)
+    per_stratum: bool = False
 
 
-def limited_interval_per_class(
-    w: Sequence[float], lo: Sequence[float], hi: Sequence[float]
-) -> OmegaFn:
-    """`limited_interval` with its own (w, lo, hi) for each class; c holds int labels (b,)."""
-    if not len(w) == len(lo) == len(hi):
-        raise ValueError(f"expected equal lengths, got {len(w)}, {len(lo)} and {len(hi)}")
-    for one_w, one_lo, one_hi in zip(w, lo, hi, strict=True):
-        _check_finite(w=one_w)
-        _check_interval(one_lo, one_hi, in_times=True)
-    weights, lower, upper = (jnp.asarray(v, jnp.float32) for v in (w, lo, hi))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """One row of `FAMILIES`.
 
-    def omega(
-        *, s: Float[Array, " b"], t: Float[Array, " b"], c: Int[Array, " b"]
-    ) -> Float[Array, " b"]:
-        inside = (t >= lower[c]) & (t <= upper[c])
-        return jnp.where(inside, weights[c], 0.0).astype(t.dtype)
+    fields: the arguments of ``make`` that are numbers, in their order. apart: the family that has
+    a schedule of this one for each stratum. colour, dashes: of its bars and curves. screened: a
+    large grid, of which a first look with fewer samples chooses the finalists.
+    """
 
-    return omega
+    make: Callable[..., HandMade]
+    fields: dict[str, Field]
+    apart: str = ""
+    colour: str = "#4f7285"
+    dashes: tuple[float, ...] = (2.0, 2.0)
+    screened: bool = False
 
+    @property
+    def name(self) -> str:
+        """Name of the family and of its rows."""
+        return self.make.__name__
 
-def linear(cfg_scale: float) -> OmegaFn:
-    """``omega = 2 cfg_scale p - 1``: CFG scale from 0 to 2 cfg_scale (Wang et al., 2024)."""
-    _check_finite(cfg_scale=cfg_scale)
+    @property
+    def optional(self) -> frozenset[str]:
+        """Names of the fields that have a default."""
+        arguments = inspect.signature(self.make).parameters
+        return frozenset(n for n in self.fields if arguments[n].default is not inspect._empty)
 
-    def omega(*, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition) -> Float[Array, " b"]:
-        return 2.0 * cfg_scale * (1.0 - t) - 1.0
+    @property
+    def takes_schedule(self) -> bool:
+        """Whether ``make`` takes the noise schedule, as ``schedule=``."""
+        return "schedule" in inspect.signature(self.make).parameters
 
-    return omega
-
-
-def clamp_linear(cfg_scale: float, cfg_floor: float = 1.0) -> OmegaFn:
-    """``omega = max(cfg_floor, 2 cfg_scale p) - 1`` (Wang et al., 2024). 0 and 1: no guidance."""
-    return _clamped(linear(cfg_scale), cfg_floor)
-
-
-def cosine(cfg_scale: float) -> OmegaFn:
-    """``omega = cfg_scale (1 - cos(pi p)) - 1`` (Wang et al., 2024)."""
-    _check_finite(cfg_scale=cfg_scale)
-
-    def omega(*, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition) -> Float[Array, " b"]:
-        return cfg_scale * (1.0 - jnp.cos(math.pi * (1.0 - t))) - 1.0
-
-    return omega
+    @property
+    def is_per_stratum(self) -> bool:
+        """Whether its fields are lists with one value for each stratum."""
+        return any(field.per_stratum for field in self.fields.values())
 
 
-def clamp_cosine(cfg_scale: float, cfg_floor: float = 1.0) -> OmegaFn:
-    """``omega = max(cfg_floor, cfg_scale (1 - cos(pi p))) - 1``. 0 and 1: no guidance."""
-    return _clamped(cosine(cfg_scale), cfg_floor)
-
-
-def power_cosine(cfg_scale: float, power: float) -> OmegaFn:
-    """``omega = (cfg_scale / 2) (1 - cos(pi p^power)) - 1`` (Gao et al., 2023)."""
-    _check_finite(cfg_scale=cfg_scale, power=power)
-    if power <= 0.0:
-        raise ValueError(f"expected power > 0, got {power}")
-
-    def omega(*, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition) -> Float[Array, " b"]:
-        return 0.5 * cfg_scale * (1.0 - jnp.cos(math.pi * (1.0 - t) ** power)) - 1.0
-
-    return omega
-
-
-def _clamped(rising: OmegaFn, cfg_floor: float) -> OmegaFn:
-    _check_finite(cfg_floor=cfg_floor)
-
-    def omega(*, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition) -> Float[Array, " b"]:
-        return jnp.maximum(rising(s=s, t=t, c=c), cfg_floor - 1.0)
-
-    return omega
-
-
-def _check_finite(**values: float) -> None:
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise ValueError(f"expected a finite {name}, got {value}")
-
-
-def _check_interval(lo: float, hi: float, *, in_times: bool) -> None:
-    if not lo < hi:
-        raise ValueError(f"expected lo < hi, got lo {lo} and hi {hi}")
-    if in_times and not (lo >= 0.0 and hi <= 1.0):
-        raise ValueError(f"expected times in [0, 1], got lo {lo} and hi {hi}")
+_WEIGHT = Field(
+    grid=(0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0)  # 0: no guidance
+)
+_INTERVAL = {  # wide enough for single strata too, which choose late, narrow and strong ones
+    "w": Field(grid=(0.1, 0.2, 0.4, 0.7, 1.2, 2.4, 4.8)),
+    "lo": Field(low=0.0, high=1.0, growth=(0.0, 1.0), grid=(0.0, 0.1, 0.2, 0.3, 0.45)),
+    "hi": Field(
+        low=0.0, high=1.0, growth=(0.0, 1.0), grid=(0.15, 0.2, 0.3, 0.4, 0.55, 0.7, 0.85, 1.0)
+    ),
+}
+_SCALE = Field(
+    grid=(0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0),
+    growth=(0.5, math.inf),  # 0.5 is no guidance where the floor is 1
+)
+_FLOOR = Field()
+_ROWS = (
+    Family(make=constant, fields={"w": _WEIGHT}, colour="#4a5a70", dashes=(5.0, 1.5)),
+    Family(
+        make=limited_interval,
+        fields=_INTERVAL,
+        apart="limited_interval_per_class",
+        screened=True,
+        colour="#1b4f9c",
+        dashes=(1.0, 1.0),
+    ),
+    Family(
+        make=limited_interval_per_class,
+        fields={name: dataclasses.replace(f, per_stratum=True) for name, f in _INTERVAL.items()},
+        colour="#5a9fd4",
+        dashes=(3.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+    ),
+    Family(
+        make=logsnr_interval,
+        fields={
+            "w": Field(grid=(0.1, 0.2, 0.4, 0.7, 1.2, 2.4, 4.8)),
+            "lo": Field(grid=(-2.0, -1.0, 0.0, 1.0, 2.0), growth=(-20.0, 20.0)),
+            "hi": Field(grid=(1.0, 2.0, 3.0, 4.0, 6.0, 20.0), growth=(-20.0, 20.0)),
+        },
+        screened=True,
+    ),
+    Family(make=linear, fields={"cfg_scale": _SCALE}, colour="#3d3d5c"),
+    Family(
+        make=clamp_linear,
+        fields={"cfg_scale": _SCALE, "cfg_floor": _FLOOR},
+        colour="#1a1a1a",
+        dashes=(6.0, 1.5, 1.0, 1.5),
+    ),
+    Family(make=cosine, fields={"cfg_scale": _SCALE}, colour="#2a6f97"),
+    Family(make=clamp_cosine, fields={"cfg_scale": _SCALE, "cfg_floor": _FLOOR}),
+    Family(
+        make=power_cosine,
+        fields={
+            "cfg_scale": Field(grid=(1.0, 1.2, 1.5, 2.0, 3.0), growth=(0.0, math.inf)),
+            "power": Field(low=1e-6, grid=(0.5, 1.0, 2.0, 4.0), growth=(0.0, math.inf)),
+        },
+    ),
+    Family(
+        make=constant_directions,
+        fields={"w": _WEIGHT, "v": _WEIGHT},
+        screened=True,
+        colour="#666666",
+    ),
+)
+FAMILIES: dict[str, Family] = {row.name: row for row in _ROWS}

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lgd import conditions
 from lgd.types import Condition, OmegaFn, Scalar
 
 
@@ -44,15 +45,45 @@ def pair_features(
 
 
 def takes_features(omega_fn: OmegaFn) -> bool:
-    """Whether it is a function of (s, t, c, features), with `pair_features` (b, f), or without."""
-    return "features" in inspect.signature(omega_fn).parameters
+    """Whether it is a function of (s, t, c, features), with `pair_features` (b, f), or without.
+
+    What has ``num_features`` says so by it; of other functions the signature does.
+    """
+    count = getattr(omega_fn, "num_features", None)
+    return "features" in inspect.signature(omega_fn).parameters if count is None else count > 0
 
 
-def on_grid(omega_fn: OmegaFn, times: Float[Array, " n"], c: Condition) -> Float[Array, "k b"]:
-    """omega of every step of a grid: (num_steps, b), for times (num_steps + 1,), decreasing."""
-    batch = jax.tree.leaves(c)[0].shape[0]
+def on_grid(omega_fn: OmegaFn, times: Float[Array, " n"], c: Condition) -> Float[Array, "k b *d"]:
+    """omega of every step of a grid: (k, b), or (k, b, directions).
 
-    def one_step(t: Float[Array, ""], s: Float[Array, ""]) -> Float[Array, " b"]:
-        return omega_fn(s=jnp.full(batch, s), t=jnp.full(batch, t), c=c)
+    Args:
+      omega_fn: a function of (s, t, c).
+      times: decreasing, (k + 1,): step i goes from times[i] to times[i + 1].
+      c: conditions, leaves (b, ...).
 
-    return jax.vmap(one_step)(times[:-1], times[1:])
+    Raises:
+      ValueError: for a function that looks at features of predictions, which no grid has; for
+        weights of another shape; and where a weight is NaN although nothing is traced, as that of a
+        label outside a table is.
+
+    >>> import jax.numpy as jnp, lgd
+    >>> schedule = lgd.guidance.limited_interval(2.0, 0.0, 0.5)
+    >>> lgd.guidance.on_grid(schedule, jnp.array([1.0, 0.5, 0.0]), jnp.array([3]))
+    Array([[0.],
+           [2.]], dtype=float32)
+    """
+    if takes_features(omega_fn):
+        raise ValueError("expected omega of (s, t, c), got one that looks at features too")
+    batch = conditions.size(c)
+
+    def one_step(t: Float[Array, ""], s: Float[Array, ""]) -> Float[Array, "b *d"]:
+        omega = omega_fn(s=jnp.full(batch, s), t=jnp.full(batch, t), c=c)
+        if jnp.shape(omega)[:1] != (batch,) or jnp.ndim(omega) > 2:
+            expected = f"({batch},) or ({batch}, directions)"
+            raise ValueError(f"expected omega of shape {expected}, got {jnp.shape(omega)}")
+        return omega
+
+    omegas = jax.vmap(one_step)(times[:-1], times[1:])
+    if not isinstance(omegas, jax.core.Tracer) and bool(jnp.isnan(omegas).any()):
+        raise ValueError(f"expected conditions that {omega_fn} has weights for, got others")
+    return omegas

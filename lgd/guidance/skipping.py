@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from lgd.diffusion import denoise_pair, expand
-from lgd.types import Condition, Denoiser, Params
+from lgd.types import Condition, Denoiser, Params, Prediction, PyTree, Step
 
 WASTE = 0.05  # most of the rows promised by omega = 0 that rounding to few sizes may cost
 
@@ -23,14 +23,14 @@ X = Float[Array, "b *dims"]
 
 
 class Order(NamedTuple):
-    """Of every step: the samples, guided ones first; and which of the plan's sizes it takes."""
+    """The samples of every step, guided ones first, and which size of the plan the step takes."""
 
     rows: Any  # (k, b) int32; of one step (b,)
     size: Any  # (k,) int32; of one step ()
 
 
 class Plan(NamedTuple):
-    """What a table of omega leaves to compute."""
+    """The calls that a table of omega leaves to compute."""
 
     order: Order
     sizes: tuple[int, ...]  # unconditional rows of a step, increasing
@@ -79,30 +79,50 @@ def few_sizes(
     return tuple(sizes)
 
 
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Skipping:
-    """The guided prediction of a step that has omega, rows and one of these sizes."""
+    """Classifier-free guidance whose unconditional half runs on as few rows as a step needs.
+
+    Inputs of a step are omega (b,) and an `Order`. sizes: rows that the unconditional half may
+    have.
+    """
 
     sizes: tuple[int, ...]
 
-    def __call__(
+    def calls(self, num_directions: int) -> int:
+        """Network rows for each sample and call where nothing is left out."""
+        return 2
+
+    def prepare(
+        self, denoiser: Denoiser, times: Float[Array, " n"], c: Condition
+    ) -> tuple["Skipping", PyTree]:
+        """Raise ValueError: its inputs are made from those of another rule."""
+        raise ValueError("expected skip=True, got a rule that skips already")
+
+    def init(self, x: X, c: Condition) -> None:
+        """No state."""
+
+    def apply(
         self,
         denoiser: Denoiser,
         params: Params,
+        state: None,
         x_t: X,
         *,
+        step: Step,
         t: Float[Array, " b"],
         c: Condition,
-        step: Any,
-    ) -> X:
+    ) -> tuple[Prediction, None]:
         """``cond + omega (cond - uncond)``, with the second term on the first ``size`` rows."""
+        omega, order = step.inputs
         branches = [
-            functools.partial(_guided, size, denoiser, c=c, omega=step.omega, rows=step.order.rows)
+            functools.partial(_guided, size, denoiser, c=c, omega=omega, rows=order.rows)
             for size in self.sizes
         ]
         if len(branches) == 1:
-            return branches[0](params, x_t, t)
-        return jax.lax.switch(step.order.size, branches, params, x_t, t)
+            return Prediction(branches[0](params, x_t, t)), None
+        return Prediction(jax.lax.switch(order.size, branches, params, x_t, t)), None
 
 
 def _guided(
@@ -121,5 +141,11 @@ def _guided(
         return denoiser.apply(params, x_t, t=t, c=c)
     some = rows[:size]
     cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c, rows=some)
-    moved = expand(omega[some], uncond) * (cond[some] - uncond)
+    moved = expand(omega[some].astype(uncond.dtype), uncond) * (cond[some] - uncond)
     return cond.at[some].add(moved)
+
+
+def rows_per_sample(plan: Plan, calls: Int[np.ndarray, " k"]) -> float:
+    """Network rows computed in all steps, over the number of samples."""
+    batch = plan.order.rows.shape[1]
+    return float(np.sum(calls * (batch + plan.rows_of_steps())) / batch)

@@ -192,6 +192,30 @@ class SpreadDenoiser:
         return self.denoiser.null(c)
 
 
+@dataclasses.dataclass(frozen=True)
+class SpreadPair(SpreadDenoiser):
+    """`SpreadDenoiser` of a denoiser that makes both halves of a pair itself."""
+
+    def pair(
+        self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Condition
+    ) -> tuple[Float[Array, "b *dims"], Float[Array, "b *dims"]]:
+        """The conditional and the unconditional ``x0_hat``."""
+        rows = NamedSharding(self.mesh, PartitionSpec(AXES))
+        x_t, t, c = jax.lax.with_sharding_constraint((x_t, t, c), rows)
+        pair: Any = self.denoiser.pair(params, x_t, t=t, c=c)  # type: ignore[attr-defined]
+        return jax.lax.with_sharding_constraint(pair, rows)  # type: ignore[no-any-return]
+
+
 def spread(denoiser: Denoiser, mesh: Mesh) -> Denoiser:
-    """The denoiser with its calls split over the mesh; itself for one device."""
-    return denoiser if mesh.size == 1 else SpreadDenoiser(denoiser, mesh)
+    """The denoiser with its calls split over the mesh; itself for one device.
+
+    A denoiser made of others has ``with_parts(function)``, which puts function(part) in the place
+    of every part.
+    """
+    if mesh.size == 1:
+        return denoiser
+    with_parts = getattr(denoiser, "with_parts", None)
+    if with_parts is not None:
+        return with_parts(lambda part: spread(part, mesh))  # type: ignore[no-any-return]
+    make = SpreadPair if hasattr(denoiser, "pair") else SpreadDenoiser
+    return make(denoiser, mesh)

@@ -17,17 +17,17 @@ class ClassEnergyDistance:
     """
 
     def __init__(self, real: Split, num_classes: int) -> None:
-        counts = np.bincount(real.labels, minlength=num_classes)
+        counts = np.bincount(real.stratum, minlength=num_classes)
         if len(counts) > num_classes or counts.min() < 2:
             raise ValueError(f"expected >= 2 examples of {num_classes} classes, got {counts}")
         flat = real.x.reshape(len(real.x), -1)
         padded = np.zeros((num_classes, counts.max(), flat.shape[1]), np.float32)
         for label, count in enumerate(counts):
-            padded[label, :count] = flat[real.labels == label]
+            padded[label, :count] = flat[real.stratum == label]
         self._real = jnp.asarray(padded)
         self._mask = jnp.arange(counts.max())[None] < jnp.asarray(counts)[:, None]
         self._own = _within(self._real, self._mask)
-        self._labels, order = real.labels, np.argsort(real.labels, kind="stable")
+        self._labels, order = real.stratum, np.argsort(real.stratum, kind="stable")
         self._rank = np.empty(len(order), np.int64)  # of every example among those of its class
         self._rank[order] = np.concatenate([np.arange(count) for count in counts])
 

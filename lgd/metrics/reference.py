@@ -125,7 +125,7 @@ def _read(
 
 def _computed(network: FeatureNetwork, real: Split, num_classes: int) -> Reference:
     features = extract(network.apply, real.x)
-    moments = ClassMoments.empty(num_classes, features.shape[1]).update(features, real.labels)
+    moments = ClassMoments.empty(num_classes, features.shape[1]).update(features, real.stratum)
     rows = FeatureSet().update(features).rows()
     return Reference(moments, rows, squared_radii(rows), mean_within(rows))
 

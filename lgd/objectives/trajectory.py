@@ -2,43 +2,79 @@
 
 import dataclasses
 import functools
-from typing import Literal, get_args
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lgd import discrepancy, guidance, sampling
+from lgd import conditions, discrepancy, omega
+from lgd.data.dataset import FileImages, Split
 from lgd.diffusion import noised
-from lgd.objectives.rows import Info, check_energy, check_step, repeat
-from lgd.omega import Support, grid_support
-from lgd.types import Batch, Denoiser, FeatureFn, OmegaFn, Params, PRNGKey, RewardFn, Schedule
+from lgd.guidance import Cfg, as_rule
+from lgd.machinery.progress import bar
+from lgd.metrics.features import extract
+from lgd.objectives.rows import Info, check_energy, check_step
+from lgd.sampling.solvers import solver_of
+from lgd.sampling.walk import Walk, checked_solver, scan, steps, traced_churn
+from lgd.types import (
+    Batch,
+    Condition,
+    Denoiser,
+    FeatureFn,
+    OmegaFn,
+    OmegaModel,
+    Params,
+    PRNGKey,
+    RewardFn,
+    Schedule,
+    Solver,
+)
 
 Start = Literal["noise", "data"]
+_FEATURE_BATCH = 1024  # examples whose features are computed at once
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """Match the particles that K guided steps reach with real data of the same condition.
+    """Match the particles that K guided steps reach with real data of the same stratum.
 
     From pure noise (``start="noise"``) or from noised real data (``start="data"``) at times[0], K
     steps of the sampler go down to times[-1]; an `energy_distance` compares the particles of each
-    condition with real samples noised to times[-1], in data space or in that of ``features``::
+    stratum with real samples noised to times[-1], in data space or in that of ``features``::
 
-        loss = mean_c D(p_guided(x_s | c), p(x_s | c)) + marginal_weight D(p_guided(x_s), p(x_s))
+        loss = mean_k D(p_guided(x_s | k), p(x_s | k)) + marginal_weight D(p_guided(x_s), p(x_s))
 
     where the second term pools the particles of all groups of a batch, and their targets (the
-    marginal consistency of Eq. 15, at the end of a trajectory). Matching conditions one by one
-    trades the errors of their joint law away; the pooled term sees them. The gradient flows through
-    all steps and through the frozen denoiser. With a reward R, adds ``-reward_weight E R(x, c)`` on
-    the particles reached.
+    marginal consistency of Eq. 15, at the end of a trajectory). Matching strata one by one trades
+    the errors of their joint law away; the pooled term sees them. Without strata both terms are of
+    all examples. The gradient flows through all steps and through the frozen denoiser. With a
+    reward R, adds ``-reward_weight E R(x, c)`` on the particles reached.
 
-    ``more_times`` are further grids, from the same start to the same end: every call draws one of
-    all grids, so that omega does not fit the step sizes of one.
+    A batch has groups of ``group_size`` real members with their conditions: num_targets to compare
+    with and, for ``start="data"``, num_particles more (the first ones) to start from. Particle i
+    has the condition of member i, or of member i modulo the size of the group.
 
-    A batch has groups of ``group_size`` real members: num_targets to compare with and, for
-    ``start="data"``, num_particles more (the first ones) to start from. With ``example_shape``, the
-    shape of a real example, its x0 are their ``features`` already: those of data do not change.
+    Args:
+      times: decreasing grid of the steps.
+      more_times: further grids, from the same start to the same end: every call draws one of all
+        grids, so that omega does not fit the step sizes of one.
+      beta: power of the distances, in (0, 2].
+      lam: weight of the within-set terms, in [0, 1].
+      num_particles: particles of each group.
+      num_targets: real examples that they are compared with.
+      marginal_weight: weight of the pooled term; 0: strata one by one.
+      churn: 0 deterministic, 1 ancestral.
+      start: "noise" or "data".
+      solver: a name in `sampling.SOLVERS`, or a solver.
+      rule: what makes a rule of an omega function, for instance one that clips x0_hat:
+        ``lambda omega: Clipped(Cfg(omega))``; at module level, so that it can be hashed.
+      features: phi(x) (n, *dims) -> (n, f), to compare by; None: the data themselves.
+      example_shape: the shape of a real example, where the x0 of batches are their features already
+        (those of data do not change), see `prepared`.
+      reward: R(x, c) -> (b,), of the particles reached.
+      reward_weight: its weight; 0: no reward.
     """
 
     times: tuple[float, ...]
@@ -47,10 +83,11 @@ class Trajectory:
     lam: float = 1.0
     num_particles: int = 40
     num_targets: int = 96
-    marginal_weight: float = 0.5  # 0: conditions one by one
+    marginal_weight: float = 0.5
     churn: float = 0.0
     start: Start = "noise"
-    solver: sampling.Solver = "ddim"
+    solver: str | Solver = "ddim"
+    rule: Callable[[OmegaFn], Any] = Cfg
     features: FeatureFn | None = None
     example_shape: tuple[int, ...] | None = None
     reward: RewardFn | None = None
@@ -59,6 +96,7 @@ class Trajectory:
     def __post_init__(self) -> None:
         check_energy(self.beta, self.lam, min(self.num_particles, self.num_targets))
         check_step(self.churn, "independent")
+        checked_solver(self.solver, self.churn)
         if not self.marginal_weight >= 0.0:
             raise ValueError(f"expected marginal_weight >= 0, got {self.marginal_weight}")
         if any((grid[0], grid[-1]) != (self.times[0], self.times[-1]) for grid in self.more_times):
@@ -84,18 +122,53 @@ class Trajectory:
         return self.num_targets + (self.num_particles if self.start == "data" else 0)
 
     @property
-    def support(self) -> Support:
+    def support(self) -> omega.Support:
         """Where (s, t) is seen: the steps of the grids."""
-        each = [grid_support(grid) for grid in (self.times, *self.more_times)]
+        each = [omega.grid_support(grid) for grid in (self.times, *self.more_times)]
         return each[0]._replace(
             gap_min=min(support.gap_min for support in each),
             gap_max=max(support.gap_max for support in each),
         )
 
+    def default_model(self, schedule: Schedule, c: Condition) -> OmegaModel:
+        """A table over label and step, or the paper's network for conditions that are no labels.
+
+        c: the condition of every stratum, or of some examples.
+        """
+        if conditions.labels_of(c) is None:
+            return omega.default_network(schedule, c, self.support)
+        return omega.StepTable(times=self.times, rows=omega.rows_for(c))
+
+    def prepared(
+        self, split: Split, num_draws: int, *, progress: bool = True
+    ) -> tuple["Trajectory", Split]:
+        """The objective and examples with features computed once, where that is less work.
+
+        Args:
+          split: the real examples.
+          num_draws: how many of them training will draw.
+          progress: show a bar.
+        """
+        in_files = isinstance(split.x, FileImages)
+        if not self.takes_features or in_files or num_draws < len(split.x):
+            return self, split
+        assert self.features is not None  # which takes_features says
+        feature_fn = jax.jit(self.features)
+        size = min(_FEATURE_BATCH, len(split.x))
+        with bar("features of real examples", -(-len(split.x) // size), show=progress) as advance:
+
+            def counted(x: Array) -> Array:
+                advance("")
+                return feature_fn(x)
+
+            x = extract(counted, split.x, batch_size=size)
+        ready = dataclasses.replace(self, example_shape=split.x.shape[1:])
+        return ready, split._replace(x=x)
+
     def __call__(
         self, key: PRNGKey, omega_fn: OmegaFn, denoiser: Denoiser, params: Params, batch: Batch
     ) -> tuple[Float[Array, ""], Info]:
-        """Loss on groups x0 (g, n, *dims), c (g, ...)."""
+        """Loss on groups x0 (g, n, *dims), c (g, n, ...)."""
         if batch.x0.shape[1] != self.group_size:
             raise ValueError(f"expected groups of {self.group_size}, got {batch.x0.shape[1]}")
         if not self.more_times:
@@ -119,24 +192,18 @@ class Trajectory:
     ) -> tuple[Float[Array, ""], Info]:
         """The loss of one grid."""
         eps_key, target_key, walk_key = jax.random.split(key, 3)
-        member_c = repeat(batch.c, self.num_particles)
+        member = jnp.arange(self.num_particles) % self.group_size
+        member_c = conditions.flatten(jax.tree.map(lambda leaf: leaf[:, member], batch.c))
         x_t = self._starts(eps_key, batch.x0, denoiser.schedule)
         targets = self._targets(target_key, batch.x0, denoiser.schedule)
         times = jnp.asarray(grid)
-        omegas = guidance.on_grid(omega_fn, times, member_c)
-        x_s = sampling.unroll(
-            walk_key,
-            denoiser,
-            params,
-            omegas,
-            member_c,
-            x_t,
-            times=times,
-            churn=self.churn,
-            solver=self.solver,
-        )
+        rule, inputs = as_rule(self.rule(omega_fn)).prepare(denoiser, times, member_c)
+        walk = Walk(denoiser, params, rule, solver_of(self.solver), member_c)
+        each = steps(walk_key, times, traced_churn(self.churn), inputs)
+        x_s, _ = scan(walk, x_t, each)
         loss, info = self._distance(x_s, targets, len(batch.x0))
-        info |= {"omega": jnp.mean(omegas)}
+        if inputs is not None:
+            info |= {"omega": jnp.mean(inputs)}
         if self.reward is None:
             return loss, info
         reward = jnp.mean(self.reward(x_s, member_c))

@@ -1,21 +1,21 @@
-"""Guided sampling on a grid of times."""
+"""Guided sampling on a grid of times: solvers, and the walk that they take."""
 
-from lgd.sampling.walk import (
-    Samples,
-    Solver,
-    count_nfe,
-    count_skipping_nfe,
-    sample,
-    sample_adaptive,
-    unroll,
-)
+from lgd.sampling.draw import Samples, count_nfe, count_skipping_nfe, sample
+from lgd.sampling.solvers import SOLVERS, Ddim, DpmSolver2M, Heun, solver_of
+from lgd.sampling.walk import State, Walk, steps, unroll
 
 __all__ = [
+    "SOLVERS",
+    "Ddim",
+    "DpmSolver2M",
+    "Heun",
     "Samples",
-    "Solver",
+    "State",
+    "Walk",
     "count_nfe",
     "count_skipping_nfe",
     "sample",
-    "sample_adaptive",
+    "solver_of",
+    "steps",
     "unroll",
 ]

@@ -1,0 +1,127 @@
+"""Conditions as pytrees, and strata: which law an example belongs to.
+
+A condition is any pytree whose leaves have the batch as their leading axis: integer labels (b,),
+vectors (b, e), tokens with a mask, a dict of these. It is stacked, taken, repeated and handed to
+models; only a model, an encoder or the rows of a table look inside. A stratum (n,) is the one
+integer that the library counts by: for labels it is the label, for text a prompt or a category.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from lgd.types import Condition
+
+
+def size(c: Condition) -> int:
+    """The number of conditions: the leading axis that all leaves share.
+
+    Raises ValueError for a tree without leaves, or leaves of different lengths.
+    """
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(c)}
+    if len(lengths) != 1 or lengths == {()}:
+        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(c)]
+        raise ValueError(f"expected conditions with one leading axis, got shapes {shapes}")
+    return int(lengths.pop()[0])
+
+
+def take(c: Condition, index: Any) -> Condition:
+    """The conditions at an index, of any shape, along the leading axis."""
+    return jax.tree.map(lambda leaf: leaf[index], c)
+
+
+def repeat(c: Condition, times: int) -> Condition:
+    """Every condition ``times`` times in a row: leaves (g, ...) become (g times, ...)."""
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf, times, axis=0), c)
+
+
+def reshape(c: Condition, *leading: int) -> Condition:
+    """Conditions with the leading axis split into several axes."""
+    return jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), c)
+
+
+def flatten(c: Condition, axes: int = 2) -> Condition:
+    """Conditions with the first ``axes`` axes joined into one: (g, n, ...) to (g n, ...)."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), c)
+
+
+def checked(c: Any, count: int | None = None) -> Condition:
+    """Conditions of examples as numpy arrays: integers int32, floats float32, lists as arrays.
+
+    Args:
+      c: a pytree of arrays; a list of numbers is one array.
+      count: the number of conditions expected; None: any.
+
+    Raises:
+      ValueError: naming the leaf that has another leading axis, values that are not finite or no
+        numbers, or integers beyond int32.
+    """
+    leaves, structure = jax.tree.flatten_with_path(c, is_leaf=lambda node: isinstance(node, list))
+    if not leaves:
+        raise ValueError(f"expected conditions, arrays with one row an example, got {c!r}")
+    count = len(leaves[0][1]) if count is None and np.ndim(leaves[0][1]) else count
+    values = [_checked_leaf(f"c{jax.tree_util.keystr(path)}", leaf, count) for path, leaf in leaves]
+    return jax.tree.unflatten(structure, values)
+
+
+def _checked_leaf(name: str, leaf: Any, count: int | None) -> np.ndarray:
+    value = np.asarray(leaf)
+    if value.ndim == 0 or len(value) != count:
+        raise ValueError(f"{name}: expected {count} rows, one an example, got shape {value.shape}")
+    if value.dtype == bool:
+        return value
+    if np.issubdtype(value.dtype, np.integer):
+        limits = np.iinfo(np.int32)
+        if value.size and not (limits.min <= value.min() and value.max() <= limits.max):
+            raise ValueError(f"{name}: expected integers that int32 holds, got {value.max()}")
+        return value.astype(np.int32)
+    try:
+        value = value.astype(np.float32)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected numbers, got {value.dtype}") from None
+    if not np.isfinite(value).all():
+        raise ValueError(f"{name}: expected finite values, got NaN or inf")
+    return value
+
+
+def labels_of(c: Condition) -> Int[Array, " n"] | Int[np.ndarray, " n"] | None:
+    """The labels (n,) where the condition is one array of integers, else None."""
+    if not isinstance(c, np.ndarray | jax.Array) or c.ndim != 1:
+        return None
+    return c if jnp.issubdtype(c.dtype, jnp.integer) else None
+
+
+def strata_of(c: Condition, stratum: Any = None) -> Int[np.ndarray, " n"] | None:
+    """The stratum of every example: as given, the labels where c are labels, else None.
+
+    Args:
+      c: conditions, leaves (n, ...), as numpy arrays.
+      stratum: integers from 0, (n,); None: the labels, if c are labels.
+
+    Raises:
+      ValueError: for strata that are no integers >= 0, one an example.
+    """
+    given = labels_of(c) if stratum is None else stratum
+    if given is None:
+        return None
+    value, count = np.asarray(given), size(c)
+    if value.shape != (count,) or not np.issubdtype(value.dtype, np.integer):
+        raise ValueError(f"stratum: expected integers ({count},), got {value.dtype} {value.shape}")
+    if value.size and value.min() < 0:
+        raise ValueError(f"stratum: expected integers >= 0, got {value.min()}")
+    return value.astype(np.int32)
+
+
+def representatives(c: Condition, stratum: Int[np.ndarray, " n"]) -> Condition:
+    """The condition of the first example of every stratum, 0 to the largest.
+
+    Raises ValueError for a stratum without an example.
+    """
+    present, first = np.unique(stratum, return_index=True)
+    missing = sorted(set(range(int(stratum.max()) + 1)) - set(present.tolist()))
+    if missing:
+        raise ValueError(f"expected examples of every stratum, got none of {missing[:10]}")
+    return take(c, first)

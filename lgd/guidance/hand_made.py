@@ -1,0 +1,211 @@
+"""Guidance schedules written by hand: constants, intervals, ramps.
+
+A schedule is a frozen `HandMade`: the name of its family, its values, and the formula they make,
+called as ``omega(*, s, t, c) -> (b,)`` with the times that a step goes to and from and the
+condition. Below, ``p = 1 - t`` is the progress of sampling at the start of the step.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from lgd.types import Condition, Schedule
+
+Formula = Callable[..., Float[Array, "b *k"]]  # (s, t, c) -> (b,)
+
+
+@dataclasses.dataclass(frozen=True)
+class HandMade:
+    """A schedule of a family, for example ``constant(w=0.2)``.
+
+    values: pairs of name and value; a tuple holds one value for each stratum. Schedules are equal
+    where family and values are.
+    """
+
+    family: str
+    values: tuple[tuple[str, Any], ...]
+    formula: Formula = dataclasses.field(compare=False, repr=False)
+
+    def __call__(
+        self, *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition
+    ) -> Float[Array, "b *k"]:
+        """omega(s, t, c) of every query, (b,), or (b, k) for k directions."""
+        return self.formula(s, t, c)
+
+    @property
+    def num_features(self) -> int:
+        """Number of features of the predictions that it takes: none."""
+        return 0
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The values by name, a list where there is one for each stratum."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in self.values}
+
+    def __str__(self) -> str:
+        shown = [f"{v:.12g}" if isinstance(v, float | int) else "..." for _, v in self.values]
+        return f"{self.family}({', '.join(shown)})"
+
+
+def constant(w: float) -> HandMade:
+    """``omega = w`` everywhere; 0: no guidance.
+
+    >>> import lgd
+    >>> str(lgd.guidance.constant(0.5))
+    'constant(0.5)'
+    """
+    _check_finite(w=w)
+    return HandMade("constant", (("w", w),), lambda s, t, c: jnp.full_like(t, w))
+
+
+def limited_interval(w: float, lo: float, hi: float) -> HandMade:
+    """``omega = w`` where lo <= t <= hi, else 0; w = 0: no guidance.
+
+    lo and hi are times in [0, 1], both ends included (Kynkäänniemi et al., 2024, arXiv 2404.07724).
+    Raises ValueError unless lo < hi.
+    """
+    _check_finite(w=w)
+    _check_interval(lo, hi, in_times=True)
+
+    def formula(s: Array, t: Array, c: Condition) -> Array:
+        return jnp.where((t >= lo) & (t <= hi), w, 0.0).astype(t.dtype)
+
+    return HandMade("limited_interval", (("w", w), ("lo", lo), ("hi", hi)), formula)
+
+
+def limited_interval_per_class(
+    w: Sequence[float], lo: Sequence[float], hi: Sequence[float]
+) -> HandMade:
+    """`limited_interval` with its own (w, lo, hi) for each label; c are labels (b,).
+
+    A label without an interval gets NaN. Raises ValueError for lists of different lengths.
+    """
+    if not len(w) == len(lo) == len(hi):
+        raise ValueError(f"expected equal lengths, got {len(w)}, {len(lo)} and {len(hi)}")
+    for one_w, one_lo, one_hi in zip(w, lo, hi, strict=True):
+        _check_finite(w=one_w)
+        _check_interval(one_lo, one_hi, in_times=True)
+    values = tuple(tuple(float(one) for one in each) for each in (w, lo, hi))
+
+    def formula(s: Array, t: Array, c: Condition) -> Array:
+        weight, lower, upper = (_at_label(jnp.asarray(each, jnp.float32), c) for each in values)
+        inside = jnp.where((t >= lower) & (t <= upper), weight, 0.0)
+        return jnp.where(jnp.isnan(weight), jnp.nan, inside).astype(t.dtype)
+
+    pairs = tuple(zip(("w", "lo", "hi"), values, strict=True))
+    return HandMade("limited_interval_per_class", pairs, formula)
+
+
+def logsnr_interval(w: float, lo: float, hi: float, *, schedule: Schedule) -> HandMade:
+    """``omega = w`` where lo <= logsnr(t) <= hi, else 0; w = 0: no guidance.
+
+    Bounds on the log signal-to-noise ratio of the noise schedule, which may be infinite.
+    Raises ValueError unless lo < hi.
+    """
+    _check_finite(w=w)
+    _check_interval(lo, hi, in_times=False)
+
+    def formula(s: Array, t: Array, c: Condition) -> Array:
+        logsnr = schedule.logsnr(t)
+        return jnp.where((logsnr >= lo) & (logsnr <= hi), w, 0.0).astype(t.dtype)
+
+    values = (("w", w), ("lo", lo), ("hi", hi), ("schedule", schedule))
+    return HandMade("logsnr_interval", values, formula)
+
+
+def linear(cfg_scale: float) -> HandMade:
+    """``omega = 2 cfg_scale p - 1``: CFG scale from 0 to 2 cfg_scale (Wang et al., 2024)."""
+    _check_finite(cfg_scale=cfg_scale)
+    return HandMade("linear", (("cfg_scale", cfg_scale),), lambda s, t, c: _linear(cfg_scale, t))
+
+
+def clamp_linear(cfg_scale: float, cfg_floor: float = 1.0) -> HandMade:
+    """``omega = max(cfg_floor, 2 cfg_scale p) - 1`` (Wang et al., 2024). 0 and 1: no guidance."""
+    _check_finite(cfg_scale=cfg_scale, cfg_floor=cfg_floor)
+
+    def formula(s: Array, t: Array, c: Condition) -> Array:
+        return jnp.maximum(_linear(cfg_scale, t), cfg_floor - 1.0)
+
+    return HandMade("clamp_linear", _scale_and_floor(cfg_scale, cfg_floor), formula)
+
+
+def cosine(cfg_scale: float) -> HandMade:
+    """``omega = cfg_scale (1 - cos(pi p)) - 1`` (Wang et al., 2024, arXiv 2404.13040)."""
+    _check_finite(cfg_scale=cfg_scale)
+    return HandMade("cosine", (("cfg_scale", cfg_scale),), lambda s, t, c: _cosine(cfg_scale, t))
+
+
+def clamp_cosine(cfg_scale: float, cfg_floor: float = 1.0) -> HandMade:
+    """``omega = max(cfg_floor, cfg_scale (1 - cos(pi p))) - 1``. 0 and 1: no guidance."""
+    _check_finite(cfg_scale=cfg_scale, cfg_floor=cfg_floor)
+
+    def formula(s: Array, t: Array, c: Condition) -> Array:
+        return jnp.maximum(_cosine(cfg_scale, t), cfg_floor - 1.0)
+
+    return HandMade("clamp_cosine", _scale_and_floor(cfg_scale, cfg_floor), formula)
+
+
+def power_cosine(cfg_scale: float, power: float) -> HandMade:
+    """``omega = (cfg_scale / 2) (1 - cos(pi p^power)) - 1`` (Gao et al., 2023, arXiv 2303.14389).
+
+    Raises ValueError unless power > 0.
+    """
+    _check_finite(cfg_scale=cfg_scale, power=power)
+    if power <= 0.0:
+        raise ValueError(f"expected power > 0, got {power}")
+
+    def formula(s: Array, t: Array, c: Condition) -> Array:
+        return 0.5 * cfg_scale * (1.0 - jnp.cos(math.pi * (1.0 - t) ** power)) - 1.0
+
+    return HandMade("power_cosine", (("cfg_scale", cfg_scale), ("power", power)), formula)
+
+
+def constant_directions(w: float, v: float) -> HandMade:
+    """``omega = (w, v)`` everywhere, for two directions; 0 and 0: no guidance.
+
+    w weighs ``cond - uncond`` and v ``cond - weaker`` of a `denoisers.Directions` (autoguidance;
+    Karras et al., 2024, arXiv 2406.02507).
+    """
+    _check_finite(w=w, v=v)
+
+    def formula(s: Array, t: Array, c: Condition) -> Array:
+        return jnp.broadcast_to(jnp.asarray([w, v], t.dtype), (len(t), 2))
+
+    return HandMade("constant_directions", (("w", w), ("v", v)), formula)
+
+
+def _linear(cfg_scale: float, t: Float[Array, " b"]) -> Float[Array, " b"]:
+    return 2.0 * cfg_scale * (1.0 - t) - 1.0
+
+
+def _cosine(cfg_scale: float, t: Float[Array, " b"]) -> Float[Array, " b"]:
+    return cfg_scale * (1.0 - jnp.cos(math.pi * (1.0 - t))) - 1.0
+
+
+def _scale_and_floor(cfg_scale: float, cfg_floor: float) -> tuple[tuple[str, float], ...]:
+    """Values of a clamped family; the usual floor goes without saying."""
+    floor = () if cfg_floor == 1.0 else (("cfg_floor", cfg_floor),)
+    return (("cfg_scale", cfg_scale), *floor)
+
+
+def _at_label(values: Float[Array, " n"], c: Condition) -> Float[Array, " b"]:
+    """Value of every label, NaN for one outside."""
+    outside = (c < 0) | (c >= len(values))
+    return jnp.where(outside, jnp.nan, values[jnp.where(outside, 0, c)])
+
+
+def _check_finite(**values: float) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise ValueError(f"expected a finite {name}, got {value}")
+
+
+def _check_interval(lo: float, hi: float, *, in_times: bool) -> None:
+    if not lo < hi:
+        raise ValueError(f"expected lo < hi, got lo {lo} and hi {hi}")
+    if in_times and not (lo >= 0.0 and hi <= 1.0):
+        raise ValueError(f"expected times in [0, 1], got lo {lo} and hi {hi}")

@@ -1,0 +1,164 @@
+"""Guidance rules: how a sampler makes one prediction of a model's several.
+
+A rule is a frozen dataclass and a pytree, made by `rule`: its arrays and floats are leaves, which
+compiled code takes as arguments, so that one compiled sampler serves all their values and gradients
+reach them; whatever else it holds is static. The contract is `lgd.types.Rule`; one paper a file.
+"""
+
+import dataclasses
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from lgd.diffusion import direction_names, expand, predictions
+from lgd.guidance import skipping
+from lgd.guidance.hand_made import constant
+from lgd.guidance.mixing import mix, on_grid, pair_features, takes_features
+from lgd.types import Condition, Denoiser, Params, Prediction, PyTree, Rule, Step
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True)
+def rule(cls: type[T]) -> type[T]:
+    """A decorator that makes a class a frozen dataclass, all of whose fields are in its pytree."""
+    made = dataclasses.dataclass(frozen=True)(cls)
+    fields = [field.name for field in dataclasses.fields(made)]  # type: ignore[arg-type]
+    jax.tree_util.register_dataclass(made, data_fields=fields, meta_fields=[])
+    return made
+
+
+@rule
+class Cfg:
+    """Classifier-free guidance: ``x0_hat = cond + sum_k omega_k (cond - other_k)`` (paper, Eq. 7).
+
+    omega: a number; an omega function of (s, t, c), or also of `pair_features` of the predictions;
+    or weights of every step and sample, (k, b) or (k, b, directions). omega (b,) guides along the
+    first direction, ``cond - uncond``, omega (b, d) along every one of `diffusion.predictions`.
+    None: the weights are among the inputs of each step. Solvers with several stages take omega(s,
+    t) of the step in all of them, and the features of each.
+    """
+
+    omega: Any
+
+    def calls(self, num_directions: int) -> int:
+        """Network rows for each sample and call: cond, and one for every direction."""
+        return 1 + num_directions
+
+    def prepare(
+        self, denoiser: Denoiser, times: Float[Array, " n"], c: Condition
+    ) -> tuple["Cfg", PyTree]:
+        """The rule without its weights, and these for every step where they are known before."""
+        omegas = self.omega
+        if callable(omegas) and takes_features(omegas):
+            return self, None
+        if callable(omegas):
+            omegas = on_grid(omegas, times, c)
+        batch = jax.tree.leaves(c)[0].shape[0]
+        omegas = jnp.asarray(omegas)
+        if omegas.ndim < 2:
+            omegas = jnp.broadcast_to(omegas, (len(times) - 1, batch))
+        if omegas.shape[:2] != (len(times) - 1, batch):
+            expected = (len(times) - 1, batch)
+            raise ValueError(f"expected omegas (num_steps, b) = {expected}, got {omegas.shape}")
+        _check_directions(omegas.shape[2:], denoiser)
+        return Cfg(None), omegas
+
+    def init(self, x: Float[Array, "b *dims"], c: Condition) -> None:
+        """No state."""
+
+    def apply(
+        self,
+        denoiser: Denoiser,
+        params: Params,
+        state: None,
+        x_t: Float[Array, "b *dims"],
+        *,
+        step: Step,
+        t: Float[Array, " b"],
+        c: Condition,
+    ) -> tuple[Prediction, None]:
+        """The guided prediction at x_t."""
+        cond, others = predictions(denoiser, params, x_t, t=t, c=c)
+        omega = step.inputs
+        if self.omega is not None:
+            of_step = {"s": jnp.full(len(x_t), step.s), "t": jnp.full(len(x_t), step.t)}
+            omega = self.omega(**of_step, c=c, features=pair_features(cond, others[0]))
+            _check_directions(omega.shape[1:], denoiser)
+        return Prediction(mixed(cond, others, omega)), None
+
+    def skipping(self, omegas: PyTree, calls: np.ndarray) -> tuple[Rule, PyTree, float]:
+        """The rule and inputs that leave out the unconditional half where omega is 0.
+
+        calls: predictions asked for at every step. The last result is the number of network rows
+        for each sample. Raises ValueError where omega is not known
+        before sampling, or for several directions.
+        """
+        if omegas is None or omegas.ndim > 2:
+            raise ValueError("expected omega of (s, t, c), (b,), to skip calls, got another")
+        plan = skipping.plan(omegas, calls)
+        rows = skipping.rows_per_sample(plan, calls)
+        return skipping.Skipping(plan.sizes), (omegas, plan.order), rows
+
+
+def mixed(
+    cond: Float[Array, "b *dims"],
+    others: tuple[Float[Array, "b *dims"], ...],
+    omega: Float[Array, "b *d"],
+) -> Float[Array, "b *dims"]:
+    """``cond + sum_k omega_k (cond - other_k)``, for omega (b, d), or (b,) of the first alone."""
+    if omega.ndim == 1:
+        return mix(cond, others[0], omega)
+    x0_hat = mix(cond, others[0], omega[:, 0])
+    for k, other in enumerate(others[1:], start=1):
+        x0_hat += expand(omega[:, k].astype(cond.dtype), cond) * (cond - other)
+    return x0_hat
+
+
+def as_rule(guidance: Any) -> Rule:
+    """What samplers take as guidance, as a rule: a rule, an omega function, a number, weights.
+
+    None is 0: plain conditional sampling. Raises ValueError for anything else.
+    """
+    if isinstance(guidance, Rule):
+        return guidance
+    if guidance is None:
+        return Cfg(constant(0.0))
+    if isinstance(guidance, int | float):
+        return Cfg(constant(float(guidance)))
+    if callable(guidance) or isinstance(guidance, np.ndarray | jax.Array):
+        return Cfg(getattr(guidance, "omega_fn", guidance))
+    raise ValueError(
+        "expected guidance, one of a rule, an omega function of (s, t, c), a number or weights "
+        f"(num_steps, b), got {guidance!r}"
+    )
+
+
+def partition(tree: PyTree) -> tuple[list[Any], tuple[Any, ...]]:
+    """Leaves of a rule that are traced, arrays and floats; and the rest, hashable, to `combine`."""
+    leaves, structure = jax.tree.flatten(tree)
+    traced = [isinstance(leaf, float | jax.Array | np.ndarray) for leaf in leaves]
+    static = tuple(
+        None if is_traced else leaf for leaf, is_traced in zip(leaves, traced, strict=True)
+    )
+    dynamic = [leaf for leaf, is_traced in zip(leaves, traced, strict=True) if is_traced]
+    return dynamic, (structure, tuple(traced), static)
+
+
+def combine(dynamic: list[Any], rest: tuple[Any, ...]) -> PyTree:
+    """The tree that was taken apart by `partition`."""
+    structure, traced, static = rest
+    values = iter(dynamic)
+    leaves = [
+        next(values) if is_traced else leaf for leaf, is_traced in zip(static, traced, strict=True)
+    ]
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _check_directions(shape: tuple[int, ...], denoiser: Denoiser) -> None:
+    names = direction_names(denoiser)
+    if shape not in ((), (len(names),)):
+        raise ValueError(f"expected omega of {len(names)} directions {names}, got {shape}")
