@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lgd.machinery.download import file_sha256
+from lgd.machinery import digests
 from lgd.machinery.storage import save_params
 from lgd.metrics.inception import torch_file
 from lgd.metrics.inception.weights import PUBLISHED_SHA256, from_torch
@@ -25,7 +25,7 @@ def convert(source: Path, out: Path, *, sha256: str = PUBLISHED_SHA256) -> str:
     """
     if not source.is_file():
         raise FileNotFoundError(f"{source}: expected a PyTorch file, found none")
-    got = file_sha256(source)
+    got = digests.of_file(source)
     if got != sha256:
         raise ValueError(f"{source}: expected a file of sha256 {sha256}, got {got}")
     tensors = torch_file.read(source)
@@ -34,7 +34,7 @@ def convert(source: Path, out: Path, *, sha256: str = PUBLISHED_SHA256) -> str:
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     save_params(out, params)
-    return file_sha256(out)
+    return digests.of_file(out)
 
 
 def main() -> None:

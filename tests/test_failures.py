@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from lgd import guidance, learn_guidance, objectives, omega, schedules
-from lgd.denoisers import from_function
+from lgd.denoisers import from_function, probe
 from lgd.evaluation import Generator
 from lgd.machinery import failures, parallel
-from lgd.machinery.checkpoint import CheckpointStore, digest
+from lgd.machinery.checkpoint import CheckpointStore
+from lgd.machinery.digests import of_tree
 from lgd.machinery.failures import NonFiniteError
 from lgd.training import Optimizer
 
@@ -34,15 +35,15 @@ LABELS = np.arange(40, dtype=np.int32) % 2
 @pytest.mark.parametrize("without_condition", [False, True])
 def test_times_at_which_a_denoiser_is_not_finite(without_condition):
     broken = broken_between(0.4, 0.6, without_condition=without_condition)
-    found = failures.non_finite_times(broken, PARAMS, X0, LABELS, TIMES)
+    found = probe.non_finite_times(broken, PARAMS, X0, LABELS, TIMES)
     assert found == [0.5]
-    assert "NaN or inf at t = 0.5" in failures.blame(broken, PARAMS, X0, LABELS, TIMES)
+    assert "NaN or inf at t = 0.5" in probe.non_finite_report(broken, PARAMS, X0, LABELS, TIMES)
     fine = broken_between(2.0, 3.0)
-    assert "finite at each of 5 times" in failures.blame(fine, PARAMS, X0, LABELS, TIMES)
+    assert "finite at each of 5 times" in probe.non_finite_report(fine, PARAMS, X0, LABELS, TIMES)
 
 
 def test_many_such_times_are_cut_short():
-    said = failures.blame(
+    said = probe.non_finite_report(
         broken_between(0.0, 0.9), PARAMS, X0, LABELS, np.linspace(0, 1, 11).tolist()
     )
     assert said.endswith("t = 0, 0.1, 0.2, 0.3, 0.4 and 5 more up to t = 0.9")
@@ -117,9 +118,9 @@ OBJECTIVES = {
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_frozen_model_is_the_same_bit_for_bit_after_every_objective(name):
     placed = parallel.place(PARAMS, parallel.replicated(parallel.make_mesh(1)))
-    before = digest(placed)
+    before = of_tree(placed)
     objective = OBJECTIVES[name]
-    model = omega.StepTable(times=TIMES, num_classes=2)
+    model = omega.StepTable(times=TIMES, rows=omega.ByLabel(2))
     learned = learn_guidance(
         jax.random.key(0),
         broken_between(2.0, 3.0),
@@ -133,15 +134,15 @@ def test_the_frozen_model_is_the_same_bit_for_bit_after_every_objective(name):
         batch_size=8,
         progress=False,
     )
-    start = model.tabulate(guidance.constant(1.0))
-    assert digest(learned.params) != digest(start)
-    assert digest(placed) == before
+    start = model.tabulate(guidance.constant(1.0), np.arange(2))
+    assert of_tree(learned.params) != of_tree(start)
+    assert of_tree(placed) == before
 
 
 def test_a_store_filled_with_other_data_or_settings_is_refused(tmp_path):
     fixed = {
         "objective": TRAJECTORY,
-        "model": omega.StepTable(times=TIMES, num_classes=2),
+        "model": omega.StepTable(times=TIMES, rows=omega.ByLabel(2)),
         "start": {"constant(1)": guidance.constant(1.0)},
         "optimizer": Optimizer(num_steps=2, learning_rate=0.1),
         "batch_size": 8,
@@ -151,7 +152,7 @@ def test_a_store_filled_with_other_data_or_settings_is_refused(tmp_path):
     with CheckpointStore(tmp_path) as store:
         learned = learn_guidance(key, denoiser, PARAMS, X0, LABELS, store=store, **fixed)
         again = learn_guidance(key, denoiser, PARAMS, X0, LABELS, store=store, **fixed)
-        assert digest(again.params) == digest(learned.params)
+        assert of_tree(again.params) == of_tree(learned.params)
         for changed_key, x0, labels, settings in (
             (jax.random.key(1), X0, LABELS, {}),
             (key, X0[::-1], LABELS, {}),

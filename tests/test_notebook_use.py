@@ -30,7 +30,8 @@ import jax
 import numpy as np
 
 import lgd
-from lgd.machinery.checkpoint import CheckpointStore, digest
+from lgd.machinery.checkpoint import CheckpointStore
+from lgd.machinery.digests import of_tree
 
 denoiser = lgd.denoisers.from_function(
     lambda params, x_t, t, c: params * x_t + 0.3 * c[:, None],
@@ -64,8 +65,8 @@ except KeyboardInterrupt as stop:
 
 AGAIN = """
 one, other = learn("interrupted"), learn("whole")
-assert digest(one.params) == digest(other.params)
-assert digest(learn("interrupted").params) == digest(one.params)
+assert of_tree(one.params) == of_tree(other.params)
+assert of_tree(learn("interrupted").params) == of_tree(one.params)
 print("the same")
 """
 

@@ -14,6 +14,7 @@ from safetensors.numpy import load, save
 from lgd import gram
 from lgd.gram import Layout, StatisticsError, store
 from lgd.gram.layout import pack, unpack
+from lgd.machinery import digests
 from lgd.objectives import TimeLaw, UniformTimes
 
 LAYOUT = Layout(num_particles=2, dim=3)
@@ -50,7 +51,7 @@ def write(folder, parts, layout=LAYOUT, **changes):
     for index, part in enumerate(parts):
         name, data = f"shard-{index:05d}.safetensors", save(part)
         (folder / name).write_bytes(data)
-        shard = store.Shard(name, store.hashlib.sha256(data).hexdigest(), len(part["t"]))
+        shard = store.Shard(name, digests.of_bytes(data), len(part["t"]))
         manifest = manifest.with_shard(shard)
     store.write_manifest(folder, dataclasses.replace(manifest, **changes))
     return folder
@@ -163,7 +164,7 @@ def test_files_that_are_no_shards_are_refused(tmp_path, data):
     """Also where the manifest has their digest."""
     folder = write(tmp_path / "statistics", [tensors(0)])
     (folder / SHARDS[0]).write_bytes(data)
-    digest = store.hashlib.sha256(data).hexdigest()
+    digest = digests.of_bytes(data)
     manifest = store.read_manifest(folder)
     changed = dataclasses.replace(manifest, shards=(store.Shard(SHARDS[0], digest, 4),))
     store.write_manifest(folder, changed)
@@ -297,7 +298,7 @@ def test_manifests_with_other_values_are_refused_or_read(folder, field, value):
     for key in field[:-1]:
         place = place[key]
     place[field[-1]] = value
-    file.write_text(json.dumps(values | {"sha256": store._digest(values)}))
+    file.write_text(json.dumps(values | {"sha256": digests.of_json(values)}))
     with contextlib.suppress(StatisticsError):
         read(folder)
     file.write_text(before)

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 
 from lgd import guidance, learn_guidance, schedules, training
-from lgd.data import Split, pipeline
+from lgd.data import labelled, pipeline
 from lgd.denoisers import from_function
 from lgd.evaluation import Generator
 from lgd.machinery import parallel, processes, stopping
-from lgd.machinery.checkpoint import CheckpointStore, digest
+from lgd.machinery.checkpoint import CheckpointStore
+from lgd.machinery.digests import of_tree
 from lgd.metrics.energy import ClassEnergyDistance
 from lgd.objectives import Trajectory
 
@@ -32,7 +33,7 @@ FLOW = schedules.rectified_flow()
 
 def data():
     x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
-    return Split(x, (np.arange(40) % 2).astype(np.int32))
+    return labelled(x, (np.arange(40) % 2).astype(np.int32))
 
 
 def predict(params, x_t, t, c):
@@ -138,7 +139,7 @@ def results(folder):
     assert set(seen) == {8 // jax.process_count()}  # rows that this process read
     local = [shard.data.shape for shard in state.params["hidden"].addressable_shards]
     assert local == [(WIDTH // 4, WIDTH)] * (4 // jax.process_count())
-    assert digest(resumed) == digest(state)
+    assert of_tree(resumed) == of_tree(state)
     samples, guided = generate(by_row, 3), learn(by_row)  # 6 samples on 4 devices
     return {
         "hidden": processes.to_host(state.params["hidden"]),

@@ -1,7 +1,6 @@
 """A tiny run to break: it is started as a user starts it, and its end compared bit for bit."""
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from lgd.machinery import digests
 
 INJECTED = "injected at "  # what `inject` says, before the time
 ROOT = Path(__file__).resolve().parents[2]
@@ -214,14 +215,14 @@ def outcome(workdir: Path) -> dict[str, str]:
     names = [workdir / name for name in ("metrics.jsonl", "measured.jsonl", "results.json")]
     names += [*workdir.glob("params/**/*.safetensors"), *workdir.glob("report/*")]
     names += [file for file in workdir.glob("statistics/**/*") if file.is_file()]
-    digests = {
-        str(file.relative_to(workdir)): hashlib.sha256(file.read_bytes()).hexdigest()
+    sums = {
+        str(file.relative_to(workdir)): digests.of_file(file)
         for file in names
         if file.exists()
     }
     for ledger in workdir.glob("checkpoints/**/LEDGER"):
-        digests[str(ledger.parent.relative_to(workdir))] = json.dumps(newest_state(ledger.parent))
-    return digests
+        sums[str(ledger.parent.relative_to(workdir))] = json.dumps(newest_state(ledger.parent))
+    return sums
 
 
 def newest_state(store: Path) -> Mapping[str, Any]:

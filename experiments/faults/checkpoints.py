@@ -10,13 +10,8 @@ import numpy as np
 
 from experiments.faults.bench import Bench, Strike
 from experiments.faults.damage import DAMAGES, flip
-from lgd.machinery.checkpoint import (
-    COMMIT_FILE,
-    QUARANTINE,
-    CheckpointError,
-    CheckpointStore,
-    digest,
-)
+from lgd.machinery.checkpoint import COMMIT_FILE, QUARANTINE, CheckpointError, CheckpointStore
+from lgd.machinery.digests import of_tree
 
 STOPPED_AT = 13  # where the runs below are stopped: saved there, and at step 10
 
@@ -59,7 +54,7 @@ def falls_back(root: Path, what: str) -> str:
             restored = store.restore(state(0))
     finally:
         logger.removeHandler(heard)
-    if restored is None or restored.step != 1 or digest(restored.state) != digest(state(1)):
+    if restored is None or restored.step != 1 or of_tree(restored.state) != of_tree(state(1)):
         return f"{what}: expected step 1, got {restored and restored.step}"
     named = [message for message in heard.messages if f"{root}/2 " in message]
     return "" if len(named) == 1 else f"{what}: expected one warning, got {heard.messages}"

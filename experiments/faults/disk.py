@@ -17,8 +17,8 @@ from experiments.faults.endings import CANNOT_GO_ON, REFUSED, not_resumed, wrong
 LARGE = 6_000  # bytes of a file that the limited disk refuses: a checkpoint, not config.json
 
 FULL: dict[str, tuple[str, Strike]] = {
-    "a save": ("denoiser", Strike("lgd.machinery.checkpoint:_fsync", 30, "full")),
-    "the first save": ("denoiser", Strike("lgd.machinery.checkpoint:_fsync", 2, "full")),
+    "a save": ("denoiser", Strike("lgd.machinery.ledger:fsync", 30, "full")),
+    "the first save": ("denoiser", Strike("lgd.machinery.ledger:fsync", 2, "full")),
     "the final parameters": ("denoiser", Strike("lgd.machinery.storage:save", 1, "full")),
     "metrics": ("denoiser", Strike("experiments.workdir:_append", 7, "full")),
     "a snapshot": ("guidance", Strike("lgd.machinery.storage:save", 2, "full")),

@@ -1,13 +1,14 @@
 """A server of this machine that gives the answers it was told, one after another."""
 
 import contextlib
-import hashlib
 import http.server
 import threading
 from collections.abc import Callable, Iterator
 
+from lgd.machinery import digests
+
 CONTENT = bytes(range(256)) * 300
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
+SHA256 = digests.of_bytes(CONTENT)
 PAGE = b"\n<!DOCTYPE html><html>Please log in</html>"
 
 

@@ -12,7 +12,7 @@ from experiments.rules.evaluation import CONVERT
 from experiments.stages.feature_measure import Found, batches, gathered
 from experiments.workdir import Workdir
 from lgd.data import Dataset
-from lgd.machinery.download import file_sha256
+from lgd.machinery import digests
 from lgd.metrics import inception
 from lgd.metrics.energy import ClassEnergyDistance
 from lgd.metrics.frechet import frechet_distance
@@ -39,7 +39,7 @@ def check(config: ConfigDict) -> list[str]:
     if settings.features != "inception" or config.fake_data:
         return []
     try:
-        found = file_sha256(settings.inception_path)
+        found = digests.of_file(settings.inception_path)
     except OSError as error:
         return [f"{_FIELDS}path: expected a file, made once by: {CONVERT}, got {error}"]
     if found == settings.inception_sha256:

@@ -15,7 +15,6 @@ the workdir; with --name also experiments/results/NAME.json and docs/NAME-SETTIN
 
 import argparse
 import contextlib
-import hashlib
 import json
 import shutil
 import sys
@@ -45,6 +44,7 @@ from experiments.workdir import Workdir, WorkdirError, lock, read_json, write_js
 from experiments.workdir.provenance import provenance
 from lgd import guidance, plots
 from lgd.evaluation import paired_difference, summary
+from lgd.machinery import digests
 from lgd.machinery.progress import bar
 from lgd.types import OmegaFn
 
@@ -98,7 +98,7 @@ class Ablation:
     def _folder(self, config: ConfigDict) -> Path:
         """Variants that do not differ share theirs."""
         text = json.dumps(configs.to_dict(config), sort_keys=True)
-        return self._path / "ablations" / hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self._path / "ablations" / digests.of_bytes(text.encode())[:16]
 
     def _share(self, variant: Workdir, config: ConfigDict, learned: str | None) -> None:
         """The run's frozen networks, and of the method named what was learned, copied.

@@ -8,13 +8,13 @@ what the repository publishes.
 """
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from experiments import build
@@ -29,7 +29,7 @@ from lgd import guidance, omega
 from lgd.data.dataset import fingerprint
 from lgd.data.image_files import DataFileError
 from lgd.evaluation import Found
-from lgd.machinery import storage
+from lgd.machinery import digests, storage
 from lgd.types import Denoiser, OmegaFn, Params
 
 WEIGHTS = tables.ROOT / "experiments" / "weights"
@@ -59,7 +59,7 @@ def load(name: str = DEFAULT) -> Pretrained:
     model = build.omega_model(config, manifest["method"], len(class_names))
     key = jax.random.key(0)
     params = _read(name, manifest, "denoiser", jax.eval_shape(lambda: denoiser.init(key, shape)))
-    learned = _read(name, manifest, "guidance", jax.eval_shape(lambda: model.init(key)))
+    learned = _read(name, manifest, "guidance", jax.eval_shape(lambda: model.init(key, jnp.zeros(1, jnp.int32))))
     omega_fn = omega.bind(model, learned)
     return Pretrained(denoiser, params, omega_fn, build.times(config), shape, class_names)
 
@@ -103,7 +103,7 @@ def pack(workdir: Path, name: str, results: str, method: str) -> None:
     for part, source in _sources(_row(found, method), method).items():
         content = (workdir / "params" / f"{source}.safetensors").read_bytes()
         storage.write(folder / f"{part}.safetensors", content)
-        sha256[part] = hashlib.sha256(content).hexdigest()
+        sha256[part] = digests.of_bytes(content)
     manifest = {
         "results": results,
         "method": method,
@@ -162,7 +162,7 @@ def _install(workdir: Workdir, name: str, manifest: Mapping, sources: Mapping[st
     """The parameters, where a run has its own; those already there must be the same."""
     for part, source in sources.items():
         content = (WEIGHTS / name / f"{part}.safetensors").read_bytes()
-        if hashlib.sha256(content).hexdigest() != manifest["sha256"][part]:
+        if digests.of_bytes(content) != manifest["sha256"][part]:
             raise ValueError(f"{name}/{part}.safetensors: expected the published file, got another")
         target = workdir.params_file(source)
         if target.exists() and target.read_bytes() != content:

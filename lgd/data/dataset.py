@@ -1,7 +1,6 @@
 """Examples with conditions in three splits: train, validation (all tuning), test (once)."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from lgd import conditions
+from lgd.machinery import digests
 from lgd.types import Condition
 
 
@@ -103,11 +103,7 @@ def fingerprint(split: Split) -> str:
     arrays = [split.x, *jax.tree.leaves(split.c)]
     if split.stratum is not None and split.stratum is not split.c:
         arrays.append(split.stratum)
-    sha = hashlib.sha256()
-    for array in arrays:
-        if isinstance(array, FileImages):
-            sha.update(f"{array.shape} {array.fingerprint}".encode())
-        else:
-            sha.update(f"{array.dtype.str}{array.shape}".encode())
-            sha.update(np.ascontiguousarray(array).data)
-    return sha.hexdigest()
+    return digests.of_examples(
+        f"{array.shape} {array.fingerprint}" if isinstance(array, FileImages) else array
+        for array in arrays
+    )

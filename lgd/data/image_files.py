@@ -8,7 +8,6 @@ of its workdir).
 
 import contextlib
 import gzip
-import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lgd.data.dataset import Dataset, Split, labelled, scaled
+from lgd.machinery import digests
 
 IDX_UINT8 = b"\x00\x00\x08"  # the magic number but for its last byte, the number of dimensions
 IDX_FILES = {
@@ -242,7 +242,7 @@ def _idx_file(plain: Path) -> _IdxFile:
 
 
 def _check_published(files: Mapping[str, _IdxFile], pins: Mapping[str, Pin]) -> None:
-    sums = {key: hashlib.sha256(file.content).hexdigest() for key, file in files.items()}
+    sums = {key: digests.of_bytes(file.content) for key, file in files.items()}
     counts = {key: len(file.field.values) for key, file in files.items()}
     names = {pin.sha256: IDX_FILES[key] for key, pin in pins.items()}
     for key in _bound(sums, counts, pins):

@@ -3,7 +3,6 @@
 The files of the train split stay where they are and are read when they are needed.
 """
 
-import hashlib
 import io
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from PIL import Image
 from lgd.data import image_files, manifest
 from lgd.data.dataset import Dataset, FileImages, Split, labelled
 from lgd.data.image_files import DataFileError, reading
+from lgd.machinery import digests
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -122,7 +122,5 @@ def _images(
     return FileImages(
         shape=(len(files), size, size, 3),
         read=read,
-        fingerprint=hashlib.sha256(
-            "\n".join(["RGB, centre, bicubic", *lines]).encode()
-        ).hexdigest(),
+        fingerprint=digests.of_bytes("\n".join(["RGB, centre, bicubic", *lines]).encode()),
     )

@@ -7,15 +7,13 @@ data by the data.json of its workdir alone.
 """
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from lgd.data.image_files import DataFileError, reading
-from lgd.machinery import storage
-from lgd.machinery.download import file_sha256
+from lgd.machinery import digests, storage
 from lgd.machinery.processes import is_main_process
 from lgd.machinery.progress import bar
 
@@ -69,14 +67,14 @@ _NEW = f"if the data were changed on purpose, remove {NAME}"
 
 def check(file: Path, content: bytes, pin: Entry) -> None:
     """Raises DataFileError for the content of another file."""
-    _compare(file, hashlib.sha256(content).hexdigest(), pin)
+    _compare(file, digests.of_bytes(content), pin)
 
 
 def check_all(root: Path, pinned: dict[str, Entry]) -> None:
     """Read every file once and compare; a second or so for each GB. Raises DataFileError."""
     with bar(f"verify {root.name}", len(pinned), show=_is_large(pinned)) as advance:
         for name, pin in pinned.items():
-            _compare(root / name, file_sha256(root / name), pin)
+            _compare(root / name, digests.of_file(root / name), pin)
             advance("")
 
 
@@ -91,7 +89,7 @@ def _measure(root: Path, files: Sequence[str]) -> dict[str, Entry]:
     sizes = {name: Entry((root / name).stat().st_size, "") for name in files}
     with bar(f"measure {root.name}", len(files), show=_is_large(sizes)) as advance:
         for name in files:
-            sizes[name] = sizes[name]._replace(sha256=file_sha256(root / name))
+            sizes[name] = sizes[name]._replace(sha256=digests.of_file(root / name))
             advance("")
     return sizes
 

@@ -4,7 +4,6 @@ Preparing one takes TensorFlow, once, perhaps elsewhere: see `PREPARE`.
 """
 
 import bisect
-import hashlib
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from lgd.data import image_files, manifest
 from lgd.data.dataset import Dataset, FileImages, Split, labelled
 from lgd.data.image_files import DataFileError, reading
 from lgd.data.image_folder import fitted
+from lgd.machinery import digests
 
 PREPARE = (
     'python -m pip install tensorflow tensorflow-datasets; python -c "import tensorflow_datasets '
@@ -71,7 +71,7 @@ def load(
     order, test_order = image_files.split_orders(
         path, len(labels["train"]), len(labels["test"]), (num_train, num_validation, num_test), seed
     )
-    content = hashlib.sha256(f"{sorted(pinned.items())} {size}".encode()).hexdigest()
+    content = digests.of_bytes(f"{sorted(pinned.items())} {size}".encode())
 
     def split(name: str, numbers: np.ndarray) -> Split:
         def read(number: int) -> UInt8[np.ndarray, "h w channels"]:
@@ -79,7 +79,7 @@ def load(
             with reading(shards[name].holding(record), "a record of an image"):
                 return _sized(sources[name][record]["image"], size)
 
-        which = hashlib.sha256(numbers.tobytes()).hexdigest()
+        which = digests.of_bytes(numbers)
         x = FileImages((len(numbers), *shape), read, f"{content} {name} {which}")
         return labelled(x, labels[name][numbers])
 

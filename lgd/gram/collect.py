@@ -2,7 +2,6 @@
 
 import functools
 import time
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from lgd.data.dataset import Split
 from lgd.gram import identity, store
 from lgd.gram.identity import Weaker
 from lgd.gram.layout import CollectionLaw, Layout, Members, StatisticsError, pack
-from lgd.machinery import parallel, processes, stopping
+from lgd.machinery import digests, parallel, processes, stopping
 from lgd.machinery.failures import NonFiniteError
 from lgd.machinery.progress import bar
 from lgd.objectives import UniformTimes, draw_frozen_rows, repeat
@@ -222,7 +221,7 @@ def _sources(batch: Batch, members: Members, m: int, mesh: Mesh) -> np.ndarray:
         x0 = x0[:, 0]
     elif members == "mixed":
         x0 = x0[::m]
-    sums = [zlib.crc32(np.ascontiguousarray(each).tobytes()) & 0x7FFFFFFF for each in x0]
+    sums = [digests.crc(np.ascontiguousarray(each).tobytes()) & 0x7FFFFFFF for each in x0]
     placed = parallel.place_batch(np.asarray(sums, np.int32), mesh)
     return processes.to_host(placed)
 

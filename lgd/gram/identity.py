@@ -9,8 +9,8 @@ from lgd.data import order
 from lgd.data.dataset import Split
 from lgd.data.dataset import fingerprint as data_fingerprint
 from lgd.gram import store
-from lgd.gram.layout import Layout, StatisticsError, describe
-from lgd.machinery.checkpoint import digest
+from lgd.gram.layout import Layout, StatisticsError
+from lgd.machinery.digests import describe, of_tree
 from lgd.types import Denoiser, Params
 
 Weaker = Mapping[str, tuple[Denoiser, Params]]
@@ -39,14 +39,14 @@ def fingerprint(
         )
     found = {
         "denoiser": describe(denoiser),
-        "denoiser_params": digest(params),
+        "denoiser_params": of_tree(params),
         "schedule": describe(denoiser.schedule),
         "data": data_name,
         "batch_size": str(batch_size),
         "seed": str(seed),
     }
     for name, (other, other_params) in weaker.items():
-        found[f"weaker {name}"] = f"{describe(other)} {digest(other_params)}"
+        found[f"weaker {name}"] = f"{describe(other)} {of_tree(other_params)}"
     return found
 
 

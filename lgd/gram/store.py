@@ -8,7 +8,6 @@ only; a file it does not name is the remainder of an interruption. It holds its 
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from lgd.gram.layout import LAWS, CollectionLaw, Layout, Statistics, StatisticsError
-from lgd.machinery import storage
+from lgd.machinery import digests, storage
 from lgd.machinery.progress import bar
 from lgd.types import Condition
 
@@ -129,13 +128,8 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     values["law"]["name"] = names[type(manifest.law)]
     values["shards"] = [shard._asdict() for shard in manifest.shards]
     values = {"format": FORMAT, **values}
-    text = json.dumps(values | {"sha256": _digest(values)}, indent=2)
+    text = json.dumps(values | {"sha256": digests.of_json(values)}, indent=2)
     storage.write(path / MANIFEST, text.encode())
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    """Of what a manifest says, however it is laid out."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def write_shard(path: Path, index: int, tensors: Mapping[str, np.ndarray], layout: Layout) -> Shard:
@@ -144,7 +138,7 @@ def write_shard(path: Path, index: int, tensors: Mapping[str, np.ndarray], layou
     _check_tensors(path / name, tensors, len(tensors["t"]), layout)
     data = save_tensors({name: np.ascontiguousarray(value) for name, value in tensors.items()})
     storage.write(path / name, data)
-    return Shard(name, hashlib.sha256(data).hexdigest(), len(tensors["t"]))
+    return Shard(name, digests.of_bytes(data), len(tensors["t"]))
 
 
 def read_shard(path: Path, shard: Shard, manifest: Manifest) -> dict[str, np.ndarray]:
@@ -154,7 +148,7 @@ def read_shard(path: Path, shard: Shard, manifest: Manifest) -> dict[str, np.nda
         data = file.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise StatisticsError(f"{file}: expected a shard, got none: {error}") from None
-    if (got := hashlib.sha256(data).hexdigest()) != shard.sha256:
+    if (got := digests.of_bytes(data)) != shard.sha256:
         raise StatisticsError(f"{file}: expected sha256 {shard.sha256}, got {got}")
     try:
         tensors = load_tensors(data)
@@ -239,7 +233,7 @@ def _parsed(values: Mapping[str, Any]) -> Manifest:
     if values["format"] != FORMAT:
         raise StatisticsError(f"format: expected {FORMAT}, got {values['format']!r}")
     said = {name: value for name, value in values.items() if name != "sha256"}
-    if (got := _digest(said)) != values["sha256"]:
+    if (got := digests.of_json(said)) != values["sha256"]:
         raise StatisticsError(f"sha256: expected {values['sha256']} of the other fields, got {got}")
     law = dict(values["law"])
     layout = values["layout"] | {"directions": tuple(values["layout"]["directions"])}

@@ -4,19 +4,17 @@ A store is one folder:
 
     <step>/state/   the arrays, written by Orbax
     <step>/COMMIT   written last, by a rename: step, metadata, the sha256 of every leaf and file
-    LEDGER          a line for each commit and each quarantine, appended and fsynced
+    LEDGER          a sealed line for each commit and each quarantine, see `lgd.machinery.ledger`
     quarantine/     steps that were damaged
 
-COMMIT and each line of LEDGER are sealed: their own sha256, a space, JSON. The ledger names the
-sha256 of each COMMIT, so that no whole step is swapped or lost unnoticed. Orbax's own commit file
-is not enough: it is written before the arrays can be read back and compared.
+COMMIT is sealed as well. The ledger names the sha256 of each COMMIT, so that no whole step is
+swapped or lost unnoticed. Orbax's own commit file is not enough: it is written before the arrays
+can be read back and compared.
 
 Of several processes, all of which save and restore together, process 0 alone reads and writes.
 """
 
-import hashlib
 import itertools
-import json
 import logging
 import os
 import re
@@ -27,19 +25,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
+from lgd.machinery import digests, ledger
+from lgd.machinery.arrays import ArrayFolders
+from lgd.machinery.ledger import DamagedError
 from lgd.machinery.processes import broadcast, from_main, to_host
 
 COMMIT_FILE = "COMMIT"
 LEDGER_FILE = "LEDGER"
 QUARANTINE = "quarantine"
-_ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 
 logger = logging.getLogger(__name__)
-logging.getLogger("absl").addFilter(  # Orbax writes some 20 INFO lines a save
-    lambda record: record.levelno >= logging.WARNING or "orbax" not in record.pathname
-)
 
 
 class CheckpointError(RuntimeError):
@@ -50,10 +46,6 @@ class NotSavedError(CheckpointError):
     """The disk did not take a state; the steps before it are as they were."""
 
 
-class _DamagedError(CheckpointError):
-    """What lies on disk is not what was committed."""
-
-
 class Restored(NamedTuple):
     """A verified step, its state and the metadata saved with it."""
 
@@ -62,7 +54,7 @@ class Restored(NamedTuple):
     metadata: dict[str, Any]
 
 
-class _Found(NamedTuple):
+class _OnDisk(NamedTuple):
     """A verified step as it lies on disk."""
 
     step: int
@@ -84,23 +76,21 @@ class CheckpointStore:
             raise ValueError(f"keep: expected at least 1, got {keep}")
         self._root = Path(directory).absolute()
         self._keep, self._restart_damaged = keep, restart_damaged
+        self._ledger = ledger.Ledger(self._root / LEDGER_FILE)
         from_main(lambda: self._root.mkdir(parents=True, exist_ok=True))
-        self._orbax = ocp.Checkpointer(
-            ocp.PyTreeCheckpointHandler(multiprocessing_options=_ALONE),
-            multiprocessing_options=_ALONE,
-        )
+        self._arrays = ArrayFolders()
 
     def save(self, step: int, state: Any, metadata: dict[str, Any] | None = None) -> None:
         """Save finite arrays and JSON metadata; return once they are read back and safe on disk.
 
         A step that exists with the same state is left alone; with another it is an error.
         """
-        leaves = to_host(_named_leaves(state))
+        leaves = to_host(_leaves(state))
         from_main(lambda: self._save(step, leaves, metadata or {}))
 
     def _save(self, step: int, leaves: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
         _refuse_non_finite(leaves, step)
-        table = _describe(leaves)
+        table = digests.table(leaves)
         if self._is_saved(step, table):
             return
         try:
@@ -124,44 +114,48 @@ class CheckpointStore:
             committed and all fail, or a tree, shape or dtype other than `like`'s, are a
             `CheckpointError`.
         """
-        leaves, found = _named_leaves(like), []
+        leaves = _leaves(like)
+        arrays: list[np.ndarray] = []
 
-        def find() -> tuple[int, dict[str, Any]] | None:
-            found.extend(self._newest(leaves))
-            return (found[0].step, found[0].metadata) if found else None
+        def newest() -> tuple[int, dict[str, Any]] | None:
+            on_disk = self._newest(leaves)
+            if on_disk is None:
+                return None
+            arrays.extend(on_disk.arrays[name] for name in leaves)
+            return on_disk.step, on_disk.metadata
 
-        head = from_main(find)
+        head = from_main(newest)
         if head is None:
             return None
-        read = [found[0].arrays[name] for name in leaves] if found else []
-        arrays = broadcast(read, list(leaves.values()))
-        placed = [_place(*pair) for pair in zip(arrays, leaves.values(), strict=True)]
-        step, metadata = head
-        return Restored(step, jax.tree.unflatten(jax.tree.structure(like), placed), metadata)
+        arrays = broadcast(arrays, list(leaves.values()))
+        placed = map(_place, arrays, leaves.values())
+        return Restored(head[0], jax.tree.unflatten(jax.tree.structure(like), placed), head[1])
 
-    def _newest(self, leaves: dict[str, Any]) -> list[_Found]:
-        """The newest verified step, or none where nothing was ever committed."""
-        ledger = self._read_ledger()
-        sums = {line["step"]: line.get("commit") for line in ledger}
+    def _newest(self, leaves: dict[str, Any]) -> _OnDisk | None:
+        """The newest verified step; None where nothing was ever committed."""
+        lines, damages = self._ledger.read()
+        sums = {line["step"]: line.get("commit") for line in lines}
+        damages += [line["damage"] for line in lines if "damage" in line]
         newest = [step for step in sums if step == max(sums) and sums[step]]  # even if it is gone
         for step in sorted({*newest, *self._folders()}, reverse=True):
             if not sums.get(step) and step not in self.steps():
                 shutil.rmtree(self._root / str(step))  # an interrupted save
                 continue
             try:
-                found = self._load(step, sums.get(step), leaves)
-            except _DamagedError as damage:
-                ledger.append(self._quarantine(step, damage))
+                on_disk = self._load(step, sums.get(step), leaves)
+            except DamagedError as damage:
+                damages.append(self._quarantine(step, damage))
                 continue
             if not sums.get(step):  # killed between commit and ledger
                 self._record(step)
-            return [found]
-        if ledger and self._restart_damaged:
-            self._start_over()
-        elif ledger:
-            reasons = "\n".join(line["damage"] for line in ledger if "damage" in line)
+            return on_disk
+        if not lines and not damages:
+            return None
+        if not self._restart_damaged:
+            reasons = "\n".join(damages)
             raise CheckpointError(f"{self._root}: committed, but no step can be used:\n{reasons}")
-        return []
+        self._start_over()
+        return None
 
     def steps(self) -> list[int]:
         """List the committed steps, ascending, as they are on disk now."""
@@ -169,7 +163,7 @@ class CheckpointStore:
 
     def close(self) -> None:
         """Release what Orbax holds."""
-        self._orbax.close()
+        self._arrays.close()
 
     def __enter__(self) -> "CheckpointStore":
         return self
@@ -185,71 +179,75 @@ class CheckpointStore:
         steps = self.steps()
         if step not in steps and step < max(steps, default=0):
             raise CheckpointError(f"{self._root}: expected a step above {steps}, got {step}")
-        if step in steps and self._read_commit(step)["leaves"] != table:
+        if step not in steps:
+            return False
+        try:
+            same = self._read_commit(step)["leaves"] == table
+        except DamagedError as damage:
+            raise CheckpointError(f"{self._root}: step {step}: {damage}") from damage
+        if not same:
             raise CheckpointError(f"{self._root}: expected the state saved at {step}, got another")
-        return step in steps
+        return True
 
     def _write(
         self, step: int, leaves: dict[str, Any], table: dict[str, str], metadata: dict[str, Any]
     ) -> None:
         folder = self._root / str(step)
         shutil.rmtree(folder, ignore_errors=True)  # an interrupted save
-        arrays = [leaves[name] for name in _stored(leaves)]
-        self._orbax.save(folder / "state", args=ocp.args.PyTreeSave(arrays))
+        self._arrays.write(folder / "state", leaves)
         self._read_arrays(folder, leaves, table)
         files = [path for path in folder.rglob("*") if path.is_file()]
-        sums = {str(path.relative_to(folder)): _sha256(_read(path)) for path in files}
+        sums = {str(path.relative_to(folder)): digests.of_file(path) for path in files}
         draft = folder / "draft"
         commit = {"step": step, "metadata": metadata, "leaves": table, "files": sums}
-        draft.write_bytes(_seal(commit))
+        draft.write_bytes(ledger.seal(commit))
         for path in folder.rglob("*"):
-            _fsync(path)
+            ledger.fsync(path)
         draft.rename(folder / COMMIT_FILE)
-        _fsync(folder)
-        _fsync(self._root)
+        ledger.fsync(folder)
+        ledger.fsync(self._root)
         self._record(step)
 
-    def _load(self, step: int, commit_sum: str | None, leaves: dict[str, Any]) -> _Found:
+    def _load(self, step: int, commit_sum: str | None, leaves: dict[str, Any]) -> _OnDisk:
         folder = self._root / str(step)
         commit = self._read_commit(step, commit_sum)
         _check_structure(leaves, commit["leaves"], folder)
         for name, expected in commit["files"].items():
-            _check_sum(_read(folder / name), expected, name)
-        return _Found(step, self._read_arrays(folder, leaves, commit["leaves"]), commit["metadata"])
+            ledger.check(ledger.read(folder / name), expected, name)
+        arrays = self._read_arrays(folder, leaves, commit["leaves"])
+        return _OnDisk(step, arrays, commit["metadata"])
 
     def _read_commit(self, step: int, commit_sum: str | None = None) -> dict[str, Any]:
-        raw = _read(self._root / str(step) / COMMIT_FILE)
-        commit = _unseal(raw, COMMIT_FILE)
+        raw = ledger.read(self._root / str(step) / COMMIT_FILE)
+        commit = ledger.unseal(raw, COMMIT_FILE)
         if commit["step"] != step:
-            raise _DamagedError(f"{COMMIT_FILE}: expected step {step}, got {commit['step']}")
+            raise DamagedError(f"{COMMIT_FILE}: expected step {step}, got {commit['step']}")
         if commit_sum:
-            _check_sum(raw, commit_sum, COMMIT_FILE)
+            ledger.check(raw, commit_sum, COMMIT_FILE)
         return commit
 
     def _read_arrays(
         self, folder: Path, leaves: dict[str, Any], table: dict[str, str]
     ) -> dict[str, np.ndarray]:
         """Read the arrays to the host, each compared with its digest."""
-        names = _stored(leaves)
-        as_numpy = [ocp.RestoreArgs(restore_type=np.ndarray)] * len(names)
-        args = ocp.args.PyTreeRestore(item=[0] * len(names), restore_args=as_numpy)
         try:
-            read = self._orbax.restore(folder / "state", args=args)
+            arrays = self._arrays.read(folder / "state", leaves)
         except Exception as error:  # the files are whole: a matter of memory or versions
             raise CheckpointError(f"{folder}: Orbax cannot read it: {error}") from error
-        empty = {n: np.zeros(v.shape, v.dtype) for n, v in leaves.items() if not v.size}
-        arrays = empty | dict(zip(names, read, strict=True))
-        for name, got in _describe(arrays).items():
+        for name, got in digests.table(arrays).items():
             if got != table[name]:
-                raise _DamagedError(f"leaf {name}: expected {table[name]}, got {got}")
+                raise DamagedError(f"leaf {name}: expected {table[name]}, got {got}")
         return arrays
 
-    def _quarantine(self, step: int, damage: _DamagedError) -> dict[str, Any]:
+    def _quarantine(self, step: int, damage: DamagedError) -> str:
+        """Put a damaged step aside; returns what the ledger says of it."""
         folder, target = self._root / str(step), self._free_place(str(step))
         if folder.exists():
             folder.rename(target)
         logger.warning("%s is damaged, moved to %s: %s", folder, target, damage)
-        return self._append({"step": step, "damage": f"step {step}: {damage}"})
+        said = f"step {step}: {damage}"
+        self._ledger.append({"step": step, "damage": said})
+        return said
 
     def _free_place(self, name: str) -> Path:
         shelf = self._root / QUARANTINE
@@ -259,7 +257,7 @@ class CheckpointStore:
 
     def _start_over(self) -> None:
         place = self._free_place(LEDGER_FILE)
-        (self._root / LEDGER_FILE).rename(place)
+        self._ledger.path.rename(place)
         logger.warning("%s: every step is damaged, starting over; see %s", self._root, place)
 
     def _prune(self) -> None:
@@ -269,41 +267,15 @@ class CheckpointStore:
             shutil.rmtree(leftover)
 
     def _record(self, step: int) -> None:
-        self._append({"step": step, "commit": _sha256(_read(self._root / str(step) / COMMIT_FILE))})
-
-    def _append(self, line: dict[str, Any]) -> dict[str, Any]:
-        path = self._root / LEDGER_FILE
-        torn = path.exists() and not path.read_bytes().endswith(b"\n")
-        with path.open("ab") as file:
-            file.write(b"\n" * torn + _seal(line) + b"\n")
-        _fsync(path)
-        _fsync(self._root)
-        return line
-
-    def _read_ledger(self) -> list[dict[str, Any]]:
-        path, lines = self._root / LEDGER_FILE, []
-        for raw in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:
-            try:
-                lines.append(_unseal(raw, LEDGER_FILE))
-            except _DamagedError as damage:
-                logger.warning("%s has an unreadable line: %s", path, damage)
-                lines.append({"step": -1, "damage": str(damage)})
-        return lines
+        commit = digests.of_file(self._root / str(step) / COMMIT_FILE)
+        self._ledger.append({"step": step, "commit": commit})
 
 
-def digest(state: Any) -> str:
-    """Return the sha256 of a tree of arrays: every path, dtype, shape and byte of it."""
-    return _sha256(_to_json(_describe(to_host(_named_leaves(state)))))
-
-
-def _named_leaves(tree: Any) -> dict[str, Any]:
-    pairs = jax.tree_util.tree_leaves_with_path(tree)
-    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in pairs}
-    for name, leaf in leaves.items():
-        dtype = getattr(leaf, "dtype", None)
-        if not any(jnp.issubdtype(dtype, kind) for kind in (np.number, np.bool_) if dtype):
-            raise CheckpointError(f"leaf {name}: expected numbers, got {dtype or type(leaf)}")
-    return leaves
+def _leaves(tree: Any) -> dict[str, Any]:
+    try:
+        return digests.named_leaves(tree)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def _refuse_non_finite(leaves: dict[str, Any], step: int) -> None:
@@ -312,30 +284,13 @@ def _refuse_non_finite(leaves: dict[str, Any], step: int) -> None:
             raise CheckpointError(f"step {step}: leaf {name}: expected finite, got NaN or inf")
 
 
-def _structure(leaf: Any) -> str:
-    return f"{leaf.dtype}{list(leaf.shape)}"
-
-
-def _describe(leaves: dict[str, Any]) -> dict[str, str]:
-    table = {}
-    for name, leaf in leaves.items():
-        raw = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
-        table[name] = f"{_structure(leaf)} {_sha256(raw)}"
-    return table
-
-
 def _check_structure(leaves: dict[str, Any], table: dict[str, str], folder: Path) -> None:
-    expected = {name: _structure(leaf) for name, leaf in leaves.items()}
+    expected = {name: digests.structure(leaf) for name, leaf in leaves.items()}
     got = {name: entry.rpartition(" ")[0] for name, entry in table.items()}
     differing = [n for n in sorted(expected | got) if expected.get(n) != got.get(n)]
     if differing:
         lines = [f"leaf {n}: expected {expected.get(n)}, got {got.get(n)}" for n in differing]
         raise CheckpointError(f"{folder} holds another state:\n" + "\n".join(lines))
-
-
-def _stored(leaves: dict[str, Any]) -> list[str]:
-    """Name, in order, the leaves that hold bytes: Orbax refuses the empty ones."""
-    return [name for name in sorted(leaves) if leaves[name].size]
 
 
 def _place(array: np.ndarray, like: Any) -> Any:
@@ -346,42 +301,3 @@ def _place(array: np.ndarray, like: Any) -> Any:
     if getattr(like, "sharding", None) is None or not getattr(like, "committed", True):
         return jnp.asarray(array)
     return jax.make_array_from_callback(array.shape, like.sharding, lambda index: array[index])
-
-
-def _to_json(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, allow_nan=False).encode()
-
-
-def _seal(value: dict[str, Any]) -> bytes:
-    return _sha256(_to_json(value)).encode() + b" " + _to_json(value)
-
-
-def _unseal(raw: bytes, name: str) -> dict[str, Any]:
-    seal, _, text = raw.partition(b" ")
-    if seal != _sha256(text).encode():
-        raise _DamagedError(f"{name}: its seal does not fit its content")
-    return json.loads(text)
-
-
-def _sha256(data: Any) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _check_sum(data: bytes, expected: str, name: str) -> None:
-    if (got := _sha256(data)) != expected:
-        raise _DamagedError(f"{name}: expected sha256 {expected}, got {got}")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise _DamagedError(f"{path.name} is missing") from error
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

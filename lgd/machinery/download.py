@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import http.client
 import os
 import tempfile
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from lgd.machinery import digests
 from lgd.machinery.progress import bar
 
 CHUNK = 2**20  # bytes read, and one step of the progress bar
@@ -87,7 +87,7 @@ def fetch(
         raise ValueError(f"expected a URL of http or https, got {url!r}")
     if len(sha256) != 64 or set(sha256) - set("0123456789abcdef") or attempts < 1:
         raise ValueError(f"expected 64 hex digits, attempts >= 1, got {sha256!r}, {attempts}")
-    if destination.is_file() and file_sha256(destination) == sha256:
+    if destination.is_file() and digests.of_file(destination) == sha256:
         return destination
     pinned = _Pinned(url, sha256, size, timeout, stall)
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -100,12 +100,6 @@ def fetch(
                 _give_up(pinned, destination, error, attempt)
             time.sleep(min(wait * 2 ** (attempt - 1), LONGEST_WAIT))
     raise AssertionError("unreachable")
-
-
-def file_sha256(path: str | Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _give_up(pinned: _Pinned, destination: Path, error: Exception, attempts: int) -> NoReturn:
@@ -122,18 +116,20 @@ def _attempt(pinned: _Pinned, destination: Path, progress: bool) -> None:
     partial = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            _receive(pinned, file, progress)
+            count = _receive(pinned, file, progress)
             file.flush()
             os.fsync(file.fileno())
+        if (got := digests.of_file(partial)) != pinned.sha256:
+            raise _AttemptError(f"{count} bytes of sha256 {got}", again=False)
         partial.chmod(0o644)  # mkstemp's are for the owner alone
         partial.replace(destination)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _receive(pinned: _Pinned, file: BinaryIO, progress: bool) -> None:
-    """Write what comes to the file, and check all of it."""
-    sha, count = hashlib.sha256(), 0
+def _receive(pinned: _Pinned, file: BinaryIO, progress: bool) -> int:
+    """Write what comes to the file, check that it is whole, and return the number of bytes."""
+    count = 0
     with _answer(pinned) as response, _late_bar(pinned, response, progress) as show:
         announced = _announced(response)
         _check_announced(pinned, announced)
@@ -141,7 +137,6 @@ def _receive(pinned: _Pinned, file: BinaryIO, progress: bool) -> None:
             if not count:
                 _refuse_web_page(response, chunk)
             file.write(chunk)
-            sha.update(chunk)
             count += len(chunk)
             if pinned.size is not None and count > pinned.size:
                 raise _AttemptError("more bytes than that", again=False)
@@ -149,8 +144,7 @@ def _receive(pinned: _Pinned, file: BinaryIO, progress: bool) -> None:
     whole = pinned.size if announced is None else announced
     if not count or (whole is not None and count < whole):
         raise _AttemptError(f"only {count} bytes, then the end of the connection", again=True)
-    if sha.hexdigest() != pinned.sha256:
-        raise _AttemptError(f"{count} bytes of sha256 {sha.hexdigest()}", again=False)
+    return count
 
 
 @contextlib.contextmanager

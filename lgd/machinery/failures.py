@@ -1,21 +1,15 @@
-"""What can go wrong in a computation, said in words: NaN, and too little device memory."""
+"""Errors of computations, with messages that say what to do: NaN, too little device memory."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
-
-from lgd.diffusion import denoise_pair
-from lgd.types import Condition, Denoiser, Params
 
 
 class NonFiniteError(FloatingPointError):
     """NaN or inf where numbers were expected.
 
-    steps: of the training, counted from 1, that were not finite, one after another.
+    steps: training steps, counted from 1, that were not finite, one after another.
     examples: indices of the training examples of each of these steps, where they are known.
     """
 
@@ -43,7 +37,7 @@ ADVICE = (
 
 @contextlib.contextmanager
 def memory_advice() -> Iterator[None]:
-    """Turns JAX's error of a full device into a `DeviceMemoryError` with advice."""
+    """Turn JAX's error of a full device into a `DeviceMemoryError` with advice."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -51,41 +45,3 @@ def memory_advice() -> Iterator[None]:
             raise
         first_line = str(error).splitlines()[0]
         raise DeviceMemoryError(f"{ADVICE}. JAX: {first_line}") from error
-
-
-def non_finite_times(
-    denoiser: Denoiser,
-    params: Params,
-    x0: Float[np.ndarray, "b *dims"],
-    c: Condition,
-    times: Sequence[float],
-) -> list[float]:
-    """The times at which the denoiser, with or without its condition, returns NaN or inf.
-
-    It is asked about x0 with noise of every time in turn. Of several processes, all ask the same.
-    """
-
-    @jax.jit
-    def finite(params: Params, x0: Float[Array, "b *dims"], c: Condition, t: Array) -> Array:
-        alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
-        x_t = alpha * x0 + sigma * jax.random.normal(jax.random.key(0), x0.shape)
-        pair = denoise_pair(denoiser, params, x_t, t=jnp.full(len(x0), t), c=c)
-        return jnp.isfinite(jnp.stack(pair)).all()
-
-    return [t for t in times if not finite(params, x0, c, np.float32(t))]
-
-
-def blame(
-    denoiser: Denoiser,
-    params: Params,
-    x0: Float[np.ndarray, "b *dims"],
-    c: Condition,
-    times: Sequence[float],
-) -> str:
-    """A sentence that says at which of these times the denoiser is not finite."""
-    bad = non_finite_times(denoiser, params, x0, c, times)
-    if not bad:
-        return f"the denoiser is finite at each of {len(times)} times between 0 and 1"
-    shown = ", ".join(f"{t:.6g}" for t in bad[:5])
-    more = f" and {len(bad) - 5} more up to t = {max(bad):.6g}" if len(bad) > 5 else ""
-    return f"the denoiser returns NaN or inf at t = {shown}{more}"

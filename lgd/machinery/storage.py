@@ -1,6 +1,5 @@
 """Parameters on disk, as safetensors: nothing is ever unpickled."""
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -10,9 +9,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from lgd.machinery import digests
 from lgd.types import Params
 
-DIGEST = "sha256"  # key of the metadata: of every name, dtype, shape and byte
+DIGEST = "sha256"  # key of the metadata; its value covers every name, dtype, shape and byte
 _FOREIGN = {  # first bytes of files that could run code when opened
     b"PK\x03\x04": "a zip archive, as PyTorch saves",
     b"\x80": "a pickle",
@@ -61,7 +61,7 @@ def load_params(path: Path, like: Params, *, sha256: str | None = None) -> Param
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a safetensors file, found none")
     raw = path.read_bytes()
-    if sha256 is not None and (got := hashlib.sha256(raw).hexdigest()) != sha256:
+    if sha256 is not None and (got := digests.of_bytes(raw)) != sha256:
         raise ValueError(f"{path}: expected a file of sha256 {sha256}, got {got}")
     tensors = _parsed(path, raw)
 
@@ -110,9 +110,7 @@ def _parsed(path: Path, raw: bytes) -> dict[str, np.ndarray]:
 
 
 def _digest(tensors: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tensor.shape} ".encode())
-        digest.update(tensor.tobytes())
-    return digest.hexdigest()
+    parts: list[bytes | np.ndarray] = []
+    for name, tensor in sorted(tensors.items()):
+        parts += [f"{name} {tensor.dtype} {tensor.shape} ".encode(), tensor]
+    return digests.of_parts(parts)

@@ -4,8 +4,6 @@ A file is used only if it was made of the same data, feature network and preproc
 whole; else the statistics are computed again and the reason is logged. Nothing is unpickled.
 """
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lgd.data.dataset import Split, fingerprint
-from lgd.gram.layout import describe
-from lgd.machinery import processes, storage
-from lgd.machinery.checkpoint import digest
+from lgd.machinery import digests, processes, storage
 from lgd.metrics.features import FeatureSet, extract
 from lgd.metrics.frechet import class_frechet_distances, frechet_distance
 from lgd.metrics.kid import kid, mean_within
@@ -64,8 +60,8 @@ class Reference(NamedTuple):
 def network_identity(module: Any, params: Params, *, preprocessing: str = "none") -> dict[str, str]:
     """What changes a network's features: the module, its parameters, what is done to x before."""
     return {
-        "network": describe(module),
-        "params": digest(params),
+        "network": digests.describe(module),
+        "params": digests.of_tree(params),
         "preprocessing": preprocessing,
     }
 
@@ -98,8 +94,7 @@ def _identity(network: FeatureNetwork, real: Split, num_classes: int) -> np.ndar
         "num_classes": num_classes,
         **network.identity,
     }
-    text = json.dumps(said, sort_keys=True).encode()
-    return np.frombuffer(hashlib.sha256(text).digest(), np.uint8)
+    return np.frombuffer(bytes.fromhex(digests.of_json(said)), np.uint8)
 
 
 def _read(

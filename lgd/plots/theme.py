@@ -6,7 +6,6 @@ Colours were chosen to be told apart with protanopia and deuteranopia too.
 
 import math
 import textwrap
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
+
+from lgd.machinery import digests
 
 WIDTH = 7.0  # inches; 1,400 pixels, so that text stays readable at a README's 850
 DPI = 200
@@ -95,7 +96,7 @@ def method_color(name: str) -> str:
     """
     name = name.partition(":reward(")[0]
     others = _OTHER_LEARNED if is_learned(name) else _OTHER_HAND_MADE
-    return _COLORS.get(name, others[zlib.crc32(name.encode()) % len(others)])
+    return _COLORS.get(name, others[digests.crc(name.encode()) % len(others)])
 
 
 def method_line(name: str, *, linewidth: float) -> dict[str, Any]:

@@ -1,0 +1,43 @@
+"""Arrays on disk, written and read by Orbax in process 0 alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+_ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+
+
+class ArrayFolders:
+    """Writes named arrays into folders and reads them back; those without elements take no room."""
+
+    def __init__(self) -> None:
+        self._orbax = ocp.Checkpointer(
+            ocp.PyTreeCheckpointHandler(multiprocessing_options=_ALONE),
+            multiprocessing_options=_ALONE,
+        )
+
+    def write(self, folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write the arrays into a new folder."""
+        values = [arrays[name] for name in _stored(arrays)]
+        self._orbax.save(folder, args=ocp.args.PyTreeSave(values))
+
+    def read(self, folder: Path, like: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Read arrays of the names, shapes and dtypes of ``like``."""
+        names = _stored(like)
+        as_numpy = [ocp.RestoreArgs(restore_type=np.ndarray)] * len(names)
+        args = ocp.args.PyTreeRestore(item=[0] * len(names), restore_args=as_numpy)
+        values = self._orbax.restore(folder, args=args)
+        empty = {n: np.zeros(v.shape, v.dtype) for n, v in like.items() if not v.size}
+        return empty | dict(zip(names, values, strict=True))
+
+    def close(self) -> None:
+        """Release what Orbax holds."""
+        self._orbax.close()
+
+
+def _stored(leaves: Mapping[str, Any]) -> list[str]:
+    """The names, in order, of arrays that hold bytes: Orbax refuses the empty ones."""
+    return [name for name in sorted(leaves) if leaves[name].size]

@@ -1,0 +1,85 @@
+"""A sealed ledger: lines of JSON that are appended, flushed to the disk, and never changed.
+
+Every line is sealed: its own sha256, a space, JSON. A line that was damaged or cut off is told from
+a whole one.
+"""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from lgd.machinery import digests
+
+logger = logging.getLogger(__name__)
+
+
+class DamagedError(Exception):
+    """What lies on disk is not what was written there."""
+
+
+class Ledger:
+    """One file of sealed lines, with one writer at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Add a line; it is safe on disk when this returns."""
+        torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
+        with self.path.open("ab") as file:
+            file.write(b"\n" * torn + seal(line) + b"\n")
+        fsync(self.path)
+        fsync(self.path.parent)
+
+    def read(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """The whole lines, and what is wrong with the others; a last line without end is no line.
+
+        No file is an empty ledger.
+        """
+        lines, damages = [], []
+        for raw in self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []:
+            try:
+                lines.append(unseal(raw, self.path.name))
+            except DamagedError as damage:
+                logger.warning("%s has an unreadable line: %s", self.path, damage)
+                damages.append(str(damage))
+        return lines, damages
+
+
+def seal(value: dict[str, Any]) -> bytes:
+    """JSON behind its own sha256. Raises ValueError for NaN and inf."""
+    text = json.dumps(value, sort_keys=True, allow_nan=False).encode()
+    return digests.of_bytes(text).encode() + b" " + text
+
+
+def unseal(raw: bytes, name: str) -> dict[str, Any]:
+    """What `seal` was given. Raises DamagedError, naming the file, if a byte has changed."""
+    digest, _, text = raw.partition(b" ")
+    if digest != digests.of_bytes(text).encode():
+        raise DamagedError(f"{name}: its seal does not fit its content")
+    return json.loads(text)
+
+
+def check(data: bytes, sha256: str, name: str) -> None:
+    """Raise DamagedError for the content of a file that has another sha256."""
+    if (got := digests.of_bytes(data)) != sha256:
+        raise DamagedError(f"{name}: expected sha256 {sha256}, got {got}")
+
+
+def read(path: Path) -> bytes:
+    """The content of a file. Raises DamagedError if there is none."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise DamagedError(f"{path.name} is missing") from error
+
+
+def fsync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are safe on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
