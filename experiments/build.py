@@ -24,6 +24,7 @@ from lgd.data import (
     spiral,
     tfds_records,
 )
+from lgd.encoders import Labels
 from lgd.gram.loss import OneStep
 from lgd.machinery import parallel
 from lgd.metrics.classifier import Classifier, ConvClassifier, FeatureClassifier, LeNetClassifier
@@ -273,20 +274,20 @@ def omega_model(config: ConfigDict, method: str, num_classes: int) -> omega.Lear
     settings = config.guidance.trajectory if unrolls(method) else config.guidance.one_step
     if settings.model == "network":
         return _omega_network(config, method, num_classes)
-    omega_max = config.guidance.omega.max
+    omega_max, rows = config.guidance.omega.max, omega.ByLabel(num_classes)
     if unrolls(method):
         # All of it: omega stays at the times above the one that trajectories start at or below.
         sampled = _grids(config)[0]
-        return omega.StepTable(times=sampled, num_classes=num_classes, omega_max=omega_max)
+        return omega.StepTable(times=sampled, rows=rows, omega_max=omega_max)
     support = objective(config, method).support
-    return omega.BinTable(support=support, num_classes=num_classes, omega_max=omega_max)
+    return omega.BinTable(support=support, rows=rows, omega_max=omega_max)
 
 
 def _omega_network(config: ConfigDict, method: str, num_classes: int) -> omega.Network:
     settings = config.guidance.omega
     return omega.Network(
         schedule=schedule(config),
-        num_classes=num_classes,
+        encoder=Labels(num_classes),
         width=settings.width,
         depth=settings.depth,
         output=settings.output,

@@ -105,8 +105,8 @@ def _table(times: list[float], values: list[list[float]]) -> OmegaFn:
                 f"values: expected {steps} numbers, one a step of the times, got {len(row)} "
                 f"(class {label})"
             )
-    rows = len(values) if len(values) > 1 else 0
-    model = omega.StepTable(times=tuple(times), num_classes=rows)
+    rows = omega.ByLabel(len(values)) if len(values) > 1 else omega.One()
+    model = omega.StepTable(times=tuple(times), rows=rows)
     return omega.bind(model, {"values": jnp.asarray(values, jnp.float32)})
 
 

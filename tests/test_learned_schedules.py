@@ -28,7 +28,7 @@ def run(tmp_path_factory):
     config = configs.load("configs/mixture.py", settings)
     workdir = Workdir(path, config)
     model = build.omega_model(config, "l2", 8)
-    params = model.init(jax.random.key(0))
+    params = model.init(jax.random.key(0), C[:1])
     kept = {}
     for step, factor in ((30, 0.5), (40, 2.0)):
         mine = jax.tree.map(lambda leaf, factor=factor: factor * (leaf + 0.01), params)

@@ -341,7 +341,7 @@ def test_training_from_omega_2_gets_near_0():
     state = training.fit(
         jax.random.key(0),
         omega_loss(objective, model, denoiser),
-        model.init(jax.random.key(1)),
+        model.init(jax.random.key(1), c),
         frozen=params,
         batches=lambda step: batch,
         optimizer=training.Optimizer(num_steps=200, learning_rate=0.05, ema_decay=0.9),

@@ -8,8 +8,22 @@ import numpy as np
 import pytest
 
 from lgd import guidance, omega, schedules
-from lgd.omega import BinTable, Network, StepTable, Support, bind, grid_support, projected_clip
-from lgd.types import OmegaModel
+from lgd.encoders import Labels, Nothing, Several, Tokens, Vectors
+from lgd.omega import (
+    BinTable,
+    ByLabel,
+    Learned,
+    LearnedModel,
+    Nearest,
+    Network,
+    One,
+    PerDirection,
+    StepTable,
+    Support,
+    bind,
+    grid_support,
+    projected_clip,
+)
 
 FLOW = schedules.rectified_flow()
 OUTPUTS = ("projected", "relu", "softplus")
@@ -18,11 +32,13 @@ QUERY = {
     "s": jnp.array([0.0, 0.1, 0.2, 0.45, 0.0]),
     "t": jnp.array([1.0, 0.3, 0.6, 0.5, 0.01]),
 }
+VECTORS = jnp.asarray(np.random.default_rng(0).normal(size=(5, 4)), jnp.float32)
 CONDITIONS = {
     "class": jnp.array([0, 1, 2, 0, 1]),
-    "vector": jnp.asarray(np.random.default_rng(0).normal(size=(5, 4)), jnp.float32),
+    "vector": VECTORS,
     "none": jnp.zeros((5, 2)),
 }
+ENCODERS = {"class": Labels(3), "vector": Vectors(4), "none": Nothing()}
 SUPPORTS = [
     Support(),
     Support(s_min=0.05, t_max=0.95, gap_min=0.1),
@@ -39,6 +55,9 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+C = jnp.arange(3)
+
+
 def f32(values):
     return jnp.asarray(values, jnp.float32)
 
@@ -51,7 +70,7 @@ def random_like(params, scale=1.0):
 
 @functools.cache
 def small_network(condition, output="projected"):
-    model = Network(condition=condition, num_classes=3, output=output, **SMALL)
+    model = Network(encoder=ENCODERS[condition], output=output, **SMALL)
     c = CONDITIONS[condition]
     return model, model.init(jax.random.key(0), c[:1])  # not jitted: six models share their parts
 
@@ -174,7 +193,7 @@ def test_network_sees_times_as_logsnr_only():
     params = random_like(small_network("none")[1], 0.3)
     omegas = []
     for schedule in (FLOW, schedules.cosine()):
-        model = Network(condition="none", output="softplus", **(SMALL | {"schedule": schedule}))
+        model = Network(encoder=Nothing(), output="softplus", **(SMALL | {"schedule": schedule}))
         matched = {k: schedule.t_from_logsnr(FLOW.logsnr(u)) for k, u in (("s", s), ("t", t))}
         omegas.append(jax.jit(model.apply)(params, c=jnp.zeros(3), **matched))
     np.testing.assert_allclose(*omegas, rtol=1e-4)
@@ -231,7 +250,7 @@ def test_models_ask_inside_their_support_only():
     models = (
         (BinTable(support=support), {"values": f32(np.arange(100.0).reshape(1, 10, 10))}),
         (
-            Network(condition="none", support=support, **SMALL),
+            Network(encoder=Nothing(), support=support, **SMALL),
             random_like(small_network("none")[1]),
         ),
     )
@@ -245,7 +264,7 @@ def test_models_ask_inside_their_support_only():
 
 @pytest.fixture(scope="module")
 def step_table():
-    table = StepTable(times=(0.9, 0.5, 0.2, 0.0), num_classes=2, omega_max=5.0)
+    table = StepTable(times=(0.9, 0.5, 0.2, 0.0), rows=ByLabel(2), omega_max=5.0)
     params = {"values": f32([[3.0, 1.0, 2.0], [0.5, 4.0, 0.0]])}
     return jax.jit(lambda t, c: table.apply(params, s=jnp.zeros_like(t), t=t, c=c))
 
@@ -289,7 +308,7 @@ def test_bin_centres_tile_the_support():
 @pytest.fixture(scope="module")
 def bin_table():
     """Class k holds k + s + 10 t + 100 s t at the centres, which are .125, .375, .625, .875."""
-    table = BinTable(num_classes=2, num_bins=4)
+    table = BinTable(rows=ByLabel(2), num_bins=4)
     centres = np.array([0.125, 0.375, 0.625, 0.875])
     s, t = np.meshgrid(centres, centres, indexing="ij")
     params = {"values": f32(np.stack([k + s + 10 * t + 100 * s * t for k in (0, 1)]))}
@@ -307,15 +326,15 @@ def test_bin_table_is_bilinear_between_centres_and_flat_beyond(bin_table, c):
 
 @pytest.mark.parametrize("make", [lambda **k: StepTable(times=(1.0, 0.5, 0.2, 0.0), **k), BinTable])
 def test_tables_start_at_their_initial_value_and_project_into_the_range(make):
-    table = make(num_classes=2, init_omega=0.7, omega_max=1.5)
-    params = table.init(jax.random.key(0))
+    table = make(rows=ByLabel(2), init_omega=0.7, omega_max=1.5)
+    params = table.init(jax.random.key(0), C[:1])
     shape = params["values"].shape
     assert shape[0] == 2
     np.testing.assert_array_equal(params["values"], np.full(shape, 0.7, np.float32))
     spread = f32(np.linspace(-3.0, 3.0, np.prod(shape)).reshape(shape))
     projected = table.project({"values": spread})["values"]
     np.testing.assert_array_equal(projected, np.clip(spread, 0.0, 1.5))
-    assert make().init(jax.random.key(0))["values"].shape == (1, *shape[1:])
+    assert make().init(jax.random.key(0), C)["values"].shape == (1, *shape[1:])
 
 
 def digits(*, s, t, c):
@@ -324,16 +343,16 @@ def digits(*, s, t, c):
 
 
 def test_step_table_tabulates_a_schedule_within_its_range():
-    table = StepTable(times=(1.0, 0.5, 0.0), num_classes=3, omega_max=90.0)
-    found = jax.jit(lambda: table.tabulate(digits))()["values"]
+    table = StepTable(times=(1.0, 0.5, 0.0), rows=ByLabel(3), omega_max=90.0)
+    found = jax.jit(lambda: table.tabulate(digits, C))()["values"]
     np.testing.assert_array_equal(found, [[0.0, 0.0], [90.0, 51.0], [90.0, 52.0]])
 
 
 def test_bin_table_tabulates_a_schedule_at_its_supported_centres():
     """Centres are .3, .7 for s and .4, .8 for t; (.7, .4) becomes (.3, .4)."""
     support = Support(s_min=0.1, t_max=1.0, gap_min=0.1)
-    table = BinTable(support=support, num_classes=3, num_bins=2, omega_max=85.0)
-    found = jax.jit(lambda: table.tabulate(digits))()["values"]
+    table = BinTable(support=support, rows=ByLabel(3), num_bins=2, omega_max=85.0)
+    found = jax.jit(lambda: table.tabulate(digits, C))()["values"]
     np.testing.assert_array_equal(found[0], 0.0)
     np.testing.assert_allclose(found[1], [[44.0, 84.0], [44.0, 85.0]], rtol=1e-6)
     np.testing.assert_allclose(found[2], [[45.0, 85.0], [45.0, 85.0]], rtol=1e-6)
@@ -342,13 +361,15 @@ def test_bin_table_tabulates_a_schedule_at_its_supported_centres():
 @pytest.mark.parametrize(
     "model",
     [
-        Network(schedule=FLOW, num_classes=3),
+        Network(schedule=FLOW, encoder=Labels(3)),
+        Network(schedule=FLOW, encoder=Several({"a": Labels(3), "b": Tokens(2)})),
         StepTable(times=(1.0, 0.5, 0.0)),
-        BinTable(num_classes=3),
+        BinTable(rows=ByLabel(3)),
+        PerDirection(models=(StepTable(times=(1.0, 0.0)), BinTable(rows=Nearest(3)))),
     ],
 )
 def test_models_are_contracts_equal_by_value(model):
-    assert isinstance(model, OmegaModel)
+    assert isinstance(model, LearnedModel)
     twin = type(model)(**vars(model))
     assert (twin, hash(twin)) == (model, hash(model))
 
@@ -361,30 +382,25 @@ def test_projection_leaves_a_networks_params_alone():
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: Network(schedule=FLOW),
-        lambda: Network(schedule=FLOW, num_classes=2, width=0),
-        lambda: Network(schedule=FLOW, num_classes=2, depth=0),
-        lambda: Network(schedule=FLOW, num_classes=2, output="tanh"),
-        lambda: Network(schedule=FLOW, num_classes=2, condition="text"),
-        lambda: Network(schedule=FLOW, num_classes=2, init_omega=0.0),
-        lambda: Network(schedule=FLOW, num_classes=2, init_omega=3.0, omega_max=3.0),
+        lambda: Network(schedule=FLOW, encoder=Labels(2), width=0),
+        lambda: Network(schedule=FLOW, encoder=Labels(2), depth=0),
+        lambda: Network(schedule=FLOW, encoder=Labels(2), output="tanh"),
+        lambda: Network(schedule=FLOW, encoder=Labels(2), init_omega=0.0),
+        lambda: Network(schedule=FLOW, encoder=Labels(2), init_omega=3.0, omega_max=3.0),
+        lambda: Network(schedule=FLOW, encoder=Labels(2), num_features=-1),
         lambda: StepTable(times=(1.0,)),
         lambda: StepTable(times=(0.0, 1.0)),
         lambda: StepTable(times=(1.0, 0.5, 0.5, 0.0)),
         lambda: StepTable(times=(1.0, 0.0), init_omega=-1.0),
         lambda: BinTable(num_bins=1),
         lambda: BinTable(init_omega=20.0),
+        lambda: ByLabel(0),
+        lambda: Nearest(0),
     ],
 )
 def test_bad_arguments_raise(unchecked, call):
     with pytest.raises(ValueError, match=r"expected .*, got"):
         call()
-
-
-def test_vector_conditioned_network_needs_an_example_to_start():
-    model = Network(schedule=FLOW, condition="vector")
-    with pytest.raises(ValueError, match="expected an example condition"):
-        model.init(jax.random.key(0))
 
 
 # Features and directions
@@ -406,11 +422,9 @@ def moved(params, seed=0):
 
 def test_a_network_may_take_features():
     times = {"s": jnp.linspace(0.1, 0.4, 6), "t": jnp.linspace(0.5, 0.9, 6)}
-    model = omega.Network(
-        schedule=schedules.rectified_flow(), condition="none", width=8, depth=1, num_features=4
-    )
-    params = model.init(jax.random.key(0))
+    model = omega.Network(schedule=FLOW, encoder=Nothing(), width=8, depth=1, num_features=4)
     features, c = features_of(6), jnp.zeros(6, jnp.int32)
+    params = model.init(jax.random.key(0), c)
     start = model.apply(params, **times, c=c, features=features)
     np.testing.assert_allclose(start, model.init_omega, rtol=1e-6)
     params = moved(params)
@@ -420,20 +434,21 @@ def test_a_network_may_take_features():
     assert np.abs(np.asarray(fn(**times, c=c, features=-features) - found)).max() > 1e-3
     with pytest.raises(ValueError, match="expected 4 features, got 0"):
         model.apply(params, **times, c=c)
-    plain = omega.Network(schedule=schedules.rectified_flow(), condition="none", width=8, depth=1)
-    assert not guidance.takes_features(omega.bind(plain, plain.init(jax.random.key(0))))
+    plain = omega.Network(schedule=FLOW, encoder=Nothing(), width=8, depth=1)
+    unfeatured = omega.bind(plain, plain.init(jax.random.key(0), c))
+    assert not guidance.takes_features(unfeatured)
     with pytest.raises(ValueError, match="expected 0 features, got 4"):
-        plain.apply(plain.init(jax.random.key(0)), **times, c=c, features=features)
+        plain.apply(unfeatured.params, **times, c=c, features=features)
+    with pytest.raises(ValueError, match=r"expected no features, got \(6, 4\)"):
+        unfeatured(**times, c=c, features=features)
 
 
 def test_models_of_several_directions_stand_side_by_side():
     times = {"s": jnp.linspace(0.1, 0.4, 6), "t": jnp.linspace(0.5, 0.9, 6)}
-    table = omega.StepTable(times=(1.0, 0.5, 0.0), num_classes=2)
-    network = omega.Network(
-        schedule=schedules.rectified_flow(), num_classes=2, width=8, depth=1, num_features=4
-    )
+    table = omega.StepTable(times=(1.0, 0.5, 0.0), rows=ByLabel(2))
+    network = omega.Network(schedule=FLOW, encoder=Labels(2), width=8, depth=1, num_features=4)
     model = omega.PerDirection(models=(table, network))
-    params = model.init(jax.random.key(0))
+    params = model.init(jax.random.key(0), C[:2])
     params = ({"values": params[0]["values"] - 3.0}, moved(params[1]))
     c, features = jnp.arange(6) % 2, features_of(6)
     found = omega.bind(model, params)(**times, c=c, features=features)

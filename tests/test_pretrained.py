@@ -31,7 +31,7 @@ def run(quick_compilation, tmp_path_factory):
     config = configs.load("configs/smoke.py", ["classifier.num_features=5"])
     workdir, dataset = untrained.image_run(tmp_path_factory.mktemp("run"), config)
     table = build.omega_model(config, METHOD, 10)
-    learned = table.tabulate(schedules.limited_interval(3.0, 0.2, 0.8))
+    learned = table.tabulate(schedules.limited_interval(3.0, 0.2, 0.8), np.arange(10))
     workdir.save_params(guidance.snapshot_name(METHOD, STEP), learned)
     rows = {
         "unguided": Found({}, schedules.constant(0.0), NAN),

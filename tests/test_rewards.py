@@ -243,7 +243,7 @@ def pushed():
             times=times, num_particles=64, num_targets=64, beta=1.5,
             reward=rewards.Linear((1.0,)), reward_weight=5.0,
         ),
-        model=omega.StepTable(times=times, num_classes=2, omega_max=2.0),
+        model=omega.StepTable(times=times, rows=omega.ByLabel(2), omega_max=2.0),
         optimizer=training.Optimizer(num_steps=40, learning_rate=0.1, ema_decay=0.5),
         start={"small": guidance.constant(0.3)},
         progress=False,

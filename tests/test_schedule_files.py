@@ -76,7 +76,7 @@ def test_a_table_is_interpolated_as_the_library_does(num_classes, tmp_path):
     rows = [[0.5, -1.0, 2.0], [0.0, 1.0, 3.0], [0.1, 0.2, 0.3]]
     table = rows if num_classes else rows[0]
     found = from_json(tmp_path, [{"name": "a", "kind": "table", "times": times, "values": table}])
-    model = omega.StepTable(times=times, num_classes=num_classes)
+    model = omega.StepTable(times=times, rows=omega.ByLabel(3) if num_classes else omega.One())
     expected = omega.bind(model, {"values": jnp.asarray(rows[: max(num_classes, 1)])})
     np.testing.assert_array_equal(values(found["a"]), values(expected))
 

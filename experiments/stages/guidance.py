@@ -11,7 +11,7 @@ from experiments import build
 from experiments.stages import collect
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir, exists, throughput
-from lgd import gram, learn_guidance, objectives, omega
+from lgd import conditions, gram, learn_guidance, objectives, omega
 from lgd.data import Dataset
 from lgd.machinery import processes
 from lgd.types import OmegaFn, Params
@@ -54,7 +54,8 @@ def snapshots_among(config: ConfigDict, num_steps: int) -> list[int]:
 def load(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, step: int) -> OmegaFn:
     """Omega as it was after this step of training."""
     model = build.omega_model(config, method, dataset.num_classes)
-    like = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    c = conditions.take(dataset.train.c, slice(1))
+    like = jax.eval_shape(lambda: model.init(jax.random.key(0), c))
     return omega.bind(model, jax.device_put(workdir.load_params(snapshot_name(method, step), like)))
 
 

@@ -10,7 +10,7 @@ from experiments import build, build_reward
 from experiments.stages import denoiser as denoiser_stage
 from experiments.stages import guidance as guidance_stage
 from experiments.workdir import Workdir, exists
-from lgd import Guidance, learn_guidance, rewards
+from lgd import Guidance, conditions, learn_guidance, rewards
 from lgd.data import Dataset
 from lgd.types import OmegaFn, Params, RewardFn
 
@@ -67,7 +67,8 @@ def _loaded(
     config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, gamma: float, step: int
 ) -> Guidance:
     model = build.omega_model(config, method, dataset.num_classes)
-    like = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    c = conditions.take(dataset.train.c, slice(1))
+    like = jax.eval_shape(lambda: model.init(jax.random.key(0), c))
     params = jax.device_put(workdir.load_params(_snapshot_name(method, gamma, step), like))
     return Guidance(model, params, training_name(method, gamma))
 

@@ -59,7 +59,9 @@ def load(name: str = DEFAULT) -> Pretrained:
     model = build.omega_model(config, manifest["method"], len(class_names))
     key = jax.random.key(0)
     params = _read(name, manifest, "denoiser", jax.eval_shape(lambda: denoiser.init(key, shape)))
-    learned = _read(name, manifest, "guidance", jax.eval_shape(lambda: model.init(key, jnp.zeros(1, jnp.int32))))
+    learned = _read(
+        name, manifest, "guidance", jax.eval_shape(lambda: model.init(key, jnp.zeros(1, jnp.int32)))
+    )
     omega_fn = omega.bind(model, learned)
     return Pretrained(denoiser, params, omega_fn, build.times(config), shape, class_names)
 

@@ -1,28 +1,38 @@
 """Learned guidance weights omega(s, t, c): the paper's network, and tables.
 
-Every model is a frozen dataclass of settings with pure functions: ``init(key) -> params``,
-``apply(params, *, s, t, c) -> (b,)`` and ``project(params)``, and lies in [0, omega_max]: the
-one-step objectives are surrogates that are biased low, and their unconstrained optimum is negative
-at small s even for an exact denoiser. Queries outside the `Support` a model was trained on are
-moved into it.
+Every model is a frozen dataclass of settings with pure functions, ``init(key, c) -> params``,
+``apply(params, *, s, t, c) -> (b,)`` and ``project(params)``, that answers for itself how to begin
+and how to train it (`LearnedModel`). Its weights lie in [0, omega_max]: the one-step objectives are
+surrogates that are biased low, and their unconstrained optimum is negative at small s even for an
+exact denoiser. Queries outside the `Support` a model was trained on are moved into it.
 """
 
-from lgd.omega.network import Conditioning, Network, Output, projected_clip
-from lgd.omega.several import Guidance, LearnedModel, PerDirection, bind
+from lgd.omega.learned import CONVENTION, Guidance, Learned, bind
+from lgd.omega.model import LearnedModel
+from lgd.omega.network import Network, Output, default_network, projected_clip
+from lgd.omega.rows import ByLabel, Nearest, One, Rows, rows_for
+from lgd.omega.several import PerDirection
 from lgd.omega.support import Support, grid_support
 from lgd.omega.tables import BinTable, StepTable
 
 __all__ = [
+    "CONVENTION",
     "BinTable",
-    "Conditioning",
+    "ByLabel",
     "Guidance",
+    "Learned",
     "LearnedModel",
+    "Nearest",
     "Network",
+    "One",
     "Output",
     "PerDirection",
+    "Rows",
     "StepTable",
     "Support",
     "bind",
+    "default_network",
     "grid_support",
     "projected_clip",
+    "rows_for",
 ]

@@ -3,21 +3,26 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import numpy as np
+from jaxtyping import Array, Float
 
 from lgd import schedules
+from lgd.encoders import Encoder, at_least_float32, for_condition
+from lgd.guidance import on_grid
 from lgd.omega.support import Support, check_range
-from lgd.types import Condition, Params, PRNGKey, Schedule
-
-Conditioning = Literal["class", "vector", "none"]
-
+from lgd.omega.tables import StepTable
+from lgd.types import Condition, OmegaFn, Params, PRNGKey, Schedule
 
 Output = Literal["projected", "relu", "softplus"]
+
+_FINE_TIMES = tuple(np.linspace(1.0, 0.0, 65).tolist())
+_MEAN_TIMES = 33  # of the grid over which a schedule is averaged
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,17 +30,15 @@ class Network:
     """The paper's MLP (App. D): both times as logsnr through a 2-layer MLP, plus the condition.
 
     Starts at omega = init_omega everywhere, with every layer receiving gradients from the second
-    step on. ``output``: "projected" clips to [0, omega_max] and lets gradients back in (see
-    `projected_clip`); "relu" is min(relu(z), omega_max), as in the paper, which dies where an
-    update overshoots 0; "softplus" is omega_max tanh(softplus(z) / omega_max), never exactly 0.
-    ``condition``: "class" takes labels (b,) below num_classes, "vector" takes (b, e) embeddings,
-    "none" ignores c. ``num_features`` > 0: `apply` also takes as many numbers for every query, such
-    as `guidance.pair_features`.
+    step on. ``encoder`` takes in the condition, see `lgd.encoders`. ``output``: "projected" clips
+    to [0, omega_max] and lets gradients back in (see `projected_clip`); "relu" is
+    min(relu(z), omega_max), as in the paper, which dies where an update overshoots 0; "softplus" is
+    omega_max tanh(softplus(z) / omega_max), never exactly 0. ``num_features`` > 0: `apply` also
+    takes as many numbers for every query, such as `guidance.pair_features`.
     """
 
     schedule: Schedule
-    num_classes: int = 0
-    condition: Conditioning = "class"
+    encoder: Encoder
     width: int = 64
     depth: int = 6
     output: Output = "projected"
@@ -44,33 +47,32 @@ class Network:
     support: Support = Support()
     num_features: int = 0
 
+    num_directions = 1
+    default_num_steps = 300  # of a training
+    default_learning_rate = 3e-3
+
     def __post_init__(self) -> None:
         check_range(self.init_omega, self.omega_max)
         if self.num_features < 0:
             raise ValueError(f"expected num_features >= 0, got {self.num_features}")
         if self.output not in get_args(Output):
             raise ValueError(f"expected output in {get_args(Output)}, got {self.output!r}")
-        if self.condition not in get_args(Conditioning):
-            expected = get_args(Conditioning)
-            raise ValueError(f"expected condition in {expected}, got {self.condition!r}")
-        if self.condition == "class" and self.num_classes < 1:
-            raise ValueError(f"expected num_classes >= 1, got {self.num_classes}")
         if self.width < 1 or self.depth < 1:
             raise ValueError(f"expected width, depth >= 1, got {self.width} and {self.depth}")
 
     @property
     def _module(self) -> "_OmegaMLP":
-        return _OmegaMLP(self.num_classes, self.width, self.depth, self._initial_logit())
+        return _OmegaMLP(self.encoder, self.width, self.depth, self._initial_logit())
 
-    def init(self, key: PRNGKey, c: Condition | None = None) -> Params:
-        """Parameters; a vector-conditioned network needs an example c (1, e) for its width."""
-        if self.condition == "vector" and c is None:
-            raise ValueError(
-                "expected an example condition c (b, e) for a vector-conditioned model"
-            )
-        example = jnp.zeros(1, jnp.int32) if c is None else c
+    def init(self, key: PRNGKey, c: Condition) -> Params:
+        """Parameters for conditions like these examples, leaves (1, ...) or more.
+
+        Raises ValueError for a condition that the encoder does not take.
+        """
+        self.encoder.check(c)
+        example = jax.tree.map(lambda leaf: leaf[:1], c)
         features = jnp.zeros((1, self.num_features)) if self.num_features else None
-        return self._module.init(key, jnp.zeros((1, 2)), self._conditioning(example), features)
+        return self._module.init(key, jnp.zeros((1, 2)), example, features)
 
     def apply(
         self,
@@ -81,22 +83,44 @@ class Network:
         c: Condition,
         features: Float[Array, "b f"] | None = None,
     ) -> Float[Array, " b"]:
-        """omega(s, t, c) or omega(s, t, c, features) in [0, omega_max], (b,)."""
+        """omega(s, t, c) or omega(s, t, c, features) in [0, omega_max], (b,).
+
+        Raises ValueError for a condition that the encoder does not take.
+        """
         got = 0 if features is None else features.shape[-1]
         if got != self.num_features:
             raise ValueError(f"expected {self.num_features} features, got {got}")
-        s, t = self.support.clamp(s, t)
+        self.encoder.check(c)
+        s, t = self.support.clamp(at_least_float32(s), at_least_float32(t))
         logsnrs = jnp.stack([schedules.clipped_logsnr(self.schedule, u) for u in (s, t)], axis=-1)
-        inputs = (logsnrs, self._conditioning(c), features)
-        z: Array = self._module.apply(params, *inputs)  # type: ignore[assignment]
+        z: Array = self._module.apply(params, logsnrs, c, features)  # type: ignore[assignment]
         return self._bounded(z)
 
     def project(self, params: Params) -> Params:
         """The output map keeps the range; parameters are free."""
         return params
 
-    def _conditioning(self, c: Condition) -> Condition | None:
-        return None if self.condition == "none" else c
+    def started(self, key: PRNGKey, omega_fn: OmegaFn, c: Condition) -> tuple["Network", Params]:
+        """The network that starts at the mean of a schedule over times and conditions c."""
+        mean = float(jnp.mean(on_grid(omega_fn, jnp.linspace(1.0, 0.0, _MEAN_TIMES), c)))
+        model = dataclasses.replace(self, init_omega=min(max(mean, 0.01), 0.99 * self.omega_max))
+        return model, model.init(key, c)
+
+    def tabulated(self) -> StepTable:
+        """A fine table, one row for all conditions, in which start schedules are compared."""
+        return StepTable(times=_FINE_TIMES)
+
+    def start_candidates(self, named: Mapping[str, OmegaFn]) -> Mapping[str, OmegaFn]:
+        """The constants among start schedules, since a network starts as one."""
+        return {name: fn for name, fn in named.items() if name.startswith("constant")}
+
+    def thin(self) -> "Network":
+        """The network without its width, equal for networks that differ in width only."""
+        return dataclasses.replace(self, width=1)
+
+    def wider(self, other: "Network") -> "Network":
+        """The wider of two networks; the first where they are as wide as each other."""
+        return max(self, other, key=lambda network: network.width)
 
     def _bounded(self, z: Float[Array, " b"]) -> Float[Array, " b"]:
         if self.output == "projected":
@@ -111,6 +135,18 @@ class Network:
             return self.init_omega
         softplus = self.omega_max * math.atanh(self.init_omega / self.omega_max)
         return softplus + math.log(-math.expm1(-softplus))
+
+
+def default_network(schedule: Schedule, c: Condition, support: Support) -> Network:
+    """The paper's network with the encoder that fits example conditions.
+
+    >>> import numpy as np
+    >>> from lgd import omega, schedules
+    >>> network = omega.default_network(schedules.cosine(), np.array([0, 1, 2]), omega.Support())
+    >>> network.encoder
+    Labels(num_classes=3)
+    """
+    return Network(schedule=schedule, encoder=for_condition(c), support=support)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -142,7 +178,7 @@ projected_clip.defvjp(_projected_clip_fwd, _projected_clip_bwd)
 class _OmegaMLP(nn.Module):
     """(b, 2) logsnrs and a condition to (b,) logits, a constant at the start."""
 
-    num_classes: int
+    encoder: Encoder
     width: int
     depth: int
     initial_logit: float
@@ -151,16 +187,13 @@ class _OmegaMLP(nn.Module):
     def __call__(
         self,
         logsnrs: Float[Array, "b 2"],
-        c: Int[Array, " b"] | Float[Array, "b e"] | None,
+        c: Condition,
         features: Float[Array, "b f"] | None,
     ) -> Float[Array, " b"]:
         h = nn.Dense(self.width)(nn.silu(nn.Dense(self.width)(logsnrs / 5.0)))
-        if c is not None and c.ndim == 1:
-            h = h + nn.Embed(self.num_classes, self.width)(c)
-        elif c is not None:
-            h = h + nn.Dense(self.width)(c)
+        h = h + self.encoder.embed(c, self.width)
         if features is not None:
-            h = h + nn.Dense(self.width, name="features")(features)
+            h = h + nn.Dense(self.width, name="features")(at_least_float32(features))
         for _ in range(self.depth):
             h = nn.silu(nn.Dense(self.width)(h))
         start = nn.initializers.constant(self.initial_logit)

@@ -1,42 +1,63 @@
-"""Models for several directions, and models bound to their parameters."""
+"""A model for each of several directions."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lgd.omega.network import Network
-from lgd.omega.tables import BinTable, StepTable
-from lgd.types import Condition, OmegaFn, OmegaModel, Params, PRNGKey
-
-LearnedModel = Network | StepTable | BinTable
+from lgd.omega.model import LearnedModel
+from lgd.omega.support import Support
+from lgd.types import Condition, OmegaFn, Params, PRNGKey
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PerDirection:
-    """A model for each of several directions: omega (b, k).
+    """A model for each of several directions, tables and networks alike: omega (b, k).
 
-    The first multiplies ``cond - uncond``, the others the further directions of statistics or of
-    `sampler.sample_adaptive`. Parameters are a tuple, one entry for each model.
+    The first multiplies ``cond - uncond``, the others the further directions of a denoiser, see
+    `lgd.diffusion.predictions`. Parameters are a tuple, one entry for each model.
     """
 
-    models: tuple[OmegaModel, ...]
+    models: tuple[LearnedModel, ...]
 
     def __post_init__(self) -> None:
-        if len({each for each in map(_num_features, self.models) if each}) > 1 or not self.models:
+        numbers = {model.num_features for model in self.models} - {0}
+        if len(numbers) > 1 or not self.models:
             raise ValueError(f"expected models that agree on num_features, got {self.models}")
+        if any(model.num_directions != 1 for model in self.models):
+            raise ValueError(f"expected models of one direction each, got {self.models}")
 
     @property
     def num_features(self) -> int:
-        """Of the models that take features; 0: none does."""
-        return max(map(_num_features, self.models))
+        """Number of features of the models that take them; 0: none does."""
+        return max(model.num_features for model in self.models)
 
-    def init(self, key: PRNGKey) -> Params:
+    @property
+    def num_directions(self) -> int:
+        """Number of models."""
+        return len(self.models)
+
+    @property
+    def support(self) -> Support:
+        """Where (s, t) is seen in training: the support of the first model."""
+        return self.models[0].support
+
+    @property
+    def default_num_steps(self) -> int:
+        """Steps of a training: as many as the slowest model needs."""
+        return max(model.default_num_steps for model in self.models)
+
+    @property
+    def default_learning_rate(self) -> float:
+        """The learning rate that all models bear."""
+        return min(model.default_learning_rate for model in self.models)
+
+    def init(self, key: PRNGKey, c: Condition) -> Params:
         """Parameters of every model."""
-        keys = jax.random.split(key, len(self.models))
-        return tuple(model.init(each) for model, each in zip(self.models, keys, strict=True))
+        pairs = zip(self.models, self._keys(key), strict=True)
+        return tuple(model.init(model_key, c) for model, model_key in pairs)
 
     def apply(
         self,
@@ -48,46 +69,68 @@ class PerDirection:
         features: Float[Array, "b f"] | None = None,
     ) -> Float[Array, "b k"]:
         """omega of every direction."""
-        each = []
-        for model, own in zip(self.models, params, strict=True):
-            extra = {"features": features} if _num_features(model) else {}
-            each.append(model.apply(own, s=s, t=t, c=c, **extra))
-        return jnp.stack(each, axis=-1)
+        omegas = []
+        for model, model_params in zip(self.models, params, strict=True):
+            extra = {"features": features} if model.num_features else {}
+            omegas.append(model.apply(model_params, s=s, t=t, c=c, **extra))
+        return jnp.stack(omegas, axis=-1)
 
     def project(self, params: Params) -> Params:
-        """Every model's own."""
-        return tuple(model.project(own) for model, own in zip(self.models, params, strict=True))
+        """Every entry projected by its model."""
+        pairs = zip(self.models, params, strict=True)
+        return tuple(model.project(model_params) for model, model_params in pairs)
+
+    def started(
+        self, key: PRNGKey, omega_fn: OmegaFn, c: Condition
+    ) -> tuple["PerDirection", Params]:
+        """Every model started from its direction of a schedule.
+
+        A schedule (b,) is one of the first direction; the others start from 0.
+        """
+        models, params = [], []
+        for k, (model, model_key) in enumerate(zip(self.models, self._keys(key), strict=True)):
+            model, model_params = model.started(model_key, _Direction(omega_fn, k), c)
+            models.append(model)
+            params.append(model_params)
+        return PerDirection(models=tuple(models)), tuple(params)
+
+    def tabulated(self) -> "PerDirection | None":
+        """The tables of all models; None where one has none."""
+        tables = [model.tabulated() for model in self.models]
+        known = tuple(table for table in tables if table is not None)
+        return PerDirection(models=known) if len(known) == len(tables) else None
+
+    def start_candidates(self, named: Mapping[str, OmegaFn]) -> Mapping[str, OmegaFn]:
+        """The schedules that all models can start from."""
+        for model in self.models:
+            named = model.start_candidates(named)
+        return named
+
+    def thin(self) -> "PerDirection":
+        """All models without their width."""
+        return PerDirection(models=tuple(model.thin() for model in self.models))
+
+    def wider(self, other: "PerDirection") -> "PerDirection":
+        """The wider one of every pair of models."""
+        pairs = zip(self.models, other.models, strict=True)
+        return PerDirection(models=tuple(mine.wider(its) for mine, its in pairs))
+
+    def _keys(self, key: PRNGKey) -> PRNGKey:
+        return jax.random.split(key, len(self.models))
 
 
-def bind(model: OmegaModel, params: Params) -> OmegaFn:
-    """The omega function of a model with these parameters; of features where the model is."""
-    if _num_features(model):
+@dataclasses.dataclass(frozen=True)
+class _Direction:
+    """The weight of one direction of a schedule (b,) or (b, k)."""
 
-        def omega_of_features(
-            *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition, features: Array
-        ) -> Array:
-            return model.apply(params, s=s, t=t, c=c, features=features)  # type: ignore[call-arg]
+    omega_fn: OmegaFn
+    index: int
+    num_features = 0
 
-        return omega_of_features
-
-    def omega(*, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition) -> Array:
-        return model.apply(params, s=s, t=t, c=c)
-
-    return omega
-
-
-def _num_features(model: OmegaModel) -> int:
-    return getattr(model, "num_features", 0)
-
-
-class Guidance(NamedTuple):
-    """A learned guidance weight; ``omega_fn`` is what `guidance.on_grid` takes."""
-
-    model: LearnedModel
-    params: Params
-    start: str  # the schedule that training started from
-
-    @property
-    def omega_fn(self) -> OmegaFn:
-        """omega(s, t, c)."""
-        return bind(self.model, self.params)
+    def __call__(
+        self, *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition
+    ) -> Float[Array, " b"]:
+        omega = self.omega_fn(s=s, t=t, c=c)
+        if omega.ndim > 1:
+            return omega[:, self.index]
+        return omega if self.index == 0 else jnp.zeros_like(omega)

@@ -1,31 +1,134 @@
-"""Tables of guidance weights over class and step, or over class, s and t."""
+"""Tables of guidance weights over rows and step, or over rows, s and t."""
 
+import abc
 import dataclasses
 import itertools
+from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
+from lgd import conditions
+from lgd.encoders import at_least_float32, shown
+from lgd.omega.rows import One, Rows
 from lgd.omega.support import Support, check_range, grid_support
 from lgd.types import Condition, OmegaFn, Params, PRNGKey
 
+VALUES = "values"  # the weights among the parameters of a table
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StepTable:
-    """One value for each class and step of a grid of times, interpolated linearly in t.
+class _Table(abc.ABC):
+    """What tables have in common: values (rows, *axes) within [0, omega_max].
 
-    Trained by projected gradients: after each update the values are clipped to [0, omega_max],
-    so that a weight that has reached 0 can still rise. num_classes = 0: one row for all classes.
-    ``support`` is the grid's.
+    Trained by projected gradients: after each update the values are clipped to [0, omega_max], so
+    that a weight that has reached 0 can still rise.
     """
 
-    times: tuple[float, ...]
-    num_classes: int = 0
+    rows: Rows = One()
     init_omega: float = 1.0
     omega_max: float = 10.0
 
+    num_features = 0  # features of the predictions that `apply` takes
+    num_directions = 1
+    default_num_steps = 200  # of a training
+    default_learning_rate = 0.1
+
     def __post_init__(self) -> None:
         check_range(self.init_omega, self.omega_max)
+
+    @property
+    @abc.abstractmethod
+    def _axes(self) -> tuple[int, ...]:
+        """Shape of the values of one row."""
+
+    @abc.abstractmethod
+    def _query(self) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        """The times (s, t) of the values of one row, flattened."""
+
+    @abc.abstractmethod
+    def _read(self, values: "_Values", s: Float[Array, " b"], t: Float[Array, " b"]) -> Array:
+        """The weights at (s, t), (b,), interpolated between the values of every query's row."""
+
+    def init(self, key: PRNGKey, c: Condition) -> Params:
+        """``{"values": (rows, *axes)}``, every entry init_omega, and what the rows need."""
+        values = jnp.full((self.rows.count, *self._axes), self.init_omega, jnp.float32)
+        return {VALUES: values} | self.rows.init(key, c)
+
+    def apply(
+        self, params: Params, *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition
+    ) -> Float[Array, " b"]:
+        """omega(s, t, c), float32 or wider; NaN for a condition that has no row.
+
+        Raises ValueError for conditions without a row whose values are known.
+        """
+        s, t = at_least_float32(s), at_least_float32(t)
+        values = _Values(at_least_float32(params[VALUES]), self.rows(params, c, t))
+        return self._read(values, s, t)
+
+    def project(self, params: Params) -> Params:
+        """Values clipped to [0, omega_max]."""
+        return params | {VALUES: jnp.clip(params[VALUES], 0.0, self.omega_max)}
+
+    def tabulate(self, omega_fn: OmegaFn, c: Condition) -> Params:
+        """Parameters that hold the values of a schedule, clipped to the range.
+
+        Args:
+          omega_fn: a function of (s, t, c), (b,).
+          c: one condition for every row, in their order.
+
+        Raises:
+          ValueError: for other conditions.
+        """
+        count, own = self.rows.count, self.rows.init(jax.random.key(0), c)
+        if conditions.size(c) != count or _differ(c, self.rows.examples(own, c)):
+            raise ValueError(f"expected one condition for every row of {self.rows}, got {shown(c)}")
+        s, t = self._query()
+        times = {"s": jnp.tile(s, count), "t": jnp.tile(t, count)}
+        omega = omega_fn(**times, c=conditions.repeat(c, len(t)))
+        values = omega.astype(jnp.float32).reshape(count, *self._axes)
+        return self.project({VALUES: values} | own)
+
+    def started(self, key: PRNGKey, omega_fn: OmegaFn, c: Condition) -> tuple["_Table", Params]:
+        """The table, and parameters that equal a schedule at its knots, within the range.
+
+        c: the conditions at hand, from which each row takes one.
+        """
+        params = self.init(key, c)
+        return self, self.tabulate(omega_fn, self.rows.examples(params, c))
+
+    def tabulated(self) -> "_Table":
+        """The table itself."""
+        return self
+
+    def start_candidates(self, named: Mapping[str, OmegaFn]) -> Mapping[str, OmegaFn]:
+        """All of the start schedules."""
+        return named
+
+    def thin(self) -> "_Table":
+        """The table itself, which has no width."""
+        return self
+
+    def wider(self, other: "_Table") -> "_Table":
+        """The table itself, which has no width."""
+        return self
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepTable(_Table):
+    """One value for each row and step of a grid of times, interpolated linearly in t.
+
+    Trained by projected gradients: after each update the values are clipped to [0, omega_max],
+    so that a weight that has reached 0 can still rise. ``rows`` says which conditions share a row;
+    by default all do. ``support`` is the grid's.
+    """
+
+    times: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.times) < 2 or any(t <= s for t, s in itertools.pairwise(self.times)):
             raise ValueError(f"expected at least two decreasing times, got {self.times}")
 
@@ -34,97 +137,84 @@ class StepTable:
         """Range of times of the grid."""
         return grid_support(self.times)
 
-    def init(self, key: PRNGKey) -> Params:
-        """``{"values": (max(num_classes, 1), num_steps)}``, every entry init_omega."""
-        shape = (max(self.num_classes, 1), len(self.times) - 1)
-        return {"values": jnp.full(shape, self.init_omega, jnp.float32)}
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return (len(self.times) - 1,)
 
-    def tabulate(self, omega_fn: OmegaFn) -> Params:
-        """Parameters that hold the values of a schedule on the grid, clipped to the range."""
-        rows, steps = max(self.num_classes, 1), len(self.times) - 1
-        c = jnp.repeat(jnp.arange(rows, dtype=jnp.int32), steps)
-        times = jnp.asarray(self.times)
-        t, s = jnp.tile(times[:-1], rows), jnp.tile(times[1:], rows)
-        return self.project({"values": omega_fn(s=s, t=t, c=c).reshape(rows, steps)})
+    def _query(self) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        times = jnp.asarray(self.times, jnp.float32)
+        return times[1:], times[:-1]
 
-    def apply(
-        self, params: Params, *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition
-    ) -> Float[Array, " b"]:
-        """omega at the start t of the step; s is ignored. (b,)."""
+    def _read(self, values: "_Values", s: Float[Array, " b"], t: Float[Array, " b"]) -> Array:
+        """The weight at the start t of the step; s is ignored."""
         lower, upper, weight = _locate(t, jnp.asarray(self.times[-2::-1], t.dtype))
-        values = jnp.asarray(params["values"])[:, ::-1]  # ascending in t
-        row = _rows(self.num_classes, c, t)
-        return (1.0 - weight) * values[row, lower] + weight * values[row, upper]
-
-    def project(self, params: Params) -> Params:
-        """Values clipped to [0, omega_max]."""
-        return {"values": jnp.clip(params["values"], 0.0, self.omega_max)}
+        ascending = values.flipped()
+        return (1.0 - weight) * ascending.at(lower) + weight * ascending.at(upper)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BinTable:
-    """One value for each class, s-bin and t-bin of the support, bilinear between bin centres.
+class BinTable(_Table):
+    """One value for each row, s-bin and t-bin of the support, bilinear between bin centres.
 
-    Projected like `StepTable`. num_classes = 0: one table for all classes.
+    Projected like `StepTable`. ``rows`` says which conditions share a table; by default all do.
     """
 
     support: Support = Support()
-    num_classes: int = 0
     num_bins: int = 10
-    init_omega: float = 1.0
-    omega_max: float = 10.0
 
     def __post_init__(self) -> None:
-        check_range(self.init_omega, self.omega_max)
+        super().__post_init__()
         if self.num_bins < 2:
             raise ValueError(f"expected num_bins >= 2, got {self.num_bins}")
 
-    def init(self, key: PRNGKey) -> Params:
-        """``{"values": (max(num_classes, 1), num_bins, num_bins)}``, every entry init_omega."""
-        shape = (max(self.num_classes, 1), self.num_bins, self.num_bins)
-        return {"values": jnp.full(shape, self.init_omega, jnp.float32)}
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return (self.num_bins, self.num_bins)
 
-    def tabulate(self, omega_fn: OmegaFn) -> Params:
-        """Parameters that hold the values of a schedule at the bin centres, clipped to the range.
+    def _query(self) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        """Pairs of bin centres; those with s >= t are the smallest supported step to t."""
+        s, t = self.bin_centres()
+        return self.support.clamp(jnp.repeat(s, len(t)), jnp.tile(t, len(s)))
 
-        Centres with s >= t take the value for the smallest supported step.
-        """
-        shape = (max(self.num_classes, 1), self.num_bins, self.num_bins)
-        s_centres, t_centres = self.bin_centres()
-        c, s, t = (
-            jnp.broadcast_to(axis, shape).reshape(-1)
-            for axis in (
-                jnp.arange(shape[0], dtype=jnp.int32)[:, None, None],
-                s_centres[None, :, None],
-                t_centres[None, None, :],
-            )
-        )
-        s, t = self.support.clamp(s, t)
-        return self.project({"values": omega_fn(s=s, t=t, c=c).reshape(shape)})
-
-    def apply(
-        self, params: Params, *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition
-    ) -> Float[Array, " b"]:
-        """omega(s, t, c), (b,)."""
+    def _read(self, values: "_Values", s: Float[Array, " b"], t: Float[Array, " b"]) -> Array:
         s, t = self.support.clamp(s, t)
         s_centres, t_centres = self.bin_centres()
         s_lo, s_hi, s_weight = _locate(s, s_centres.astype(s.dtype))
         t_lo, t_hi, t_weight = _locate(t, t_centres.astype(t.dtype))
-        row, values = _rows(self.num_classes, c, t), jnp.asarray(params["values"])
-        at_s_lo = (1.0 - t_weight) * values[row, s_lo, t_lo] + t_weight * values[row, s_lo, t_hi]
-        at_s_hi = (1.0 - t_weight) * values[row, s_hi, t_lo] + t_weight * values[row, s_hi, t_hi]
+        at_s_lo = (1.0 - t_weight) * values.at(s_lo, t_lo) + t_weight * values.at(s_lo, t_hi)
+        at_s_hi = (1.0 - t_weight) * values.at(s_hi, t_lo) + t_weight * values.at(s_hi, t_hi)
         return (1.0 - s_weight) * at_s_lo + s_weight * at_s_hi
-
-    def project(self, params: Params) -> Params:
-        """Values clipped to [0, omega_max]."""
-        return {"values": jnp.clip(params["values"], 0.0, self.omega_max)}
 
     def bin_centres(self) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         """Centres of the s-bins and of the t-bins, ascending."""
         lo, hi, gap = self.support.s_min, self.support.t_max, self.support.gap_min
-        fractions = (jnp.arange(self.num_bins) + 0.5) / self.num_bins
+        fractions = (jnp.arange(self.num_bins, dtype=jnp.float32) + 0.5) / self.num_bins
         width = hi - gap - lo
         return lo + width * fractions, lo + gap + width * fractions
+
+
+@dataclasses.dataclass(frozen=True)
+class _Values:
+    """The values of a table, and the row that every query reads."""
+
+    values: Float[Array, "r *axes"]
+    row: Int[Array, " b"]
+
+    def flipped(self) -> "_Values":
+        return _Values(self.values[:, ::-1], self.row)
+
+    def at(self, *index: Int[Array, " b"]) -> Float[Array, " b"]:
+        """Values at an index along the other axes; NaN beyond the last row."""
+        return self.values.at[(self.row, *index)].get(mode="fill", fill_value=jnp.nan)
+
+
+def _differ(c: Condition, other: Condition) -> bool:
+    """Whether two conditions of one structure are known to have different values."""
+    leaves = jax.tree.leaves((c, other))
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return False
+    same = jax.tree.map(np.array_equal, c, other)
+    return not all(jax.tree.leaves(same))
 
 
 def _locate(
@@ -134,8 +224,4 @@ def _locate(
     position = jnp.interp(x, knots, jnp.arange(len(knots), dtype=x.dtype))
     lower = jnp.clip(jnp.floor(position).astype(jnp.int32), 0, max(len(knots) - 2, 0))
     upper = jnp.minimum(lower + 1, len(knots) - 1)
-    return lower, upper, position - lower
-
-
-def _rows(num_classes: int, c: Condition, t: Float[Array, " b"]) -> Int[Array, " b"]:
-    return c if num_classes else jnp.zeros(t.shape, jnp.int32)
+    return lower, upper, position - lower.astype(position.dtype)

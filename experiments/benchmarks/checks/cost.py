@@ -28,6 +28,7 @@ from experiments.workdir.provenance import provenance
 from lgd import guidance, objectives, omega, sampling, schedules, training
 from lgd.denoisers import NetworkDenoiser, ResidualMLP
 from lgd.diffusion import denoise_pair
+from lgd.encoders import Labels
 from lgd.learn import omega_loss
 from lgd.machinery import parallel
 from lgd.machinery.progress import bar
@@ -87,11 +88,11 @@ def one_step(case: Case, rounds: int) -> dict:
     denoiser, params, batch = case.denoiser, case.params, case.batch
     objective = objectives.SelfConsistency()
     model = omega.Network(
-        schedule=denoiser.schedule, num_classes=case.num_classes, support=objective.support
+        schedule=denoiser.schedule, encoder=Labels(case.num_classes), support=objective.support
     )
     optimizer = training.Optimizer(num_steps=1000)
-    state = training.init_state(model.init(jax.random.key(0)), optimizer)
     x, t, c = case.inputs(batch * objective.num_particles)
+    state = training.init_state(model.init(jax.random.key(0), c), optimizer)
     call, key = pair_call(denoiser), jax.random.key(2)
     loss = omega_loss(objective, model, denoiser)
     real, mesh = Batch(x[:batch], c[:batch]), parallel.make_mesh(1)
@@ -128,10 +129,11 @@ def trajectory_loss(case: Case, num_steps: int) -> tuple[Callable[..., Any], tup
     times = tuple(float(t) for t in schedules.uniform_times(num_steps))
     particles = case.batch // case.groups
     objective = objectives.Trajectory(times=times, num_particles=particles, num_targets=particles)
-    model = omega.StepTable(times=times, num_classes=case.num_classes)
+    model = omega.StepTable(times=times, rows=omega.ByLabel(case.num_classes))
     x0 = jax.random.normal(jax.random.key(1), (case.groups, particles, *case.shape))
     real, key = Batch(x0, jnp.arange(case.groups, dtype=jnp.int32)), jax.random.key(2)
-    return omega_loss(objective, model, case.denoiser), (model.init(key), case.params, real, key)
+    params = model.init(key, jnp.arange(case.num_classes))
+    return omega_loss(objective, model, case.denoiser), (params, case.params, real, key)
 
 
 def trajectory_gradient(

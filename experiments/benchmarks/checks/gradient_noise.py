@@ -27,6 +27,7 @@ from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir, write_json
 from experiments.workdir.provenance import provenance
 from lgd import objectives, omega, plots
+from lgd.encoders import Labels
 from lgd.learn import omega_loss
 from lgd.machinery.progress import bar
 from lgd.objectives import Objective
@@ -88,7 +89,7 @@ def noise(
     repeats: int,
 ) -> dict[str, float]:
     """``tr Cov(g) / |E g|^2`` over independent gradients, and its error by halves of them."""
-    omega_params = model.init(jax.random.key(0))
+    omega_params = model.init(jax.random.key(0), jnp.arange(NUM_CLASSES))
     loss = omega_loss(objective, model, denoiser)
 
     @jax.jit
@@ -126,7 +127,7 @@ def measure(repeats: int) -> dict[str, dict[str, dict[str, float]]]:
                 objective = make(pairs)
                 model = omega.Network(
                     schedule=denoiser.schedule,
-                    num_classes=NUM_CLASSES,
+                    encoder=Labels(NUM_CLASSES),
                     support=objective.support,
                 )
                 found[name][str(pairs)] = noise(

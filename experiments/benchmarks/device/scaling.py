@@ -26,6 +26,7 @@ from experiments.benchmarks.checks import cost
 from experiments.benchmarks.device.collectives import collective_bytes
 from lgd import guidance, objectives, omega, sampling, schedules, training
 from lgd.denoisers import DenoisingLoss, NetworkDenoiser, ResidualMLP
+from lgd.encoders import Labels
 from lgd.gram.collect import batch_pass
 from lgd.gram.layout import Layout
 from lgd.learn import omega_loss
@@ -47,9 +48,9 @@ FLOW = schedules.rectified_flow()
 DENOISER = NetworkDenoiser(ResidualMLP(CLASSES, 512, 4), FLOW, CLASSES)
 TIMES = tuple(schedules.uniform_times(STEPS).tolist())
 NETWORK = omega.Network(
-    schedule=FLOW, num_classes=CLASSES, support=objectives.SelfConsistency().support
+    schedule=FLOW, encoder=Labels(CLASSES), support=objectives.SelfConsistency().support
 )
-TABLE = omega.StepTable(times=TIMES, num_classes=CLASSES)
+TABLE = omega.StepTable(times=TIMES, rows=omega.ByLabel(CLASSES))
 TRAJECTORY = objectives.Trajectory(times=TIMES, num_particles=BATCH // CLASSES, num_targets=BATCH)
 
 
@@ -92,7 +93,7 @@ def _guidance(
     params: Params, mesh: Mesh, objective: Objective, model: omega.LearnedModel, axis: int
 ) -> Any:
     loss = omega_loss(objective, model, parallel.spread(DENOISER, mesh))
-    trained = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    trained = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.arange(CLASSES)))
     sizes = (CLASSES, BATCH) if axis else (BATCH,)
     return _step(loss, trained, params, mesh, _examples(sizes, sizes[:1]), axis)
 

@@ -16,6 +16,7 @@ from experiments.workdir import Workdir
 from lgd import gram, guidance, learn_guidance, omega
 from lgd.data import Dataset
 from lgd.data.dataset import Split
+from lgd.encoders import Labels
 from lgd.gram import Statistics
 from lgd.objectives import SelfConsistency
 from lgd.training import Optimizer
@@ -49,7 +50,7 @@ class Setup(NamedTuple):
         """The paper's network."""
         return omega.Network(
             schedule=self.schedule,
-            num_classes=self.dataset.num_classes,
+            encoder=Labels(self.dataset.num_classes),
             width=width,
             init_omega=INIT_OMEGA,
             support=self.objective.support,

@@ -55,7 +55,7 @@ def table_lanes(setup: Setup) -> list[Lane]:
     """64 settings of a table."""
     model = omega.BinTable(
         support=setup.objective.support,
-        num_classes=setup.dataset.num_classes,
+        rows=omega.ByLabel(setup.dataset.num_classes),
         init_omega=gram_setup.INIT_OMEGA,
     )
     rates = (0.01, 0.03, 0.1, 0.3)
@@ -136,7 +136,7 @@ def _online_step(setup: Setup, rounds: int) -> float:
     """Seconds of one training step that asks the denoiser, batch of 256, 4 particles."""
     objective, model = setup.objective, setup.network()
     optimizer = Optimizer(num_steps=NUM_STEPS)
-    state = training.init_state(model.init(jax.random.key(0)), optimizer)
+    state = training.init_state(model.init(jax.random.key(0), setup.dataset.train.c), optimizer)
     batch = pipeline.examples(setup.dataset.train, BATCH, seed=0)(0)
     mesh, key = parallel.make_mesh(1), jax.random.key(1)
     loss = omega_loss(objective, model, setup.denoiser)

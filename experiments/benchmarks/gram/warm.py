@@ -64,7 +64,8 @@ def measure(setup: Setup) -> dict[str, Any]:
     curves = {
         name: _curve(setup, objective, model, start, evaluate) for name, start in starts.items()
     }
-    unguided = evaluate(model.tabulate(guidance.constant(0.0)))
+    labels = np.arange(setup.dataset.num_classes)
+    unguided = evaluate(model.tabulate(guidance.constant(0.0), labels))
     best = min(curve["losses"][-1] for curve in curves.values())
     for curve in curves.values():
         near = [
