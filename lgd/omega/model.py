@@ -1,10 +1,12 @@
 """What a learned guidance weight is, and what it answers about itself."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from lgd.omega.support import Support
 from lgd.types import Condition, OmegaFn, OmegaModel, Params, PRNGKey
+
+Model = TypeVar("Model", bound="LearnedModel")
 
 
 @runtime_checkable
@@ -23,9 +25,7 @@ class LearnedModel(OmegaModel, Protocol):
     def default_learning_rate(self) -> float:
         """Learning rate of Adam that suits it."""
 
-    def started(
-        self, key: PRNGKey, omega_fn: OmegaFn, c: Condition
-    ) -> tuple["LearnedModel", Params]:
+    def started(self: Model, key: PRNGKey, omega_fn: OmegaFn, c: Condition) -> tuple[Model, Params]:
         """The model, and parameters that equal a schedule as nearly as they can.
 
         c: conditions at hand, such as one of every stratum.
@@ -40,10 +40,10 @@ class LearnedModel(OmegaModel, Protocol):
     def start_candidates(self, named: Mapping[str, OmegaFn]) -> Mapping[str, OmegaFn]:
         """Those of the schedules that it can start from."""
 
-    def thin(self) -> "LearnedModel":
+    def thin(self: Model) -> Model:
         """The model without its width, equal for models that differ in width only."""
 
-    def wider(self, other: Any) -> "LearnedModel":
+    def wider(self: Model, other: Model) -> Model:
         """The wider of two models whose `thin` are equal; the other's parameters fit into its own.
 
         Parameters of the narrower, with zeros after them, are parameters of the same function.

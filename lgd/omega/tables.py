@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import itertools
 from collections.abc import Mapping
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from lgd.encoders import at_least_float32, shown
 from lgd.omega.rows import One, Rows
 from lgd.omega.support import Support, check_range, grid_support
 from lgd.types import Condition, OmegaFn, Params, PRNGKey
+
+Table = TypeVar("Table", bound="_Table")
 
 VALUES = "values"  # the weights among the parameters of a table
 
@@ -91,7 +94,7 @@ class _Table(abc.ABC):
         values = omega.astype(jnp.float32).reshape(count, *self._axes)
         return self.project({VALUES: values} | own)
 
-    def started(self, key: PRNGKey, omega_fn: OmegaFn, c: Condition) -> tuple["_Table", Params]:
+    def started(self: Table, key: PRNGKey, omega_fn: OmegaFn, c: Condition) -> tuple[Table, Params]:
         """The table, and parameters that equal a schedule at its knots, within the range.
 
         c: the conditions at hand, from which each row takes one.
@@ -99,7 +102,7 @@ class _Table(abc.ABC):
         params = self.init(key, c)
         return self, self.tabulate(omega_fn, self.rows.examples(params, c))
 
-    def tabulated(self) -> "_Table":
+    def tabulated(self: Table) -> Table:
         """The table itself."""
         return self
 
@@ -107,11 +110,11 @@ class _Table(abc.ABC):
         """All of the start schedules."""
         return named
 
-    def thin(self) -> "_Table":
+    def thin(self: Table) -> Table:
         """The table itself, which has no width."""
         return self
 
-    def wider(self, other: "_Table") -> "_Table":
+    def wider(self: Table, other: Table) -> Table:
         """The table itself, which has no width."""
         return self
 
