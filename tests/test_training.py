@@ -10,8 +10,9 @@ import optax
 import pytest
 
 from lgd import omega, schedules, training
-from lgd.data import Split, pipeline
+from lgd.data import labelled, pipeline
 from lgd.denoisers import GaussianMixture
+from lgd.encoders import Labels
 from lgd.learn import omega_loss
 from lgd.machinery import parallel, stopping
 from lgd.machinery.checkpoint import CheckpointStore
@@ -71,9 +72,9 @@ class Walk:
 
 
 DENOISER = GaussianMixture((0, 1), schedules.rectified_flow())
-NETWORK = omega.Network(schedule=DENOISER.schedule, num_classes=2, width=4, depth=1)
+NETWORK = omega.Network(schedule=DENOISER.schedule, encoder=Labels(2), width=4, depth=1)
 TRAJECTORY = Trajectory(times=(1.0, 0.5, 0.0), num_particles=2, num_targets=2)
-TABLE = omega.StepTable(times=TRAJECTORY.times, num_classes=2)
+TABLE = omega.StepTable(times=TRAJECTORY.times, rows=omega.ByLabel(2))
 
 
 draw = jax.jit(DENOISER.draw)
@@ -83,7 +84,7 @@ def denoiser_params():
     return DENOISER.params(jnp.asarray([[1.0, 0.3], [-0.6, 0.5]]), 0.1)
 
 
-def labelled(step):
+def batch_with_labels(step):
     c = jnp.arange(16) % 2
     x0 = draw(jax.random.fold_in(jax.random.key(5), step), denoiser_params(), c)
     return Batch(x0, c)
@@ -91,12 +92,12 @@ def labelled(step):
 
 def grouped(step):
     """Eight groups of two, each of one class."""
-    x0 = labelled(step).x0
+    x0 = batch_with_labels(step).x0
     return Batch(jnp.concatenate([x0[::2], x0[1::2]]).reshape(8, 2, 2), jnp.arange(8) // 4)
 
 
 def learn(objective, model, **settings):
-    defaults = {"frozen": denoiser_params(), "batches": labelled}
+    defaults = {"frozen": denoiser_params(), "batches": batch_with_labels}
     return training.fit(
         KEY,
         omega_loss(objective, model, DENOISER),
@@ -109,7 +110,7 @@ def learn(objective, model, **settings):
 @pytest.mark.parametrize("name", ["self_consistency", "trajectory"])
 def test_8_devices_learn_what_1_device_learns_and_leave_the_frozen_model_alone(name):
     objective, model, batch_of = {
-        "self_consistency": (SelfConsistency(num_particles=2), NETWORK, labelled),
+        "self_consistency": (SelfConsistency(num_particles=2), NETWORK, batch_with_labels),
         "trajectory": (TRAJECTORY, TABLE, grouped),
     }[name]
     frozen, losses, states = denoiser_params(), {1: [], 8: []}, {}
@@ -356,8 +357,25 @@ def test_a_gradient_that_is_not_finite_is_skipped():
     np.testing.assert_array_equal(state.params["w"], 0.0)
 
 
+def test_an_update_that_is_not_finite_is_skipped_where_loss_and_gradient_are_finite():
+    """A parameter near the largest float32 overflows under a large step."""
+
+    def falling(params, frozen, batch, key):
+        return -1e-3 * params["w"], {}
+
+    optimizer = Optimizer(num_steps=2, learning_rate=1e38, decay=False)
+    state = training.init_state({"w": jnp.asarray(3e38)}, optimizer)
+    before = to_host(state)
+    step = training.make_step(falling, optimizer, state, (), batches(0), mesh=parallel.make_mesh(1))
+    new, info = step(state, (), batches(0), KEY)
+    assert np.isfinite([info["loss"], info["grad_norm"]]).all()
+    assert int(new.skipped) == 1
+    for part in ("params", "ema", "opt_state"):
+        assert_bitwise(getattr(new, part), getattr(before, part))
+
+
 def test_many_steps_in_a_row_that_are_not_finite_end_the_training_as_it_was_before_them(tmp_path):
-    data = Split(np.ones((20, 3), np.float32), np.zeros(20, np.int32))
+    data = labelled(np.ones((20, 3), np.float32), np.zeros(20, np.int32))
     examples = pipeline.examples(data, 8, seed=0)
 
     class Broken:
