@@ -206,7 +206,7 @@ def is_vectors(c: Condition) -> bool:
 
 def at_least_float32(x: Any) -> Float[Array, "*s"]:
     """The same numbers, as float32 or wider, so that they meet float32 parameters."""
-    return jnp.asarray(x, jnp.promote_types(x.dtype, jnp.float32))
+    return jnp.asarray(x, x.dtype if x.dtype == jnp.float64 else jnp.float32)
 
 
 def shown(c: Condition) -> str:

@@ -12,11 +12,9 @@ from lgd.encoders import Labels, Nothing, Several, Tokens, Vectors
 from lgd.omega import (
     BinTable,
     ByLabel,
-    Learned,
     LearnedModel,
     Nearest,
     Network,
-    One,
     PerDirection,
     StepTable,
     Support,
