@@ -17,7 +17,6 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from experiments.faults.damage import DAMAGES, flip
 from lgd.machinery.checkpoint import (
     COMMIT_FILE,
     LEDGER_FILE,
@@ -26,6 +25,23 @@ from lgd.machinery.checkpoint import (
     CheckpointStore,
 )
 from lgd.machinery.digests import of_tree
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "flipped": flip,
+    "deleted": Path.unlink,
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "junk": lambda path: path.write_text('{"step": [}'),
+}
 
 
 class Pair(NamedTuple):

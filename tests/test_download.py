@@ -3,7 +3,9 @@ import time
 
 import pytest
 
-from experiments.faults.server import (
+from lgd.machinery import download
+from lgd.machinery.download import DownloadError, fetch
+from tests.server import (
     CONTENT,
     PAGE,
     SHA256,
@@ -14,8 +16,6 @@ from experiments.faults.server import (
     serving,
     stops_in_the_middle,
 )
-from lgd.machinery import download
-from lgd.machinery.download import DownloadError, fetch
 
 
 @pytest.fixture

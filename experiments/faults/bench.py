@@ -216,9 +216,7 @@ def outcome(workdir: Path) -> dict[str, str]:
     names += [*workdir.glob("params/**/*.safetensors"), *workdir.glob("report/*")]
     names += [file for file in workdir.glob("statistics/**/*") if file.is_file()]
     sums = {
-        str(file.relative_to(workdir)): digests.of_file(file)
-        for file in names
-        if file.exists()
+        str(file.relative_to(workdir)): digests.of_file(file) for file in names if file.exists()
     }
     for ledger in workdir.glob("checkpoints/**/LEDGER"):
         sums[str(ledger.parent.relative_to(workdir))] = json.dumps(newest_state(ledger.parent))

@@ -8,14 +8,12 @@ from experiments.faults import (
     checkpoints,
     data_files,
     disk,
-    downloads,
     numbers,
     peers,
     refusals,
     signals,
 )
 from experiments.faults.bench import STAGES, Bench
-from experiments.faults.damage import DAMAGES
 
 RANDOM_KILLS = 3  # of each stage
 
@@ -48,13 +46,6 @@ def _signals() -> Iterator[Fault]:
 
 
 def _checkpoints() -> Iterator[Fault]:
-    for damage in DAMAGES:
-        inject = functools.partial(checkpoints.every_file, damage=damage)
-        yield Fault("checkpoint", f"every file {damage}", inject, damage == "flipped")
-    for damage in checkpoints.FOLDERS:
-        inject = functools.partial(checkpoints.folder, damage=damage)
-        yield Fault("checkpoint", damage, inject, damage == "older state swapped in")
-    yield Fault("checkpoint", "all of them", checkpoints.all_of_them, quick=True)
     yield Fault("checkpoint", "the newest one, under a run", checkpoints.under_a_run, quick=True)
     yield Fault("checkpoint", "all of them, under a run", checkpoints.under_a_run_all_of_them)
 
@@ -128,13 +119,6 @@ def _data_files() -> Iterator[Fault]:
     yield Fault("data", "images changed between runs", data_files.known_images)
 
 
-def _downloads() -> Iterator[Fault]:
-    for name in downloads.CASES:
-        inject = functools.partial(downloads.answered, name=name)
-        yield Fault("download", name, inject, name == "one byte flipped")
-    yield Fault("download", "no server", downloads.no_server)
-
-
 FAULTS = (
     *_signals(),
     *_checkpoints(),
@@ -143,5 +127,4 @@ FAULTS = (
     *_numbers(),
     *_refusals(),
     *_data_files(),
-    *_downloads(),
 )
