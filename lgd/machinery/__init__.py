@@ -1,1 +1,1 @@
-"""What carries a run and knows no diffusion: devices, processes, signals, files."""
+"""Devices, processes, signals and files; this room knows nothing of diffusion."""

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -41,3 +43,14 @@ class ArrayFolders:
 def _stored(leaves: Mapping[str, Any]) -> list[str]:
     """The names, in order, of arrays that hold bytes: Orbax refuses the empty ones."""
     return [name for name in sorted(leaves) if leaves[name].size]
+
+
+def placed_like(array: np.ndarray, like: Any) -> Any:
+    """The array where ``like`` lies: on the host, or on devices with its sharding."""
+    if isinstance(like, np.ndarray | np.generic):
+        return array
+    if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+        return array  # 64 bits that JAX would cut to 32
+    if getattr(like, "sharding", None) is None or not getattr(like, "committed", True):
+        return jnp.asarray(array)
+    return jax.make_array_from_callback(array.shape, like.sharding, lambda index: array[index])

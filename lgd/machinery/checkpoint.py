@@ -20,14 +20,14 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lgd.machinery import digests, ledger
-from lgd.machinery.arrays import ArrayFolders
+from lgd.machinery.arrays import ArrayFolders, placed_like
 from lgd.machinery.ledger import DamagedError
 from lgd.machinery.processes import broadcast, from_main, to_host
 
@@ -39,11 +39,11 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointError(RuntimeError):
-    """A state that cannot be saved, or a store that cannot be restored from."""
+    """A state cannot be saved, or a store cannot be restored from."""
 
 
 class NotSavedError(CheckpointError):
-    """The disk did not take a state; the steps before it are as they were."""
+    """The disk refused a state; earlier steps are unchanged."""
 
 
 class Restored(NamedTuple):
@@ -63,10 +63,13 @@ class _OnDisk(NamedTuple):
 
 
 class CheckpointStore:
-    """One folder of steps, of which the newest `keep` are kept; it has one writer at a time.
+    """A folder that holds the newest steps; it has one writer at a time.
 
-    restart_damaged: where steps were committed and all of them are damaged, restore nothing, so
-    that the run starts over, instead of raising. What is left of them stays in quarantine.
+    Args:
+        directory: the folder; it is created if it does not exist.
+        keep: number of steps to keep.
+        restart_damaged: if every committed step is damaged, restore nothing, so that the run starts
+            over, instead of raising an error. The damaged steps stay in quarantine.
     """
 
     def __init__(
@@ -103,16 +106,18 @@ class CheckpointStore:
             raise CheckpointError(f"{self._root}: expected step {step}, got {self.steps()}")
 
     def restore(self, like: Any) -> Restored | None:
-        """Restore the newest verified step; quarantine each damaged one met on the way.
+        """Restore the newest verified step, and quarantine every newer one, which is damaged.
 
         Args:
             like: tree of arrays or `jax.ShapeDtypeStruct`. Numpy leaves come back as numpy arrays,
                 others with their sharding, or uncommitted on the default device if they have none.
 
         Returns:
-            None only where nothing was ever committed (but see `restart_damaged`). Steps that were
-            committed and all fail, or a tree, shape or dtype other than `like`'s, are a
-            `CheckpointError`.
+            The step, or None if nothing was ever committed (but see `restart_damaged`).
+
+        Raises:
+            CheckpointError: every committed step is damaged, or the state differs from ``like`` in
+                its tree, a shape or a dtype.
         """
         leaves = _leaves(like)
         arrays: list[np.ndarray] = []
@@ -128,7 +133,7 @@ class CheckpointStore:
         if head is None:
             return None
         arrays = broadcast(arrays, list(leaves.values()))
-        placed = map(_place, arrays, leaves.values())
+        placed = map(placed_like, arrays, leaves.values())
         return Restored(head[0], jax.tree.unflatten(jax.tree.structure(like), placed), head[1])
 
     def _newest(self, leaves: dict[str, Any]) -> _OnDisk | None:
@@ -165,7 +170,7 @@ class CheckpointStore:
         """Release what Orbax holds."""
         self._arrays.close()
 
-    def __enter__(self) -> "CheckpointStore":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -240,14 +245,14 @@ class CheckpointStore:
         return arrays
 
     def _quarantine(self, step: int, damage: DamagedError) -> str:
-        """Put a damaged step aside; returns what the ledger says of it."""
+        """Move a damaged step aside and return the reason, which the ledger keeps."""
         folder, target = self._root / str(step), self._free_place(str(step))
         if folder.exists():
             folder.rename(target)
         logger.warning("%s is damaged, moved to %s: %s", folder, target, damage)
-        said = f"step {step}: {damage}"
-        self._ledger.append({"step": step, "damage": said})
-        return said
+        reason = f"step {step}: {damage}"
+        self._ledger.append({"step": step, "damage": reason})
+        return reason
 
     def _free_place(self, name: str) -> Path:
         shelf = self._root / QUARANTINE
@@ -291,13 +296,3 @@ def _check_structure(leaves: dict[str, Any], table: dict[str, str], folder: Path
     if differing:
         lines = [f"leaf {n}: expected {expected.get(n)}, got {got.get(n)}" for n in differing]
         raise CheckpointError(f"{folder} holds another state:\n" + "\n".join(lines))
-
-
-def _place(array: np.ndarray, like: Any) -> Any:
-    if isinstance(like, np.ndarray | np.generic):
-        return array
-    if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-        return array  # 64 bits that JAX would cut to 32
-    if getattr(like, "sharding", None) is None or not getattr(like, "committed", True):
-        return jnp.asarray(array)
-    return jax.make_array_from_callback(array.shape, like.sharding, lambda index: array[index])

@@ -107,17 +107,17 @@ def describe(value: Any) -> str:
     mappings of arrays by one sha256, functions by their module and name. A text attribute
     ``description`` stands for all of these. Several processes call it together.
 
-    Raises ValueError for a value without a name: a lambda, a function that holds values of where it
-    was made, an object that is no dataclass and has no words of its own.
+    Raises ValueError for a value without a name: a lambda, a closure that captured values, an
+    object that is no dataclass and has no repr.
 
     >>> from lgd.machinery import digests
     >>> from lgd import schedules
     >>> digests.describe(schedules.edm(sigma_max=10.0))
     'EDM(sigma_min=0.002, sigma_max=10.0, rho=7.0)'
     """
-    given = getattr(value, "description", None)
-    if isinstance(given, str):
-        return given
+    description = getattr(value, "description", None)
+    if isinstance(description, str):
+        return description
     if isinstance(value, np.ndarray | jax.Array):
         return f"{structure(value)} sha256 {of_bytes(to_host(value))}"
     if isinstance(value, np.generic):
@@ -169,7 +169,7 @@ def _fields(value: Any) -> list[str]:
 
 
 def _call(name: str, fields: Mapping[str, Any]) -> str:
-    return f"{name}({', '.join(f'{key}={describe(each)}' for key, each in fields.items())})"
+    return f"{name}({', '.join(f'{key}={describe(field)}' for key, field in fields.items())})"
 
 
 def _named(words: str, value: Any) -> str:

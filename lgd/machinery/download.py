@@ -1,4 +1,4 @@
-"""Files from the network: as pinned, or not at all. Nothing is ever unpickled."""
+"""Download of files whose sha256 is known. Nothing is ever unpickled."""
 
 import contextlib
 import dataclasses
@@ -24,11 +24,11 @@ TRANSIENT = (408, 425, 429)  # HTTP statuses worth another attempt, beside 5xx
 
 
 class DownloadError(RuntimeError):
-    """A file that could not be had: "url: expected ..., got ...", and what to do by hand."""
+    """A download failed; the message says what was expected and how to provide the file by hand."""
 
 
 class _AttemptError(Exception):
-    """What came instead; again: whether another attempt may help."""
+    """One attempt failed; ``again`` says whether another one may succeed."""
 
     def __init__(self, got: str, *, again: bool) -> None:
         super().__init__(got)
@@ -37,7 +37,7 @@ class _AttemptError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class _Pinned:
-    """What is to be had, and how long to wait for it."""
+    """The file to download, and how long to wait for it."""
 
     url: str
     sha256: str
@@ -62,25 +62,30 @@ def fetch(
     wait: float = 1.0,
     progress: bool = True,
 ) -> Path:
-    """Download a file whose sha256 is known, unless it is there already.
+    """Download a file whose sha256 is known, unless it exists already.
 
-    It appears at its destination as a whole or not at all, and only when the digest holds; nothing
-    else is left behind. Failures of the network, truncation and busy servers are tried again;
-    another file, a web page or "not found" is not.
+    The file appears at its destination whole and with the right digest, or not at all; no other
+    file is left behind. Network failures, truncated answers and busy servers are retried; a file
+    with another digest, a web page or "not found" is not.
 
     Args:
-      url: of http or https; redirections are followed.
-      destination: of the file; folders are made.
-      sha256: of the whole file, in hexadecimal.
-      size: in bytes, if known.
-      timeout: seconds without any answer or byte after which an attempt ends.
+      url: an address of http or https; redirections are followed.
+      destination: path of the file; missing folders are created.
+      sha256: digest of the whole file, in hexadecimal.
+      size: number of bytes, if known.
+      timeout: seconds without any byte after which an attempt ends.
       stall: seconds within which 16 KiB must arrive.
-      attempts: at most so many.
-      wait: seconds before the second attempt; each further wait is twice as long, up to 30 s.
-      progress: show a bar once it takes more than 5 seconds.
+      attempts: largest number of attempts.
+      wait: seconds before the second attempt; the wait doubles with every attempt, up to 30 s.
+      progress: show a progress bar once the download takes more than 5 seconds.
 
-    Returns the destination. Raises DownloadError; OSError where the file cannot be written;
-    ValueError for arguments that make no sense.
+    Returns:
+      The destination.
+
+    Raises:
+      DownloadError: no attempt delivered the file.
+      OSError: the file cannot be written.
+      ValueError: an argument is invalid.
     """
     destination, sha256 = Path(destination), sha256.lower()
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
@@ -128,7 +133,7 @@ def _attempt(pinned: _Pinned, destination: Path, progress: bool) -> None:
 
 
 def _receive(pinned: _Pinned, file: BinaryIO, progress: bool) -> int:
-    """Write what comes to the file, check that it is whole, and return the number of bytes."""
+    """Write the answer to the file, check that it is whole, and return its number of bytes."""
     count = 0
     with _answer(pinned) as response, _late_bar(pinned, response, progress) as show:
         announced = _announced(response)
@@ -157,7 +162,7 @@ def _answer(pinned: _Pinned) -> Iterator[http.client.HTTPResponse]:
 
 
 def _chunks(response: http.client.HTTPResponse, pinned: _Pinned) -> Iterator[bytes]:
-    """What arrives, until nothing more does. Too little of it for too long is an error."""
+    """The chunks of an answer, until it ends; an answer that comes too slowly is an error."""
     since, arrived = time.monotonic(), 0
     while True:
         with _network(pinned):
@@ -174,7 +179,7 @@ def _chunks(response: http.client.HTTPResponse, pinned: _Pinned) -> Iterator[byt
 
 @contextlib.contextmanager
 def _network(pinned: _Pinned) -> Iterator[None]:
-    """Turns failures of the network into `_AttemptError`."""
+    """Turn network failures into `_AttemptError`."""
     try:
         yield
     except urllib.error.HTTPError as error:
@@ -211,7 +216,7 @@ def _refuse_web_page(response: http.client.HTTPResponse, start: bytes) -> None:
 def _late_bar(
     pinned: _Pinned, response: http.client.HTTPResponse, progress: bool
 ) -> Iterator[Callable[[int], None]]:
-    """Yields ``show(count)`` of bytes so far; there is a bar once it has taken some seconds."""
+    """Yield ``show(count)``, which moves a bar to that many bytes once some seconds have passed."""
     start, steps = time.monotonic(), 0
     total = -(-(pinned.size or _announced(response) or CHUNK) // CHUNK)
     name = Path(urllib.parse.urlsplit(pinned.url).path).name

@@ -1,7 +1,6 @@
 """A sealed ledger: lines of JSON that are appended, flushed to the disk, and never changed.
 
-Every line is sealed: its own sha256, a space, JSON. A line that was damaged or cut off is told from
-a whole one.
+A line is sealed: its own sha256, a space, JSON, so that a damaged or truncated line is recognised.
 """
 
 import json
@@ -16,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class DamagedError(Exception):
-    """What lies on disk is not what was written there."""
+    """A file does not hold what was written to it."""
 
 
 class Ledger:
@@ -34,9 +33,10 @@ class Ledger:
         fsync(self.path.parent)
 
     def read(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """The whole lines, and what is wrong with the others; a last line without end is no line.
+        """The intact lines, and an error message for every other one.
 
-        No file is an empty ledger.
+        A last line without a line break was never finished and is ignored. A ledger without a file
+        is empty.
         """
         lines, damages = [], []
         for raw in self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []:
@@ -55,7 +55,7 @@ def seal(value: dict[str, Any]) -> bytes:
 
 
 def unseal(raw: bytes, name: str) -> dict[str, Any]:
-    """What `seal` was given. Raises DamagedError, naming the file, if a byte has changed."""
+    """The value that was sealed. Raises DamagedError, naming the file, if a byte has changed."""
     digest, _, text = raw.partition(b" ")
     if digest != digests.of_bytes(text).encode():
         raise DamagedError(f"{name}: its seal does not fit its content")

@@ -203,7 +203,7 @@ class SpreadPair(SpreadDenoiser):
         rows = NamedSharding(self.mesh, PartitionSpec(AXES))
         x_t, t, c = jax.lax.with_sharding_constraint((x_t, t, c), rows)
         pair: Any = self.denoiser.pair(params, x_t, t=t, c=c)  # type: ignore[attr-defined]
-        return jax.lax.with_sharding_constraint(pair, rows)  # type: ignore[no-any-return]
+        return jax.lax.with_sharding_constraint(pair, rows)
 
 
 def spread(denoiser: Denoiser, mesh: Mesh) -> Denoiser:
@@ -216,6 +216,6 @@ def spread(denoiser: Denoiser, mesh: Mesh) -> Denoiser:
         return denoiser
     with_parts = getattr(denoiser, "with_parts", None)
     if with_parts is not None:
-        return with_parts(lambda part: spread(part, mesh))  # type: ignore[no-any-return]
+        return with_parts(lambda part: spread(part, mesh))
     make = SpreadPair if hasattr(denoiser, "pair") else SpreadDenoiser
     return make(denoiser, mesh)

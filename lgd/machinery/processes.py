@@ -1,7 +1,7 @@
 """Several processes as one program: every process runs the same code in the same order.
 
-Only process 0 touches the disk. What it reads it sends to the others (`from_main`, `broadcast`), so
-that all take the same decisions and no file system need be shared.
+Only process 0 touches the disk. It sends what it reads to the others (`from_main`, `broadcast`), so
+that all make the same decisions and need no shared file system.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ def initialize(
     process_id: int | None = None,
     start_seconds: int = START_SECONDS,
 ) -> None:
-    """Join the other processes; before anything else of JAX. One process: does nothing.
+    """Join the other processes, before any other use of JAX. A single process has nothing to do.
 
     coordinator: "host:port" of process 0, with a free port. On Slurm, Open MPI and TPU pods JAX
     finds all three arguments by itself. start_seconds: to wait for the last process. Raises
@@ -59,21 +59,21 @@ def initialize(
 
 
 def is_main_process() -> bool:
-    """Whether this is process 0, which alone writes and speaks."""
+    """Whether this is process 0, the only one that writes files and messages."""
     return not several() or jax.process_index() == 0
 
 
 def several() -> bool:
-    """Whether there is more than this process; asks no device where `initialize` was not called."""
+    """Whether there are other processes. Without `initialize`, no device is initialised to tell."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 @contextlib.contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """Where one process of several fails inside, print its traceback and end it at once.
+    """End a process of several at once, with its traceback, if it fails inside.
 
-    The others wait for it in a computation, and at its exit it would wait for them. JAX ends them
-    when it is missed, after `HEARTBEAT_SECONDS` at the latest.
+    The others wait for it in a computation, and a normal exit would wait for them. JAX ends the
+    others when they miss its heartbeat, after `HEARTBEAT_SECONDS` at the latest.
     """
     try:
         yield
@@ -87,10 +87,10 @@ def leaving_at_once() -> Iterator[None]:
 
 
 def from_main(compute: Callable[[], T]) -> T:
-    """What ``compute`` returns in process 0, in every process; it must be JSON.
+    """The result of ``compute`` in process 0, returned in every process; it must be JSON.
 
-    Called by all processes; only process 0 computes. What it raises is raised there, and
-    `MainProcessError` in the others. Calls inside ``compute`` are plain calls.
+    All processes call this; only process 0 computes. Its exception is raised in process 0, and a
+    `MainProcessError` in the others. Nested calls inside ``compute`` are plain calls.
     """
     if not several() or _inside.get():
         return compute()
@@ -113,12 +113,12 @@ def from_main(compute: Callable[[], T]) -> T:
 
 
 def inside_from_main() -> bool:
-    """Whether what runs is a ``compute`` of `from_main`."""
+    """Whether the caller runs inside the ``compute`` of a `from_main`."""
     return _inside.get()
 
 
 def by_main(function: Callable[P, T]) -> Callable[P, T]:
-    """The function as process 0 computes it for all, see `from_main`."""
+    """The function, computed by process 0 for all, see `from_main`."""
 
     @functools.wraps(function)
     def everywhere(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -128,7 +128,7 @@ def by_main(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def gather(text: str) -> list[str]:
-    """The texts of all processes, by number, in every process."""
+    """The texts of all processes, in the order of their numbers, in every process."""
     if not several():
         return [text]
     message = np.frombuffer(text.encode(), np.uint8)
@@ -140,9 +140,9 @@ def gather(text: str) -> list[str]:
 
 
 def broadcast(arrays: Sequence[np.ndarray], like: Sequence[Any]) -> list[np.ndarray]:
-    """The arrays of process 0 in every process, bit for bit; shapes and dtypes of ``like``.
+    """The arrays of process 0 in every process, bit for bit.
 
-    What the other processes pass as ``arrays`` is ignored.
+    Their shapes and dtypes are those of ``like``; the ``arrays`` of other processes are ignored.
     """
     if not several():
         return list(arrays)
@@ -154,7 +154,7 @@ def broadcast(arrays: Sequence[np.ndarray], like: Sequence[Any]) -> list[np.ndar
 
 
 def to_host(tree: PyTree) -> PyTree:
-    """Whole values as numpy arrays, in every process; called by all processes."""
+    """Whole arrays as numpy arrays, in every process; all processes call this together."""
 
     def whole(leaf: Any) -> np.ndarray:
         split = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
@@ -166,7 +166,7 @@ def to_host(tree: PyTree) -> PyTree:
 
 
 def local(tree: PyTree) -> PyTree:
-    """Arrays that this process can read by itself: `to_host` for several, unchanged for one."""
+    """Arrays that this process can read alone: `to_host` if there are others, else unchanged."""
     return to_host(tree) if several() else tree
 
 

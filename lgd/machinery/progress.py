@@ -10,9 +10,9 @@ from lgd.machinery.processes import is_main_process
 
 @contextmanager
 def bar(label: str, total: int, *, show: bool = True) -> Iterator[Callable[[str], None]]:
-    """Yields ``advance(note)``: one step further, with a short note beside the bar.
+    """Yield ``advance(note)``, which moves the bar by one step and shows a short note beside it.
 
-    Of several processes, process 0 shows it.
+    With several processes, only process 0 shows the bar.
     """
     columns = (
         TextColumn("{task.description:<28}"),

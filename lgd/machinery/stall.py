@@ -1,4 +1,4 @@
-"""Says where a program hangs: a data loader that blocks, a peer that never answers."""
+"""Reports where a program hangs, as in a data loader that blocks or a peer that never answers."""
 
 import contextlib
 import faulthandler
@@ -12,9 +12,9 @@ from lgd.machinery import stopping
 
 @contextlib.contextmanager
 def watched(seconds: float) -> Iterator[None]:
-    """Inside, a step of any loop that lasts longer is reported once, with all stacks, on stderr.
+    """Report every step that lasts longer than this, once and with all stacks, on stderr.
 
-    Steps are the calls of `lgd.machinery.stopping.requested`. The step goes on.
+    A step ends with a call of `lgd.machinery.stopping.requested`. The reported step goes on.
     """
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(seconds, done), name="stall", daemon=True)

@@ -1,10 +1,10 @@
-"""Stopping in good order: a signal asks, and whatever loops answers between two steps.
+"""Orderly stops: a signal requests one, and the running loop answers between two steps.
 
-Every loop calls `requested` or `check` once a step. A program whose first lines say `on_signals`
-then stops at the next step after SIGTERM or Ctrl-C, with that step saved. Where no step ends for
-`GRACE_SECONDS` (a compilation, a long sample) and no finished step is unsaved, it ends all the
-same; a second signal ends it at once. Of several processes all stop at the same step, which JAX's
-preemption sync point chooses.
+Every loop calls `requested` or `check` once a step. A program that begins with `on_signals` stops
+at the next step after SIGTERM or Ctrl-C, with that step saved. If no step ends for `GRACE_SECONDS`
+(a compilation, a long sample) and no finished step is unsaved, the program ends anyway; a second
+signal ends it at once. Several processes all stop at the same step, which the preemption sync point
+of JAX chooses.
 """
 
 import contextlib
@@ -29,9 +29,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked to stop; raised between two steps.
+    """A signal requested a stop; raised between two steps.
 
-    state: the last finished `TrainState` where a training was stopped, else None.
+    state: the last finished `TrainState` if a training was stopped, else None.
     """
 
     def __init__(self, message: str, state: Any = None) -> None:
@@ -40,7 +40,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class _Asked:
-    """What signals asked for, and how far the loops are; one for the process, as signals are."""
+    """Process-wide stop request, and the progress of the running loop."""
 
     signal = 0  # that asked
     unsaved = False  # whether a finished step would be lost
@@ -50,10 +50,10 @@ class _Asked:
 
 
 def requested(label: str) -> bool:
-    """Whether to stop here; called once after every step, by all processes.
+    """Whether to stop here; all processes call this once after every step.
 
-    label: what has just ended, for messages. Inside `processes.from_main`, where process 0 is
-    alone, the others could not stop with it: False.
+    The label names the step that has just ended, for messages. The answer is False inside
+    `processes.from_main`, where the other processes could not stop with process 0.
     """
     _Asked.label, _Asked.time = label, time.monotonic()
     if processes.several():
@@ -65,14 +65,14 @@ def requested(label: str) -> bool:
 
 
 def check(label: str) -> None:
-    """Raise `Stopped` if a signal asked to stop; for loops that have nothing to save."""
+    """Raise `Stopped` if a signal requested a stop; for loops that have nothing to save."""
     if requested(label):
         raise Stopped(f"stopped after {label}")
 
 
 @contextlib.contextmanager
 def keeping() -> Iterator[Callable[[bool], None]]:
-    """Yields a function that says whether ending now would lose a finished step."""
+    """Yield a function that is told whether ending now would lose a finished step."""
 
     def unsaved(value: bool) -> None:
         _Asked.unsaved = value
@@ -90,9 +90,9 @@ def last_poll() -> tuple[str, float]:
 
 @contextlib.contextmanager
 def on_signals() -> Iterator[None]:
-    """Inside, SIGTERM and SIGINT ask to stop. In the main thread, after `processes.initialize`.
+    """Turn SIGTERM and SIGINT into stop requests; in the main thread, after `initialize`.
 
-    Of several processes, JAX handles SIGTERM, and SIGINT becomes one.
+    With several processes, JAX handles SIGTERM, and SIGINT is turned into SIGTERM.
     """
     if processes.several():
         with _handled({signal.SIGINT: _forward}):
@@ -116,9 +116,9 @@ def on_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferring() -> Iterator[None]:
-    """Inside, Ctrl-C waits for the end of a step, where nobody else handles it (a notebook).
+    """Let Ctrl-C wait for the end of a step where nothing else handles it, as in a notebook.
 
-    A second one interrupts at once.
+    A second Ctrl-C interrupts at once.
     """
     unhandled = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not unhandled or threading.current_thread() is not threading.main_thread():
@@ -161,7 +161,7 @@ def _forward(number: int, frame: object) -> None:
 
 
 def _watch(reader: socket.socket) -> None:
-    """Sees signals while the main thread is in a computation, where Python handles none."""
+    """Notice signals while the main thread is in a computation, where Python handles none."""
     asked = 0.0
     while True:
         ready, _, _ = select.select([reader], [], [], 0.1 if asked else None)

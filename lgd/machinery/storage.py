@@ -1,4 +1,4 @@
-"""Parameters on disk, as safetensors: nothing is ever unpickled."""
+"""Parameters on disk as safetensors files. Nothing is ever unpickled."""
 
 import json
 import os
@@ -22,9 +22,9 @@ _FOREIGN = {  # first bytes of files that could run code when opened
 
 
 def save_params(path: Path, params: Params) -> None:
-    """Write a tree of arrays, one tensor for each leaf, named by its path; atomic, with a digest.
+    """Write a tree of arrays with a digest, one tensor for every leaf, named by its path.
 
-    Raises OSError where the disk does not take it; what was there before is left alone then.
+    The write is atomic. Raises OSError if the disk refuses it; an earlier file then is unchanged.
     """
     tensors = {
         jax.tree_util.keystr(key, simple=True, separator="/"): np.asarray(leaf, order="C")
@@ -35,9 +35,9 @@ def save_params(path: Path, params: Params) -> None:
 
 
 def write(file: Path, data: bytes) -> None:
-    """A file as a whole or not at all, by way of FILE.partial.
+    """Write a file atomically, through FILE.partial.
 
-    Raises OSError where the disk does not take it; what was there before is left alone then.
+    Raises OSError if the disk refuses it; an earlier file then stays unchanged.
     """
     partial = file.with_name(file.name + ".partial")
     try:
@@ -51,12 +51,12 @@ def write(file: Path, data: bytes) -> None:
 
 
 def load_params(path: Path, like: Params, *, sha256: str | None = None) -> Params:
-    """Read a tree of the structure, shapes and dtypes of ``like`` (arrays or ShapeDtypeStructs).
+    """Read a tree with the structure, shapes and dtypes of ``like`` (arrays or ShapeDtypeStructs).
 
-    sha256: of the whole file, for one that came from elsewhere. A file of `save_params` is compared
-    with the digest it holds.
+    A file of `save_params` is compared with the digest that it holds; ``sha256`` is that of the
+    whole file, for a file from elsewhere.
 
-    Raises FileNotFoundError, or ValueError naming the file and what does not fit.
+    Raises FileNotFoundError, or a ValueError that names the file and what does not fit.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a safetensors file, found none")
@@ -86,7 +86,7 @@ def load_params(path: Path, like: Params, *, sha256: str | None = None) -> Param
 
 
 def _parsed(path: Path, raw: bytes) -> dict[str, np.ndarray]:
-    """The tensors of a whole and undamaged file."""
+    """The tensors of a file. Raises ValueError for one that is damaged or of another format."""
     try:
         tensors = load(raw)
         size = int.from_bytes(raw[:8], "little")
