@@ -1,0 +1,300 @@
+"""Learned guidance as one file: model, parameters, noise schedule, convention, provenance.
+
+A file is a safetensors file. Its tensors are the parameters; its metadata holds a description of
+everything else as JSON, with digests of both. Nothing is unpickled and no code is named in a file:
+classes come from one table, to which `register` adds.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save as serialize
+
+import lgd
+from lgd import encoders, omega, schedules
+from lgd.machinery import digests, storage
+from lgd.omega import CONVENTION, Guidance
+from lgd.types import Params
+
+FORMAT = 1
+MAX_BYTES = 64 * 2**20
+_DESCRIPTION, _DIGEST = "description", "description_sha256"  # keys of the metadata
+_DTYPES = {
+    "BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64,
+    "BOOL": np.bool_, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64,
+    "I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64,
+}  # fmt: skip
+_GUIDANCE = "a guidance written by lgd.save"
+_HOW_TO_REGISTER = (
+    "register it by lgd.exchange.files.register(cls), in a module that is imported wherever the "
+    "file is read"
+)
+
+T = TypeVar("T")
+
+
+class FileError(ValueError):
+    """A file that holds no guidance, or a guidance that no file can hold."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorName:
+    """The place of an array in the description of a tree: the name of its tensor."""
+
+    name: str
+
+
+_CLASSES: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (
+        omega.Network, omega.StepTable, omega.BinTable, omega.PerDirection, omega.Support,
+        omega.One, omega.ByLabel, omega.Nearest,
+        encoders.Labels, encoders.Vectors, encoders.Tokens, encoders.Several, encoders.Nothing,
+        schedules.RectifiedFlow, schedules.Cosine, schedules.LinearVP, schedules.EDM,
+        TensorName,
+    )
+}  # fmt: skip
+
+
+def register(cls: type[T]) -> type[T]:
+    """Let files hold instances of a class, a frozen dataclass or a NamedTuple; also a decorator.
+
+    Its fields are numbers, text, tuples, and instances of registered classes.
+
+    Raises:
+      ValueError: for a class of another kind, or with the name of a class already registered.
+    """
+    if not (dataclasses.is_dataclass(cls) or hasattr(cls, "_fields")):
+        raise ValueError(f"expected a dataclass or a NamedTuple, got {cls}")
+    known = _CLASSES.get(cls.__name__, cls)
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(f"expected a name other than that of {known}, got {cls}")
+    _CLASSES[cls.__name__] = cls
+    return cls
+
+
+def save(guidance: Guidance, path: str | Path) -> None:
+    """Write a guidance to a file, as a whole or not at all.
+
+    Raises:
+      FileError: for parameters that are not finite or over 64 MB, or a model, schedule or history
+        of classes that are not registered.
+      OSError: where the disk does not take it.
+
+    >>> import pathlib, tempfile
+    >>> import jax.numpy as jnp, lgd
+    >>> from lgd.exchange import files
+    >>> table = lgd.omega.StepTable(times=(1.0, 0.5, 0.0))
+    >>> guidance = lgd.omega.Guidance(table, {"values": jnp.array([[0.0, 2.0]])}, "constant(1)")
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "guidance.safetensors"
+    >>> files.save(guidance, file)
+    >>> float(files.load(file)(0.5))
+    2.0
+    """
+    path = Path(path)
+    tensors = _named(path, guidance.params)
+    try:
+        described = {
+            "format": FORMAT,
+            "lgd": lgd.__version__,
+            "convention": CONVENTION,
+            "model": _encode(guidance.model),
+            "schedule": _encode(guidance.schedule),
+            "start": guidance.start,
+            "history": _encode(jax.tree.map(_plain, dict(guidance.history))),
+            "provenance": _encode(_checked_provenance(guidance.provenance)),
+            "params": _encode(jax.tree.map_with_path(_tensor_name, guidance.params)),
+            "tensors_sha256": _digest(tensors),
+        }
+    except FileError as error:
+        raise FileError(f"{path}: {error}") from None
+    text = json.dumps(described, allow_nan=False)
+    raw = serialize(tensors, {_DESCRIPTION: text, _DIGEST: digests.of_bytes(text.encode())})
+    if len(raw) > MAX_BYTES:
+        raise FileError(f"{path}: expected at most {MAX_BYTES} bytes, got {len(raw)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    storage.write(path, raw)
+
+
+def load(path: str | Path) -> Guidance:
+    """Read a guidance that `save` wrote, on any machine, without the run that it came from.
+
+    Raises:
+      FileNotFoundError: where there is no file.
+      FileError: for a file that is damaged or holds something else, naming what was expected.
+    """
+    path = Path(path)
+    raw = _read(path)
+    metadata, tensors = _parsed(path, raw)
+    if _DESCRIPTION not in metadata:
+        raise FileError(f"{path}: expected {_GUIDANCE}, got {_without_description(metadata)}")
+    text = metadata[_DESCRIPTION]
+    if digests.of_bytes(text.encode()) != metadata.get(_DIGEST):
+        raise FileError(f"{path}: expected {_GUIDANCE}, got a damaged one: its description differs")
+    try:
+        return _from_description(json.loads(text), tensors)
+    except FileError as error:
+        raise FileError(f"{path}: {error}") from None
+    except Exception as error:  # whatever the constructor of a registered class raises
+        raise FileError(f"{path}: expected the description of a guidance, got: {error}") from error
+
+
+def _from_description(described: dict[str, Any], tensors: dict[str, np.ndarray]) -> Guidance:
+    if described["format"] != FORMAT:
+        raise FileError(
+            f"expected format {FORMAT}, got {described['format']}, written by lgd "
+            f"{described.get('lgd')}: read it with that version"
+        )
+    if described["convention"] != CONVENTION:
+        raise FileError(f"expected the convention {CONVENTION!r}, got {described['convention']!r}")
+    if described["tensors_sha256"] != _digest(tensors):
+        raise FileError(f"expected {_GUIDANCE}, got a damaged one: its tensors differ")
+    names = _decode(described["params"])
+    return Guidance(
+        model=_decode(described["model"]),
+        params=jax.tree.map(lambda leaf: jnp.asarray(tensors[leaf.name]), names),
+        start=described["start"],
+        schedule=_decode(described["schedule"]),
+        history=_decode(described["history"]),
+        provenance=_decode(described["provenance"]),
+    )
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a regular file of bounded size."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: expected {_GUIDANCE}, found none")
+    if not path.is_file():
+        raise FileError(f"{path}: expected {_GUIDANCE}, got no regular file")
+    with path.open("rb") as stream:
+        raw = stream.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise FileError(f"{path}: expected at most {MAX_BYTES} bytes, got more")
+    return raw
+
+
+def _parsed(path: Path, raw: bytes) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Metadata and tensors of a safetensors file."""
+    try:
+        header = raw[8 : 8 + int.from_bytes(raw[:8], "little")].rstrip(b" ")
+        if not header.endswith(b"}"):
+            raise ValueError("its header has no end")
+        metadata = json.loads(header).get("__metadata__") or {}
+        tensors = {
+            name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+            for name, tensor in deserialize(raw)
+        }
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise FileError(
+            f"{path}: expected {_GUIDANCE}, got no safetensors file, or a damaged one: {e}"
+        ) from None
+    for name, tensor in tensors.items():
+        _check_finite(path, name, tensor)
+    return metadata, tensors
+
+
+def _without_description(metadata: Mapping[str, str]) -> str:
+    """What a safetensors file without a description is."""
+    if storage.DIGEST not in metadata:
+        return "a safetensors file of something else, without a description"
+    return (
+        "a file that holds parameters without their model, as lgd 0.1 wrote them. To convert it, "
+        "make the model and read its parameters, params = lgd.machinery.storage.load_params(path, "
+        "jax.eval_shape(model.init, key, c)), then save both, "
+        'lgd.save(lgd.Guidance(model, params, start="..."), path)'
+    )
+
+
+def _named(path: Path, params: Params) -> dict[str, np.ndarray]:
+    """The arrays of a tree by their path."""
+    tensors = {}
+    for key, leaf in jax.tree.leaves_with_path(params):
+        name = _tensor_name(key, leaf).name
+        if not isinstance(leaf, np.ndarray | jax.Array) or leaf.dtype not in _DTYPES.values():
+            raise FileError(f"{path}: {name}: expected an array of numbers, got {type(leaf)}")
+        tensors[name] = np.asarray(leaf, order="C")
+        _check_finite(path, name, tensors[name])
+    return tensors
+
+
+def _tensor_name(key: tuple[Any, ...], leaf: Any) -> TensorName:
+    return TensorName(jax.tree_util.keystr(key, simple=True, separator="/"))
+
+
+def _check_finite(path: Path, name: str, tensor: np.ndarray) -> None:
+    if not np.isfinite(tensor).all():
+        raise FileError(f"{path}: {name}: expected finite values, got NaN or inf")
+
+
+def _digest(tensors: Mapping[str, np.ndarray]) -> str:
+    return digests.of_json(digests.table(tensors))
+
+
+def _plain(value: Any) -> Any:
+    """An array as lists of numbers; anything else as it is."""
+    return np.asarray(value).tolist() if isinstance(value, np.ndarray | jax.Array) else value
+
+
+def _checked_provenance(provenance: Mapping[str, str]) -> dict[str, str]:
+    wrong = {key: value for key, value in provenance.items() if not isinstance(value, str)}
+    if wrong:
+        raise FileError(f"provenance: expected text, got {wrong}")
+    return dict(provenance)
+
+
+def _encode(value: Any) -> Any:
+    """A value as JSON, with classes by their name."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if _CLASSES.get(type(value).__name__) is type(value):
+        fields = {name: _encode(getattr(value, name)) for name in _field_names(type(value))}
+        return {"class": type(value).__name__, "fields": fields}
+    if type(value) is list:
+        return [_encode(entry) for entry in value]
+    if type(value) is tuple:
+        return {"tuple": [_encode(entry) for entry in value]}
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {"dict": {key: _encode(entry) for key, entry in value.items()}}
+    got = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise FileError(
+        f"expected numbers, text, containers of these and registered classes, got {got}: "
+        f"{_HOW_TO_REGISTER}"
+    )
+
+
+def _decode(value: Any) -> Any:
+    """The value that `_encode` wrote."""
+    if isinstance(value, list):
+        return [_decode(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    match value:
+        case {"float": text}:
+            return float(text)
+        case {"tuple": entries}:
+            return tuple(_decode(entry) for entry in entries)
+        case {"dict": entries}:
+            return {key: _decode(entry) for key, entry in entries.items()}
+        case {"class": name, "fields": fields}:
+            if name not in _CLASSES:
+                raise FileError(f"expected registered classes, got {name!r}: {_HOW_TO_REGISTER}")
+            return _CLASSES[name](**{key: _decode(field) for key, field in fields.items()})
+    raise FileError(f"expected an encoded value, got an object of {sorted(value)}")
+
+
+def _field_names(cls: type) -> tuple[str, ...]:
+    if dataclasses.is_dataclass(cls):
+        return tuple(field.name for field in dataclasses.fields(cls))
+    return tuple(getattr(cls, "_fields"))  # noqa: B009
