@@ -1,4 +1,4 @@
-"""A run's folder and what is written there."""
+"""The folder of a run, its lock, its loggers and the provenance of its results."""
 
 from experiments.workdir.folder import (
     MAY_CHANGE,

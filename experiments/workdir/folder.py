@@ -64,17 +64,17 @@ class Workdir:
         processes.from_main(lambda: self._bind(configs.to_dict(config)))
 
     def close(self) -> None:
-        """Let the loggers write what they hold."""
+        """Close the loggers, which write what is still in memory."""
         for logger in self._loggers:
             self._try(logger, logger.close)
 
     def _try(self, logger: loggers.Logger, act: Callable[[], None]) -> None:
-        """A logger that fails is left out from then on; the run needs none."""
+        """Call a logger, and drop it if it fails: the run does not depend on it."""
         try:
             act()
         except Exception as error:
             _log.warning("%s failed and is left out: %s", type(logger).__name__, error)
-            self._loggers = [each for each in self._loggers if each is not logger]
+            self._loggers = [other for other in self._loggers if other is not logger]
 
     def _bind(self, config: Mapping) -> None:
         try:
@@ -99,15 +99,15 @@ class Workdir:
 
     @processes.by_main
     def bind_data(self, dataset: Dataset) -> None:
-        """Refuse other data than those that the folder was made with."""
+        """Refuse data other than those of the earlier starts of the run."""
         file = self.path / "data.json"
         splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
-        found = {f"{name} sha256": fingerprint(split) for name, split in splits.items()}
-        found["order of batches"] = order.identity()
+        data = {f"{name} sha256": fingerprint(split) for name, split in splits.items()}
+        data["order of batches"] = order.identity()
         if not file.exists():
-            write_json(file, found)
+            write_json(file, data)
             return
-        differences = configs.diff(read_json(file), found)
+        differences = configs.diff(read_json(file), data)
         if differences:
             lines = "\n  ".join(differences)
             raise WorkdirError(
@@ -118,13 +118,13 @@ class Workdir:
 
     @processes.by_main
     def note_non_finite(self, error: NonFiniteError) -> None:
-        """Write which steps were not finite, and which examples they held, to non_finite.json."""
+        """Write the steps that were not finite, and their examples, to non_finite.json."""
         if error.steps:
             value = {"message": str(error), "steps": error.steps, "examples": error.examples}
             write_json(self.path / "non_finite.json", value)
 
     def params_file(self, name: str) -> Path:
-        """Where the final parameters of a training go."""
+        """The file of the final parameters of a training."""
         return self.path / "params" / f"{name}.safetensors"
 
     def save_params(self, name: str, params: Params) -> None:
@@ -134,7 +134,7 @@ class Workdir:
 
     @processes.by_main
     def copy_params(self, source: "Workdir", names: Iterable[str]) -> None:
-        """Final parameters of another run, those that are not here yet."""
+        """Copy the final parameters of another run that this one does not have yet."""
         for name in names:
             if not self.params_file(name).exists():
                 try:
@@ -146,12 +146,12 @@ class Workdir:
                 self.put_params(name, content)
 
     def put_params(self, name: str, content: bytes) -> None:
-        """A file of final parameters as it is."""
+        """Write the content of a file of final parameters."""
         self.params_file(name).parent.mkdir(parents=True, exist_ok=True)
         storage.write(self.params_file(name), content)
 
     def load_params(self, name: str, like: Params) -> Params:
-        """Read final parameters; says which stage makes them if there are none."""
+        """Read final parameters; the error for missing ones names the stage that makes them."""
         leaves, structure = jax.tree.flatten(like)
         read: list[np.ndarray] = []
         processes.from_main(lambda: read.extend(jax.tree.leaves(self._read_params(name, like))))
@@ -170,15 +170,15 @@ class Workdir:
 
     @contextmanager
     def checkpoints(self, name: str) -> Iterator[CheckpointStore]:
-        """The checkpoints of one training."""
+        """Open the checkpoints of one training."""
         folder = self.path / "checkpoints" / name
         with CheckpointStore(folder, restart_damaged=self._restart_damaged) as store:
             yield store
 
     def metrics(self, name: str) -> Callable[[int, Mapping], None]:
-        """A function that appends lines of one training to metrics.jsonl, and tells the loggers.
+        """A function that appends lines of one training to metrics.jsonl and calls the loggers.
 
-        Its first call drops what an interrupted run logged from that step on.
+        Its first call drops the lines that an interrupted run logged from that step on.
         """
         file, resumed = self.path / "metrics.jsonl", False
 
@@ -203,14 +203,14 @@ class Workdir:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Appends the seconds that a stage took to timings.jsonl."""
+        """Append the duration of a stage to timings.jsonl."""
         start = time.perf_counter()
         yield
         line = json.dumps({"stage": name, "seconds": round(time.perf_counter() - start, 2)})
         _append(self.path / "timings.jsonl", line)
 
     def curve(self, name: str, key: str) -> tuple[list[int], list[float]]:
-        """Steps and values of one training's metric."""
+        """Steps and values of a metric of one training."""
         lines = [
             line for line in read_lines(self.path / "metrics.jsonl") if line["training"] == name
         ]
@@ -230,13 +230,13 @@ def _is_later(line: Mapping, name: str, step: int) -> bool:
 
 @processes.by_main
 def exists(file: Path) -> bool:
-    """Whether there is such a file."""
+    """Whether the file exists, as process 0 sees it."""
     return file.exists()
 
 
 @processes.by_main
 def read_json(file: Path) -> dict:
-    """A JSON object; WorkdirError names a missing or damaged file."""
+    """The JSON object in a file. Raises WorkdirError for a missing or damaged file."""
     try:
         value = json.loads(file.read_text())
     except FileNotFoundError:
@@ -250,7 +250,7 @@ def read_json(file: Path) -> dict:
 
 @processes.by_main
 def read_lines(file: Path) -> list[dict]:
-    """Objects of a JSON-lines file, if any; a last line cut off by a crash is left out."""
+    """The objects of a JSON-lines file, if it exists, without a last line that a crash cut off."""
     if not file.exists():
         return []
     lines = file.read_text(errors="replace").split("\n")
@@ -266,7 +266,7 @@ def read_lines(file: Path) -> list[dict]:
 
 
 def _parsed(line: str) -> object:
-    """What a line of JSON holds; None if it is not JSON."""
+    """The value of a line of JSON, or None if the line is not JSON."""
     try:
         return json.loads(line)
     except (json.JSONDecodeError, RecursionError):
@@ -274,11 +274,11 @@ def _parsed(line: str) -> object:
 
 
 def write_json(file: Path, value: Mapping) -> None:
-    """Indented JSON, written atomically."""
+    """Write a JSON object with indentation, atomically."""
     write_text(file, json.dumps(value, indent=2) + "\n")
 
 
 @processes.by_main
 def write_text(file: Path, text: str) -> None:
-    """Write a file as a whole or not at all."""
+    """Write a text file atomically, in process 0."""
     storage.write(file, text.encode())

@@ -1,4 +1,4 @@
-"""One run at a time in a workdir. The operating system frees the lock of a process that died."""
+"""A lock that allows one run at a time in a workdir; the system frees that of a dead process."""
 
 import contextlib
 import fcntl
@@ -15,9 +15,9 @@ LOCK = "lock"
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Make the folder and lock it; of several processes, process 0 holds the lock for all.
+    """Create the folder and hold its lock; with several processes, process 0 holds it for all.
 
-    Raises WorkdirError, which names the process that has it, or why nothing can be written.
+    Raises WorkdirError, which names the process that has the lock, or why nothing can be written.
     """
     files: list[int] = []
     processes.from_main(lambda: files.append(_taken(folder)))

@@ -1,8 +1,8 @@
 """Training curves for TensorBoard and Weights & Biases, beside metrics.jsonl.
 
 A logger is called with (name of the training, step, values) and closed at the end. Trainings follow
-one another. One that is resumed is told again from its first step on, and a logger then replaces
-what it has of it: no step is doubled, and none that a killed process kept in memory is missing. Of
+one another. A resumed training is logged again from its first step on, and the logger replaces the
+steps that it has: none is doubled, and none is missing that a killed process kept in memory. With
 several processes, process 0 logs.
 """
 
@@ -20,37 +20,37 @@ _log = logging.getLogger(__name__)
 
 
 class Logger(Protocol):
-    """Where curves go."""
+    """A destination of training curves."""
 
     def __call__(self, training: str, step: int, values: Mapping[str, float]) -> None: ...
     def close(self) -> None: ...
 
 
 def make(names: Sequence[str], folder: Path, config: Mapping[str, Any]) -> list[Logger]:
-    """The loggers of these names for the run of a folder.
+    """The loggers of these names for the run in a folder.
 
-    One that cannot be made is left out with a warning: a run needs none, and one that is resumed
-    tells a logger all its steps.
+    A logger that cannot be made is left out with a warning: a run does not depend on it, and logs
+    all steps again when it is resumed.
     """
     makers: dict[str, Callable[[], Logger]] = {
         "tensorboard": lambda: TensorBoard(folder / "tensorboard"),
         "wandb": lambda: WeightsAndBiases(folder, config),
     }
-    made = []
+    loggers: list[Logger] = []
     for name in names:
         try:
-            made.append(makers[name]())
+            loggers.append(makers[name]())
         except Exception as error:
             _log.warning(
                 "training.loggers: %s is left out: expected the package %s "
                 "(pip install 'lgd[logging]'), got %s: %s",
                 *(name, PACKAGES[name], type(error).__name__, error),
             )
-    return made
+    return loggers
 
 
 class _Log(abc.ABC):
-    """A writer for one training at a time: opened at its first step, and anew where steps fall."""
+    """A writer of one training at a time, opened at its first step and again if steps go back."""
 
     def __init__(self) -> None:
         self._writer: Any = None
@@ -64,7 +64,7 @@ class _Log(abc.ABC):
         self._write(step, values)
 
     def close(self) -> None:
-        """Write what is still in memory."""
+        """Close the open writer, which writes what is still in memory."""
         if self._writer is not None:
             self._close()
         self._writer = None
@@ -133,7 +133,7 @@ class WeightsAndBiases(_Log):
         return run
 
     def _run_id(self, training: str) -> str:
-        """Made once and kept in the folder, so that a resumed training goes on in its run."""
+        """The id of a run, drawn once and kept in the folder, so that resuming finds it again."""
         file = self._folder / "wandb" / "ids" / training
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)

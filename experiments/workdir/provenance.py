@@ -1,4 +1,4 @@
-"""Where numbers come from: command, commit, device and versions."""
+"""The origin of results: command, commit, device and versions."""
 
 import importlib.metadata
 import os
@@ -10,7 +10,7 @@ import jax
 
 
 def provenance(command: str) -> dict[str, Any]:
-    """What a result says of the run behind it."""
+    """The command, commit, device and versions that a file of results records."""
     return {
         "commit": _commit(),
         "command": command,
@@ -22,9 +22,9 @@ def provenance(command: str) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The commit of the code that runs, with a mark for local changes; "unknown" outside git.
+    """The commit of this code, with a mark for local changes; "unknown" outside git.
 
-    Where the code is a copy without its history (an image, a cluster), LGD_COMMIT may name it.
+    The variable LGD_COMMIT names the commit of a copy without history (an image, a cluster).
     """
     if named := os.environ.get("LGD_COMMIT"):
         return named

@@ -1,4 +1,4 @@
-"""How fast the stages of a run on generated data are; other runs say nothing."""
+"""Throughput of the stages of a run on generated data; other runs report none."""
 
 import json
 import time
@@ -19,7 +19,7 @@ from lgd.machinery.processes import by_main
 def measured(
     config: ConfigDict, workdir: Workdir, name: str, amount: int, unit: str
 ) -> Iterator[Callable[[], None]]:
-    """Yields what to call after every step; says ``amount`` units a step over their time.
+    """Yield a function to call after every step; then report units a second, ``amount`` a step.
 
     The first two steps are left out: the first one compiles, and a training step may be announced
     while it is still computed.
@@ -32,14 +32,14 @@ def measured(
 
 
 def of_samples(config: ConfigDict, workdir: Workdir, generator: Generator, per_class: int) -> None:
-    """Draw twice and say how fast the second time was, compiled."""
+    """Draw samples twice and report the throughput of the second draw, which is compiled."""
     if not config.fake_data:
         return
     for _ in range(2):
         start = time.perf_counter()
         jax.block_until_ready(generator(guidance.constant(1.0), per_class, seed=0))
         seconds = time.perf_counter() - start
-    rate = generator.num_classes * per_class / seconds
+    rate = generator.num_conditions * per_class / seconds
     _say(config, workdir, "evaluate", rate, "samples")
 
 

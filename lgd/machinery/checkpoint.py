@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -170,7 +170,7 @@ class CheckpointStore:
         """Release what Orbax holds."""
         self._arrays.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "CheckpointStore":
         return self
 
     def __exit__(self, *_: object) -> None:
