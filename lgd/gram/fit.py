@@ -1,7 +1,7 @@
 """Learn omega from statistics: any one-step objective, and many settings as one program.
 
 A `Lane` is one setting. All lanes of a sweep train in one compiled loop: lanes of one seed see the
-same examples, times and noise at every step, so that what differs between them is the setting.
+same examples, times and noise at every step, so that only the settings differ between them.
 """
 
 import functools
@@ -17,23 +17,20 @@ from jaxtyping import Array, Float, Int
 from lgd import omega
 from lgd.gram.lanes import (
     Lane,
-    Numbers,
+    LaneSettings,
     Program,
     State,
     check_lanes,
     initial_state,
     make_program,
-    own_guidance,
+    narrowed,
 )
 from lgd.gram.layout import Statistics
+from lgd.gram.learned import learned_guidance
 from lgd.gram.loss import (
-    Energy,
     Examples,
-    OneStep,
+    example_conditions,
     examples,
-    forms_of,
-    loss_of,
-    particles_of,
     prepared,
     redrawn_rows,
     weights_of,
@@ -42,27 +39,28 @@ from lgd.gram.score import score
 from lgd.machinery import stopping
 from lgd.machinery.failures import NonFiniteError
 from lgd.machinery.progress import bar
+from lgd.objectives import Energy, OneStep
 from lgd.objectives.forms import DistanceForms
-from lgd.omega import Guidance
+from lgd.omega import Guidance, LearnedModel
 from lgd.training import Optimizer
-from lgd.types import OmegaModel, Params, PRNGKey, Schedule
+from lgd.types import Params, PRNGKey, Schedule
 
 OnSteps = Callable[[int, Params, Float[np.ndarray, " l"]], None]
 
 
 class Fitted(NamedTuple):
-    """What came of one lane. ``held_out``: its objective's loss on held-out statistics, or None."""
+    """The guidance that one lane learned, with its losses."""
 
     lane: Lane
     guidance: Guidance
     losses: Float[np.ndarray, " k"]  # of training: means over ``steps_at_once`` steps each
-    held_out: float | None
+    held_out: float | None  # the loss of the objective on held-out statistics, if there are any
 
 
 def fit(
     statistics: Statistics,
     objective: OneStep,
-    model: OmegaModel,
+    model: LearnedModel,
     *,
     schedule: Schedule,
     optimizer: Optimizer | None = None,
@@ -74,10 +72,27 @@ def fit(
     on_steps: Callable[[int, Params, float], None] | None = None,
     progress: bool = True,
 ) -> Fitted:
-    """Learn omega with one objective; arguments as in `sweep`.
+    """Learn omega with one objective.
 
-    By default 1,000 steps at learning rate 3e-3. ``on_steps`` is called with (step, EMA of the
-    parameters, mean loss) every ``steps_at_once`` steps and at the end.
+    Args:
+      statistics: what `collect` gathered, of members that the objective compares.
+      objective: what is minimised.
+      model: what is learned.
+      schedule: the forward process of the denoiser.
+      optimizer: by default 1,000 steps at learning rate 3e-3.
+      batch_size: examples of a step.
+      seed: of the parameters, the batches and the noise.
+      params: where training starts; by default ``model.init``.
+      held_out: statistics of other data, to judge what was learned.
+      steps_at_once: steps of the compiled loop, between two updates of the bar.
+      on_steps: called with (step, EMA of the parameters, mean loss) every so many steps and at the
+        end.
+      progress: show a bar.
+
+    Raises:
+      StatisticsError: for statistics that do not fit the objective, the model or the schedule.
+      NonFiniteError: when a loss is not finite.
+      Stopped: when a signal asked for it.
     """
     if optimizer is None:
         optimizer = Optimizer(num_steps=1000, learning_rate=3e-3, ema_decay=0.98)
@@ -122,12 +137,12 @@ def sweep(
 
     Args:
       statistics: what `collect` gathered, of members that the objective compares.
-      lanes: at least one.
-      schedule: the denoiser's.
-      optimizer: its learning rate is replaced by each lane's.
+      lanes: the settings, at least one.
+      schedule: the forward process of the denoiser.
+      optimizer: its learning rate is replaced by that of each lane.
       batch_size: examples of a step.
-      params: where training starts, for every lane; by default ``model.init`` by the lane's seed.
-      held_out: statistics of other data, to compare what was fitted.
+      params: where training starts, for every lane; by default ``model.init`` by its seed.
+      held_out: statistics of other data, to compare what was learned.
       steps_at_once: steps of the compiled loop, between two updates of the bar.
       on_steps: called with (step, EMA of the parameters, mean losses (lanes,)) every so many steps
         and at the end; the parameters of all lanes are stacked, and as wide as the widest.
@@ -136,36 +151,49 @@ def sweep(
     Raises:
       StatisticsError: for lanes that cannot share a program, or statistics that do not fit.
       NonFiniteError: when a loss is not finite.
+      Stopped: when a signal asked for it.
     """
-    first = check_lanes(lanes)
+    first = check_lanes(lanes, statistics.layout)
     statistics, weights = prepared(statistics, first.objective, schedule)
     seeds = tuple(dict.fromkeys(lane.seed for lane in lanes))
-    program, numbers = make_program(lanes, seeds, statistics.layout, schedule, optimizer)
+    program, settings = make_program(lanes, seeds, statistics.layout, schedule, optimizer)
     index_of = _drawing(weights, batch_size)
-    data = examples(statistics)
+    data, c = examples(statistics), example_conditions(statistics)
     keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), 1) for seed in seeds])
-    state, losses, num_steps = initial_state(lanes, program, params), [], optimizer.num_steps
+    state, losses, num_steps = initial_state(lanes, program, params, c), [], optimizer.num_steps
     label = f"fit omega: {type(first.objective).__name__}"
     with bar(label, num_steps, show=progress) as advance:
         for start in range(0, num_steps, steps_at_once):
             steps = np.arange(start, min(start + steps_at_once, num_steps), dtype=np.int32)
             index = np.stack([[index_of(seed, int(i)) for seed in seeds] for i in steps])
-            state, values = _run(state, numbers, data, keys, steps, index, program=program)
+            state, values = _run(state, settings, data, keys, steps, index, program=program)
             losses.append(_finite(np.asarray(values), lanes, steps))
             if on_steps is not None:
                 on_steps(int(steps[-1]) + 1, state.ema, losses[-1])
             stopping.check(f"step {steps[-1] + 1}")
             for _ in steps:
                 advance(f"loss {losses[-1].mean():.5g}")
-    found = [own_guidance(state.ema, i, lane) for i, lane in enumerate(lanes)]
-    curves, scores = np.stack(losses, axis=1), _held_out(held_out, lanes, found, schedule)
-    return [Fitted(*each) for each in zip(lanes, found, curves, scores, strict=True)]
+    curves = np.stack(losses, axis=1)
+    learned = [
+        learned_guidance(
+            lane.model,
+            narrowed(state.ema, i, lane, c),
+            statistics,
+            lane.objective,
+            schedule=schedule,
+            start="init" if params is None else "given parameters",
+            history={"loss": curves[i].tolist()},
+        )
+        for i, lane in enumerate(lanes)
+    ]
+    scores = _held_out(held_out, lanes, learned, schedule)
+    return [Fitted(*parts) for parts in zip(lanes, learned, curves, scores, strict=True)]
 
 
 @functools.partial(jax.jit, static_argnames="program", donate_argnames="state")
 def _run(
     state: State,
-    numbers: Numbers,
+    settings: LaneSettings,
     data: Examples,
     keys: PRNGKey,
     steps: Int[Array, " k"],
@@ -173,27 +201,27 @@ def _run(
     *,
     program: Program,
 ) -> tuple[State, Float[Array, "k l"]]:
-    """Some steps of all lanes; the losses."""
+    """The state after some steps of all lanes, and the losses of the steps."""
     transformation = program.optimizer.transformation()
 
     def one_step(state: State, inputs: tuple[Array, Array]) -> tuple[State, Array]:
-        step, chosen = inputs
+        step, rows = inputs
         step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
-        batch, s, forms = _redrawn(program, data, step_keys, chosen)
+        batch, s, forms = _redrawn(program, data, step_keys, rows)
         decay = jnp.minimum(program.optimizer.ema_decay, (1.0 + step) / (10.0 + step))
 
-        def one_lane(state: State, numbers: Numbers) -> tuple[State, Array]:
-            own = jax.tree.map(lambda leaf: leaf[numbers.seed], (batch, s))
-            form = jax.tree.map(lambda leaf: leaf[numbers.form], forms)
-            loss = functools.partial(_loss, program, own[0], own[1], form, numbers.energy)
+        def one_lane(state: State, lane: LaneSettings) -> tuple[State, Array]:
+            lane_batch, lane_s = jax.tree.map(lambda leaf: leaf[lane.seed], (batch, s))
+            form = jax.tree.map(lambda leaf: leaf[lane.form], forms)
+            loss = functools.partial(_loss, program, lane_batch, lane_s, form, lane.energy)
             value, grads = jax.value_and_grad(loss)(state.params)
             updates, opt_state = transformation.update(grads, state.opt_state, state.params)
-            updates = jax.tree.map(lambda update: numbers.learning_rate * update, updates)
+            updates = jax.tree.map(lambda update: lane.learning_rate * update, updates)
             params = program.model.project(optax.apply_updates(state.params, updates))
             ema = optax.incremental_update(params, state.ema, 1.0 - decay)
             return State(params, ema, opt_state), value
 
-        return jax.vmap(one_lane)(state, numbers)
+        return jax.vmap(one_lane)(state, settings)
 
     return jax.lax.scan(one_step, state, (steps, index))
 
@@ -202,18 +230,18 @@ def _redrawn(
     program: Program, data: Examples, keys: PRNGKey, index: Int[Array, "seeds b"]
 ) -> tuple[Examples, Float[Array, "seeds b"], DistanceForms]:
     """The batch and s of every seed, with fresh noise; distances for every seed and churn."""
-    m = particles_of(program.objective)
+    m = program.objective.num_members
 
-    def of_seed(key: PRNGKey, chosen: Int[Array, " b"]) -> tuple:
+    def of_seed(key: PRNGKey, rows: Int[Array, " b"]) -> tuple:
         s_key, rows_key = jax.random.split(key)
-        batch = data.at(chosen)
+        batch = data.at(rows)
         s = program.objective.time_law.sample_s(s_key, batch.t)
         return batch, s, redrawn_rows(rows_key, batch, program.layout, num_particles=m)
 
     def of_form(seed: Int[Array, ""], churn: Float[Array, ""]) -> DistanceForms:
-        t, own_s, own_rows = jax.tree.map(lambda leaf: leaf[seed], (batch.t, s, rows))
-        return forms_of(
-            program.objective, own_rows, s=own_s, t=t, schedule=program.schedule, churn=churn
+        seed_t, seed_s, seed_rows = jax.tree.map(lambda leaf: leaf[seed], (batch.t, s, rows))
+        return program.objective.forms(
+            seed_rows, s=seed_s, t=seed_t, schedule=program.schedule, churn=churn
         )
 
     batch, s, rows = jax.vmap(of_seed)(keys, index)
@@ -235,19 +263,19 @@ def _loss(
         batch,
         program.layout,
         s=s,
-        num_particles=particles_of(program.objective),
+        num_particles=program.objective.num_members,
     )
     beta, lam, _ = (
-        each if shared is None else shared
-        for each, shared in zip(energy, program.common, strict=True)
+        traced if static is None else static
+        for traced, static in zip(energy, program.common, strict=True)
     )
-    return jnp.mean(loss_of(program.objective, forms, weights, beta=beta, lam=lam))
+    return jnp.mean(program.objective.losses(forms, weights, beta=beta, lam=lam))
 
 
 def _drawing(
     weights: Float[np.ndarray, " n"], batch_size: int
 ) -> Callable[[int, int], Int[np.ndarray, " b"]]:
-    """(seed, step) -> examples, each drawn as often as its weight asks."""
+    """A function (seed, step) -> examples, each drawn with a probability by its weight."""
     ends = np.cumsum(weights)
 
     def draw(seed: int, step: int) -> Int[np.ndarray, " b"]:
@@ -261,24 +289,24 @@ def _drawing(
 def _held_out(
     held_out: Statistics | None,
     lanes: Sequence[Lane],
-    found: Sequence[Guidance],
+    learned: Sequence[Guidance],
     schedule: Schedule,
 ) -> list[float | None]:
-    """The loss of every lane; lanes of one objective are scored together."""
+    """The held-out loss of every lane; lanes of one objective are scored together."""
     scores: list[float | None] = [None] * len(lanes)
     if held_out is None:
         return scores
     for objective in dict.fromkeys(lane.objective for lane in lanes):
-        mine = [i for i, lane in enumerate(lanes) if lane.objective == objective]
-        named = {str(i): found[i].omega_fn for i in mine}
+        members = [i for i, lane in enumerate(lanes) if lane.objective == objective]
+        named = {str(i): learned[i].omega_fn for i in members}
         losses = score(held_out, named, objective=objective, schedule=schedule)
-        for i in mine:
+        for i in members:
             scores[i] = losses.mean(str(i))
     return scores
 
 
 def _finite(values: Float[np.ndarray, "k l"], lanes: Sequence[Lane], steps: np.ndarray) -> Any:
-    """Means over the steps. Raises NonFiniteError naming the first lane that is not finite."""
+    """Mean losses over the steps. Raises NonFiniteError for the first lane that is not finite."""
     bad = ~np.isfinite(values)
     if bad.any():
         step, lane = np.argwhere(bad)[0]

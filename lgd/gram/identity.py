@@ -1,9 +1,8 @@
-"""What makes two attempts one collection, and what of an earlier attempt lies on disk."""
+"""The identity of a collection, and what an earlier attempt at the same one left on disk."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from lgd.data import order
 from lgd.data.dataset import Split
@@ -11,47 +10,56 @@ from lgd.data.dataset import fingerprint as data_fingerprint
 from lgd.gram import store
 from lgd.gram.layout import Layout, StatisticsError
 from lgd.machinery.digests import describe, of_tree
-from lgd.types import Denoiser, Params
-
-Weaker = Mapping[str, tuple[Denoiser, Params]]
+from lgd.types import Batch, Denoiser, Params
 
 
 def fingerprint(
     denoiser: Denoiser,
     params: Params,
-    weaker: Weaker,
-    data: Any,
+    data: Split | Callable[[int], Batch],
     *,
     data_name: str,
     batch_size: int,
     seed: int,
 ) -> dict[str, str]:
-    """The denoisers, the data and the settings of a collection, each in words.
+    """The denoiser, the data and the settings of a collection, in words.
 
-    Data given by a function are known by their name. Raises StatisticsError where it is empty.
+    Args:
+      denoiser: the frozen model; a `denoisers.Directions` names all of its models.
+      params: arrays of the denoiser.
+      data: what is collected from.
+      data_name: name of the data; data given by a function are known by it alone.
+      batch_size: examples of one call.
+      seed: of data order, times and noise.
+
+    Raises:
+      StatisticsError: where a function gives the data and their name is empty, or the denoiser
+        cannot be described in words.
     """
-    if isinstance(data, Split):
+    if callable(data):
+        if not data_name:
+            raise StatisticsError(
+                "data_name: expected a name of the data that a function gives, got ''"
+            )
+    else:
         data_name = f"{data_name} sha256 {data_fingerprint(data)}".strip()
         data_name += f", order {order.identity()}"
-    elif not data_name:
-        raise StatisticsError(
-            "data_name: expected a name of the data that a function gives, got ''"
-        )
-    found = {
-        "denoiser": describe(denoiser),
+    try:
+        description = describe(denoiser)
+    except ValueError as error:
+        raise StatisticsError(f"denoiser: {error}") from None
+    return {
+        "denoiser": description,
         "denoiser_params": of_tree(params),
         "schedule": describe(denoiser.schedule),
         "data": data_name,
         "batch_size": str(batch_size),
         "seed": str(seed),
     }
-    for name, (other, other_params) in weaker.items():
-        found[f"weaker {name}"] = f"{describe(other)} {of_tree(other_params)}"
-    return found
 
 
-def begun(path: Path, manifest: store.Manifest) -> list[store.Shard]:
-    """The whole shards of an earlier attempt at the same collection, verified.
+def verified_shards(path: Path, manifest: store.Manifest) -> list[store.Shard]:
+    """The whole shards of an earlier attempt at the same collection, every byte verified.
 
     A new folder gets the manifest. Raises StatisticsError for one that holds anything else.
     """
@@ -76,12 +84,12 @@ def begun(path: Path, manifest: store.Manifest) -> list[store.Shard]:
 
 
 def _is_remainder(name: str) -> bool:
-    """What an interruption before the first manifest may leave."""
+    """Whether a file may be left by an interruption before the first manifest."""
     return name.endswith(".partial")
 
 
 def _fields(manifest: store.Manifest) -> dict[str, str]:
-    """All that must agree."""
+    """All fields of a manifest that must agree between two attempts."""
     layout = {
         field.name: describe(getattr(manifest.layout, field.name))
         for field in dataclasses.fields(Layout)
@@ -91,6 +99,7 @@ def _fields(manifest: store.Manifest) -> dict[str, str]:
 
 
 def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """One line for every field that differs."""
     return [
         f"{name}: expected {before.get(name, 'nothing')}, got {now.get(name, 'nothing')}"
         for name in {**before, **now}

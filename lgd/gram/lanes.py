@@ -1,10 +1,11 @@
-"""What lanes of a sweep have in common, and by what they differ.
+"""What the lanes of a sweep have in common, and by what they differ.
 
 One compiled program serves all lanes: what they share is static, what differs is an array with an
-entry a lane, and a narrow network is a wide one whose other units are 0 and stay 0.
+entry for every lane, and a narrow network is a wide one whose other units are 0 and stay 0.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,26 +13,32 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lgd import omega
 from lgd.gram.layout import Layout, StatisticsError
-from lgd.gram.loss import Energy, OneStep, energy_of, frame_of
-from lgd.omega import Guidance
+from lgd.objectives import Energy, OneStep
+from lgd.omega import LearnedModel
 from lgd.training import Optimizer
-from lgd.types import OmegaModel, Params, Schedule
+from lgd.types import Condition, Params, Schedule
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Lane:
-    """One setting of a sweep: what to minimise, what to learn, how fast, and from which seed."""
+    """One setting of a sweep.
+
+    Args:
+      objective: what is minimised.
+      model: what is learned.
+      learning_rate: of the optimizer, in the place of its own.
+      seed: of the parameters, the batches and the noise.
+    """
 
     objective: OneStep
-    model: OmegaModel
+    model: LearnedModel
     learning_rate: float = 3e-3
     seed: int = 0
 
 
-class Numbers(NamedTuple):
-    """By what lanes differ, each (lanes,)."""
+class LaneSettings(NamedTuple):
+    """Values by which lanes differ, each (lanes,)."""
 
     energy: Energy
     learning_rate: Float[Array, " l"]
@@ -41,10 +48,10 @@ class Numbers(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
-    """What is compiled: all that lanes have in common."""
+    """What is compiled: all that the lanes have in common."""
 
-    objective: OneStep  # of the first lane
-    model: OmegaModel  # the widest
+    objective: OneStep  # the frame of all of them
+    model: LearnedModel  # the widest
     layout: Layout
     schedule: Schedule
     optimizer: Optimizer  # at learning rate 1
@@ -54,52 +61,41 @@ class Program:
 
 
 class State(NamedTuple):
-    """Of all lanes, along the first axis."""
+    """Parameters, their average and the optimizer's state, stacked over lanes."""
 
     params: Params
     ema: Params
     opt_state: Any
 
 
-def _widest(models: Sequence[OmegaModel]) -> OmegaModel:
-    """The model of which all the others are narrow ones."""
-    first = models[0]
-    if isinstance(first, omega.PerDirection):
-        each = zip(*(model.models for model in models), strict=True)  # type: ignore[attr-defined]
-        return omega.PerDirection(models=tuple(_widest(own) for own in each))
-    if isinstance(first, omega.Network):
-        return max(models, key=lambda model: model.width)  # type: ignore[attr-defined]
-    return first
+def check_lanes(lanes: Sequence[Lane], layout: Layout) -> Lane:
+    """The first lane, once it is known that one program can serve all lanes on these statistics.
 
-
-def _thin(model: OmegaModel) -> OmegaModel:
-    """The model without the width of its networks."""
-    if isinstance(model, omega.PerDirection):
-        return omega.PerDirection(models=tuple(map(_thin, model.models)))
-    if isinstance(model, omega.Network):
-        return dataclasses.replace(model, width=1)
-    return model
-
-
-def check_lanes(lanes: Sequence[Lane]) -> Lane:
-    """The first lane. Raises StatisticsError unless one program can serve them all."""
+    Raises StatisticsError for no lanes, lanes that differ in what a program shares, or models of
+    features or directions that the statistics do not have.
+    """
     if not lanes:
         raise StatisticsError("lanes: expected at least one, got none")
-    alike = [_frame(lane) for lane in lanes]
-    for lane, frame in zip(lanes, alike, strict=True):
+    frames = [(lane.objective.frame, lane.model.thin()) for lane in lanes]
+    for lane, frame in zip(lanes, frames, strict=True):
         if not lane.learning_rate > 0.0:
             raise StatisticsError(f"learning_rate: expected > 0, got {lane.learning_rate}")
-        if frame != alike[0]:
+        if frame != frames[0]:
             raise StatisticsError(
                 "lanes: expected to differ in beta, lam, churn, width, learning_rate and seed "
-                f"only, got {frame} beside {alike[0]}"
+                f"only, got {frame} beside {frames[0]}"
             )
+    model, k = lanes[0].model, len(layout.directions)
+    if model.num_features not in (0, layout.num_features):
+        raise StatisticsError(
+            f"features: expected at most the {layout.num_features} collected for each particle, "
+            f"got a model of {model.num_features}"
+        )
+    if model.num_directions not in (1, k):
+        raise StatisticsError(
+            f"directions: expected 1 or {k} values of omega, got {model.num_directions}"
+        )
     return lanes[0]
-
-
-def _frame(lane: Lane) -> tuple[OneStep, OmegaModel]:
-    """A lane without what may differ."""
-    return frame_of(lane.objective), _thin(lane.model)
 
 
 def make_program(
@@ -108,9 +104,17 @@ def make_program(
     layout: Layout,
     schedule: Schedule,
     optimizer: Optimizer,
-) -> tuple[Program, Numbers]:
-    """What is compiled for these lanes, and what each of them brings to it."""
-    energies = [energy_of(lane.objective) for lane in lanes]
+) -> tuple[Program, LaneSettings]:
+    """The program that is compiled for some lanes, and the settings that each brings to it.
+
+    Args:
+      lanes: that `check_lanes` accepts.
+      seeds: the different seeds of the lanes, in order.
+      layout: of the statistics.
+      schedule: the forward process.
+      optimizer: settings that all lanes share; its learning rate is not used.
+    """
+    energies = [lane.objective.energy for lane in lanes]
     pairs = [
         (seeds.index(lane.seed), float(energy.churn))
         for lane, energy in zip(lanes, energies, strict=True)
@@ -120,9 +124,10 @@ def make_program(
         float(values[0]) if len(set(values)) == 1 else None
         for values in zip(*energies, strict=True)
     )
+    models: list[Any] = [lane.model for lane in lanes]
     program = Program(
-        objective=frame_of(lanes[0].objective),
-        model=_widest([lane.model for lane in lanes]),
+        objective=lanes[0].objective.frame,
+        model=functools.reduce(lambda widest, model: widest.wider(model), models),
         layout=layout,
         schedule=schedule,
         optimizer=dataclasses.replace(optimizer, learning_rate=1.0),
@@ -130,32 +135,41 @@ def make_program(
         form_seeds=tuple(seed for seed, _ in forms),
         form_churns=tuple(churn for _, churn in forms),
     )
-    numbers = Numbers(
+    settings = LaneSettings(
         Energy(*(jnp.asarray(values, jnp.float32) for values in zip(*energies, strict=True))),
         jnp.asarray([lane.learning_rate for lane in lanes], jnp.float32),
         jnp.asarray([seed for seed, _ in pairs], jnp.int32),
         jnp.asarray([forms.index(pair) for pair in pairs], jnp.int32),
     )
-    return program, numbers
+    return program, settings
 
 
-def initial_state(lanes: Sequence[Lane], program: Program, params: Params | None) -> State:
-    """Parameters of every lane, as wide as the widest, and the optimizer's state."""
-    shapes = jax.eval_shape(program.model.init, jax.random.key(0))
-    each = [
-        lane.model.init(jax.random.fold_in(jax.random.key(lane.seed), 0))
+def initial_state(
+    lanes: Sequence[Lane], program: Program, params: Params | None, c: Condition
+) -> State:
+    """The state before the first step: parameters as wide as those of the widest model.
+
+    Args:
+      lanes: the settings.
+      program: made for them.
+      params: parameters of every lane; None: ``model.init`` by the seed of each.
+      c: example conditions for ``model.init``.
+    """
+    shapes = jax.eval_shape(program.model.init, jax.random.key(0), c)
+    own_params = [
+        lane.model.init(jax.random.fold_in(jax.random.key(lane.seed), 0), c)
         if params is None
         else params
         for lane in lanes
     ]
-    wide = [jax.tree.map(_widened, own, shapes) for own in each]
+    wide = [jax.tree.map(_widened, tree, shapes) for tree in own_params]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *wide)
     opt_state = jax.vmap(program.optimizer.transformation().init)(stacked)
     return State(stacked, jax.tree.map(jnp.copy, stacked), opt_state)
 
 
 def _widened(leaf: Array, like: jax.ShapeDtypeStruct) -> Array:
-    """With zeros after it: units of which nothing comes, and to which no gradient goes."""
+    """The array with zeros after it: units of which nothing comes and to which no gradient goes."""
     if leaf.ndim != len(like.shape):
         raise StatisticsError(f"params: expected shape {like.shape}, got {leaf.shape}")
     if leaf.shape == like.shape:
@@ -165,11 +179,18 @@ def _widened(leaf: Array, like: jax.ShapeDtypeStruct) -> Array:
     )
 
 
-def own_guidance(stacked: Params, index: int, lane: Lane) -> Guidance:
-    """The guidance of one lane, at its own width."""
-    shapes = jax.eval_shape(lane.model.init, jax.random.key(0))
+def narrowed(stacked: Params, index: int, lane: Lane, c: Condition) -> Params:
+    """The parameters of one lane at the width of its own model.
+
+    Args:
+      stacked: parameters of all lanes.
+      index: which lane.
+      lane: its setting.
+      c: example conditions, as in `initial_state`.
+    """
+    shapes = jax.eval_shape(lane.model.init, jax.random.key(0), c)
 
     def narrow(leaf: Array, like: jax.ShapeDtypeStruct) -> Array:
         return leaf[index][tuple(slice(size) for size in like.shape)]
 
-    return Guidance(lane.model, jax.tree.map(narrow, stacked, shapes), "fit")  # type: ignore[arg-type]
+    return jax.tree.map(narrow, stacked, shapes)

@@ -1,10 +1,9 @@
 """One-step objectives on statistics: the same rows -> Gram matrix -> loss, with fresh noise.
 
 Statistics in device memory are `Examples`. A batch of them becomes `Rows` in few dimensions
-(`redrawn_rows`), of which every objective's loss has the law that it has on the particles.
+(`redrawn_rows`), whose losses have the law that those of the particles have.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -12,35 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lgd import guidance
-from lgd.gram.layout import (
-    Layout,
-    Members,
-    Statistics,
-    StatisticsError,
-    pack,
-    schedule_fits,
-    unpack,
-)
-from lgd.objectives import (
-    ConditionalMarginalConsistency,
-    GuidedScoreMatching,
-    MarginalConsistency,
-    Rows,
-    SelfConsistency,
-    StepLaw,
-    error_forms,
-    gram_loss,
-    repeat,
-    step_forms,
-)
-from lgd.objectives.forms import DistanceForms, SharedForms, factor, redraw
-from lgd.types import Condition, OmegaFn, PRNGKey, Scalar, Schedule
+from lgd import conditions, guidance
+from lgd.gram.layout import Layout, Statistics, StatisticsError, pack, schedule_fits, unpack
+from lgd.gram.redraw import factor, redraw
+from lgd.objectives import OneStep, Rows, StepLaw, member_weights
+from lgd.types import Condition, OmegaFn, PRNGKey, Schedule
 
-OneStep = (
-    SelfConsistency | ConditionalMarginalConsistency | MarginalConsistency | GuidedScoreMatching
-)
 _CHUNK = 65536  # examples factored at once
+_EXAMPLE_CONDITIONS = 1024
 
 
 class Examples(NamedTuple):
@@ -52,20 +30,12 @@ class Examples(NamedTuple):
     features: Float[Array, "n m f"]
 
     def at(self, index: Int[Array, " g"] | slice) -> "Examples":
-        """Some of them."""
+        """The examples at an index."""
         return jax.tree.map(lambda leaf: leaf[index], self)
 
 
-class Energy(NamedTuple):
-    """The settings of an objective that may be traced, and so differ within one program."""
-
-    beta: Scalar
-    lam: Scalar
-    churn: Scalar
-
-
 def examples(statistics: Statistics) -> Examples:
-    """Factor every Gram matrix in float64 on the host, and put everything on the device."""
+    """Statistics with every Gram matrix factored in float64 on the host, put on the device."""
     layout = statistics.layout
     lower = np.empty_like(statistics.gram)
     for start in range(0, statistics.size, _CHUNK):
@@ -76,71 +46,33 @@ def examples(statistics: Statistics) -> Examples:
     return Examples(*jax.device_put((statistics.t, statistics.c, lower, statistics.features)))
 
 
+def example_conditions(statistics: Statistics) -> Condition:
+    """Conditions of the first examples, leaves (k, ...), to make parameters of a model with."""
+    some = conditions.take(statistics.c, slice(_EXAMPLE_CONDITIONS))
+    return conditions.flatten(some) if statistics.layout.members == "mixed" else some
+
+
 def redrawn_rows(key: PRNGKey, batch: Examples, layout: Layout, *, num_particles: int) -> Rows:
-    """Rows of a batch in few dimensions, with fresh noise; of the first num_particles of each."""
+    """Rows of a batch in few dimensions, with fresh noise.
+
+    Args:
+      key: source of the noise.
+      batch: examples on the device.
+      layout: of the statistics that they come from.
+      num_particles: how many particles of each example are taken, the first ones.
+    """
     m, blocks = layout.num_particles, layout.blocks
     lower = unpack(batch.lower, layout.num_rows)
     known, fresh = redraw(key, lower, count=2 * num_particles, dim=layout.dim)
-    each = known.reshape(len(known), blocks, m, -1)[:, :, :num_particles]
+    rows = known.reshape(len(known), blocks, m, -1)[:, :, :num_particles]
     if layout.members == "copies":
-        each = jnp.concatenate([jnp.zeros_like(each[:, :1]), each], axis=1)
-    elif num_particles < m:  # a subset has its own centre
-        centre = jnp.mean(each[:, 0], axis=1, keepdims=True)
-        each = each.at[:, 0].set(each[:, 0] - centre)
-    delta = each[:, 2:-1].reshape(len(known), -1, each.shape[-1])
+        rows = jnp.concatenate([jnp.zeros_like(rows[:, :1]), rows], axis=1)
+    elif num_particles < m:  # a subset has another centre
+        centre = jnp.mean(rows[:, 0], axis=1, keepdims=True)
+        rows = rows.at[:, 0].set(rows[:, 0] - centre)
+    delta = rows[:, 2:-1].reshape(len(known), -1, rows.shape[-1])
     z, eps_target = jnp.split(fresh, 2, axis=1)
-    return Rows(each[:, 0], each[:, 1], delta, each[:, -1], z, eps_target)
-
-
-def forms_of(
-    objective: OneStep,
-    rows: Rows,
-    *,
-    s: Float[Array, " g"],
-    t: Float[Array, " g"],
-    schedule: Schedule,
-    churn: Scalar,
-) -> DistanceForms:
-    """Squared distances that the objective compares, as polynomials of omega."""
-    if isinstance(objective, GuidedScoreMatching):
-        return error_forms(rows)
-    return step_forms(rows, s=s, t=t, schedule=schedule, churn=churn, coupling=objective.coupling)
-
-
-def loss_of(
-    objective: OneStep,
-    forms: DistanceForms | SharedForms,
-    omega: Float[Array, "g m k"] | Float[Array, " g"],
-    *,
-    beta: Scalar,
-    lam: Scalar,
-) -> Float[Array, " g"]:
-    """Loss of every example."""
-    if isinstance(objective, GuidedScoreMatching):
-        return gram_loss(forms, omega, beta=2.0, lam=0.0, pairs="matched")
-    return gram_loss(forms, omega, beta=beta, lam=lam, pairs=objective.pairs)
-
-
-def energy_of(objective: OneStep) -> Energy:
-    """Its settings; guided score matching has none of them."""
-    if isinstance(objective, GuidedScoreMatching):
-        return Energy(2.0, 0.0, 0.0)
-    return Energy(objective.beta, objective.lam, objective.churn)
-
-
-def frame_of(objective: OneStep) -> OneStep:
-    """The objective without the settings of `Energy`: what one compiled program can share."""
-    if isinstance(objective, GuidedScoreMatching):
-        return objective
-    matched = objective.pairs == "matched"  # the one choice that hangs on lam
-    return dataclasses.replace(objective, beta=1.0, lam=0.0 if matched else 1.0, churn=0.0)
-
-
-def particles_of(objective: OneStep) -> int:
-    """Particles of one example of the objective."""
-    if isinstance(objective, ConditionalMarginalConsistency):
-        return objective.group_size
-    return objective.num_particles
+    return Rows(rows[:, 0], rows[:, 1], delta, rows[:, -1], z, eps_target)
 
 
 def weights_of(
@@ -151,38 +83,49 @@ def weights_of(
     s: Float[Array, " g"],
     num_particles: int,
 ) -> Float[Array, "g m k"]:
-    """omega of every particle and direction, from a function of (s, t, c) or also of features.
+    """Guidance weights of every particle and direction, see `objectives.member_weights`.
 
-    One value for an example serves all its particles, unless they have conditions or features of
-    their own. A function of values (b,) guides along the first direction only; one for several
-    gives (b, k).
+    Args:
+      omega_fn: omega(s, t, c), or also of features, with values (b,) or (b, k).
+      batch: examples on the device.
+      layout: of the statistics that they come from.
+      s: times that the steps go to.
+      num_particles: how many particles of each example are taken, the first ones.
+
+    Raises:
+      StatisticsError: where omega_fn takes features, and none were collected.
+      ValueError: if omega_fn gives another number of directions.
     """
-    g, m, k = len(batch.t), num_particles, len(layout.directions)
-    takes_features = guidance.takes_features(omega_fn)
-    if takes_features and not layout.has_features:
+    if guidance.takes_features(omega_fn) and not layout.has_features:
         raise StatisticsError("features: expected them in the statistics for this omega, got none")
-    each = m if takes_features or layout.members == "mixed" else 1
-    c = batch.c
-    if layout.members == "mixed":
-        c = jax.tree.map(lambda leaf: leaf[:, :m].reshape(g * m, *leaf.shape[2:]), c)
-    elif each > 1:
-        c = repeat(c, m)
-    extra = {"features": batch.features[:, :m].reshape(g * m, -1)} if takes_features else {}
-    omega = omega_fn(s=jnp.repeat(s, each), t=jnp.repeat(batch.t, each), c=c, **extra)
-    omega = omega.reshape(g, each, -1)
-    if omega.shape[-1] not in (1, k):
-        raise StatisticsError(f"directions: expected 1 or {k} values, got {omega.shape[-1]}")
-    omega = jnp.pad(omega, ((0, 0), (0, 0), (0, k - omega.shape[-1])))
-    return jnp.broadcast_to(omega, (g, m, k))
+    per_member, c = layout.members == "mixed", batch.c
+    if per_member:
+        c = jax.tree.map(lambda leaf: leaf[:, :num_particles], c)
+    return member_weights(
+        omega_fn,
+        c,
+        s=s,
+        t=batch.t,
+        num_members=num_particles,
+        num_directions=len(layout.directions),
+        per_member=per_member,
+        features=batch.features[:, :num_particles],
+    )
 
 
 def prepared(
     statistics: Statistics, objective: OneStep, schedule: Schedule, law: StepLaw | None = None
 ) -> tuple[Statistics, Float[np.ndarray, " n"]]:
-    """The examples at times of the law, and their weights in it, mean 1.
+    """The examples at times where a law has mass, and their weights in it, mean 1.
 
-    law: of (s, t); the objective's by default. Raises StatisticsError for statistics that do not
-    fit the objective, the schedule or the law.
+    Args:
+      statistics: what `collect` gathered.
+      objective: what they are to serve.
+      schedule: the forward process of the denoiser.
+      law: of (s, t); that of the objective by default.
+
+    Raises:
+      StatisticsError: for statistics that do not fit the objective, the schedule or the law.
     """
     check_fits(objective, statistics.layout)
     schedule_fits(statistics, schedule)
@@ -192,9 +135,10 @@ def prepared(
 
 
 def relative_weights(statistics: Statistics, law: StepLaw) -> Float[np.ndarray, " n"]:
-    """Density ratio of the law to the collection's, mean 1: float64; 0 where the law has no mass.
+    """Density of t under a law over that under the law of the collection, mean 1, in float64.
 
-    Raises StatisticsError where the law has mass that was not collected.
+    It is 0 where the law has no mass. Raises StatisticsError where the law has mass at times that
+    were not collected, or none at those of the examples.
     """
     collected, support = statistics.law, law.support
     low, high = support.s_min + support.gap_min, support.t_max
@@ -207,42 +151,24 @@ def relative_weights(statistics: Statistics, law: StepLaw) -> Float[np.ndarray, 
             f"to {inner[missed][-1]:.4g} beside them"
         )
     t = jnp.asarray(statistics.t)
-    ours = np.asarray(law.density(t), np.float64)
-    theirs = np.maximum(np.asarray(collected.density(t), np.float64), 1e-12)
-    ratio = np.where(ours > 0.0, ours / theirs, 0.0)
+    density = np.asarray(law.density(t), np.float64)
+    collected_density = np.maximum(np.asarray(collected.density(t), np.float64), 1e-12)
+    ratio = np.where(density > 0.0, density / collected_density, 0.0)
     if not ratio.any():
         raise StatisticsError(f"law: expected examples at times of {law}, got none")
     return ratio / ratio.mean()
 
 
-def members_of(objective: OneStep) -> tuple[Members, ...]:
-    """What the particles of one example may be for this objective; the usual one first.
-
-    Raises StatisticsError for an objective that needs more than one step.
-    """
-    kinds: dict[type, tuple[Members, ...]] = {
-        SelfConsistency: ("copies",),
-        ConditionalMarginalConsistency: ("condition",),
-        MarginalConsistency: ("mixed",),
-        GuidedScoreMatching: ("copies", "condition", "mixed"),
-    }
-    name = type(objective).__name__
-    if type(objective) not in kinds:
-        raise StatisticsError(f"objective: expected one of one step, got {name}")
-    return kinds[type(objective)]
-
-
 def check_fits(objective: OneStep, layout: Layout) -> None:
-    """Raise StatisticsError unless these statistics can stand for the particles it compares."""
-    if getattr(objective, "reward", None) is not None:
+    """Raise StatisticsError unless statistics of a layout hold the particles of an objective."""
+    if objective.reward is not None:
         raise StatisticsError("reward: expected none (it needs predictions), got one")
-    name, fitting = type(objective).__name__, members_of(objective)
-    if layout.members not in fitting:
-        raise StatisticsError(
-            f"members: expected {' or '.join(fitting)} for {name}, got {layout.members}"
-        )
-    if particles_of(objective) > layout.num_particles:
+    name = type(objective).__name__
+    if layout.members not in objective.members:
+        expected = " or ".join(objective.members) or "no statistics"
+        raise StatisticsError(f"members: expected {expected} for {name}, got {layout.members}")
+    if objective.num_members > layout.num_particles:
         raise StatisticsError(
             f"{name}: expected at most the {layout.num_particles} particles collected, "
-            f"got {particles_of(objective)}"
+            f"got {objective.num_members}"
         )

@@ -9,32 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from lgd import conditions
 from lgd import schedules as forward_processes
-from lgd.gram.layout import Layout, Statistics, StatisticsError, describe
-from lgd.gram.loss import (
-    Examples,
-    OneStep,
-    energy_of,
-    examples,
-    forms_of,
-    frame_of,
-    loss_of,
-    particles_of,
-    prepared,
-    redrawn_rows,
-    weights_of,
-)
+from lgd.gram.layout import Layout, Statistics, StatisticsError
+from lgd.gram.loss import Examples, examples, prepared, redrawn_rows, weights_of
+from lgd.machinery.digests import describe
 from lgd.machinery.progress import bar
-from lgd.objectives import StepLaw
+from lgd.objectives import OneStep, StepLaw
 from lgd.types import Condition, OmegaFn, PRNGKey, Schedule
 
 _CHUNK = 8192  # examples scored at once
 
 
 class DifferenceMap(NamedTuple):
-    """What each bin of (s, t) adds to a difference of losses; the bins add up to it.
+    """The contribution of every bin of (s, t) to a difference of losses, which is their sum.
 
-    nan where a bin has no data.
+    It is NaN in a bin without data.
     """
 
     values: Float[np.ndarray, "s t"]
@@ -53,7 +43,8 @@ class ClassDifferences(NamedTuple):
 class Scores(NamedTuple):
     """Losses of schedules on the same examples, times and noise.
 
-    An example's loss is a mean over draws of s and of noise. ``weights`` are those of the law of t.
+    The loss of an example is a mean over draws of s and of noise. ``weights`` are those of the law
+    of t.
     """
 
     names: tuple[str, ...]
@@ -61,11 +52,11 @@ class Scores(NamedTuple):
     s: Float[np.ndarray, "draws n"]
     t: Float[np.ndarray, " n"]
     weights: Float[np.ndarray, " n"]  # mean 1
-    source: Int[np.ndarray, " n"]  # examples of one x0 are alike, and not independent
+    source: Int[np.ndarray, " n"]  # the same for examples of one x0, which are not independent
     c: Condition
 
     def per_example(self, name: str) -> Float[np.ndarray, " n"]:
-        """Weighted losses, whose mean is `mean`."""
+        """The weighted losses of a schedule, whose mean is `mean`."""
         losses = self.losses[:, self.names.index(name)]
         return self.weights * losses.mean(axis=0, dtype=np.float64)
 
@@ -74,37 +65,35 @@ class Scores(NamedTuple):
         return float(self.per_example(name).mean())
 
     def standard_error(self, name: str) -> float:
-        """Of `mean`, for the choice of x0: examples of one x0 count as one."""
+        """Standard error of `mean` by the choice of x0: examples of one x0 count as one."""
         return _clustered_error(self.per_example(name), self.source)
 
     def difference(self, name: str, other: str) -> tuple[float, float]:
-        """Mean of ``name`` less that of ``other`` on the same draws, and its standard error."""
+        """Mean loss of ``name`` less that of ``other``, on the same draws, and its error."""
         gaps = self.per_example(name) - self.per_example(other)
         return float(gaps.mean()), _clustered_error(gaps, self.source)
 
     @property
     def labels(self) -> Int[np.ndarray, " n"] | None:
-        """Classes of the examples, or None where conditions are something else."""
-        c = np.asarray(self.c) if isinstance(self.c, np.ndarray | jax.Array) else None
-        is_labels = c is not None and c.ndim == 1 and np.issubdtype(c.dtype, np.integer)
-        return c if is_labels else None
+        """Labels of the examples, or None where their conditions are something else."""
+        labels = conditions.labels_of(self.c)
+        return None if labels is None else np.asarray(labels)
 
     def difference_by_class(self, name: str, other: str) -> ClassDifferences:
-        """`difference` within every class. Raises StatisticsError without `labels`."""
+        """The `difference` within every label. Raises StatisticsError without `labels`."""
         if self.labels is None:
             raise StatisticsError("c: expected one label an example, got other conditions")
         present = np.unique(self.labels)
         gaps = self.per_example(name) - self.per_example(other)
-        found = []
-        for label in present:
-            mine = self.labels == label
-            own = gaps[mine] / self.weights[mine].mean()
-            found.append((own.mean(), _clustered_error(own, self.source[mine])))
-        means, errors = np.transpose(found)
+        means, errors = np.zeros(len(present)), np.zeros(len(present))
+        for i, label in enumerate(present):
+            inside = self.labels == label
+            scaled = gaps[inside] / self.weights[inside].mean()
+            means[i], errors[i] = scaled.mean(), _clustered_error(scaled, self.source[inside])
         return ClassDifferences(present, means, errors)
 
     def difference_map(self, name: str, other: str, *, num_bins: int = 20) -> DifferenceMap:
-        """`difference`, split over num_bins equal bins of s and as many of t."""
+        """The `difference`, split over num_bins equal bins of s and as many of t."""
         i, j = self.names.index(name), self.names.index(other)
         gaps = self.weights * (self.losses[:, i].astype(np.float64) - self.losses[:, j])
         t = np.broadcast_to(self.t, self.s.shape)
@@ -116,7 +105,7 @@ class Scores(NamedTuple):
 
 
 def _clustered_error(values: Float[np.ndarray, " n"], source: Int[np.ndarray, " n"]) -> float:
-    """Standard error of the mean: the summed squares of residuals summed by source."""
+    """Standard error of a mean, from the squares of residuals summed by source."""
     _, cluster = np.unique(source, return_inverse=True)
     sums = np.bincount(cluster, values - values.mean())
     correction = len(sums) / max(len(sums) - 1, 1)
@@ -124,7 +113,7 @@ def _clustered_error(values: Float[np.ndarray, " n"], source: Int[np.ndarray, " 
 
 
 def schedule_behind(statistics: Statistics) -> Schedule:
-    """The forward process that statistics were collected with, from their fingerprint.
+    """The forward process that statistics were collected with, by their fingerprint.
 
     Raises StatisticsError unless it is one of `lgd.schedules.BY_NAME` with its default settings.
     """
@@ -155,20 +144,20 @@ def score(
     Args:
       statistics: held out, which omega was not fitted to.
       schedules: omega functions by name, of (s, t, c), and of features where these were collected.
-      objective: whose loss; its law of times is replaced by ``law`` where that is given.
-      schedule: the denoiser's.
-      law: of (s, t).
+      objective: whose loss.
+      schedule: the forward process of the denoiser.
+      law: of (s, t); that of the objective by default.
       num_draws: of s and of noise, for every example.
       seed: of these draws.
       progress: show a bar.
 
     Raises:
       StatisticsError: for statistics that do not fit the objective or the law.
+      ValueError: for an omega of another number of directions.
     """
     law = objective.time_law if law is None else law
     statistics, weights = prepared(statistics, objective, schedule, law)
-    data, m = examples(statistics), particles_of(objective)
-    energy = energy_of(objective)
+    data, m = examples(statistics), objective.num_members
     losses, times = [], []
     chunks = _equal_chunks(statistics.size)
     with bar("score schedules", num_draws * len(chunks), show=progress) as advance:
@@ -179,7 +168,7 @@ def score(
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), draw), number)
                 s_key, rows_key = jax.random.split(key)
                 s = law.sample_s(s_key, part.t)
-                each = [
+                omegas = [
                     weights_of(fn, part, statistics.layout, s=s, num_particles=m)
                     for fn in schedules.values()
                 ]
@@ -187,9 +176,9 @@ def score(
                     rows_key,
                     part,
                     s,
-                    jnp.stack(each),
-                    jnp.asarray(energy, jnp.float32),
-                    objective=frame_of(objective),
+                    jnp.stack(omegas),
+                    jnp.asarray(objective.energy, jnp.float32),
+                    objective=objective.frame,
                     layout=statistics.layout,
                     schedule=schedule,
                 )
@@ -197,11 +186,10 @@ def score(
                 advance("")
             losses.append(np.concatenate([value for value, _ in parts], axis=1))
             times.append(np.concatenate([s for _, s in parts]))
-    losses, times = ([each[..., : statistics.size] for each in found] for found in (losses, times))
     return Scores(
         tuple(schedules),
-        np.stack(losses),
-        np.stack(times),
+        np.stack(losses)[..., : statistics.size],
+        np.stack(times)[..., : statistics.size],
         statistics.t,
         weights,
         statistics.source,
@@ -210,7 +198,7 @@ def score(
 
 
 def _equal_chunks(size: int) -> list[Int[np.ndarray, " g"]]:
-    """Indices of 0 to size in parts of one length, so that one program serves them all.
+    """The indices 0 to size - 1 in parts of one length, so that one program serves them all.
 
     The last example fills up the last part.
     """
@@ -231,11 +219,12 @@ def _losses(
     layout: Layout,
     schedule: Schedule,
 ) -> Float[Array, "schedules g"]:
+    """The loss of every example at the weights of every schedule."""
     beta, lam, churn = energy
-    rows = redrawn_rows(key, batch, layout, num_particles=particles_of(objective))
-    forms = forms_of(objective, rows, s=s, t=batch.t, schedule=schedule, churn=churn)
+    rows = redrawn_rows(key, batch, layout, num_particles=objective.num_members)
+    forms = objective.forms(rows, s=s, t=batch.t, schedule=schedule, churn=churn)
 
-    def one(omega: Float[Array, "g m k"]) -> Float[Array, " g"]:
-        return loss_of(objective, forms, omega, beta=beta, lam=lam)
+    def losses(omega: Float[Array, "g m k"]) -> Float[Array, " g"]:
+        return objective.losses(forms, omega, beta=beta, lam=lam)
 
-    return jax.lax.map(one, omegas)
+    return jax.lax.map(losses, omegas)

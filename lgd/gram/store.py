@@ -30,7 +30,7 @@ _FIXED = {"t": np.float32, "gram": np.float32, "source": np.int32, "features": n
 
 
 class Shard(NamedTuple):
-    """One file of the manifest."""
+    """One file of a collection, as the manifest names it."""
 
     file: str
     sha256: str
@@ -39,7 +39,7 @@ class Shard(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What is, or will be, in a folder of statistics."""
+    """The contents of a folder of statistics: what it will hold, and the shards it has."""
 
     layout: Layout
     law: CollectionLaw
@@ -50,19 +50,19 @@ class Manifest:
 
     @property
     def collected(self) -> int:
-        """Examples that lie on disk."""
+        """Number of examples on disk."""
         return sum(shard.examples for shard in self.shards)
 
     def with_shard(self, shard: Shard) -> "Manifest":
-        """One shard more."""
+        """The manifest with one shard more."""
         return dataclasses.replace(self, shards=(*self.shards, shard))
 
 
 def read(path: str | Path, *, progress: bool = True) -> Statistics:
     """All examples of a folder that `collect` filled, every byte verified.
 
-    Raises StatisticsError, naming the file or the field: nothing there, a collection that is not
-    complete, a damaged, truncated or swapped shard, values that are no statistics.
+    Raises StatisticsError, which names the file or the field, for a folder without a manifest, an
+    incomplete collection, a damaged, truncated or swapped shard, or values that are no statistics.
     """
     path = Path(path)
     manifest = read_manifest(path)
@@ -93,9 +93,9 @@ def read(path: str | Path, *, progress: bool = True) -> Statistics:
 
 
 def is_complete(path: str | Path) -> bool:
-    """Whether a folder names every example of its collection; False without a manifest.
+    """Whether a folder has every example of its collection; False without a manifest.
 
-    Raises StatisticsError for a damaged one.
+    Raises StatisticsError for a damaged manifest.
     """
     path = Path(path)
     if not (path / MANIFEST).exists():
@@ -122,7 +122,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write it as a whole or not at all."""
+    """Write the manifest of a folder as a whole, or not at all."""
     values = dataclasses.asdict(manifest)
     names = {law: name for name, law in LAWS.items()}
     values["law"]["name"] = names[type(manifest.law)]
@@ -133,7 +133,10 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 
 
 def write_shard(path: Path, index: int, tensors: Mapping[str, np.ndarray], layout: Layout) -> Shard:
-    """Write the arrays of one shard; atomic. Raises StatisticsError for what `read` refuses."""
+    """Write the arrays of one shard as a whole, or not at all.
+
+    Raises StatisticsError for arrays that `read` would refuse.
+    """
     name = f"shard-{index:05d}.safetensors"
     _check_tensors(path / name, tensors, len(tensors["t"]), layout)
     data = save_tensors({name: np.ascontiguousarray(value) for name, value in tensors.items()})
@@ -142,7 +145,7 @@ def write_shard(path: Path, index: int, tensors: Mapping[str, np.ndarray], layou
 
 
 def read_shard(path: Path, shard: Shard, manifest: Manifest) -> dict[str, np.ndarray]:
-    """The arrays of one shard. Raises StatisticsError."""
+    """The arrays of one shard, verified. Raises StatisticsError."""
     file = path / shard.file
     try:
         data = file.read_bytes()
@@ -159,10 +162,19 @@ def read_shard(path: Path, shard: Shard, manifest: Manifest) -> dict[str, np.nda
 
 
 def named_conditions(c: Condition) -> dict[str, Any]:
-    """The leaves of a condition by name: "c", or "c/..." for dicts."""
-    leaves = jax.tree.leaves_with_path(c)
-    names = ["/".join(["c", *(str(getattr(k, "key", k)) for k in key)]) for key, _ in leaves]
-    return dict(zip(names, (leaf for _, leaf in leaves), strict=True))
+    """The leaves of a condition by name: "c" for an array, "c/..." for dicts of arrays.
+
+    Raises StatisticsError for other structures.
+    """
+    pairs = jax.tree.leaves_with_path(c)
+    keys = [[getattr(entry, "key", None) for entry in path] for path, _ in pairs]
+    if not pairs or any(not isinstance(key, str) or "/" in key for path in keys for key in path):
+        raise StatisticsError(
+            "c: expected an array, or a dict of arrays by names without '/', "
+            f"got {jax.tree.structure(c)}"
+        )
+    names = ["/".join(["c", *map(str, path)]) for path in keys]
+    return dict(zip(names, (leaf for _, leaf in pairs), strict=True))
 
 
 def _is_condition(name: str) -> bool:
@@ -170,6 +182,7 @@ def _is_condition(name: str) -> bool:
 
 
 def _nested(conditions: Mapping[str, np.ndarray]) -> Any:
+    """The condition behind `named_conditions`."""
     if "c" in conditions:
         return conditions["c"]
     tree: dict[str, Any] = {}
@@ -185,7 +198,7 @@ def _nested(conditions: Mapping[str, np.ndarray]) -> Any:
 def _check_tensors(
     file: Path, tensors: Mapping[str, np.ndarray], count: int, layout: Layout
 ) -> None:
-    """Names, dtypes, shapes, and that the values can be statistics."""
+    """Raise StatisticsError unless names, dtypes, shapes and values are those of statistics."""
     m = layout.num_particles
     shapes: dict[str, tuple[int, ...]] = {
         "t": (count,),
@@ -217,7 +230,7 @@ def _check_tensors(
 
 
 def _check_values(file: Path, tensors: Mapping[str, np.ndarray], layout: Layout) -> None:
-    """Times in [0, 1], and the Cauchy-Schwarz inequality of every Gram matrix."""
+    """Raise StatisticsError for times outside [0, 1], or products beyond Cauchy-Schwarz."""
     t = tensors["t"]
     if len(t) and not (t.min() >= 0.0 and t.max() <= 1.0):
         raise StatisticsError(f"{file}: t: expected times in [0, 1], got {t.min()} to {t.max()}")
@@ -230,6 +243,7 @@ def _check_values(file: Path, tensors: Mapping[str, np.ndarray], layout: Layout)
 
 
 def _parsed(values: Mapping[str, Any]) -> Manifest:
+    """The manifest that JSON values describe. Raises StatisticsError, or the error of a type."""
     if values["format"] != FORMAT:
         raise StatisticsError(f"format: expected {FORMAT}, got {values['format']!r}")
     said = {name: value for name, value in values.items() if name != "sha256"}

@@ -1,21 +1,22 @@
-"""The objectives that teach omega. Only this folder knows the paper's algorithm.
+"""The objectives that teach omega. Only this folder knows the algorithms of the paper.
 
 Every objective is a frozen dataclass of settings, called as::
 
     loss, info = objective(key, omega_fn, denoiser, denoiser_params, batch)
 
-and differentiable in whatever omega_fn closes over; the denoiser is frozen. The one-step
-objectives go rows -> Gram matrix -> loss and call the denoiser without gradients; the trajectory
-objective differentiates through K unrolled steps.
+and differentiable in whatever omega_fn closes over; the denoiser is frozen. An objective answers
+for itself: the support of (s, t), the groups it needs, the model it suits, what it prepares once.
+The one-step objectives (`OneStep`) go rows -> Gram matrix -> loss and call the denoiser without
+gradients; the trajectory objective differentiates through K unrolled steps.
 """
 
-from lgd.objectives.one_step import (
+from lgd.objectives.consistency import (
     ConditionalMarginalConsistency,
-    GuidedScoreMatching,
     MarginalConsistency,
     SelfConsistency,
     l2,
 )
+from lgd.objectives.one_step import Energy, Members, OneStep, StepConsistency
 from lgd.objectives.rows import (
     FrozenRows,
     Rows,
@@ -23,32 +24,31 @@ from lgd.objectives.rows import (
     draw_rows,
     error_forms,
     gram_loss,
-    repeat,
     step_coefficients,
     step_forms,
 )
+from lgd.objectives.score_matching import GuidedScoreMatching
 from lgd.objectives.times import GridLaw, StepLaw, TimeLaw, UniformTimes
 from lgd.objectives.trajectory import Trajectory
+from lgd.objectives.weights import member_weights
 from lgd.types import Batch
 
-Objective = (
-    SelfConsistency
-    | ConditionalMarginalConsistency
-    | MarginalConsistency
-    | GuidedScoreMatching
-    | Trajectory
-)
+Objective = OneStep | Trajectory
 
 __all__ = [
     "Batch",
     "ConditionalMarginalConsistency",
+    "Energy",
     "FrozenRows",
     "GridLaw",
     "GuidedScoreMatching",
     "MarginalConsistency",
+    "Members",
     "Objective",
+    "OneStep",
     "Rows",
     "SelfConsistency",
+    "StepConsistency",
     "StepLaw",
     "TimeLaw",
     "Trajectory",
@@ -58,7 +58,7 @@ __all__ = [
     "error_forms",
     "gram_loss",
     "l2",
-    "repeat",
+    "member_weights",
     "step_coefficients",
     "step_forms",
 ]

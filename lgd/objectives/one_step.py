@@ -1,239 +1,277 @@
-"""Objectives of one guided step from t to s: the paper's self-consistency and its relatives."""
+"""What all objectives of one guided step have in common, and what each answers for itself.
 
+An objective of one step noises groups of real examples to t, calls the frozen denoiser once, and
+compares one guided step from t to s with something that needs no model. It says what its groups
+are, which distances it takes, and what it does with them; drawing times and rows, weighing, and the
+reward are written here once. Online training calls the objective itself, Gram statistics
+(`lgd.gram`) its `forms` and `losses`.
+"""
+
+import abc
 import dataclasses
-from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lgd import conditions, diffusion, omega
+from lgd.data.dataset import Split
+from lgd.objectives.forms import DistanceForms, SharedForms
 from lgd.objectives.rows import (
     Coupling,
     Info,
     Pairs,
+    Rows,
     check_energy,
     check_step,
     draw_rows,
-    error_forms,
     gram_loss,
-    repeat,
+    mixed_predictions,
     step_forms,
 )
 from lgd.objectives.times import TimeLaw
+from lgd.objectives.weights import member_weights
 from lgd.omega import Support
-from lgd.types import Batch, Condition, Denoiser, OmegaFn, Params, PRNGKey, RewardFn
+from lgd.types import (
+    Batch,
+    Condition,
+    Denoiser,
+    OmegaFn,
+    OmegaModel,
+    Params,
+    PRNGKey,
+    RewardFn,
+    Scalar,
+    Schedule,
+)
+
+Members = Literal["copies", "condition", "mixed"]
+
+
+class Energy(NamedTuple):
+    """Settings of an objective that may be traced, and so differ within one compiled program."""
+
+    beta: Scalar
+    lam: Scalar
+    churn: Scalar
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SelfConsistency:
-    """Match, given x0, one guided step from t to s with direct noising to s (Alg. 1, Eq. 16-22).
+class OneStep(abc.ABC):
+    """An objective of one guided step from t to s.
 
-    The paper's settings: beta 1.75, lam 1, 4 particles, training churn 1. With a reward R, adds
-    ``-reward_weight E R(x0_hat, c)`` on the noised real data (Alg. 4).
-    ``coupling="shared"`` gives proposal j and target j the same noise; then lam = 0 pairs j with j
-    only, and lam > 0 pairs j with every other.
+    A subclass is a frozen dataclass with its own settings and the abstract members below. With a
+    reward R, every objective has ``-reward_weight E R(x0_hat, c)`` added, on the guided prediction
+    x0_hat of the noised real data (paper, Alg. 4).
     """
 
-    beta: float = 1.75
-    lam: float = 1.0
-    num_particles: int = 4
-    churn: float = 1.0
-    coupling: Coupling = "independent"
     time_law: TimeLaw = TimeLaw()
     reward: RewardFn | None = None
     reward_weight: float = 0.0
 
-    group_size: ClassVar[None] = None  # takes single examples
+    # What the particles of one example of statistics may be, see `gram.Layout`; the usual first.
+    members: ClassVar[tuple[Members, ...]] = ()
+    # Whether the members of a group have conditions of their own.
+    conditions_per_member: ClassVar[bool] = False
+    times: ClassVar[tuple[float, ...]] = ()  # of a sampling grid: there is none
 
-    def __post_init__(self) -> None:
-        check_energy(self.beta, self.lam, self.num_particles)
-        check_step(self.churn, self.coupling)
+    @property
+    def group_size(self) -> int | None:
+        """Real members that a group of a batch must hold; None: a batch of single examples."""
+        return None
+
+    @property
+    @abc.abstractmethod
+    def num_members(self) -> int:
+        """Particles that are compared with one another: m."""
+
+    @property
+    @abc.abstractmethod
+    def energy(self) -> Energy:
+        """The settings that may be traced."""
+
+    @property
+    @abc.abstractmethod
+    def frame(self) -> "OneStep":
+        """The objective with fixed values for `energy`, as objectives of one program have it."""
+
+    @abc.abstractmethod
+    def groups(self, batch: Batch) -> Batch:
+        """The groups of a batch: x0 (g, m, *dims), and conditions.
+
+        Their leaves are (g, m, ...) where ``conditions_per_member``, else (g, ...). Raises
+        ValueError for a batch of another shape.
+        """
+
+    @abc.abstractmethod
+    def forms(
+        self,
+        rows: Rows,
+        *,
+        s: Float[Array, " g"],
+        t: Float[Array, " g"],
+        schedule: Schedule,
+        churn: Scalar,
+    ) -> DistanceForms:
+        """The squared distances that are compared, as polynomials of omega.
+
+        Args:
+          rows: of the denoiser and of noise.
+          s: times that the steps go to.
+          t: times that they come from.
+          schedule: the forward process.
+          churn: of the step, in the place of that of `energy`.
+        """
+
+    @abc.abstractmethod
+    def losses(
+        self,
+        forms: DistanceForms | SharedForms,
+        omega: Float[Array, "g m k"] | Float[Array, " g"],
+        *,
+        beta: Scalar,
+        lam: Scalar,
+    ) -> Float[Array, " g"]:
+        """The loss of every group, at given settings in the place of those of `energy`."""
 
     @property
     def support(self) -> Support:
-        """Where (s, t) is seen."""
+        """Where (s, t) is seen: the support of the law of times."""
         return self.time_law.support
+
+    def default_model(self, schedule: Schedule, c: Condition) -> OmegaModel:
+        """The paper's network over the support, with the encoder that fits example conditions c."""
+        return omega.default_network(schedule, c, self.support)
+
+    def prepared(
+        self, split: Split, num_draws: int, progress: bool = True
+    ) -> tuple["OneStep", Split]:
+        """The objective and the data for a training of num_draws examples: both as they are."""
+        return self, split
+
+    def __call__(
+        self, key: PRNGKey, omega_fn: OmegaFn, denoiser: Denoiser, params: Params, batch: Batch
+    ) -> tuple[Float[Array, ""], Info]:
+        """The mean loss of the groups of a batch, and what to log.
+
+        Args:
+          key: source of times and noise.
+          omega_fn: omega(s, t, c) or omega(s, t, c, features), with values (b,), or (b, k) for the
+            k directions of the denoiser; what it closes over gets the gradient.
+          denoiser: the frozen model.
+          params: arrays of the denoiser; they get no gradient.
+          batch: examples x0 (b, *dims), c (b, ...); or with a `group_size` groups x0 (g, n, *dims),
+            c (g, n, ...).
+
+        Returns:
+          The loss, and ``distance`` (the loss without the reward), ``omega`` (the mean weight of
+          the first direction, and "omega <name>" of further ones) and ``reward`` if there is one.
+
+        Raises:
+          ValueError: for a batch of another shape, or an omega of another number of directions.
+        """
+        x0, c = self.groups(batch)
+        g, m = x0.shape[:2]
+        member_c = conditions.flatten(c) if self.conditions_per_member else conditions.repeat(c, m)
+        time_key, rows_key = jax.random.split(key)
+        s, t = self.time_law.sample(time_key, g)
+        rows, features = draw_rows(rows_key, denoiser, params, x0, member_c, t=t)
+        names = diffusion.direction_names(denoiser)
+        weights = member_weights(
+            omega_fn,
+            c,
+            s=s,
+            t=t,
+            num_members=m,
+            num_directions=len(names),
+            per_member=self.conditions_per_member,
+            features=features,
+        )
+        beta, lam, churn = self.energy
+        forms = self.forms(rows, s=s, t=t, schedule=denoiser.schedule, churn=churn)
+        loss = jnp.mean(self.losses(forms, weights, beta=beta, lam=lam))
+        info = {"distance": loss} | _mean_weights(weights, names)
+        if self.reward is None:
+            return loss, info
+        x0_hat = mixed_predictions(x0, rows, weights).reshape(g * m, *x0.shape[2:])
+        reward = jnp.mean(self.reward(x0_hat, member_c))
+        return loss - self.reward_weight * reward, info | {"reward": reward}
+
+
+def _mean_weights(weights: Float[Array, "g m k"], names: tuple[str, ...]) -> Info:
+    """The mean weight of every direction: "omega", and "omega <name>" of the further ones."""
+    labels = ("omega", *(f"omega {name}" for name in names[1:]))
+    means = jnp.mean(weights, axis=(0, 1))
+    return {label: means[k] for k, label in enumerate(labels)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepConsistency(OneStep):
+    """An objective that compares laws after one guided step with an energy distance.
+
+    Proposals x~_j are particles noised to t and taken to s by one guided step of the bridge kernel
+    at ``churn``; targets x_k are particles noised to s directly (paper, Alg. 1)::
+
+        mean_{j,k} |x~_j - x_k|^beta - lam/2 mean_{j != k} |x~_j - x~_k|^beta
+    """
+
+    beta: float = 1.75
+    lam: float = 1.0
+    churn: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_energy(self.beta, self.lam, self.num_members, pairs=self.pairs)
+        check_step(self.churn, self.coupling)
+
+    @property
+    def coupling(self) -> Coupling:
+        """Whether proposals and targets have noises of their own or share them."""
+        return "independent"
 
     @property
     def pairs(self) -> Pairs:
-        """Which proposals meet which targets."""
-        if self.coupling == "independent":
-            return "all"
-        return "matched" if self.lam == 0.0 else "off_diagonal"
-
-    def __call__(
-        self, key: PRNGKey, omega_fn: OmegaFn, denoiser: Denoiser, params: Params, batch: Batch
-    ) -> tuple[Float[Array, ""], Info]:
-        """Loss on examples x0 (b, *dims), c (b, ...)."""
-        x0 = jnp.repeat(batch.x0[:, None], self.num_particles, axis=1)
-        omegas = _one_for_each_group(omega_fn, batch.c, self.num_particles)
-        member_c = repeat(batch.c, self.num_particles)
-        return one_step_loss(self, key, omegas, denoiser, params, x0, member_c)
-
-
-def l2(**settings: object) -> SelfConsistency:
-    """The simple l2 objective (Eq. 21): `SelfConsistency` with beta = 2 and lam = 0."""
-    return dataclasses.replace(SelfConsistency(beta=2.0, lam=0.0), **settings)  # type: ignore[arg-type]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ConditionalMarginalConsistency:
-    """Match the law of one guided step from t to s with that of noised data of one condition.
-
-    Like `SelfConsistency`, with different real x0 of the same condition in a group, so that the law
-    matched is p(x_s | c) and not p(x_s | x0). A proposal never meets the target made of its own x0.
-    """
-
-    beta: float = 1.75
-    lam: float = 1.0
-    group_size: int = 16
-    churn: float = 1.0
-    time_law: TimeLaw = TimeLaw()
-    reward: RewardFn | None = None
-    reward_weight: float = 0.0
-
-    coupling: ClassVar[Coupling] = "independent"
-    pairs: ClassVar[Pairs] = "off_diagonal"
-
-    def __post_init__(self) -> None:
-        check_energy(self.beta, self.lam, self.group_size, pairs=self.pairs)
-        check_step(self.churn, self.coupling)
+        """Which proposals meet which targets: none meets the one made of its own x0."""
+        return "off_diagonal"
 
     @property
-    def support(self) -> Support:
-        """Where (s, t) is seen."""
-        return self.time_law.support
-
-    def __call__(
-        self, key: PRNGKey, omega_fn: OmegaFn, denoiser: Denoiser, params: Params, batch: Batch
-    ) -> tuple[Float[Array, ""], Info]:
-        """Loss on groups x0 (g, n, *dims), c (g, ...)."""
-        omegas = _one_for_each_group(omega_fn, batch.c, self.group_size)
-        member_c = repeat(batch.c, self.group_size)
-        return one_step_loss(self, key, omegas, denoiser, params, batch.x0, member_c)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MarginalConsistency:
-    """Match the law of one guided step from t to s, over all x0 and c, with that of noised data.
-
-    The paper's Eq. 15: num_particles different examples, each with its own condition and so its own
-    omega, share (s, t) and are compared as one set with their targets. A proposal never meets the
-    target made of its own x0. Weaker than `ConditionalMarginalConsistency`: laws that differ
-    between conditions and agree on the whole are at distance 0.
-    """
-
-    beta: float = 1.75
-    lam: float = 1.0
-    num_particles: int = 16
-    churn: float = 1.0
-    time_law: TimeLaw = TimeLaw()
-    reward: RewardFn | None = None
-    reward_weight: float = 0.0
-
-    coupling: ClassVar[Coupling] = "independent"
-    pairs: ClassVar[Pairs] = "off_diagonal"
-    group_size: ClassVar[None] = None  # takes single examples
-
-    def __post_init__(self) -> None:
-        check_energy(self.beta, self.lam, self.num_particles, pairs=self.pairs)
-        check_step(self.churn, self.coupling)
+    def energy(self) -> Energy:
+        """The settings that may be traced."""
+        return Energy(self.beta, self.lam, self.churn)
 
     @property
-    def support(self) -> Support:
-        """Where (s, t) is seen."""
-        return self.time_law.support
+    def frame(self) -> "OneStep":
+        """The objective at fixed beta, lam and churn; the pairs it compares stay the same."""
+        lam = 0.0 if self.pairs == "matched" else 1.0  # the one choice that depends on lam
+        return dataclasses.replace(self, beta=1.0, lam=lam, churn=0.0)
 
-    def __call__(
-        self, key: PRNGKey, omega_fn: OmegaFn, denoiser: Denoiser, params: Params, batch: Batch
-    ) -> tuple[Float[Array, ""], Info]:
-        """Loss on examples x0 (b, *dims), c (b, ...); num_particles must divide b."""
-        b, m = len(batch.x0), self.num_particles
-        if b % m:
-            raise ValueError(f"expected a batch divisible by num_particles = {m}, got {b}")
+    def forms(
+        self,
+        rows: Rows,
+        *,
+        s: Float[Array, " g"],
+        t: Float[Array, " g"],
+        schedule: Schedule,
+        churn: Scalar,
+    ) -> DistanceForms:
+        """Squared distances of proposals and targets, as polynomials of omega.
 
-        def omegas(s: Float[Array, " g"], t: Float[Array, " g"]) -> Float[Array, "g m"]:
-            return omega_fn(s=jnp.repeat(s, m), t=jnp.repeat(t, m), c=batch.c).reshape(b // m, m)
+        Args:
+          rows: of the denoiser and of noise.
+          s: times that the steps go to.
+          t: times that they come from.
+          schedule: the forward process.
+          churn: of the step.
+        """
+        return step_forms(rows, s=s, t=t, schedule=schedule, churn=churn, coupling=self.coupling)
 
-        x0 = batch.x0.reshape(b // m, m, *batch.x0.shape[1:])
-        return one_step_loss(self, key, omegas, denoiser, params, x0, batch.c)
-
-
-GroupOmegas = Callable[[Float[Array, " g"], Float[Array, " g"]], Float[Array, "g m"]]
-
-
-def _one_for_each_group(omega_fn: OmegaFn, c: Condition, m: int) -> GroupOmegas:
-    """Members of a group share their condition, and so omega: evaluated once."""
-    return lambda s, t: jnp.repeat(omega_fn(s=s, t=t, c=c)[:, None], m, axis=1)
-
-
-def one_step_loss(
-    settings: SelfConsistency | ConditionalMarginalConsistency | MarginalConsistency,
-    key: PRNGKey,
-    omegas: GroupOmegas,
-    denoiser: Denoiser,
-    params: Params,
-    x0: Float[Array, "g m *dims"],
-    member_c: Condition,
-) -> tuple[Float[Array, ""], Info]:
-    """Rows -> Gram matrix -> loss, and the reward on the same denoiser call.
-
-    ``omegas(s, t)`` gives every member's weight (g, m), ``member_c`` its condition (g m, ...).
-    """
-    g, m = x0.shape[:2]
-    time_key, rows_key = jax.random.split(key)
-    s, t = settings.time_law.sample(time_key, g)
-    rows = draw_rows(rows_key, denoiser, params, x0, member_c, t=t)
-    omega = omegas(s, t)
-    forms = step_forms(
-        rows,
-        s=s,
-        t=t,
-        schedule=denoiser.schedule,
-        churn=settings.churn,
-        coupling=settings.coupling,
-    )
-    per_group = gram_loss(
-        forms, omega[:, :, None], beta=settings.beta, lam=settings.lam, pairs=settings.pairs
-    )
-    loss = jnp.mean(per_group)
-    info = {"distance": loss, "omega": jnp.mean(omega)}
-    if settings.reward is None:
-        return loss, info
-    x0_hat = x0.reshape(g, m, -1) + rows.residual + omega[:, :, None] * rows.delta
-    reward = jnp.mean(settings.reward(x0_hat.reshape(g * m, *x0.shape[2:]), member_c))
-    return loss - settings.reward_weight * reward, info | {"reward": reward}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GuidedScoreMatching:
-    """``E |x0 - mix(cond, uncond, omega)|^2`` on noised real data (App. C.1): a negative control.
-
-    For an exact denoiser cond is the best prediction there is, and omega goes to 0.
-    """
-
-    time_law: TimeLaw = TimeLaw()
-    num_particles: int = 4
-
-    group_size: ClassVar[None] = None
-
-    @property
-    def support(self) -> Support:
-        """Where (s, t) is seen."""
-        return self.time_law.support
-
-    def __call__(
-        self, key: PRNGKey, omega_fn: OmegaFn, denoiser: Denoiser, params: Params, batch: Batch
-    ) -> tuple[Float[Array, ""], Info]:
-        """Loss on examples x0 (b, *dims), c (b, ...)."""
-        m = self.num_particles
-        time_key, rows_key = jax.random.split(key)
-        s, t = self.time_law.sample(time_key, len(batch.x0))
-        x0 = jnp.repeat(batch.x0[:, None], m, axis=1)
-        rows = draw_rows(rows_key, denoiser, params, x0, repeat(batch.c, m), t=t)
-        omega = omega_fn(s=s, t=t, c=batch.c)
-        weights = jnp.broadcast_to(omega[:, None, None], (len(t), m, 1))
-        per_example = gram_loss(error_forms(rows), weights, beta=2.0, lam=0.0, pairs="matched")
-        loss = jnp.mean(per_example)
-        return loss, {"distance": loss, "omega": jnp.mean(omega)}
+    def losses(
+        self,
+        forms: DistanceForms | SharedForms,
+        omega: Float[Array, "g m k"] | Float[Array, " g"],
+        *,
+        beta: Scalar,
+        lam: Scalar,
+    ) -> Float[Array, " g"]:
+        """The energy distance of every group, without the term of the targets alone."""
+        return gram_loss(forms, omega, beta=beta, lam=lam, pairs=self.pairs)

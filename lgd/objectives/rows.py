@@ -1,9 +1,11 @@
-"""One-step objectives in Gram form: rows, the coefficients of particles on them, the loss.
+"""Rows of one guided step, the coefficients of particles on them, and the loss.
 
-The denoiser is called once, without gradients, in `draw_rows`; omega enters in the coefficients.
+Rows are what the frozen denoiser says of a group of particles, and their noises. The denoiser is
+called once, without gradients, in `draw_frozen_rows`. Every proposal and every target of a one-step
+objective is a combination of the rows, with coefficients that the schedule and omega give
+(`step_coefficients`); see `lgd.objectives.forms` for the distances that follow.
 """
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -11,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lgd import discrepancy
-from lgd.diffusion import bridge_coefficients, denoise_pair, noised
+from lgd.diffusion import bridge_coefficients, noised, predictions
 from lgd.guidance import pair_features
 from lgd.objectives.forms import DistanceForms, SharedForms, distance_forms, gram_matrix
 from lgd.types import Condition, Denoiser, Params, PRNGKey, Scalar, Schedule
@@ -22,28 +24,28 @@ Info = dict[str, Float[Array, ""]]
 
 
 class Rows(NamedTuple):
-    """What a one-step objective knows of a group of m particles that share (s, t).
+    """Vectors of g groups of m particles, the particles of a group at one pair of times (s, t).
 
-    Coefficient arrays below use the same blocks, in this order; every block is (g, m, d), delta
-    one such block for each direction.
+    Every block is (g, m, d); ``delta`` is k such blocks one after another, one for each direction.
+    Coefficients elsewhere are in the order of these blocks.
     """
 
     centred: Float[Array, "g m d"]  # x0_j minus the mean over the group; 0 for copies of one x0
     residual: Float[Array, "g m d"]  # r = cond - x0
-    delta: Float[Array, "g km d"]  # Delta = cond - uncond; further directions after it
+    delta: Float[Array, "g km d"]  # Delta = cond - uncond, then cond - weaker_k
     eps: Float[Array, "g m d"]  # noise of x_t
     z: Float[Array, "g m d"]  # noise of the kernel
     eps_target: Float[Array, "g m d"]  # noise of x_s
 
 
 class FrozenRows(NamedTuple):
-    """The rows that need the denoiser: all that a one-step objective will ever ask it."""
+    """The rows that need the denoiser: all that a one-step objective ever asks of it."""
 
     centred: Float[Array, "g m d"]
     residual: Float[Array, "g m d"]
     delta: Float[Array, "g km d"]
     eps: Float[Array, "g m d"]
-    features: Float[Array, "g m f"]  # of every member's pair, see `guidance.pair_features`
+    features: Float[Array, "g m f"]  # `guidance.pair_features` of every member's cond and uncond
 
 
 def draw_rows(
@@ -54,17 +56,24 @@ def draw_rows(
     member_c: Condition,
     *,
     t: Float[Array, " g"],
-) -> Rows:
-    """Noise every member of every group to t, call the frozen denoiser once, collect the rows.
+) -> tuple[Rows, Float[Array, "g m f"]]:
+    """Rows with fresh noises, and the features of every member's pair of predictions.
 
-    ``member_c`` holds a condition for each of the g m members.
+    Args:
+      key: source of the three noises.
+      denoiser: the frozen model, with further directions if it is a `denoisers.Directions`.
+      params: arrays of the denoiser.
+      x0: real examples, grouped.
+      member_c: a condition for each of the g m members, leaves (g m, ...).
+      t: time of every group.
     """
     eps_key, target_key, z_key = jax.random.split(key, 3)
     frozen = draw_frozen_rows(eps_key, denoiser, params, x0, member_c, t=t)
     flat = (x0.shape[0] * x0.shape[1], *x0.shape[2:])
     z = jax.random.normal(jax.random.fold_in(z_key, 0), flat)  # as the first step of `unroll`
     fresh = (z, jax.random.normal(target_key, flat))
-    return Rows(*frozen[:4], *(noise.reshape(frozen.eps.shape) for noise in fresh))
+    rows = Rows(*frozen[:4], *(noise.reshape(frozen.eps.shape) for noise in fresh))
+    return rows, frozen.features
 
 
 def draw_frozen_rows(
@@ -75,28 +84,37 @@ def draw_frozen_rows(
     member_c: Condition,
     *,
     t: Float[Array, " g"],
-    weaker: Sequence[tuple[Denoiser, Params]] = (),
 ) -> FrozenRows:
-    """The part of `draw_rows` that calls the denoiser, without gradients.
+    """The part of `draw_rows` that calls the denoiser, without gradients to it.
 
-    Every ``weaker`` denoiser on the same data gives one more direction, ``cond - weaker(x_t, c)``
-    (autoguidance; Karras et al., 2024).
+    Args:
+      key: source of the noise of x_t.
+      denoiser: the frozen model; each of its directions gives one block of ``delta``.
+      params: arrays of the denoiser.
+      x0: real examples, grouped.
+      member_c: a condition for each of the g m members, leaves (g m, ...).
+      t: time of every group.
     """
     g, m, *dims = x0.shape
     flat, member_t = x0.reshape(g * m, *dims), jnp.repeat(t, m)
     eps = jax.random.normal(key, flat.shape)
     x_t = noised(flat, eps, t=member_t, schedule=denoiser.schedule)
-    pair = denoise_pair(denoiser, params, x_t, t=member_t, c=member_c)
-    cond, uncond = jax.lax.stop_gradient(pair)
-    others = [
-        jax.lax.stop_gradient(other.apply(other_params, x_t, t=member_t, c=member_c))
-        for other, other_params in weaker
-    ]
-    rows = [(cond - flat), *(cond - worse for worse in (uncond, *others)), eps]
+    cond, others = jax.lax.stop_gradient(predictions(denoiser, params, x_t, t=member_t, c=member_c))
+    rows = [(cond - flat), *(cond - other for other in others), eps]
     residual, *deltas, noise = (row.reshape(g, m, -1) for row in rows)
     centred = (x0 - jnp.mean(x0, axis=1, keepdims=True)).reshape(g, m, -1)
-    features = pair_features(cond, uncond).reshape(g, m, -1)
+    features = pair_features(cond, others[0]).reshape(g, m, -1)
     return FrozenRows(centred, residual, jnp.concatenate(deltas, axis=1), noise, features)
+
+
+def mixed_predictions(
+    x0: Float[Array, "g m *dims"], rows: Rows, omega: Float[Array, "g m k"]
+) -> Float[Array, "g m *dims"]:
+    """The guided predictions ``x0 + r + sum_k omega_k Delta_k`` of all members (paper, Eq. 7)."""
+    g, m, k = omega.shape
+    deltas = rows.delta.reshape(g, k, m, -1)
+    guided = jnp.sum(jnp.moveaxis(omega, 2, 1)[..., None] * deltas, axis=1)
+    return (x0.reshape(g, m, -1) + rows.residual + guided).reshape(x0.shape)
 
 
 class StepCoefficients(NamedTuple):
@@ -104,7 +122,7 @@ class StepCoefficients(NamedTuple):
 
     proposal: Float[Array, "g b"]  # at omega = 0
     target: Float[Array, "g b"]
-    direction: Float[Array, "g k"]  # of omega Delta_k
+    direction: Float[Array, "g k"]  # of omega_k Delta_k
 
 
 def step_coefficients(
@@ -116,13 +134,22 @@ def step_coefficients(
     coupling: Coupling,
     num_directions: int = 1,
 ) -> StepCoefficients:
-    """Proposals and targets as combinations of the blocks of `Rows`.
+    """Proposals and targets of one guided step as combinations of the blocks of `Rows`.
 
-    With ``a = alpha_s - kappa alpha_t`` and ``kappa = (sigma_s / sigma_t) k``::
+    With ``a = alpha_s - kappa alpha_t`` and ``kappa = (sigma_s / sigma_t) k`` of the bridge kernel
+    (`diffusion.bridge_coefficients`; paper, Eq. 2 and 23)::
 
         proposal: alpha_s centred + a (r + sum_k omega_k Delta_k) + sigma_s k eps
                   + sigma_s sqrt(1 - k^2) z
         target:   alpha_s centred + sigma_s eps'          (eps' = eps for shared noise)
+
+    Args:
+      s: times that the steps go to.
+      t: times that they come from.
+      schedule: the forward process.
+      churn: of the kernel, in [0, 1].
+      coupling: whether proposal and target have noises of their own or share one.
+      num_directions: of guidance.
     """
     scale = bridge_coefficients(t, s, schedule=schedule, churn=churn)
     alpha_s, sigma_s = schedule.alpha(s), schedule.sigma(s)
@@ -133,7 +160,7 @@ def step_coefficients(
     proposal = (alpha_s, scale.x0, *unguided, eps, scale.noise, none)
     target = (alpha_s, none, *unguided, *noise)
     direction = (scale.x0,) * num_directions
-    return StepCoefficients(*(jnp.stack(each, axis=-1) for each in (proposal, target, direction)))
+    return StepCoefficients(*(jnp.stack(part, axis=-1) for part in (proposal, target, direction)))
 
 
 def step_forms(
@@ -145,7 +172,16 @@ def step_forms(
     churn: Scalar,
     coupling: Coupling,
 ) -> DistanceForms:
-    """Rows -> Gram matrix -> the squared distances of one guided step, as polynomials of omega."""
+    """Squared distances of proposals and targets of one guided step, as polynomials of omega.
+
+    Args:
+      rows: what the step is made of; their Gram matrix is taken here.
+      s: times that the steps go to.
+      t: times that they come from.
+      schedule: the forward process.
+      churn: of the kernel, in [0, 1].
+      coupling: whether proposal and target have noises of their own or share one.
+    """
     k = rows.delta.shape[1] // rows.eps.shape[1]
     coefficients = step_coefficients(
         s=s, t=t, schedule=schedule, churn=churn, coupling=coupling, num_directions=k
@@ -155,7 +191,7 @@ def step_forms(
 
 
 def error_forms(rows: Rows) -> DistanceForms:
-    """The squared norms of ``r_j + omega_j Delta_j``, as the distances to a target j at 0."""
+    """Squared norms of ``r_j + sum_k omega_jk Delta_jk``, as the distances to a target j at 0."""
     k = rows.delta.shape[1] // rows.residual.shape[1]
     matrix = gram_matrix(jnp.concatenate([rows.residual, rows.delta], axis=1))
     residual = jnp.zeros((len(matrix), 1 + k)).at[:, 0].set(1.0)
@@ -173,10 +209,16 @@ def gram_loss(
     lam: Scalar,
     pairs: Pairs,
 ) -> Float[Array, " g"]:
-    """``mean_{j,k} |x~_j - x_k|^beta - lam/2 mean_{j != k} |x~_j - x~_k|^beta`` (Alg. 1).
+    """``mean_{j,k} |x~_j - x_k|^beta - lam/2 mean_{j != k} |x~_j - x~_k|^beta`` (paper, Alg. 1).
 
-    The mean of the first term runs over the pairs named; the targets' own term is constant in
-    omega and left out. ``omega`` is what the forms take.
+    The term of the targets alone is constant in omega and left out.
+
+    Args:
+      forms: squared distances of proposals x~ and targets x.
+      omega: guidance weights, of the shape that the forms take.
+      beta: power of the distances.
+      lam: weight of the second term; 0: none.
+      pairs: which proposals meet which targets in the first term.
     """
     cross = discrepancy.power(forms.cross(omega), beta)
     if pairs == "matched":
@@ -189,11 +231,6 @@ def gram_loss(
         within = discrepancy.power(forms.within(omega), beta)
         loss = loss - 0.5 * lam * discrepancy.off_diagonal_mean(within)
     return loss
-
-
-def repeat(c: Condition, times: int) -> Condition:
-    """Every condition ``times`` times in a row: leaves (g, ...) become (g times, ...)."""
-    return jax.tree.map(lambda leaf: jnp.repeat(leaf, times, axis=0), c)
 
 
 def check_energy(beta: float, lam: float, num_particles: int, *, pairs: Pairs = "all") -> None:
