@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def inject_all(faults: list[Fault], bench: Bench) -> tuple[int, int]:
-    """How many faults were injected, and how many runs were lost by them."""
+    """The number of injected faults, and the number of runs that they broke."""
     injected = lost = 0
     for fault in faults:
         start = time.monotonic()

@@ -1,4 +1,4 @@
-"""A tiny run to break: it is started as a user starts it, and its end compared bit for bit."""
+"""A small run to break: started as a user starts it, and compared bit for bit at its end."""
 
 import contextlib
 import json
@@ -59,7 +59,7 @@ TINY = (
 
 
 class Ended(NamedTuple):
-    """How a process ended: negative codes are signals; seconds since the fault, or the start."""
+    """The ending of a process: negative codes are signals; seconds count from the fault or start."""
 
     code: int
     out: str
@@ -67,7 +67,7 @@ class Ended(NamedTuple):
 
 
 class Strike(NamedTuple):
-    """What happens at the n-th call of a function, see `inject`."""
+    """An action at the n-th call of a function, see `inject`."""
 
     place: str
     number: int
@@ -75,7 +75,7 @@ class Strike(NamedTuple):
 
 
 class Bench:
-    """Runs in a folder of its own, with one cache of compiled functions for all."""
+    """Runs in one folder, with one cache of compiled functions."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -125,7 +125,7 @@ class Bench:
         return Ended(process.returncode, text, ended - since)
 
     def before(self, stage: str) -> Path:
-        """A workdir in which every stage before this one is done; not to be changed."""
+        """A workdir in which every stage before this one is done; callers do not change it."""
         if stage not in self._before:
             self._before[stage] = self._prepare(stage)
         return self._before[stage]
@@ -150,7 +150,7 @@ class Bench:
             )
 
     def after(self, stage: str) -> Path:
-        """A workdir in which no fault was, after this stage."""
+        """A workdir after this stage, without any fault."""
         following = {name: STAGES[i + 1] for i, name in enumerate(STAGES[:-1])}
         if stage in following:
             return self.before(following[stage])
@@ -161,7 +161,7 @@ class Bench:
         return self._before["end"]
 
     def seconds(self, stage: str) -> float:
-        """How long the stage took without a fault."""
+        """The duration of a stage without a fault."""
         self.after(stage)
         return self._seconds[stage]
 
@@ -172,7 +172,7 @@ class Bench:
             yield shutil.copytree(self.before(stage), Path(folder) / "run")
 
     def difference(self, workdir: Path, stage: str) -> str:
-        """What differs from a run without a fault after this stage; "" if nothing does."""
+        """The files that differ from a run without a fault after this stage, or ""."""
         found, expected = outcome(workdir), outcome(self.after(stage))
         differing = [n for n in sorted(found | expected) if found.get(n) != expected.get(n)]
         return f"{', '.join(differing)} differ" if differing else ""
@@ -182,7 +182,7 @@ class Bench:
 def started(
     argv: Sequence[str], **settings: Any
 ) -> Iterator[tuple[subprocess.Popen, Callable[[], str]]]:
-    """A process, and a function that returns what it has said; killed hard on leaving."""
+    """Start a process, yield it and a function that returns its output, and kill it at the end."""
     process = subprocess.Popen(
         argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **settings
     )

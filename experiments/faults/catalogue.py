@@ -20,7 +20,7 @@ RANDOM_KILLS = 3  # of each stage
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """inject: yields one entry for each injection. quick: one of its kind, for every test run."""
+    """A fault. ``inject`` yields one text an injection; ``quick`` ones run with every test run."""
 
     kind: str
     name: str

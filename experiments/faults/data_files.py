@@ -34,14 +34,14 @@ def values(num_test: int = 120) -> dict[str, np.ndarray]:
 
 
 def npz(root: Path, arrays: dict[str, np.ndarray]) -> Path:
-    """One .npz file."""
+    """Write one .npz file."""
     x, y, xt, yt = (arrays[name] for name in ("x", "y", "xt", "yt"))
     np.savez(root / "data.npz", x=x, y=y, xt=xt, yt=yt)
     return root / "data.npz"
 
 
 def idx(root: Path, arrays: dict[str, np.ndarray]) -> Path:
-    """A folder of plain IDX files."""
+    """Write a folder of plain IDX files."""
     for key, name in IDX_FILES.items():
         array = arrays[key]
         head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
@@ -50,7 +50,7 @@ def idx(root: Path, arrays: dict[str, np.ndarray]) -> Path:
 
 
 def gzipped(root: Path, arrays: dict[str, np.ndarray]) -> Path:
-    """The same, gzipped."""
+    """Write a folder of gzipped IDX files."""
     for file in list(idx(root, arrays).iterdir()):
         file.with_name(file.name + ".gz").write_bytes(gzip.compress(file.read_bytes()))
         file.unlink()
@@ -58,7 +58,7 @@ def gzipped(root: Path, arrays: dict[str, np.ndarray]) -> Path:
 
 
 def images(root: Path, arrays: dict[str, np.ndarray]) -> Path:
-    """Folders of PNG files."""
+    """Write folders of PNG files."""
     for part, x, y in (("train", arrays["x"], arrays["y"]), ("test", arrays["xt"], arrays["yt"])):
         for number, (pixels, label) in enumerate(zip(x, y, strict=True)):
             folder = root / part / str(label)
@@ -94,7 +94,7 @@ def damaged(bench: Bench, kind: str, damage: str) -> Iterator[str]:
 
 
 def exchanged(bench: Bench, kind: str, what: str) -> Iterator[str]:
-    """Whole files in the wrong place before the first run; their numbers of examples tell."""
+    """Intact files in the wrong place before the first run; their numbers of examples show it."""
     with _folder(bench) as folder:
         arrays, others = values(), values(num_test=300)
         changes = {"x": arrays["xt"], "xt": arrays["x"]}
@@ -104,7 +104,7 @@ def exchanged(bench: Bench, kind: str, what: str) -> Iterator[str]:
 
 
 def between_runs(bench: Bench, kind: str) -> Iterator[str]:
-    """Files changed in ways that no format shows: refused by the run that has seen them before.
+    """Files changed in ways that no format shows: the second run refuses them.
 
     Train and test images of equal number in each other's place, labels of another set, and a pixel.
     """
@@ -128,7 +128,7 @@ def between_runs(bench: Bench, kind: str) -> Iterator[str]:
 
 
 def known_images(bench: Bench) -> Iterator[str]:
-    """A folder of images that was used before: each damage is refused by the name of the file."""
+    """Damage to a folder of images that was used before: the error names the file."""
     with _folder(bench) as folder:
         path = images(folder / "images", values())
         first = _launch(bench, folder / "run", "images", path, "denoiser")
@@ -150,7 +150,7 @@ def _folder(bench: Bench) -> Iterator[Path]:
 
 
 def _refused_at_once(bench: Bench, folder: Path, kind: str, path: Path) -> str:
-    """Nothing where a first run names the file and makes no workdir."""
+    """Empty if a first run names the file and creates no workdir."""
     workdir = folder / "run"
     wrong = _refused(_launch(bench, workdir, kind, path, "denoiser"), f"data.path: {path}")
     return wrong or ("a workdir was made" if workdir.exists() else "")

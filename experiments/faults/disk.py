@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or in use, and files of a run that were damaged."""
+"""Disks that are full, read-only or in use, and damaged files of a run."""
 
 import ctypes
 import pickle
@@ -20,16 +20,16 @@ FULL: dict[str, tuple[str, Strike]] = {
     "a save": ("denoiser", Strike("lgd.machinery.ledger:fsync", 30, "full")),
     "the first save": ("denoiser", Strike("lgd.machinery.ledger:fsync", 2, "full")),
     "the final parameters": ("denoiser", Strike("lgd.machinery.storage:save", 1, "full")),
-    "metrics": ("denoiser", Strike("experiments.workdir:_append", 7, "full")),
+    "metrics": ("denoiser", Strike("experiments.workdir.folder:_append", 7, "full")),
     "a snapshot": ("guidance", Strike("lgd.machinery.storage:save", 2, "full")),
-    "a measurement": ("evaluate", Strike("experiments.journal:Journal._append", 5, "full")),
+    "a measurement": ("evaluate", Strike("lgd.evaluation.journal:Journal._append", 5, "full")),
     "the results": ("evaluate", Strike("experiments.workdir:write_json", 1, "full")),
     "the report": ("report", Strike("lgd.plots:save", 3, "full")),
 }
 
 
 def full(bench: Bench, moment: str) -> Iterator[str]:
-    """No space at one write: the run ends and says so; with space again it ends as if always."""
+    """No space at one write: the run ends with a message, and continues once there is space."""
     stage, strike = FULL[moment]
     with bench.copy(stage) as workdir:
         ended = bench.launch(workdir, [stage], strike=strike)
@@ -42,7 +42,7 @@ def full(bench: Bench, moment: str) -> Iterator[str]:
 
 
 def limited(bench: Bench) -> Iterator[str]:
-    """The system refuses every large file, as a full disk does, at any depth of the program."""
+    """The system refuses every large file, as a full disk does, wherever the program writes it."""
 
     def limit() -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -60,7 +60,7 @@ def limited(bench: Bench) -> Iterator[str]:
 
 
 def read_only(bench: Bench) -> Iterator[str]:
-    """A workdir that cannot be written to, new or not."""
+    """A workdir, new or existing, that cannot be written to."""
     with bench.copy("denoiser") as workdir:
         for path in (workdir, workdir / "new"):
             workdir.chmod(0o555)
@@ -71,14 +71,14 @@ def read_only(bench: Bench) -> Iterator[str]:
 
 
 def _obey_permissions() -> None:
-    """Root does not, by default."""
+    """Drop the privileges by which root writes to read-only folders."""
     prctl, drop_capability = ctypes.CDLL(None).prctl, 24
     for override in (1, 2, 3):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
         prctl(drop_capability, override, 0, 0, 0)
 
 
 def locked(bench: Bench) -> Iterator[str]:
-    """A live run keeps its workdir to itself; that of a dead one is taken over."""
+    """A live run locks its workdir; the lock of a dead run is taken over."""
     strike = Strike("lgd.machinery.parallel:place_batch", 8, f"sleep:{TIMEOUT}")
     with bench.copy("denoiser") as workdir:
         argv = bench.argv(workdir, ["denoiser"], strike=strike)
@@ -101,7 +101,7 @@ def _wait(holds: Callable[[], bool]) -> None:
 
 
 class _Payload:
-    """Makes a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -139,7 +139,7 @@ def weights(bench: Bench, damage: str) -> Iterator[str]:
 
 
 def shards(bench: Bench, damage: str) -> Iterator[str]:
-    """Each file of the statistics damaged in turn: refused by name, never learned from."""
+    """Every file of the statistics damaged in turn: it is refused by name and never used."""
     with bench.copy("guidance") as workdir:
         for file in sorted((workdir / "statistics" / "train-copies").iterdir()):
             whole = file.read_bytes()
@@ -151,7 +151,7 @@ def shards(bench: Bench, damage: str) -> Iterator[str]:
 
 
 def swapped_shards(bench: Bench) -> Iterator[str]:
-    """Two shards in each other's place."""
+    """Two shards swapped."""
     with bench.copy("guidance") as workdir:
         folder = workdir / "statistics" / "train-copies"
         one, other = sorted(folder.glob("*.safetensors"))[:2]
@@ -162,7 +162,7 @@ def swapped_shards(bench: Bench) -> Iterator[str]:
 
 
 def other_data(bench: Bench) -> Iterator[str]:
-    """The same config would give other data than those the folder was made with."""
+    """The same config gives other data than before."""
     with bench.copy("guidance") as workdir:
         file = workdir / "data.json"
         text = file.read_text()

@@ -1,4 +1,4 @@
-"""How a run is expected to end, and what is wrong where it ended otherwise."""
+"""Expected endings of a run, and descriptions of other ones."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ STOPPED = 75  # by a signal, with everything saved
 
 
 def wrong_end(ended: Ended, code: int, *parts: str) -> str:
-    """Nothing where a run ended with this code and these words, and no traceback."""
+    """Empty if a run ended with this code and these words, and without a traceback."""
     missing = [part for part in parts if part not in ended.out]
     if missing or ended.code != code or "Traceback" in ended.out:
         return f"expected exit {code} and {list(parts)}, got {ended.code}:\n{ended.out}"
@@ -18,6 +18,6 @@ def wrong_end(ended: Ended, code: int, *parts: str) -> str:
 
 
 def not_resumed(bench: Bench, workdir: Path, stage: str) -> str:
-    """Nothing where the same command once more ends as if nothing had happened."""
+    """Empty if the same command, run again, ends as if there had been no fault."""
     again = bench.launch(workdir, [stage])
     return wrong_end(again, 0) or bench.difference(workdir, stage)

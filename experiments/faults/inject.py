@@ -1,10 +1,10 @@
 """The launcher with one fault in it: at the n-th call of a function, something happens first.
 
-    python -m experiments.faults.inject lgd.machinery.checkpoint:_fsync 7 KILL -- --config=... ...
+    python -m experiments.faults.inject lgd.machinery.ledger:fsync 7 KILL -- --config=... ...
 
 Actions, several joined by "+": a signal to this process (TERM, INT, KILL), ``sleep:SECONDS``,
 ``raise``, ``full`` (OSError: no space left), ``oom`` (JAX: out of memory). ``nan:COUNT`` puts NaN
-into the results of so many calls instead. What was done is said on stderr, with the time.
+into the results of so many calls instead. The action is reported on stderr, with the time.
 """
 
 import errno

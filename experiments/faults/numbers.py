@@ -1,4 +1,4 @@
-"""NaN, a full device, a blocked loader, a logger that raises: what a run makes of them."""
+"""NaN, a full device, a blocked data loader and a logger that fails."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def one_step(bench: Bench) -> Iterator[str]:
 
 
 def many_steps(bench: Bench) -> Iterator[str]:
-    """Only batches of NaN from some step on: the run ends with the parameters from before them."""
+    """Only batches of NaN from some step on: the run ends with the parameters of the step before."""
     with bench.copy("denoiser") as workdir:
         strike = Strike(BATCHES, 9, f"nan:{STEPS}")
         ended = bench.launch(workdir, ["denoiser"], strike=strike)
@@ -46,7 +46,7 @@ def many_steps(bench: Bench) -> Iterator[str]:
 
 
 def denoiser(bench: Bench, stage: str) -> Iterator[str]:
-    """A denoiser that returns NaN: the error names t, and nothing is measured from it."""
+    """A denoiser that returns NaN: the error names t, and no sample of it is measured."""
     with bench.copy(stage) as workdir:
         strike = Strike("lgd.denoisers.network:NetworkDenoiser.apply", 1, "nan:1000")
         ended = bench.launch(workdir, [stage], strike=strike)
@@ -56,7 +56,7 @@ def denoiser(bench: Bench, stage: str) -> Iterator[str]:
 
 
 def memory(bench: Bench, stage: str, place: str) -> Iterator[str]:
-    """A full device: advice, and the run goes on later."""
+    """A full device: the error gives advice, and the run continues later."""
     with bench.copy(stage) as workdir:
         ended = bench.launch(workdir, [stage], strike=Strike(place, 2, "oom"))
         yield wrong_end(ended, CANNOT_GO_ON, "batch size", "jax.checkpoint") or not_resumed(
@@ -65,7 +65,7 @@ def memory(bench: Bench, stage: str, place: str) -> Iterator[str]:
 
 
 def blocked_loader(bench: Bench) -> Iterator[str]:
-    """Data that do not come: where it waits is said, with the age of the step; then it goes on."""
+    """Data that arrive late: the run reports where it waits and for how long, and continues."""
     with bench.copy("denoiser") as workdir:
         strike = Strike(BATCHES, 9, "sleep:3")
         ended = bench.launch(
@@ -78,7 +78,7 @@ def blocked_loader(bench: Bench) -> Iterator[str]:
 
 
 def logger(bench: Bench) -> Iterator[str]:
-    """TensorBoard raises in the middle: left out with a warning, and nothing else changes."""
+    """TensorBoard fails in the middle: it is dropped with a warning, and nothing else changes."""
     with bench.copy("denoiser") as workdir:
         strike = Strike("tensorboardX:SummaryWriter.add_scalar", 9, "raise")
         flags = ["--config.training.loggers=tensorboard"]
@@ -89,7 +89,7 @@ def logger(bench: Bench) -> Iterator[str]:
 
 
 def no_logger(bench: Bench) -> Iterator[str]:
-    """TensorBoard is not installed: left out by name, and nothing else changes."""
+    """TensorBoard is not installed: the warning names it, and nothing else changes."""
     with bench.copy("denoiser") as workdir, tempfile.TemporaryDirectory() as packages:
         (Path(packages) / "tensorboardX.py").write_text("raise ModuleNotFoundError('tensorboardX')")
         path = os.pathsep.join([packages, os.environ.get("PYTHONPATH", "")])

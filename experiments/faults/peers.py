@@ -32,7 +32,7 @@ def run_two(
     flags: Mapping[int, Sequence[str]] | None = None,
     absent: Sequence[int] = (),
 ) -> list[Ended]:
-    """The denoiser's stage in two processes, of which some may be absent: how each ended."""
+    """The endings of two processes of the denoiser stage, of which some may not start."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
@@ -52,7 +52,7 @@ def run_two(
 
 
 def _ended(running: list) -> list[Ended]:
-    """Seconds are since the fault in any of them."""
+    """Collect the endings; seconds count from the fault, in whichever process it was."""
     start, ends = time.time(), [0.0] * len(running)
     while not all(ends) and time.time() < start + TIMEOUT:
         for i, (process, _) in enumerate(running):
@@ -69,7 +69,7 @@ def _ended(running: list) -> list[Ended]:
 
 
 def signal(bench: Bench, name: str, index: int) -> Iterator[str]:
-    """A signal to one: both stop at one step, which is saved, and go on from it."""
+    """A signal to one process: both stop at the same step, which is saved, and continue from it."""
     strike = MOMENT._replace(action=f"{name}+sleep:3")  # JAX looks for it once a second
     with bench.copy("denoiser") as workdir:
         ended = run_two(bench, workdir, strikes={index: strike})
@@ -83,14 +83,14 @@ def signal(bench: Bench, name: str, index: int) -> Iterator[str]:
 
 
 def death(bench: Bench, index: int) -> Iterator[str]:
-    """SIGKILL of one: the other ends too, and both go on from the last checkpoint."""
+    """SIGKILL of one process: the other ends too; both continue from the last checkpoint."""
     with bench.copy("denoiser") as workdir:
         ended = run_two(bench, workdir, strikes={index: MOMENT._replace(action="KILL")})
         yield _both_end(ended, index, -9) or _resumed(bench, workdir)
 
 
 def exception(bench: Bench, index: int) -> Iterator[str]:
-    """An exception in one: both end in bounded time, and its traceback is the last it says."""
+    """An exception in one process: both end in bounded time, and it prints its traceback last."""
     with bench.copy("denoiser") as workdir:
         ended = run_two(bench, workdir, strikes={index: MOMENT._replace(action="raise")})
         last = ended[index].out.rstrip().rpartition("\n")[2]
@@ -101,7 +101,7 @@ def exception(bench: Bench, index: int) -> Iterator[str]:
 
 
 def missing(bench: Bench, index: int) -> Iterator[str]:
-    """One never starts: the other ends."""
+    """A process that never starts: the other one ends."""
     with bench.copy("denoiser") as workdir:
         flags = {1 - index: ["--start_seconds=5"]}
         (ended,) = run_two(bench, workdir, flags=flags, absent=[index])
@@ -110,7 +110,7 @@ def missing(bench: Bench, index: int) -> Iterator[str]:
 
 
 def other_config(bench: Bench) -> Iterator[str]:
-    """Their settings differ: refused by both, with the names of the fields, before any work."""
+    """Different settings: both processes refuse them before any work and name the fields."""
     with bench.copy("denoiser") as workdir:
         flags = {1: ["--config.seed=7", "--config.denoiser.width=9"]}
         ended = run_two(bench, workdir, flags=flags)
@@ -131,7 +131,7 @@ def _both_end(ended: list[Ended], index: int, code: int) -> str:
 
 
 def _resumed(bench: Bench, workdir: Path) -> str:
-    """Both once more end like two that nothing happened to."""
+    """Start both again: they end like two processes without a fault."""
     whole = bench.folder / "two"
     for folder in (whole, workdir):
         if folder == whole and whole.exists():

@@ -1,4 +1,4 @@
-"""Mistakes in a config, and configs that a workdir was not made with."""
+"""Mistakes in a config, and changes of the config of a workdir."""
 
 import os
 from collections.abc import Iterator
@@ -71,7 +71,7 @@ HARMLESS = (
 
 
 def mistakes(bench: Bench) -> Iterator[str]:
-    """All of them in one message, soon, with exit code 2 and before JAX is imported."""
+    """All mistakes are listed at once, quickly, with exit code 2 and before JAX is imported."""
     with bench.copy("denoiser") as workdir:
         before = os.times()
         flags = [f"--config.{mistake}" for mistake in MISTAKES]

@@ -27,15 +27,15 @@ MOMENTS: dict[str, tuple[str, Strike]] = {
     "guidance step": ("guidance", Strike("lgd.machinery.parallel:place_batch", 7, "")),
     "guidance save": ("guidance", Strike("lgd.machinery.ledger:fsync", 10, "")),
     "sampling": ("evaluate", Strike("lgd.sampling:sample", 5, "")),
-    "evaluation": ("evaluate", Strike("experiments.journal:Journal._append", 9, "")),
+    "evaluation": ("evaluate", Strike("lgd.evaluation.journal:Journal._append", 9, "")),
     "measuring": ("evaluate", Strike("experiments.stages.measure:Measure.__call__", 3, "")),
-    "results": ("evaluate", Strike("experiments.workdir:write_text", 1, "")),
+    "results": ("evaluate", Strike("experiments.workdir.folder:write_text", 1, "")),
     "report": ("report", Strike("lgd.plots:save", 2, "")),
 }
 
 
 def interrupt(bench: Bench, moment: str, signal: str) -> Iterator[str]:
-    """A signal at a moment, then the same command again: "" or what was lost."""
+    """Send a signal at a moment, then run the same command again."""
     stage, strike = MOMENTS[moment]
     with bench.copy(stage) as workdir:
         first = bench.launch(workdir, [stage], strike=strike._replace(action=signal))
@@ -80,7 +80,7 @@ def random_kill(bench: Bench, stage: str, seed: int) -> Iterator[str]:
 
 
 def _unsaved(workdir: Path, number: int) -> str:
-    """The n-th step was about to begin; it may be saved, and the one before must be."""
+    """Empty if the step before the n-th is saved; the n-th, about to begin, may be saved too."""
     step = newest_state(workdir / "checkpoints" / "denoiser").get("step")
     return "" if step in (number - 1, number) else f"expected step {number - 1} saved, got {step}"
 
