@@ -30,7 +30,7 @@ def one_step(bench: Bench) -> Iterator[str]:
 
 
 def many_steps(bench: Bench) -> Iterator[str]:
-    """Only batches of NaN from some step on: the run ends with the parameters of the step before."""
+    """Only batches of NaN from some step on: the run ends with the parameters before that step."""
     with bench.copy("denoiser") as workdir:
         strike = Strike(BATCHES, 9, f"nan:{STEPS}")
         ended = bench.launch(workdir, ["denoiser"], strike=strike)
