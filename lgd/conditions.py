@@ -6,6 +6,7 @@ models; only a model, an encoder or the rows of a table look inside. A stratum (
 integer that the library counts by: for labels it is the label, for text a prompt or a category.
 """
 
+import itertools
 from typing import Any
 
 import jax
@@ -62,29 +63,40 @@ def checked(c: Any, count: int | None = None) -> Condition:
     leaves, structure = jax.tree.flatten_with_path(c, is_leaf=lambda node: isinstance(node, list))
     if not leaves:
         raise ValueError(f"expected conditions, arrays with one row an example, got {c!r}")
-    count = len(leaves[0][1]) if count is None and np.ndim(leaves[0][1]) else count
-    values = [_checked_leaf(f"c{jax.tree_util.keystr(path)}", leaf, count) for path, leaf in leaves]
+    values = []
+    for path, leaf in leaves:
+        values.append(_checked_leaf(f"c{jax.tree_util.keystr(path)}", leaf, count))
+        count = len(values[0])
     return jax.tree.unflatten(structure, values)
 
 
 def _checked_leaf(name: str, leaf: Any, count: int | None) -> np.ndarray:
-    value = np.asarray(leaf)
-    if value.ndim == 0 or len(value) != count:
-        raise ValueError(f"{name}: expected {count} rows, one an example, got shape {value.shape}")
+    try:
+        value = np.asarray(leaf)
+    except ValueError:  # lists of different lengths
+        raise ValueError(f"{name}: expected rows of one shape, got {leaf!r}") from None
+    if value.ndim == 0 or len(value) != (len(value) if count is None else count):
+        expected = "rows" if count is None else f"{count} rows"
+        raise ValueError(f"{name}: expected {expected}, one an example, got shape {value.shape}")
     if value.dtype == bool:
         return value
     if np.issubdtype(value.dtype, np.integer):
-        limits = np.iinfo(np.int32)
-        if value.size and not (limits.min <= value.min() and value.max() <= limits.max):
-            raise ValueError(f"{name}: expected integers that int32 holds, got {value.max()}")
-        return value.astype(np.int32)
-    try:
+        return _as_int32(name, value)
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"{name}: expected numbers, got {value.dtype}")
+    with np.errstate(over="ignore"):  # to inf, which is refused
         value = value.astype(np.float32)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name}: expected numbers, got {value.dtype}") from None
     if not np.isfinite(value).all():
         raise ValueError(f"{name}: expected finite values, got NaN or inf")
     return value
+
+
+def _as_int32(name: str, value: np.ndarray) -> Int[np.ndarray, "*s"]:
+    limits = np.iinfo(np.int32)
+    outside = value[(value < limits.min) | (value > limits.max)]
+    if outside.size:
+        raise ValueError(f"{name}: expected integers that int32 holds, got {outside[0]}")
+    return value.astype(np.int32)
 
 
 def labels_of(c: Condition) -> Int[Array, " n"] | Int[np.ndarray, " n"] | None:
@@ -112,16 +124,20 @@ def strata_of(c: Condition, stratum: Any = None) -> Int[np.ndarray, " n"] | None
         raise ValueError(f"stratum: expected integers ({count},), got {value.dtype} {value.shape}")
     if value.size and value.min() < 0:
         raise ValueError(f"stratum: expected integers >= 0, got {value.min()}")
-    return value.astype(np.int32)
+    return _as_int32("stratum", value)
 
 
 def representatives(c: Condition, stratum: Int[np.ndarray, " n"]) -> Condition:
     """The condition of the first example of every stratum, 0 to the largest.
 
-    Raises ValueError for a stratum without an example.
+    Raises ValueError for a stratum without an example, or below 0.
     """
     present, first = np.unique(stratum, return_index=True)
-    missing = sorted(set(range(int(stratum.max()) + 1)) - set(present.tolist()))
+    known = set(present.tolist())
+    absent = (k for k in range(max(known, default=0) + 1) if k not in known)
+    missing = list(itertools.islice(absent, 10))
     if missing:
-        raise ValueError(f"expected examples of every stratum, got none of {missing[:10]}")
+        raise ValueError(f"expected examples of every stratum, got none of {missing}")
+    if present[0] < 0:
+        raise ValueError(f"expected strata >= 0, got {present[0]}")
     return take(c, first)

@@ -174,6 +174,8 @@ def denoise_pair(
 ) -> tuple[Float[Array, "b *dims"], Float[Array, "r *dims"]]:
     """``(cond, uncond)`` x0-predictions, in one call of b + r examples where the inputs allow it.
 
+    They have the dtype of x_t, whatever that of the network.
+
     Args:
       denoiser: one with ``pair`` makes both halves itself.
       params: arrays of the denoiser.
@@ -181,16 +183,37 @@ def denoise_pair(
       t: times (b,) in [0, 1].
       c: conditions, leaves (b, ...).
       rows: the examples of which uncond is wanted, (r,); None: all of them.
+
+    Raises:
+      ValueError: for an unconditional input that is like c, but of another number of examples.
     """
+    cond, uncond = _pair(denoiser, params, x_t, t=t, c=c, rows=rows)
+    return cond.astype(x_t.dtype), uncond.astype(x_t.dtype)
+
+
+def _pair(
+    denoiser: Denoiser,
+    params: Params,
+    x_t: Float[Array, "b *dims"],
+    *,
+    t: Float[Array, " b"],
+    c: Condition,
+    rows: Int[Array, " r"] | None,
+) -> tuple[Float[Array, "b *dims"], Float[Array, "r *dims"]]:
+    """`denoise_pair` in the dtype of the network."""
     pair = getattr(denoiser, "pair", None)
     if pair is not None:
         cond, uncond = pair(params, x_t, t=t, c=c)
         return cond, uncond if rows is None else uncond[rows]
-    null = denoiser.null(c if rows is None else conditions.take(c, rows))
+    wanted = c if rows is None else conditions.take(c, rows)
+    null = denoiser.null(wanted)
     some = (x_t, t) if rows is None else (x_t[rows], t[rows])
     if not _alike(c, null):
         cond = denoiser.apply(params, x_t, t=t, c=c)
         return cond, denoiser.apply(params, some[0], t=some[1], c=null)
+    if conditions.size(null) != conditions.size(wanted):
+        expected = f"{conditions.size(wanted)} conditions"
+        raise ValueError(f"null: expected {expected}, got {conditions.size(null)}")
 
     def together(leaf: Array, other: Array) -> Array:
         if rows is None:  # neighbours, which devices that share the examples need not exchange
@@ -210,7 +233,8 @@ def _alike(c: Condition, null: Condition) -> bool:
     def shapes(tree: Condition) -> list:
         return [(leaf.shape[1:], leaf.dtype) for leaf in map(jnp.asarray, jax.tree.leaves(tree))]
 
-    return jax.tree.structure(c) == jax.tree.structure(null) and shapes(c) == shapes(null)
+    same = bool(jax.tree.structure(c) == jax.tree.structure(null))  # type: ignore[operator]
+    return same and shapes(c) == shapes(null)
 
 
 def predictions(
@@ -229,7 +253,7 @@ def predictions(
     cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c)
     weaker = getattr(denoiser, "weaker_predictions", None)
     further = () if weaker is None else weaker(params, x_t, t=t, c=c)
-    return cond, (uncond, *further)
+    return cond, (uncond, *(other.astype(x_t.dtype) for other in further))
 
 
 def direction_names(denoiser: Denoiser) -> tuple[str, ...]:

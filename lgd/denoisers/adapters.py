@@ -36,6 +36,7 @@ class FunctionDenoiser:
         if jnp.shape(prediction) != x_t.shape:
             got = jnp.shape(prediction)
             raise ValueError(f"expected a prediction of shape {x_t.shape}, got {got}")
+        prediction = prediction.astype(x_t.dtype)
         return to_x0(prediction, x_t, t=t, schedule=self.schedule, kind=self.kind)
 
 
@@ -125,26 +126,43 @@ class _ConstantNull:
 
 
 def _constant(null: Any) -> _ConstantNull:
-    leaves, structure = jax.tree.flatten(null)
-    arrays = [np.asarray(leaf) for leaf in leaves]
-    if not arrays or any(a.dtype == object for a in arrays):
+    leaves, structure = jax.tree.flatten(null, is_leaf=lambda node: isinstance(node, list))
+    arrays = [_numbers(leaf) for leaf in leaves]
+    if not arrays or any(a.dtype.kind not in "biuf" for a in arrays):
         raise ValueError(f"null: expected numbers, arrays or a function of c, got {null!r}")
     kept = tuple((a.tobytes(), a.dtype.str, a.shape) for a in arrays)
     return _ConstantNull(structure, kept)
 
 
+def _numbers(leaf: Any) -> np.ndarray:
+    """An array of a dtype that numpy has, for bfloat16 float32; lists of lists may be none."""
+    try:
+        value = np.asarray(leaf)
+    except ValueError:  # lists of different lengths
+        return np.asarray(None)
+    return value.astype(np.float32) if value.dtype == jnp.bfloat16 else value
+
+
+_EXPECTED = {"i": "a label", "b": "true or false", "f": "a vector of floats or a function"}
+
+
 def _row(value: np.ndarray, leaf: Array) -> Array:
     """The unconditional value as a leaf like one of c."""
-    to_integers = jnp.issubdtype(leaf.dtype, jnp.integer)
-    if to_integers != np.issubdtype(value.dtype, np.integer):
-        expected = "a label" if to_integers else "a vector of floats or a function"
-        raise ValueError(
-            f"null: expected {expected} for conditions of {leaf.dtype} {leaf.shape}, got {value}"
-        )
-    if to_integers:
+    kind = _kind(leaf.dtype)
+    if kind != _kind(value.dtype):
+        wanted = f"{_EXPECTED[kind]} for conditions of {leaf.dtype} {leaf.shape}"
+        raise ValueError(f"null: expected {wanted}, got {value}")
+    if kind == "i":
         limits = jnp.iinfo(leaf.dtype)
         if not limits.min <= value.min() <= value.max() <= limits.max:
             raise ValueError(f"null: expected a label that {leaf.dtype} holds, got {value}")
     if value.ndim and value.shape != leaf.shape[1:]:
         raise ValueError(f"null: expected shape {leaf.shape[1:]}, got {value.shape}")
     return jnp.broadcast_to(jnp.asarray(value, leaf.dtype), leaf.shape)
+
+
+def _kind(dtype: Any) -> str:
+    """The key of `_EXPECTED` for a dtype."""
+    if jnp.issubdtype(dtype, jnp.bool_):
+        return "b"
+    return "i" if jnp.issubdtype(dtype, jnp.integer) else "f"

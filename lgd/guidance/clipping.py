@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lgd.diffusion import expand
-from lgd.guidance.rules import as_rule, rule
-from lgd.types import Condition, Denoiser, Params, Prediction, PyTree, Rule, Step
+from lgd.guidance.rules import as_rule, rule, skipping_of
+from lgd.types import Condition, Denoiser, Params, Prediction, PyTree, Rule, Scalar, Step
 
 
 @rule
@@ -21,8 +21,8 @@ class Clipped:
     """
 
     inner: Any
-    low: float = -1.0
-    high: float = 1.0
+    low: Scalar = -1.0
+    high: Scalar = 1.0
 
     def calls(self, num_directions: int) -> int:
         """Network rows for each sample and call of the rule inside."""
@@ -56,7 +56,7 @@ class Clipped:
 
     def skipping(self, inputs: PyTree, calls: np.ndarray) -> tuple[Rule, PyTree, float]:
         """The rule around one that leaves out calls where omega is 0."""
-        inner, inputs, rows = self.inner.skipping(inputs, calls)
+        inner, inputs, rows = skipping_of(self.inner, inputs, calls)
         return self._around(inner), inputs, rows
 
     def limited(self, x0: Float[Array, "b *dims"]) -> Float[Array, "b *dims"]:
@@ -76,7 +76,7 @@ class DynamicThreshold(Clipped):
     section 2.3). low is not used.
     """
 
-    quantile: float = 0.995
+    quantile: Scalar = 0.995
 
     def limited(self, x0: Float[Array, "b *dims"]) -> Float[Array, "b *dims"]:
         """The scaled prediction."""

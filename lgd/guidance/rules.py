@@ -6,6 +6,7 @@ reach them; whatever else it holds is static. The contract is `lgd.types.Rule`; 
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -26,8 +27,18 @@ T = TypeVar("T")
 def rule(cls: type[T]) -> type[T]:
     """A decorator that makes a class a frozen dataclass, all of whose fields are in its pytree."""
     made = dataclasses.dataclass(frozen=True)(cls)
-    fields = [field.name for field in dataclasses.fields(made)]  # type: ignore[arg-type]
-    jax.tree_util.register_dataclass(made, data_fields=fields, meta_fields=[])
+    names = [field.name for field in dataclasses.fields(made)]  # type: ignore[arg-type]
+
+    def flatten(instance: T) -> tuple[list[tuple[Any, Any]], None]:
+        return [(jax.tree_util.GetAttrKey(name), getattr(instance, name)) for name in names], None
+
+    def unflatten(_: None, values: Iterable[Any]) -> T:
+        instance = object.__new__(made)  # JAX also fills trees with what is no value of a field
+        for name, value in zip(names, values, strict=True):
+            object.__setattr__(instance, name, value)
+        return instance
+
+    jax.tree_util.register_pytree_with_keys(made, flatten, unflatten)
     return made
 
 
@@ -52,9 +63,9 @@ class Cfg:
         self, denoiser: Denoiser, times: Float[Array, " n"], c: Condition
     ) -> tuple["Cfg", PyTree]:
         """The rule without its weights, and these for every step where they are known before."""
-        omegas = self.omega
+        omegas = getattr(self.omega, "omega_fn", self.omega)
         if callable(omegas) and takes_features(omegas):
-            return self, None
+            return Cfg(omegas), None
         if callable(omegas):
             omegas = on_grid(omegas, times, c)
         batch = jax.tree.leaves(c)[0].shape[0]
@@ -94,8 +105,8 @@ class Cfg:
         """The rule and inputs that leave out the unconditional half where omega is 0.
 
         calls: predictions asked for at every step. The last result is the number of network rows
-        for each sample. Raises ValueError where omega is not known
-        before sampling, or for several directions.
+        for each sample. Raises ValueError where omega is not known before sampling, or for several
+        directions.
         """
         if omegas is None or omegas.ndim > 2:
             raise ValueError("expected omega of (s, t, c), (b,), to skip calls, got another")
@@ -127,20 +138,38 @@ def as_rule(guidance: Any) -> Rule:
         return guidance
     if guidance is None:
         return Cfg(constant(0.0))
-    if isinstance(guidance, int | float):
+    if isinstance(guidance, int | float | np.number):
         return Cfg(constant(float(guidance)))
     if callable(guidance) or isinstance(guidance, np.ndarray | jax.Array):
-        return Cfg(getattr(guidance, "omega_fn", guidance))
+        return Cfg(guidance)
     raise ValueError(
         "expected guidance, one of a rule, an omega function of (s, t, c), a number or weights "
         f"(num_steps, b), got {guidance!r}"
     )
 
 
+def skipping_of(rule: Rule, inputs: PyTree, calls: np.ndarray) -> tuple[Rule, PyTree, float]:
+    """What a prepared rule says of leaving out calls, see `Cfg.skipping`.
+
+    Args:
+      rule: a prepared rule.
+      inputs: its inputs.
+      calls: predictions asked for at every step.
+
+    Raises:
+      ValueError: for a rule that cannot leave out any.
+    """
+    method = getattr(rule, "skipping", None)
+    if method is None:
+        raise ValueError(f"expected guidance by weights alone to skip calls, got {rule}")
+    return method(inputs, calls)
+
+
 def partition(tree: PyTree) -> tuple[list[Any], tuple[Any, ...]]:
     """Leaves of a rule that are traced, arrays and floats; and the rest, hashable, to `combine`."""
     leaves, structure = jax.tree.flatten(tree)
-    traced = [isinstance(leaf, float | jax.Array | np.ndarray) for leaf in leaves]
+    kinds = float | np.floating | np.ndarray | jax.Array
+    traced = [isinstance(leaf, kinds) for leaf in leaves]
     static = tuple(
         None if is_traced else leaf for leaf, is_traced in zip(leaves, traced, strict=True)
     )

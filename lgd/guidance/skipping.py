@@ -2,7 +2,9 @@
 
 What is guided when is known before sampling, from the table of omega. The conditional half runs on
 all b samples; the unconditional one on as many rows as the step's size says, gathered, and
-scattered back. Sizes are few and static, so that one compiled scan holds a branch for each.
+scattered back. A denoiser that makes both halves itself is asked for the pairs of these rows, and
+for the conditional half of the others. Sizes are few and static, so that one compiled scan holds a
+branch for each.
 """
 
 import dataclasses
@@ -11,9 +13,11 @@ import itertools
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from lgd import conditions
 from lgd.diffusion import denoise_pair, expand
 from lgd.types import Condition, Denoiser, Params, Prediction, PyTree, Step
 
@@ -136,13 +140,25 @@ def _guided(
     omega: Float[Array, " b"],
     rows: Int[Array, " b"],
 ) -> X:
-    """Both halves as one batch of b + size rows. Rows beyond the guided ones have omega = 0."""
+    """The guided prediction of b + size rows. Samples beyond the first ``size`` have omega = 0."""
     if size == 0:
-        return denoiser.apply(params, x_t, t=t, c=c)
-    some = rows[:size]
-    cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c, rows=some)
-    moved = expand(omega[some].astype(uncond.dtype), uncond) * (cond[some] - uncond)
-    return cond.at[some].add(moved)
+        return denoiser.apply(params, x_t, t=t, c=c).astype(x_t.dtype)
+    some, others = rows[:size], rows[size:]
+
+    if not hasattr(denoiser, "pair"):  # one batch of both halves
+        cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c, rows=some)
+        return cond.at[some].add(_moved(omega[some], cond[some], uncond))
+    pair = denoise_pair(denoiser, params, x_t[some], t=t[some], c=conditions.take(c, some))
+    x0_hat = jnp.zeros_like(x_t).at[some].set(pair[0] + _moved(omega[some], *pair))
+    if others.size:
+        plain = denoiser.apply(params, x_t[others], t=t[others], c=conditions.take(c, others))
+        x0_hat = x0_hat.at[others].set(plain.astype(x_t.dtype))
+    return x0_hat
+
+
+def _moved(omega: Float[Array, " r"], cond: X, uncond: X) -> X:
+    """``omega (cond - uncond)``."""
+    return expand(omega.astype(uncond.dtype), uncond) * (cond - uncond)
 
 
 def rows_per_sample(plan: Plan, calls: Int[np.ndarray, " k"]) -> float:

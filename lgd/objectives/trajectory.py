@@ -24,7 +24,6 @@ from lgd.types import (
     Denoiser,
     FeatureFn,
     OmegaFn,
-    OmegaModel,
     Params,
     PRNGKey,
     RewardFn,
@@ -130,7 +129,7 @@ class Trajectory:
             gap_max=max(support.gap_max for support in each),
         )
 
-    def default_model(self, schedule: Schedule, c: Condition) -> OmegaModel:
+    def default_model(self, schedule: Schedule, c: Condition) -> omega.LearnedModel:
         """A table over label and step, or the paper's network for conditions that are no labels.
 
         c: the condition of every stratum, or of some examples.
@@ -202,7 +201,7 @@ class Trajectory:
         each = steps(walk_key, times, traced_churn(self.churn), inputs)
         x_s, _ = scan(walk, x_t, each)
         loss, info = self._distance(x_s, targets, len(batch.x0))
-        if inputs is not None:
+        if isinstance(inputs, jax.Array):  # weights of every step
             info |= {"omega": jnp.mean(inputs)}
         if self.reward is None:
             return loss, info

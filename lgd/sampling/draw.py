@@ -5,13 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lgd import conditions, schedules
 from lgd.diffusion import direction_names
-from lgd.guidance.rules import as_rule, combine, partition
+from lgd.guidance.rules import Cfg, as_rule, combine, partition, skipping_of
 from lgd.machinery import parallel
 from lgd.sampling.solvers import solver_of
 from lgd.sampling.walk import Walk, checked_solver, checked_times, scan, steps, traced_churn
@@ -21,7 +20,6 @@ from lgd.types import (
     Params,
     PRNGKey,
     PyTree,
-    Rule,
     Scalar,
     Solver,
 )
@@ -95,7 +93,7 @@ def sample(
     rule, inputs = as_rule(guidance).prepare(denoiser, times, c)
     nfe = float(rule.calls(len(direction_names(denoiser))) * calls.sum())
     if skip:
-        rule, inputs, nfe = _skipping(rule, inputs, calls)
+        rule, inputs, nfe = skipping_of(rule, inputs, calls)
     dynamic, static = partition(rule)
     if mesh is not None:
         denoiser = parallel.spread(denoiser, mesh)
@@ -162,19 +160,10 @@ def count_nfe(
     return int(rows * solver_of(solver).calls(num_steps).sum())
 
 
-def count_skipping_nfe(
-    omegas: Float[Array, "k b"], solver: str | Solver = "ddim", *, guidance: Any = 0.0
-) -> float:
+def count_skipping_nfe(omegas: Float[Array, "k b"], solver: str | Solver = "ddim") -> float:
     """Network evaluations per sample with ``skip=True``: rows computed in all, over samples."""
     calls = solver_of(solver).calls(len(omegas))
-    return _skipping(as_rule(guidance), omegas, calls)[2]
-
-
-def _skipping(rule: Rule, inputs: PyTree, calls: np.ndarray) -> tuple[Rule, PyTree, float]:
-    skipping = getattr(rule, "skipping", None)
-    if skipping is None:
-        raise ValueError(f"expected guidance by weights alone to skip calls, got {rule}")
-    return skipping(inputs, calls)  # type: ignore[no-any-return]
+    return Cfg(None).skipping(jnp.asarray(omegas), calls)[2]
 
 
 def _spread_inputs(inputs: PyTree, mesh: Mesh) -> PyTree:
@@ -182,7 +171,7 @@ def _spread_inputs(inputs: PyTree, mesh: Mesh) -> PyTree:
 
     def placed(leaf: Array) -> Array:
         if jnp.issubdtype(leaf.dtype, jnp.floating):
-            return parallel.spread_rows(leaf, mesh, 1)  # type: ignore[no-any-return]
-        return parallel.place(leaf, parallel.replicated(mesh))  # type: ignore[no-any-return]
+            return parallel.spread_rows(leaf, mesh, 1)
+        return parallel.place(leaf, parallel.replicated(mesh))
 
     return jax.tree.map(placed, inputs)

@@ -66,7 +66,7 @@ class Walk:
         x, rule_state, memory = self.solver.step(
             self.denoiser.schedule, predict, state.rule, state.x, state.memory, step
         )
-        return State(x, memory, rule_state)
+        return State(x.astype(state.x.dtype), memory, rule_state)
 
 
 def steps(
@@ -153,7 +153,7 @@ def traced_churn(churn: Scalar) -> Float[Array, ""] | None:
 def checked_times(times: Float[Array, " n"]) -> Float[Array, " n"]:
     """Times as float32; concrete ones must decrease within [0, 1]."""
     if isinstance(times, jax.core.Tracer):
-        return times
+        return times.astype(jnp.float32)
     grid = np.asarray(times, np.float32)
     if grid.ndim != 1 or len(grid) < 2 or not (np.diff(grid) < 0).all():
         raise ValueError(f"expected at least two decreasing times, got {grid}")

@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import softmax
 
 from lgd import guidance, sampling, schedules
-from lgd.denoisers import GaussianMixture, from_function
+from lgd.denoisers import Directions, GaussianMixture, from_function
 from lgd.diffusion import add_noise, bridge_step, denoise_pair
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -56,9 +56,9 @@ def run(denoiser, params, omegas, *, key=0, c=CLASSES, times=None, solver="ddim"
         jax.random.key(key),
         denoiser,
         params,
-        omegas,
         c,
         shape=(2,),
+        guidance=omegas,
         times=times,
         churn=churn,
         solver=solver,
@@ -72,9 +72,8 @@ def walker(name, solver="ddim", labels=LABELS):
     denoiser = GaussianMixture(labels, SCHEDULES[name])
 
     def walk(key, params, omegas, c, x_t, times, churn):
-        return sampling.unroll(
-            key, denoiser, params, omegas, c, x_t, times=times, churn=churn, solver=solver
-        )
+        walk = {"guidance": omegas, "times": times, "churn": churn, "solver": solver}
+        return sampling.unroll(key, denoiser, params, c, x_t, **walk)
 
     return jax.jit(walk)
 
@@ -252,18 +251,22 @@ def test_data_time_is_reached_by_returning_x0_hat(name, solver):
 @pytest.mark.parametrize("churns", [[1, 0.5, np.float64(0.25), jnp.asarray(0.75)], [0.0, 0]])
 def test_one_compilation_serves_all_omegas_keys_times_classes_and_churn(churns):
     """Sampling without noise is a program of its own, which draws none."""
-    denoiser, params = mixture(SCHEDULES["rectified_flow"])
-    before = sampling._sample._cache_size()
+    traces = []
+
+    def network(params, x_t, t, c):
+        traces.append(len(x_t))
+        return params * x_t + c[:, None]
+
+    denoiser = from_function(network, schedule=SCHEDULES["rectified_flow"], kind="x0", null=2)
+    drawn = []
     for seed, churn in enumerate(churns):
-        omegas = guidance.on_grid(
-            guidance.constant(0.5 * seed) if seed % 2 else guidance.clamp_linear(2.0),
-            schedules.uniform_times(7),
-            CLASSES,
-        )
+        omega_fn = guidance.constant(0.5 * seed) if seed % 2 else guidance.clamp_linear(2.0)
         times = schedules.uniform_times(7, start=1.0 - 0.05 * seed, end=0.02 * seed)
-        c = jnp.roll(CLASSES, seed)
-        run(denoiser, params, omegas, key=seed, c=c, times=times, churn=churn)
-    assert sampling._sample._cache_size() == before + 1
+        walk = {"c": jnp.roll(CLASSES, seed), "times": times, "churn": churn}
+        drawn.append(run(denoiser, 0.5, omega_fn, key=seed, **walk).x0)
+        first = len(traces) if seed == 0 else first
+    assert 0 < len(traces) == first
+    assert not np.allclose(drawn[0], drawn[1], atol=1e-2)
 
 
 def test_trajectory_has_every_state_from_the_noise_to_the_result():
@@ -279,10 +282,10 @@ def test_trajectory_has_every_state_from_the_noise_to_the_result():
         jax.random.key(0),
         denoiser,
         params,
-        jnp.zeros((3, 4096)),
         c,
         shape=(2,),
-        times=schedules.uniform_times(3),
+        guidance=jnp.zeros((3, 4096)),
+        num_steps=3,
     )
     assert without.trajectory is None
     np.testing.assert_array_equal(without.x0, samples.x0)
@@ -303,7 +306,7 @@ def test_nfe_is_the_number_of_real_network_evaluations(solver, num_steps):
     jax.block_until_ready(samples.x0)
     jax.effects_barrier()
     assert sum(evaluated) == samples.nfe * 5
-    assert samples.nfe == sampling.count_nfe(num_steps, solver)
+    assert samples.nfe == sampling.count_nfe(denoiser, 1.0, num_steps, solver)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -368,7 +371,7 @@ def test_conditions_may_be_trees_of_arrays():
 
 
 VALID = {
-    "omegas": jnp.zeros((3, 5)),
+    "guidance": jnp.zeros((3, 5)),
     "times": jnp.asarray([0.9, 0.6, 0.3, 0.0]),
     "churn": 0.0,
     "solver": "ddim",
@@ -378,7 +381,7 @@ VALID = {
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"omegas": jnp.zeros((2, 5))}, r"expected omegas .*\(3, 5\), got \(2, 5\)"),
+        ({"guidance": jnp.zeros((2, 5))}, r"expected omegas .*\(3, 5\), got \(2, 5\)"),
         ({"times": jnp.asarray([0.9, 0.6, 0.6, 0.0])}, "expected .* decreasing times, got"),
         ({"times": jnp.asarray([0.0, 0.3, 0.6, 0.9])}, "expected .* decreasing times, got"),
         ({"times": jnp.asarray([0.9, jnp.nan, 0.3, 0.0])}, "expected .* decreasing times, got"),
@@ -388,24 +391,21 @@ VALID = {
         ({"churn": 1.5}, r"expected churn in \[0, 1\], got 1.5"),
         ({"churn": -0.1}, r"expected churn in \[0, 1\], got -0.1"),
         ({"churn": float("nan")}, r"expected churn in \[0, 1\], got nan"),
-        ({"churn": 0.5, "solver": "heun"}, "expected churn = 0 with solver 'heun', got 0.5"),
-        ({"churn": 1.0, "solver": "dpmpp_2m"}, "expected churn = 0 .*'dpmpp_2m', got 1.0"),
+        ({"churn": 0.5, "solver": "heun"}, r"expected churn = 0 with solver Heun.*, got 0.5"),
+        ({"churn": 1.0, "solver": "dpmpp_2m"}, "expected churn = 0 .* DpmSolver2M.*, got 1.0"),
+        ({"solver": "euler"}, "expected solver in .*'ddim'.* or a Solver, got 'euler'"),
+        ({"guidance": "strong"}, "expected guidance, .*, got 'strong'"),
+        ({"guidance": lambda *, s, t, c: t[:2]}, r"expected omega of shape \(5,\) .*, got \(2,\)"),
+        ({"guidance": jnp.zeros((3, 5, 2))}, r"expected omega of 1 directions .*, got \(2,\)"),
     ],
 )
 def test_bad_arguments_name_what_was_expected_and_got(wrong, message):
     denoiser, params = mixture(SCHEDULES["rectified_flow"])
-    arguments = VALID | wrong
-    omegas = arguments.pop("omegas")
-    key = jax.random.key(0)
+    arguments, key = VALID | wrong, jax.random.key(0)
     with pytest.raises(ValueError, match=message):
-        sampling.sample(key, denoiser, params, omegas, CLASSES, shape=(2,), **arguments)
+        sampling.sample(key, denoiser, params, CLASSES, shape=(2,), **arguments)
     with pytest.raises(ValueError, match=message):
-        sampling.unroll(key, denoiser, params, omegas, CLASSES, jnp.zeros((5, 2)), **arguments)
-
-
-def test_unknown_solver_is_named():
-    with pytest.raises(Exception, match="euler"):  # jaxtyping's check comes first under pytest
-        run(*mixture(SCHEDULES["rectified_flow"]), VALID["omegas"], solver="euler")
+        sampling.unroll(key, denoiser, params, CLASSES, jnp.zeros((5, 2)), **arguments)
 
 
 @functools.cache
@@ -417,8 +417,8 @@ def value_and_gradients(solver):
     @jax.jit
     @functools.partial(jax.value_and_grad, argnums=(0, 1))
     def objective(omegas, x_t, times, churn):
-        walk = {"times": times, "churn": churn, "solver": solver}
-        end = sampling.unroll(jax.random.key(4), denoiser, params, omegas, CLASSES[:3], x_t, **walk)
+        walk = {"guidance": omegas, "times": times, "churn": churn, "solver": solver}
+        end = sampling.unroll(jax.random.key(4), denoiser, params, CLASSES[:3], x_t, **walk)
         return jnp.sum(weights * end + end**2)
 
     return objective
@@ -502,9 +502,8 @@ def test_memory_of_a_gradient_grows_by_the_states_and_not_by_the_activations():
 
     def temporary_bytes(num_steps):
         def objective(omegas, params):
-            times = schedules.uniform_times(num_steps)
-            key = jax.random.key(1)
-            return jnp.sum(sampling.unroll(key, denoiser, params, omegas, c, x_t, times=times))
+            walk = {"guidance": omegas, "times": schedules.uniform_times(num_steps)}
+            return jnp.sum(sampling.unroll(jax.random.key(1), denoiser, params, c, x_t, **walk))
 
         compiled = jax.jit(jax.grad(objective)).lower(jnp.ones((num_steps, 8)), weights).compile()
         return compiled.memory_analysis().temp_size_in_bytes
@@ -513,24 +512,7 @@ def test_memory_of_a_gradient_grows_by_the_states_and_not_by_the_activations():
     assert x_t.nbytes <= grown < 4 * x_t.nbytes
 
 
-# Omega of the state
-
-
-def adaptive(omega_fn, *, times, solver="ddim", churn=0.0, weaker=()):
-    denoiser, params = mixture(SCHEDULES["rectified_flow"])
-    return sampling.sample_adaptive(
-        jax.random.key(0),
-        denoiser,
-        params,
-        omega_fn,
-        CLASSES,
-        shape=(2,),
-        times=times,
-        churn=churn,
-        solver=solver,
-        weaker=weaker,
-        return_trajectory=True,
-    )
+# What guidance may be
 
 
 @pytest.mark.parametrize(("solver", "churn"), WALKS)
@@ -538,11 +520,31 @@ def test_an_omega_of_times_and_conditions_gives_the_samples_of_its_table(solver,
     denoiser, params = mixture(SCHEDULES["rectified_flow"])
     fn = guidance.limited_interval_per_class([0.7, 1.5], [0.1, 0.3], [0.6, 1.0])
     times = schedules.uniform_times(5)
-    table = guidance.on_grid(fn, times, CLASSES)
-    expected = run(denoiser, params, table, times=times, solver=solver, churn=churn)
-    found = adaptive(fn, times=times, solver=solver, churn=churn)
+    walk = {"times": times, "solver": solver, "churn": churn}
+    expected = run(denoiser, params, guidance.on_grid(fn, times, CLASSES), **walk)
+    found = run(denoiser, params, fn, **walk)
     np.testing.assert_array_equal(found.trajectory, expected.trajectory)
     assert found.nfe == expected.nfe
+
+
+@pytest.mark.parametrize(
+    ("given", "omega"),
+    [
+        (None, 0.0),
+        (0, 0.0),
+        (0.5, 0.5),
+        (np.float32(0.5), 0.5),
+        (jnp.asarray(0.5), 0.5),
+        (jnp.full(5, 0.5), 0.5),
+        (np.full((3, 5), 0.5), 0.5),
+        (guidance.Cfg(0.5), 0.5),
+    ],
+)
+def test_a_number_is_the_same_weight_everywhere_and_none_is_no_guidance(given, omega):
+    denoiser, params = mixture(SCHEDULES["rectified_flow"])
+    times = schedules.uniform_times(3)
+    expected = run(denoiser, params, jnp.full((3, 5), omega), times=times)
+    np.testing.assert_array_equal(run(denoiser, params, given, times=times).x0, expected.x0)
 
 
 def test_features_of_the_predictions_reach_omega():
@@ -553,7 +555,7 @@ def test_features_of_the_predictions_reach_omega():
     def omega_fn(*, s, t, c, features):
         return jnp.where(t == 1.0, features[:, 2] + features[:, 3], 0.0)
 
-    found = adaptive(omega_fn, times=times)
+    found = run(denoiser, params, omega_fn, times=times)
     start, ones = found.trajectory[0], jnp.ones(5)
     cond, uncond = jax.jit(denoise_pair, static_argnums=0)(
         denoiser, params, start, t=ones, c=CLASSES
@@ -568,17 +570,34 @@ def test_features_of_the_predictions_reach_omega():
 def test_weaker_denoisers_are_further_directions():
     """The same denoiser as the weaker one changes nothing; one of other params does."""
     denoiser, params = mixture(SCHEDULES["rectified_flow"])
-    times = schedules.uniform_times(3)
-
-    def both(*, s, t, c):
-        return jnp.stack([0.5 + 0.0 * t, 2.0 + 0.0 * t], axis=-1)
-
-    plain = adaptive(guidance.constant(0.5), times=times)
-    same = adaptive(both, times=times, weaker=[(denoiser, params)])
+    several, times = Directions(denoiser, {"weaker": denoiser}), schedules.uniform_times(3)
+    both = guidance.constant_directions(0.5, 2.0)
+    plain = run(denoiser, params, guidance.constant(0.5), times=times)
+    same = run(several, (params, {"weaker": params}), both, times=times)
     np.testing.assert_allclose(same.x0, plain.x0, atol=1e-6)
     assert (plain.nfe, same.nfe) == (6, 9)
-    blurred = params._replace(variances=4.0 * params.variances)
-    other = adaptive(both, times=times, weaker=[(denoiser, blurred)])
+    first = run(several, (params, {"weaker": params}), 0.5, times=times)
+    np.testing.assert_allclose(first.x0, plain.x0, atol=1e-6)
+    blurred = {"weaker": params._replace(variances=4.0 * params.variances)}
+    other = run(several, (params, blurred), both, times=times)
     assert np.abs(other.x0 - plain.x0).max() > 0.05
     with pytest.raises(ValueError, match="expected omega of 1 directions"):
-        adaptive(both, times=times)
+        run(denoiser, params, both, times=times)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("churn", [0.0, 1.0])
+def test_steps_in_a_python_loop_are_the_samples(solver, churn):
+    if solver != "ddim" and churn:
+        pytest.skip("deterministic")
+    denoiser, params = mixture(SCHEDULES["rectified_flow"])
+    key, times = jax.random.key(3), schedules.uniform_times(4)
+    found = run(denoiser, params, 0.7, key=3, times=times, solver=solver, churn=churn)
+    rule, inputs = guidance.Cfg(0.7).prepare(denoiser, times, CLASSES)
+    walk = sampling.Walk(denoiser, params, rule, sampling.SOLVERS[solver], CLASSES)
+    every = sampling.steps(jax.random.split(key)[1], times, churn or None, inputs)
+    step, state = jax.jit(walk.step), walk.init(found.trajectory[0])
+    for i in range(4):
+        state = step(state, jax.tree.map(lambda leaf, i=i: leaf[i], every))
+        expected = found.trajectory[i + 1]
+        np.testing.assert_allclose(state.x, expected, rtol=1e-5, atol=1e-5)
