@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from lgd.machinery import failures, parallel
 from lgd.machinery.checkpoint import CheckpointStore
 from lgd.machinery.digests import of_tree
 from lgd.machinery.failures import NonFiniteError
-from lgd.training import Optimizer
+from lgd.training import Optimizer, Trainer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 FLOW = schedules.rectified_flow()
@@ -49,16 +51,15 @@ def test_many_such_times_are_cut_short():
     assert said.endswith("t = 0, 0.1, 0.2, 0.3, 0.4 and 5 more up to t = 0.9")
 
 
-def learn(denoiser, **settings):
+def learn(denoiser, optimizer=None, on_log=None, **settings):
     return learn_guidance(
         jax.random.key(0),
         denoiser,
         PARAMS,
         X0,
         LABELS,
-        batch_size=8,
-        progress=False,
         **settings,
+        trainer=Trainer(optimizer=optimizer, on_log=on_log, batch_size=8, progress=False),
     )
 
 
@@ -92,7 +93,7 @@ def test_sampling_names_the_noise_level():
         denoiser=broken_between(0.2, 0.3),
         params=PARAMS,
         shape=(2,),
-        num_classes=2,
+        conditions=np.arange(2, dtype=np.int32),
         times=jnp.asarray(TIMES),
     )
     with pytest.raises(NonFiniteError, match=r"finite samples.*NaN or inf at t = 0\.25$"):
@@ -130,9 +131,9 @@ def test_the_frozen_model_is_the_same_bit_for_bit_after_every_objective(name):
         objective=objective,
         model=model,
         start={"constant(1)": guidance.constant(1.0)},
-        optimizer=Optimizer(num_steps=2, learning_rate=0.1),
-        batch_size=8,
-        progress=False,
+        trainer=Trainer(
+            optimizer=Optimizer(num_steps=2, learning_rate=0.1), batch_size=8, progress=False
+        ),
     )
     start = model.tabulate(guidance.constant(1.0), np.arange(2))
     assert of_tree(learned.params) != of_tree(start)
@@ -144,14 +145,30 @@ def test_a_store_filled_with_other_data_or_settings_is_refused(tmp_path):
         "objective": TRAJECTORY,
         "model": omega.StepTable(times=TIMES, rows=omega.ByLabel(2)),
         "start": {"constant(1)": guidance.constant(1.0)},
-        "optimizer": Optimizer(num_steps=2, learning_rate=0.1),
-        "batch_size": 8,
-        "progress": False,
     }
+    trainer = Trainer(
+        optimizer=Optimizer(num_steps=2, learning_rate=0.1), batch_size=8, progress=False
+    )
     denoiser, key = broken_between(2.0, 3.0), jax.random.key(0)
     with CheckpointStore(tmp_path) as store:
-        learned = learn_guidance(key, denoiser, PARAMS, X0, LABELS, store=store, **fixed)
-        again = learn_guidance(key, denoiser, PARAMS, X0, LABELS, store=store, **fixed)
+        learned = learn_guidance(
+            key,
+            denoiser,
+            PARAMS,
+            X0,
+            LABELS,
+            trainer=dataclasses.replace(trainer, store=store),
+            **fixed,
+        )
+        again = learn_guidance(
+            key,
+            denoiser,
+            PARAMS,
+            X0,
+            LABELS,
+            trainer=dataclasses.replace(trainer, store=store),
+            **fixed,
+        )
         assert of_tree(again.params) == of_tree(learned.params)
         for changed_key, x0, labels, settings in (
             (jax.random.key(1), X0, LABELS, {}),
@@ -162,6 +179,12 @@ def test_a_store_filled_with_other_data_or_settings_is_refused(tmp_path):
         ):
             with pytest.raises(ValueError, match="store: expected checkpoints of a training with"):
                 learn_guidance(
-                    changed_key, denoiser, PARAMS, x0, labels, store=store, **{**fixed, **settings}
+                    changed_key,
+                    denoiser,
+                    PARAMS,
+                    x0,
+                    labels,
+                    trainer=dataclasses.replace(trainer, store=store, **settings),
+                    **fixed,
                 )
         assert store.steps() == [2]

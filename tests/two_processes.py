@@ -77,10 +77,12 @@ def train(mesh, *, store=None, seen=None, fails_at=None, signalled_at=None, num_
         network_params(),
         frozen=network_params(),
         batches=batch,
-        optimizer=training.Optimizer(num_steps=num_steps, learning_rate=1e-3),
-        mesh=mesh,
-        store=store,
-        save_every=2,
+        trainer=training.Trainer(
+            optimizer=training.Optimizer(num_steps=num_steps, learning_rate=1e-3),
+            mesh=mesh,
+            store=store,
+            save_every=2,
+        ),
     )
 
 
@@ -106,12 +108,13 @@ def learn(mesh):
         jax.random.key(1),
         NETWORK,
         network_params(),
-        *data(),
+        data().x,
+        data().c,
         objective=Trajectory(times=(1.0, 0.5, 0.0), num_particles=6, num_targets=8, **reward),
-        optimizer=training.Optimizer(num_steps=2, learning_rate=0.02),
         start={"low": guidance.constant(0.2), "high": guidance.constant(3.0)},
-        batch_size=8,
-        mesh=mesh,
+        trainer=training.Trainer(
+            optimizer=training.Optimizer(num_steps=2, learning_rate=0.02), batch_size=8, mesh=mesh
+        ),
     )
 
 
@@ -120,7 +123,7 @@ def generate(mesh, per_class):
         denoiser=NETWORK,
         params=network_params(),
         shape=(2,),
-        num_classes=2,
+        conditions=np.arange(2, dtype=np.int32),
         times=schedules.uniform_times(3),
         churn=1.0,
         mesh=mesh,

@@ -59,7 +59,7 @@ TINY = (
 
 
 class Ended(NamedTuple):
-    """The ending of a process; negative codes are signals, seconds count from the fault or start."""
+    """The ending of a process: negative codes are signals; seconds since the fault or the start."""
 
     code: int
     out: str
