@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from lgd.objectives.forms import distance_forms, factor, gram_matrix, shared
+from lgd.gram.redraw import factor, redraw
+from lgd.objectives.forms import distance_forms, gram_matrix, shared
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -146,8 +147,8 @@ def test_redrawn_rows_have_the_inner_products_of_normal_rows(dim):
     each = np.random.default_rng(dim).normal(size=(known, dim))
     lower = factor((each @ each.T)[None], dim)
     lower = jnp.broadcast_to(jnp.asarray(lower, jnp.float32), (draws, known, known))
-    redraw = jax.jit(lambda key: redraw(key, lower, count=count, dim=dim))
-    old, new = (np.asarray(part, np.float64) for part in redraw(jax.random.key(0)))
+    both = jax.jit(lambda key: redraw(key, lower, count=count, dim=dim))(jax.random.key(0))
+    old, new = (np.asarray(part, np.float64) for part in both)
     np.testing.assert_allclose(old[0] @ old[0].T, each @ each.T, rtol=1e-4, atol=1e-4)
     with_known = np.einsum("gqe,gne->gqn", old, new)
     among = np.einsum("gme,gne->gmn", new, new)

@@ -26,7 +26,7 @@ from lgd.objectives import (
     TimeLaw,
     UniformTimes,
 )
-from tests.statistics_cases import FLOW, collected
+from tests.gram_cases import FLOW, collected
 
 DRAWS = 128  # in each of 40 batches
 LIMIT = 4.5

@@ -10,7 +10,7 @@ from experiments.benchmarks.gram.setup import Setup
 from experiments.publish import statistics_tables
 from experiments.workdir import read_lines
 from lgd import gram, schedules
-from lgd.data import Dataset, Split
+from lgd.data import Dataset, labelled
 from lgd.denoisers import from_function
 from lgd.evaluation import summary
 
@@ -122,7 +122,7 @@ def test_gaps_are_shares_of_what_the_best_mean_gains():
 def test_the_sweep_has_64_different_settings():
     flow = schedules.rectified_flow()
     denoiser = from_function(lambda params, x, t, c: x, schedule=flow, kind="x0", null=2)
-    split = Split(np.zeros((4, 2), np.float32), np.zeros(4, np.int32))
+    split = labelled(np.zeros((4, 2), np.float32), np.zeros(4, np.int32))
     setup = Setup(
         configs.load("configs/smoke.py"), None, Dataset(split, split, split, ("a",)), denoiser, ()
     )

@@ -7,13 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgd import gram, omega, schedules
+from lgd import gram, guidance, omega, schedules
+from lgd.denoisers import Directions
+from lgd.encoders import Labels
 from lgd.gram import Lane, StatisticsError, fit, sweep
 from lgd.guidance import PAIR_FEATURES
+from lgd.machinery.digests import describe
 from lgd.objectives import ConditionalMarginalConsistency, SelfConsistency, TimeLaw, l2
+from lgd.starts import START_WEIGHTS
 from lgd.training import Optimizer
 from lgd.types import Batch
-from tests.statistics_cases import DENOISER, FLOW, collected, fresh, true_params, wide_params
+from tests.gram_cases import DENOISER, FLOW, collected, fresh, true_params, wide_params
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 LAW = TimeLaw(s_min=0.1, delta=0.2)
@@ -23,7 +27,7 @@ QUERY = {"s": jnp.asarray([0.2, 0.5]), "t": jnp.asarray([0.6, 0.9]), "c": jnp.as
 
 
 def network(width, **settings):
-    defaults = {"schedule": FLOW, "num_classes": 2, "depth": 1, "support": LAW.support}
+    defaults = {"schedule": FLOW, "encoder": Labels(2), "depth": 1, "support": LAW.support}
     return omega.Network(width=width, **(defaults | settings))
 
 
@@ -42,7 +46,8 @@ def blurred(tmp_path_factory):
         batch_size=512,
         shard_examples=2048,
         features=True,
-        weaker={"worse": (DENOISER, wide_params(1.5, 0.5))},
+        denoiser=Directions(DENOISER, {"worse": DENOISER}),
+        params=(wide_params(), {"worse": wide_params(1.5, 0.5)}),
     )
 
 
@@ -131,6 +136,32 @@ def test_training_starts_from_the_parameters_given(plain):
         run(plain, [Lane(objective=OBJECTIVE, model=CONSTANT)], params={"values": jnp.ones(1)})
 
 
+def test_a_started_model_is_the_constant_of_least_loss(plain):
+    """Whatever the model is; and a fit that hardly moves ends there."""
+    part = plain.take(slice(2048))
+    constants = {str(w): guidance.constant(w) for w in START_WEIGHTS}
+    scores = gram.score(part, constants, objective=OBJECTIVE, schedule=FLOW, num_draws=2)
+    best = float(min(constants, key=scores.mean))
+    for model in (network(4, init_omega=5.0), CONSTANT, omega.PerDirection(models=(CONSTANT,))):
+        begun, params = gram.started(model, part, OBJECTIVE, schedule=FLOW)
+        values = omega.bind(begun, params)(**QUERY)
+        np.testing.assert_allclose(np.ravel(values), best, rtol=1e-5)
+    begun, params = gram.started(CONSTANT, part, OBJECTIVE, schedule=FLOW)
+    slow = Lane(objective=OBJECTIVE, model=begun, learning_rate=1e-6)
+    (found,) = run(plain, [slow], params=params)
+    np.testing.assert_allclose(found.guidance.params["values"], best, atol=1e-3)
+
+
+def test_guidance_says_what_it_was_learned_from(plain):
+    (found,) = run(plain, [Lane(objective=OBJECTIVE, model=CONSTANT)], optimizer=quick(2))
+    learned = found.guidance
+    assert learned.schedule == FLOW
+    assert learned.provenance["objective"] == describe(OBJECTIVE)
+    for name, words in plain.fingerprint.items():
+        assert learned.provenance[f"statistics, {name}"] == words
+    np.testing.assert_allclose(learned.history["loss"], found.losses)
+
+
 # Against the particles
 
 
@@ -198,7 +229,7 @@ def test_features_and_several_directions(blurred):
     ]
     wide, thin = run(blurred, lanes, held_out=blurred)
     assert jax.tree.map(jnp.shape, thin.guidance.params) == jax.tree.map(
-        jnp.shape, lanes[1].model.init(jax.random.key(0))
+        jnp.shape, lanes[1].model.init(jax.random.key(0), QUERY["c"])
     )
     features = jnp.asarray(blurred.features[:2, 0])
     found = wide.guidance.omega_fn(**QUERY, features=features)
@@ -226,29 +257,18 @@ def test_a_model_of_times_serves_statistics_with_features_and_directions(blurred
 # Refusals
 
 
-class Wild:
-    """A model whose weights are not finite once they have moved."""
-
-    def init(self, key):
-        return {"values": jnp.zeros(())}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wild(omega.StepTable):
+    """A table whose weights are not finite once they have moved."""
 
     def apply(self, params, *, s, t, c):
-        return (
-            jnp.where(jnp.abs(params["values"]) < 1e-6, params["values"] + 1.0, jnp.nan) + 0.0 * t
-        )
-
-    def project(self, params):
-        return params
-
-    def __eq__(self, other):
-        return type(other) is Wild
-
-    def __hash__(self):
-        return 0
+        value = params["values"][0, 0]
+        return jnp.where(jnp.abs(value - self.init_omega) < 1e-6, value, jnp.nan) + 0.0 * t
 
 
 def test_a_loss_that_is_not_finite_is_refused_with_its_lane(plain):
-    lanes = [Lane(objective=OBJECTIVE, model=Wild(), learning_rate=rate) for rate in (1e-20, 0.1)]
+    model = Wild(times=(1.0, 0.0))
+    lanes = [Lane(objective=OBJECTIVE, model=model, learning_rate=rate) for rate in (1e-20, 0.1)]
     with pytest.raises(FloatingPointError, match=r"step 2: .* got nan of Lane\((.|\n)*rate=0\.1"):
         run(plain, lanes)
 
@@ -285,8 +305,8 @@ def test_statistics_that_do_not_fit_are_refused(plain):
     lane = Lane(objective=OBJECTIVE, model=CONSTANT)
     with pytest.raises(StatisticsError, match="schedule: expected RectifiedFlow"):
         run(plain, [lane], schedule=schedules.cosine())
-    with pytest.raises(StatisticsError, match="features: expected them in the statistics"):
+    with pytest.raises(StatisticsError, match="features: expected at most the 0 collected"):
         run(plain, [Lane(objective=OBJECTIVE, model=network(4, num_features=4))])
     model = omega.PerDirection(models=(CONSTANT, CONSTANT))
-    with pytest.raises(StatisticsError, match="directions: expected 1 or 1 values, got 2"):
+    with pytest.raises(StatisticsError, match="directions: expected 1 or 1 values of omega, got 2"):
         run(plain, [Lane(objective=OBJECTIVE, model=model)])

@@ -1,10 +1,10 @@
-"""What the tests of lgd.gram share: small denoisers, data, and collections of them."""
+"""Shared by the tests of lgd.gram: small denoisers, data, and collections of them."""
 
 import jax.numpy as jnp
 import numpy as np
 
 from lgd import gram, schedules
-from lgd.data import Split
+from lgd.data import labelled
 from lgd.denoisers import GaussianMixture
 from lgd.types import Batch
 
@@ -35,7 +35,7 @@ def draw(rng, labels):
 def split(n=64, seed=0):
     """A data set of n examples."""
     labels = (np.arange(n) % 2).astype(np.int32)
-    return Split(draw(np.random.default_rng(seed), labels), labels)
+    return labelled(draw(np.random.default_rng(seed), labels), labels)
 
 
 def fresh(size, seed=0):

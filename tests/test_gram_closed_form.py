@@ -10,11 +10,11 @@ from scipy.optimize import lsq_linear
 from lgd import guidance, objectives, schedules
 from lgd.denoisers import GaussianMixture
 from lgd.gram import StatisticsError, closed_form, loss, score
-from lgd.gram.closed_form import _Parabola, _pull, _pull_diagonal, _solve
+from lgd.gram.ridge import minimise, penalty_curvature, penalty_gradient
 from lgd.objectives import SelfConsistency, TimeLaw
-from lgd.omega import BinTable
+from lgd.omega import BinTable, ByLabel
 from lgd.types import Batch
-from tests.statistics_cases import FLOW, collected, fresh
+from tests.gram_cases import FLOW, collected, fresh
 from tests.two_points import l2_optimum
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -152,7 +152,7 @@ def test_copies_of_an_x0_do_not_shrink_the_errors(blurred):
 
 def test_ridge_goes_from_single_bins_to_a_constant(blurred):
     objective = objectives.l2(time_law=WIDE)
-    single, some, one = (solve(blurred, objective, ridge=r, num_classes=2) for r in (0.0, 0.3, 1e8))
+    single, some, one = (solve(blurred, objective, ridge=r, rows=ByLabel(2)) for r in (0.0, 0.3, 1e8))
     assert values(one).std() < 1e-3
     assert values(some).std() < 0.9 * values(single).std()
     sums = loss.relative_weights(blurred, WIDE)  # the constant is the optimum of them all
@@ -182,7 +182,7 @@ def test_a_class_with_few_data_leans_on_the_others(blurred):
     c = np.asarray(blurred.c)
     kept = np.concatenate([np.flatnonzero(c == 0), np.flatnonzero(c == 1)[:8]])
     part, objective = blurred.take(kept), objectives.l2(time_law=WIDE)
-    alone, leaning = (values(solve(part, objective, num_classes=2, ridge=r)) for r in (1e-9, 0.3))
+    alone, leaning = (values(solve(part, objective, rows=ByLabel(2), ridge=r)) for r in (1e-9, 0.3))
     gaps = [np.abs(table[1] - table[0]).mean() for table in (alone, leaning)]
     assert gaps[1] < 0.3 * gaps[0]
 
@@ -199,13 +199,12 @@ def test_the_solver_finds_the_bounded_least_squares_solution(shape, ridge):
     goal = rng.normal(1.0, 2.0, size)
     table = rng.uniform(0.0, 3.0, shape)
     slope = curvature * (table.ravel() - goal)
-    none = np.zeros(size)
-    parabola = _Parabola(slope, curvature, none, none.astype(int))
-    found = _solve(parabola, table, ridge=ridge, omega_max=3.0)
+    parabolas = (slope.reshape(shape), curvature.reshape(shape))
+    found = minimise(*parabolas, table, ridge=ridge, upper=3.0)
     strength = max(ridge, 1e-9) * curvature[curvature > 0].mean()
-    pull = np.stack([_pull(each.reshape(shape)).ravel() for each in np.eye(size)], axis=1)
+    pull = np.stack([penalty_gradient(each.reshape(shape)).ravel() for each in np.eye(size)], axis=1)
     np.testing.assert_allclose(pull, pull.T, atol=1e-12)
-    np.testing.assert_allclose(np.diag(pull), _pull_diagonal(shape).ravel())
+    np.testing.assert_allclose(np.diag(pull), penalty_curvature(shape).ravel())
     whole = np.diag(curvature) + strength * pull
     values, vectors = np.linalg.eigh(whole)
     root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
@@ -222,7 +221,7 @@ def test_ridge_terms_are_neighbours_and_the_mean_of_classes():
     table = rng.normal(size=(3, 4, 5))
     energy = 0.5 * sum(np.sum(np.diff(table, axis=axis) ** 2) for axis in (1, 2))
     energy += 0.5 * np.sum((table - table.mean(axis=0)) ** 2)
-    np.testing.assert_allclose(0.5 * np.sum(table * _pull(table)), energy)
+    np.testing.assert_allclose(0.5 * np.sum(table * penalty_gradient(table)), energy)
 
 
 @pytest.mark.parametrize(

@@ -5,17 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgd import gram, schedules
-from lgd.data import pipeline
-from lgd.denoisers import from_function
-from lgd.gram import StatisticsError
+from lgd import conditions, gram, schedules
+from lgd.data import Split, pipeline
+from lgd.denoisers import Directions, GaussianMixture, from_function
+from lgd.gram import StatisticsError, store
 from lgd.gram.layout import unpack
 from lgd.guidance import PAIR_FEATURES
 from lgd.machinery import parallel
 from lgd.machinery.failures import NonFiniteError
-from lgd.objectives import TimeLaw, UniformTimes, repeat
+from lgd.objectives import TimeLaw, UniformTimes
 from lgd.types import Batch
-from tests.statistics_cases import DENOISER, FLOW, collect, collected, fresh, split, wide_params
+from tests.gram_cases import DENOISER, FLOW, collect, collected, fresh, split, wide_params
+from tests.objective_cases import identity
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 BATCHES = pipeline.examples(split(), 8, seed=0)  # those that `collect` makes of the split
@@ -62,7 +63,7 @@ def test_gram_matrices_hold_the_inner_products_of_the_particles(whole):
     eps = np.asarray(jax.random.normal(rows_key, (32, 3)), np.float64)
     each_t, each_x0 = np.repeat(np.asarray(t, np.float64), 4)[:, None], np.repeat(x0, 4, axis=0)
     x_t = jnp.asarray((1 - each_t) * each_x0 + each_t * eps, jnp.float32)
-    member_c, member_t = repeat(c, 4), jnp.repeat(t, 4)
+    member_c, member_t = conditions.repeat(c, 4), jnp.repeat(t, 4)
     call = jax.jit(lambda c: DENOISER.apply(wide_params(), x_t, t=member_t, c=c))
     cond, uncond = (np.asarray(call(label), np.float64) for label in (member_c, member_c * 0 + 2))
     blocks = [each.reshape(8, 4, 3) for each in (cond - each_x0, cond - uncond, eps)]
@@ -76,13 +77,15 @@ def _order(size, epochs=1):
     return pipeline.examples(split(size), epochs * size, seed=0).index(0)
 
 
+def stretched(params, x, t, c):
+    return x * (1.0 + c[:, None])
+
+
 def test_an_example_takes_400_bytes_at_most_whatever_its_size(tmp_path):
     """With features, for 4 particles and one direction; and the numbers do not grow with dim."""
     sizes = {}
     for dim in (2, 500):
-        denoiser = from_function(
-            lambda params, x, t, c: x * (1.0 + c[:, None]), schedule=FLOW, kind="x0", null=2
-        )
+        denoiser = from_function(stretched, schedule=FLOW, kind="x0", null=2)
         batch = Batch(np.ones((512, dim), np.float32), np.arange(512, dtype=np.int32) % 2)
         settings = {"num_examples": 512, "batch_size": 512, "shard_examples": 512}
         folder = tmp_path / str(dim)
@@ -105,7 +108,7 @@ def test_examples_of_one_x0_have_one_source(tmp_path):
     order = _order(24, epochs=2)
     same_source = found.source[:, None] == found.source[None]
     np.testing.assert_array_equal(same_source, order[:, None] == order[None])
-    np.testing.assert_array_equal(found.c, split(24).labels[order])
+    np.testing.assert_array_equal(found.c, split(24).c[order])
 
 
 def test_features_are_those_of_every_particle(tmp_path):
@@ -117,40 +120,48 @@ def test_features_are_those_of_every_particle(tmp_path):
     np.testing.assert_allclose(found.features[:, :, column], 0.5 * np.log(squares / 3), atol=1e-4)
 
 
+def unconditional(params, x, t, c):
+    return DENOISER.apply(params, x, t=t, c=DENOISER.null(c))
+
+
+def worse(**weaker):
+    """Settings of a collection with further directions, by name: denoiser and parameters."""
+    denoisers = {name: denoiser for name, (denoiser, _) in weaker.items()}
+    params = {name: own for name, (_, own) in weaker.items()}
+    return {"denoiser": Directions(DENOISER, denoisers), "params": (wide_params(), params)}
+
+
 def test_a_weaker_denoiser_is_a_further_direction(tmp_path):
     """A weaker one that is the unconditional one gives Delta again; another gives another."""
-
-    class Unconditional:
-        schedule = FLOW
-
-        def __hash__(self):
-            return 0
-
-        def apply(self, params, x_t, *, t, c):
-            return DENOISER.apply(params, x_t, t=t, c=DENOISER.null(c))
-
-        def null(self, c):
-            return c
-
-    weaker = {"same": (Unconditional(), wide_params()), "blurred": (DENOISER, wide_params(2.0))}
-    found = collected(tmp_path, weaker=weaker)
+    same = from_function(unconditional, schedule=FLOW, kind="x0", null=2)
+    settings = worse(same=(same, wide_params()), blurred=(DENOISER, wide_params(2.0)))
+    found = collected(tmp_path, **settings)
     assert found.layout.directions == ("uncond", "same", "blurred")
     lower = unpack(found.gram, 20)
     squares = np.diagonal(lower, axis1=1, axis2=2).reshape(-1, 5, 4)
     np.testing.assert_allclose(squares[:, 2], squares[:, 1], rtol=1e-3)
     assert (np.abs(squares[:, 3] / squares[:, 1] - 1.0) > 0.01).mean() > 0.9
-    assert set(found.fingerprint) >= {"weaker same", "weaker blurred"}
+    alone = collected(tmp_path / "alone")
+    assert found.fingerprint["denoiser"] != alone.fingerprint["denoiser"]
+    assert found.fingerprint["denoiser_params"] != alone.fingerprint["denoiser_params"]
+
+
+def by_vector(params, x, t, c):
+    return x + c[:, :3]
+
+
+def by_dict(params, x, t, c):
+    return x + (c["text"]["vector"] + c["label"][:, None])[:, :3]
+
+
+def zeros_like(c):
+    return jax.tree.map(jnp.zeros_like, c)
 
 
 @pytest.mark.parametrize("structure", ["vector", "dict"])
 def test_conditions_may_be_vectors_or_dicts(tmp_path, structure):
-    def predict(params, x, t, c):
-        vector = c if structure == "vector" else c["text"]["vector"] + c["label"][:, None]
-        return x + vector[:, :3]
-
-    denoiser = from_function(
-        predict, schedule=FLOW, kind="x0", null=lambda c: jax.tree.map(jnp.zeros_like, c)
-    )
+    function = by_vector if structure == "vector" else by_dict
+    denoiser = from_function(function, schedule=FLOW, kind="x0", null=zeros_like)
 
     def batch(step):
         rng = np.random.default_rng(step)
@@ -179,7 +190,7 @@ def test_groups_of_different_examples(tmp_path, members):
         assert set(np.unique(found.c)) == {0, 1}
     else:
         order = _order(64, epochs=2)
-        np.testing.assert_array_equal(found.c, data.labels[order].reshape(32, 4))
+        np.testing.assert_array_equal(found.c, data.c[order].reshape(32, 4))
         x0 = data.x[order].reshape(32, 4, 3).astype(np.float64)
         x0 -= x0.mean(axis=1, keepdims=True)
         np.testing.assert_allclose(centred, x0 @ x0.swapaxes(1, 2), atol=1e-5)
@@ -214,7 +225,7 @@ def test_an_interrupted_collection_ends_like_an_uninterrupted_one(tmp_path, whol
     batches = interrupted(BATCHES, step)
     with pytest.raises(ConnectionError):
         collect(tmp_path, batches, data_name="draws")
-    done = len(statistics.store.read_manifest(tmp_path).shards) if step else 0
+    done = len(store.read_manifest(tmp_path).shards) if step else 0
     assert done == step // 2  # two batches make a shard
     (tmp_path / "manifest.json.partial").write_bytes(b"{")
     (tmp_path / f"shard-{done:05d}.safetensors.partial").write_bytes(b"half a shard")
@@ -248,15 +259,16 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
     ("settings", "field"),
     [
         ({"params": wide_params(0.5)}, "denoiser_params"),
-        ({"denoiser": DENOISER.__class__((0, 1, 1), FLOW)}, "denoiser"),
-        ({"denoiser": DENOISER.__class__((0, 0, 1), schedules.cosine())}, "schedule"),
+        ({"denoiser": GaussianMixture((0, 1, 1), FLOW)}, "denoiser"),
+        ({"denoiser": GaussianMixture((0, 0, 1), schedules.cosine())}, "schedule"),
         ({"data": split(seed=1)}, "data"),
         ({"seed": 1}, "seed"),
         ({"num_particles": 3}, "num_particles"),
         ({"law": TimeLaw()}, "law"),
         ({"law": UniformTimes(t_min=0.02)}, "law"),
         ({"features": True}, "has_features"),
-        ({"weaker": {"worse": (DENOISER, wide_params(2.0))}}, "directions"),
+        (worse(worse=(DENOISER, wide_params(2.0))), "directions"),
+        (worse(worse=(DENOISER, wide_params(2.0))), "denoiser"),
         ({"members": "mixed"}, "members"),
         ({"batch_size": 16}, "batch_size"),
         ({"num_examples": 48}, "num_examples"),
@@ -296,14 +308,13 @@ def test_8_devices_collect_what_1_does(tmp_path, whole, sizes):
 # Refusals
 
 
+def failing(params, x, t, c):
+    return jnp.where(t[:, None] > 0.5, jnp.nan, x)
+
+
 def test_predictions_that_are_not_finite_are_refused_with_their_times(tmp_path):
     """A denoiser that fails from t = 0.5 on; the shard before is kept."""
-    denoiser = from_function(
-        lambda params, x, t, c: jnp.where(t[:, None] > 0.5, jnp.nan, x),
-        schedule=FLOW,
-        kind="x0",
-        null=2,
-    )
+    denoiser = from_function(failing, schedule=FLOW, kind="x0", null=2)
     with pytest.raises(NonFiniteError, match=r"got others at \d+ of 16 examples, t from 0\.[5-9]"):
         collect(tmp_path, denoiser=denoiser, params=())
     assert [file.name for file in tmp_path.iterdir()] == ["manifest.json"]
@@ -316,7 +327,6 @@ def test_predictions_that_are_not_finite_are_refused_with_their_times(tmp_path):
         ({"num_examples": 36}, "num_examples: expected a multiple of batch_size = 8, got 36"),
         ({"shard_examples": 12}, "shard_examples: expected a multiple of batch_size = 8, got 12"),
         ({"num_particles": 0}, "expected num_particles, dim >= 1, got"),
-        ({"weaker": {"uncond": (DENOISER, wide_params())}}, "directions: expected different"),
         ({"data": fresh(8)}, "data_name: expected a name of the data"),
         ({"data": fresh(6), "data_name": "draws"}, r"data: expected x0 with leading axes \(8,\)"),
         (
@@ -325,7 +335,7 @@ def test_predictions_that_are_not_finite_are_refused_with_their_times(tmp_path):
         ),
         (
             {"data": lambda step: fresh(8)(step)._replace(c=np.zeros(4)), "data_name": "draws"},
-            "data: expected c with leading axis 8, got",
+            r"data: expected c with leading axes \(8,\), got",
         ),
     ],
 )
@@ -334,8 +344,59 @@ def test_settings_that_do_not_fit_are_refused(tmp_path, settings, message):
         collect(tmp_path, **settings)
 
 
+STILL = from_function(by_vector, schedule=FLOW, kind="x0", null=zeros_like)
+
+
+def groups(c):
+    """Batches of 8 groups of 4 examples with these conditions."""
+    return lambda step: Batch(np.ones((8, 4, 3), np.float32), c)
+
+
+def test_groups_of_one_condition_keep_it_once(tmp_path):
+    """Of vectors: each member's has no axis of its own on disk."""
+    vector = np.random.default_rng(0).normal(size=(8, 1, 5)).astype(np.float32)
+    settings = {"denoiser": STILL, "params": (), "data_name": "ones", "members": "condition"}
+    found = collected(tmp_path, groups(np.repeat(vector, 4, axis=1)), **settings)
+    np.testing.assert_array_equal(found.c, np.tile(vector[:, 0], (4, 1)))
+
+
+@pytest.mark.parametrize("kind", ["function", "split"])
+def test_groups_of_different_conditions_are_refused(tmp_path, kind):
+    """The error names the layout that keeps them."""
+    vector = np.random.default_rng(0).normal(size=(32, 5)).astype(np.float32)
+    if kind == "function":
+        data = groups(vector.reshape(8, 4, 5))
+    else:
+        data = Split(np.ones((32, 3), np.float32), vector, np.arange(32, dtype=np.int32) % 2)
+    settings = {"denoiser": STILL, "params": (), "data_name": "ones"}
+    with pytest.raises(StatisticsError, match=r'c: expected one condition .* members="mixed"'):
+        collect(tmp_path, data, members="condition", **settings)
+    if kind == "split":
+        mixed = collected(tmp_path / "mixed", data, members="mixed", **settings)
+        assert mixed.c.shape == (32, 4, 5)
+
+
+def test_examples_without_strata_are_one_group(tmp_path):
+    x = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
+    data = Split(x, np.zeros(32, np.int32))
+    assert (collected(tmp_path, data, members="condition").c == 0).all()
+
+
+@pytest.mark.parametrize("c", [(np.zeros(8), np.ones(8)), {"a/b": np.zeros(8)}, {}])
+def test_conditions_that_are_no_arrays_by_name_are_refused(tmp_path, c):
+    batch = Batch(np.ones((8, 3), np.float32), c)
+    with pytest.raises(StatisticsError, match="c: expected an array, or a dict of arrays"):
+        collect(tmp_path, lambda step: batch, data_name="ones", denoiser=STILL, params=())
+
+
+def test_a_denoiser_without_a_name_is_refused(tmp_path):
+    denoiser = from_function(lambda params, x, t, c: x, schedule=FLOW, kind="x0", null=2)
+    with pytest.raises(StatisticsError, match="denoiser: expected a value with a name"):
+        collect(tmp_path, denoiser=denoiser, params=())
+
+
 def test_conditions_that_are_not_finite_are_never_written(tmp_path):
-    denoiser = from_function(lambda params, x, t, c: x, schedule=FLOW, kind="x0", null=lambda c: c)
-    batch = Batch(np.ones((8, 3), np.float32), np.full((8, 2), np.nan, np.float32))
+    batch = Batch(np.ones((8, 3), np.float32), np.full((8, 5), np.nan, np.float32))
+    denoiser = from_function(identity, schedule=FLOW, kind="x0", null=zeros_like)
     with pytest.raises(StatisticsError, match="c: expected finite values"):
         collect(tmp_path, lambda step: batch, denoiser=denoiser, params=(), data_name="nan")
