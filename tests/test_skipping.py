@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lgd import guidance, sampling, schedules
-from lgd.denoisers import from_function
+from lgd.denoisers import Directions, from_function
 from lgd.evaluation import Generator
 from lgd.guidance import skipping
 from lgd.machinery import parallel
@@ -53,10 +53,10 @@ def run(omegas, *, skip, solver="ddim", churn=0.0, denoiser=None, params=None, *
         jax.random.key(0),
         denoiser,
         params,
-        omegas,
-        CLASSES if omegas.shape[1] == 7 else jnp.zeros(omegas.shape[1], jnp.int32),
+        CLASSES,
         shape=(2,),
-        times=schedules.uniform_times(len(omegas)),
+        guidance=omegas,
+        times=TIMES,
         churn=churn,
         solver=solver,
         skip=skip,
@@ -111,7 +111,8 @@ def test_nfe_is_the_number_of_rows_computed_over_the_samples(solver):
     assert sum(rows) == pytest.approx(samples.nfe * 7)
     assert min(rows) == 7
     assert max(rows) <= 14
-    assert samples.nfe < sampling.count_nfe(6, solver)
+    assert samples.nfe == sampling.count_skipping_nfe(table(), solver)
+    assert samples.nfe < sampling.count_nfe(denoiser, 1.0, 6, solver)
 
 
 def test_few_sizes_waste_little():
@@ -139,12 +140,23 @@ def test_guided_rows_come_first_in_the_order_of_a_step():
 
 
 def test_schedules_that_guide_as_many_share_one_compilation():
-    run(table(), skip=True)
-    before = sampling._sample._cache_size()
-    run(table(), skip=True)
-    run(table(weights=(0.3, 2.0)), skip=True)
-    run(jnp.flip(table(), axis=0), skip=True)
-    assert sampling._sample._cache_size() == before
+    traces = []
+
+    def network(params, x_t, t, c):
+        traces.append(len(x_t))
+        return jnp.tanh(x_t * t[:, None] + params[c])
+
+    denoiser = from_function(network, schedule=SCHEDULE, kind="x0", null=2)
+
+    def traced(omegas):
+        before = len(traces)
+        run(omegas, skip=True, denoiser=denoiser, params=EMBEDDING)
+        return len(traces) - before
+
+    assert traced(table()) > 0
+    others = [table(), table(weights=(0.3, 2.0)), jnp.flip(table(), axis=0)]
+    assert [traced(omegas) for omegas in others] == [0, 0, 0]
+    assert traced(PATTERNS["everywhere"]) > 0
 
 
 def test_devices_that_share_the_samples_change_nothing():
@@ -154,9 +166,9 @@ def test_devices_that_share_the_samples_change_nothing():
         sampling.sample(
             jax.random.key(0),
             *small(),
-            omegas,
             c,
             shape=(2,),
+            guidance=omegas,
             times=TIMES,
             mesh=mesh,
             skip=True,
@@ -172,6 +184,48 @@ def test_traced_omegas_are_refused():
         jax.jit(lambda omegas: run(omegas, skip=True).x0)(table())
 
 
+class Unknown:
+    """A rule that says nothing of leaving out calls."""
+
+    def calls(self, num_directions):
+        return 2
+
+    def prepare(self, denoiser, times, c):
+        return self, None
+
+    def init(self, x, c):
+        pass
+
+    def apply(self, denoiser, params, state, x_t, *, step, t, c):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda *, s, t, c, features: t, "expected omega of .*, to skip calls, got another"),
+        (guidance.Clipped(lambda *, s, t, c, features: t), "expected omega of .* to skip calls"),
+        (Unknown(), "expected guidance by weights alone to skip calls, got"),
+        (guidance.Clipped(Unknown()), "expected guidance by weights alone to skip calls, got"),
+        (skipping.Skipping((7,)), "expected skip=True, got a rule that skips already"),
+    ],
+)
+def test_what_is_not_known_before_sampling_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        run(given, skip=True)
+
+
+def test_weights_of_several_directions_are_refused():
+    denoiser, params = small()
+    with pytest.raises(ValueError, match=r"expected omega of .*, to skip calls, got another"):
+        run(
+            guidance.constant_directions(1.0, 0.0),
+            skip=True,
+            denoiser=Directions(denoiser, {"weaker": denoiser}),
+            params=(params, {"weaker": params}),
+        )
+
+
 def test_conditions_may_be_trees_of_arrays():
     def network(params, x_t, t, c):
         return x_t * 0.1 + c["text"] + c["label"][:, None]
@@ -179,10 +233,9 @@ def test_conditions_may_be_trees_of_arrays():
     null = functools.partial(jax.tree.map, jnp.zeros_like)
     denoiser = from_function(network, schedule=SCHEDULE, kind="x0", null=null)
     c = {"label": CLASSES.astype(jnp.float32), "text": jnp.arange(14.0).reshape(7, 2)}
+    walk = {"shape": (2,), "guidance": table(), "times": TIMES}
     each = [
-        sampling.sample(
-            jax.random.key(0), denoiser, (), table(), c, shape=(2,), times=TIMES, skip=skip
-        ).x0
+        sampling.sample(jax.random.key(0), denoiser, (), c, skip=skip, **walk).x0
         for skip in (False, True)
     ]
     np.testing.assert_allclose(*each, rtol=1e-5, atol=1e-5)
@@ -194,14 +247,14 @@ def test_a_generator_that_skips_draws_the_same_samples_and_counts_its_calls():
         denoiser=denoiser,
         params=params,
         shape=(2,),
-        num_classes=2,
+        conditions=np.arange(2, dtype=np.int32),
         times=schedules.uniform_times(4),
     )
     fn = guidance.limited_interval_per_class([1.0, 2.0], [0.6, 0.0], [1.0, 0.4])
     skipping_one = dataclasses.replace(plain, skip=True)
     each = [generator(fn, 3, seed=1) for generator in (plain, skipping_one)]
     np.testing.assert_allclose(*each, rtol=1e-5, atol=1e-5)
-    assert (plain.nfe, plain.nfe_of(fn, 3)) == (8, 8)
+    assert plain.nfe_of(fn, 3) == 8
     assert skipping_one.nfe_of(fn, 3) == 4 + 0.5 * 3  # class 0 at t = 1, .75, class 1 at .25
 
 
@@ -216,7 +269,7 @@ def test_nfe_of_a_generator_that_draws_in_parts_is_what_its_parts_compute():
         denoiser=from_function(network, schedule=SCHEDULE, kind="x0", null=2),
         params=(),
         shape=(2,),
-        num_classes=2,
+        conditions=np.arange(2, dtype=np.int32),
         times=TIMES,
         skip=True,
         batch=4,

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
@@ -169,7 +170,7 @@ def count_skipping_nfe(omegas: Float[Array, "k b"], solver: str | Solver = "ddim
 def _spread_inputs(inputs: PyTree, mesh: Mesh) -> PyTree:
     """Weights (k, b, ...) are split by samples, all else lies whole on every device."""
 
-    def placed(leaf: Array) -> Array:
+    def placed(leaf: Array | np.ndarray) -> Array:
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             return parallel.spread_rows(leaf, mesh, 1)
         return parallel.place(leaf, parallel.replicated(mesh))
