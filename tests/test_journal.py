@@ -4,11 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.journal import Journal, schedule_key
-from experiments.workdir import WorkdirError
-from lgd import guidance
-
-TIMES = jnp.linspace(1.0, 0.0, 9)
+from lgd import guidance, omega
+from lgd.evaluation.journal import Journal, JournalError, schedule_key
 
 
 def never():
@@ -36,16 +33,23 @@ def test_line_cut_off_is_measured_again_and_the_file_stays_whole(tmp_path):
 def test_damage_in_the_middle_is_named(tmp_path):
     file = tmp_path / "measured.jsonl"
     file.write_text('{"key": "one", "va\n{"key": "two", "value": 2}\n')
-    with pytest.raises(WorkdirError, match=r"measured.jsonl:1: expected a JSON object"):
+    with pytest.raises(JournalError, match=r"measured.jsonl:1: expected an object with key"):
         Journal(file)
 
 
-def test_schedules_are_told_apart_by_what_they_do_on_the_grid():
-    def key(omega_fn, times=TIMES, num_classes=3):
-        return schedule_key(omega_fn, times, num_classes)
-
-    same = [guidance.constant(0.0), guidance.limited_interval(0.0, 0.2, 0.5)]
-    assert key(same[0]) == key(same[1])
-    per_class = guidance.limited_interval_per_class([1.0, 1.0, 2.0], [0.0] * 3, [1.0] * 3)
-    others = [guidance.constant(1.0), guidance.constant(1.0 + 1e-6), per_class]
-    assert len({key(fn) for fn in [same[0], *others]}) == 4
+def test_schedules_are_told_apart_by_what_they_are():
+    table = omega.StepTable(times=(1.0, 0.5, 0.0))
+    learned = [omega.bind(table, {"values": jnp.asarray([[0.0, w]])}) for w in (1.0, 2.0)]
+    schedules = [
+        guidance.constant(0.0),
+        guidance.constant(1.0),
+        guidance.constant(1.0 + 1e-6),
+        guidance.limited_interval(1.0, 0.2, 0.5),
+        *learned,
+    ]
+    assert len({schedule_key(schedule) for schedule in schedules}) == 6
+    assert schedule_key(guidance.constant(1.0)) == schedule_key(schedules[1])
+    same = omega.bind(table, {"values": jnp.asarray([[0.0, 2.0]])})
+    assert schedule_key(same) == schedule_key(learned[1])
+    with pytest.raises(ValueError, match="expected a value with a name"):
+        schedule_key(lambda s, t, c: t)
