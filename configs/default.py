@@ -40,6 +40,9 @@ def get_config() -> ConfigDict:
     config.denoiser.num_steps.under = 400
     config.denoiser.num_steps.middle = 1000
     config.denoiser.num_steps.well = 4000
+    # The denoiser after so many steps is kept as a weaker one, from which guidance may also lead away
+    # (autoguidance): the second direction of the method directions. 0: none.
+    config.denoiser.weaker_num_steps = 0
     config.denoiser.kind = "velocity"  # what the network predicts: x0, eps, v, velocity, score
     # mlp: flattens its input; unet, dit: images, whose sizes must fit.
     config.denoiser.network = "mlp"
@@ -77,7 +80,8 @@ def get_config() -> ConfigDict:
 
     config.guidance = ConfigDict()
     # Learned rows: self_consistency, l2, conditional_marginal, marginal, guided_score_matching,
-    # trajectory; trajectory_features: the same in the features of config.features, images only.
+    # trajectory; trajectory_features: the same in the features of config.features, images only;
+    # directions: trajectory with a second weight, away from a weaker denoiser.
     config.guidance.methods = ("self_consistency", "l2", "trajectory")
     # Where training starts. best: the best of a few hand-made schedules under the objective itself
     # (a network takes its mean); init: the constant guidance.omega.init.
@@ -167,7 +171,12 @@ def get_config() -> ConfigDict:
     config.evaluation.test_seeds = 5
     # Test samples: leave out the unconditional half where omega is 0; nfe counts what is left.
     config.evaluation.skip = False
-    # Hand-made schedules. Grids grow by themselves when the best value lies at an edge.
+    # Hand-made families to tune, of `lgd.guidance.FAMILIES`.
+    config.evaluation.families = (
+        "constant", "limited_interval", "limited_interval_per_class", "clamp_linear",
+    )  # fmt: skip
+    # Their grids; other families have grids of their own. Each grows by itself when the best value
+    # lies at an edge.
     config.evaluation.constant_weights = (
         0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0,
     )  # fmt: skip

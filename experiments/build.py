@@ -1,18 +1,15 @@
 """Objects of the library from a config. Nothing is computed here."""
 
-import dataclasses
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from experiments import fake
-from experiments.rules.guidance import TRAJECTORIES
-from lgd import denoisers, guidance, objectives, omega, schedules
+from lgd import denoisers, schedules
 from lgd.data import (
     Dataset,
     digits,
@@ -24,12 +21,10 @@ from lgd.data import (
     spiral,
     tfds_records,
 )
-from lgd.encoders import Labels
-from lgd.gram.loss import OneStep
 from lgd.machinery import parallel
 from lgd.metrics.classifier import Classifier, ConvClassifier, FeatureClassifier, LeNetClassifier
 from lgd.training import Optimizer
-from lgd.types import FeatureFn, OmegaFn, Schedule
+from lgd.types import Schedule
 
 
 def schedule(config: ConfigDict) -> Schedule:
@@ -170,129 +165,6 @@ def denoiser_optimizer(config: ConfigDict) -> Optimizer:
         ema_decay=config.denoiser.ema_decay,
         clip=config.training.clip,
         max_skipped=config.training.max_skipped,
-    )
-
-
-def guidance_optimizer(config: ConfigDict, method: str) -> Optimizer:
-    """Of omega."""
-    settings = config.guidance.trajectory if unrolls(method) else config.guidance.one_step
-    return Optimizer(
-        num_steps=settings.num_steps,
-        learning_rate=settings.learning_rate,
-        ema_decay=settings.ema_decay,
-        clip=config.training.clip,
-        max_skipped=config.training.max_skipped,
-    )
-
-
-def unrolls(method: str) -> bool:
-    """Whether a method follows whole trajectories; the others take one step."""
-    return method in TRAJECTORIES
-
-
-def objective(
-    config: ConfigDict, method: str, feature_fn: FeatureFn | None = None
-) -> objectives.Objective:
-    """The objective behind the row ``learned:<method>``.
-
-    feature_fn: what trajectory_features compares; without it, only sizes and times are those of
-    the method.
-    """
-    if unrolls(method):
-        return dataclasses.replace(_trajectory(config), features=feature_fn)
-    return one_step_objective(config, method)
-
-
-def one_step_objective(config: ConfigDict, method: str) -> OneStep:
-    """One that needs the denoiser at t only, and so may learn from statistics."""
-    one_step = config.guidance.one_step
-    law = objectives.TimeLaw(s_min=one_step.s_min, delta=one_step.delta, zeta=one_step.zeta)
-    if method == "guided_score_matching":
-        return objectives.GuidedScoreMatching(time_law=law, num_particles=one_step.num_particles)
-    energy = {"beta": one_step.beta, "lam": one_step.lam}
-    if method == "conditional_marginal":
-        return objectives.ConditionalMarginalConsistency(
-            group_size=one_step.group_size, churn=one_step.churn, time_law=law, **energy
-        )
-    if method == "marginal":
-        return objectives.MarginalConsistency(
-            num_particles=one_step.group_size, churn=one_step.churn, time_law=law, **energy
-        )
-    consistency = objectives.SelfConsistency(
-        num_particles=one_step.num_particles,
-        churn=one_step.churn,
-        coupling=one_step.coupling,
-        time_law=law,
-        **energy,
-    )
-    if method == "l2":
-        return dataclasses.replace(consistency, beta=2.0, lam=0.0)
-    return consistency
-
-
-def _trajectory(config: ConfigDict) -> objectives.Trajectory:
-    settings = config.guidance.trajectory
-    first, *more = (_grid_from(settings.start_time, grid) for grid in _grids(config))
-    more = [(first[0], *grid[1:]) for grid in more]  # which may differ by rounding
-    return objectives.Trajectory(
-        times=first,
-        more_times=tuple(more),
-        beta=settings.beta,
-        lam=settings.lam,
-        num_particles=settings.num_particles,
-        num_targets=settings.num_targets,
-        marginal_weight=settings.marginal_weight,
-        churn=config.sampling.churn,
-        start="noise" if settings.start_time == 1.0 else "data",
-        solver=config.sampling.solver,
-    )
-
-
-def _grids(config: ConfigDict) -> list[tuple[float, ...]]:
-    """Every grid that trajectories are unrolled over, the sampler's first."""
-    scales, steps = config.guidance.trajectory.grid_scales, config.sampling.num_steps
-    numbers = [max(1, round(scale * steps)) for scale in scales]
-    return [tuple(np.asarray(times(config, number)).tolist()) for number in numbers]
-
-
-def _grid_from(start: float, grid: tuple[float, ...]) -> tuple[float, ...]:
-    """The grid's times from ``start`` down: where start is one of them, that one as it stands."""
-    first = next((t for t in grid if abs(t - start) < 1e-6), min(start, grid[0]))
-    return (first, *(t for t in grid if t < first))
-
-
-def start_schedules(config: ConfigDict) -> dict[str, OmegaFn] | None:
-    """The one schedule that training starts from, or None for the best of several."""
-    if config.guidance.start == "best":
-        return None
-    weight = config.guidance.omega.init
-    return {f"constant({weight:g})": guidance.constant(weight)}
-
-
-def omega_model(config: ConfigDict, method: str, num_classes: int) -> omega.LearnedModel:
-    """What the method learns: the paper's network or a table, where its objective sees (s, t)."""
-    settings = config.guidance.trajectory if unrolls(method) else config.guidance.one_step
-    if settings.model == "network":
-        return _omega_network(config, method, num_classes)
-    omega_max, rows = config.guidance.omega.max, omega.ByLabel(num_classes)
-    if unrolls(method):
-        # All of it: omega stays at the times above the one that trajectories start at or below.
-        sampled = _grids(config)[0]
-        return omega.StepTable(times=sampled, rows=rows, omega_max=omega_max)
-    support = objective(config, method).support
-    return omega.BinTable(support=support, rows=rows, omega_max=omega_max)
-
-
-def _omega_network(config: ConfigDict, method: str, num_classes: int) -> omega.Network:
-    settings = config.guidance.omega
-    return omega.Network(
-        schedule=schedule(config),
-        encoder=Labels(num_classes),
-        width=settings.width,
-        depth=settings.depth,
-        output=settings.output,
-        omega_max=settings.max,
-        support=objective(config, method).support,
     )
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, build_guidance
 from experiments import config as configs
 from experiments.rules.evaluation import SMALLEST_OF_LENET
 from experiments.stages import (
@@ -18,29 +18,26 @@ from experiments.stages import (
     guidance,
     inception,
     report,
-    reward_evaluate,
-    reward_guidance,
     reward_report,
 )
 from experiments.workdir import Workdir, lock
 from lgd.data import Dataset
 from lgd.data.image_files import DataFileError
+from lgd.guidance import FAMILIES
 from lgd.machinery import processes, stall, stopping
 from lgd.machinery.failures import NonFiniteError, memory_advice
+
+
+def _report(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
+    (report if config.reward.name == "none" else reward_report).run(config, workdir, dataset)
+
 
 _RUN = {
     "denoiser": denoiser.run,
     "collect": collect.run,
     "guidance": guidance.run,
     "evaluate": evaluate.run,
-    "report": report.run,
-}
-_RUN_WITH_REWARD = {
-    "denoiser": denoiser.run,
-    "collect": collect.run,
-    "guidance": reward_guidance.run,
-    "evaluate": reward_evaluate.run,
-    "report": reward_report.run,
+    "report": _report,
 }
 
 
@@ -63,8 +60,8 @@ def run(
     _check_agreement(config, stages)
     _check_devices(config)
     _check_features(config)
+    _check_families(config)
     dataset = _load_data(config)
-    stage_runs = _RUN if config.reward.name == "none" else _RUN_WITH_REWARD
     with (
         lock.held(Path(path)),
         stall.watched(config.training.stall_seconds),
@@ -76,7 +73,7 @@ def run(
         workdir.bind_data(dataset)
         try:
             for name in stages:
-                stage_runs[name](config, workdir, dataset)
+                _RUN[name](config, workdir, dataset)
                 stopping.check(f"stage {name}")
         except NonFiniteError as error:
             workdir.note_non_finite(error)
@@ -111,7 +108,7 @@ def _check_devices(config: ConfigDict) -> None:
         "denoiser.batch_size": config.denoiser.batch_size,
         "classifier.batch_size": config.classifier.batch_size,
     }
-    objectives = [build.objective(config, method) for method in config.guidance.methods]
+    objectives = [build_guidance.objective(config, method) for method in config.guidance.methods]
     if any(objective.group_size is None for objective in objectives):
         sizes["guidance.one_step.batch_size"] = config.guidance.one_step.batch_size
     errors = [
@@ -121,6 +118,22 @@ def _check_devices(config: ConfigDict) -> None:
     ]
     if errors:
         raise MisfitError("\n".join(errors))
+
+
+def _check_families(config: ConfigDict) -> None:
+    """Names of hand-made families, which the library knows."""
+    known = guidance_families()
+    if unknown := [name for name in config.evaluation.families if name not in known]:
+        raise MisfitError(
+            f"evaluation.families: expected some of {', '.join(known)}, got {', '.join(unknown)}"
+        )
+
+
+def guidance_families() -> list[str]:
+    """Names of the families that can be tuned, alone or for each stratum."""
+    return [
+        name for name, family in FAMILIES.items() if any(f.grid for f in family.fields.values())
+    ]
 
 
 def _load_data(config: ConfigDict) -> Dataset:

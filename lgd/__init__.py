@@ -12,11 +12,14 @@ from typing import Any
 __version__ = "0.2.0"
 
 _ROOMS = (
+    "conditions",
     "data",
     "denoisers",
     "diffusion",
     "discrepancy",
+    "encoders",
     "evaluation",
+    "exchange",
     "gram",
     "guidance",
     "learn",
@@ -28,12 +31,17 @@ _ROOMS = (
     "rewards",
     "sampling",
     "schedules",
+    "starts",
     "training",
     "types",
 )
 _NAMES = {
     "Guidance": "lgd.omega",
+    "compare": "lgd.evaluation",
     "learn_guidance": "lgd.learn",
+    "load": "lgd.exchange.files",
+    "sample": "lgd.sampling",
+    "save": "lgd.exchange.files",
 }
 
 __all__ = [*_ROOMS, *_NAMES, "__version__"]

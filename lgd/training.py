@@ -7,7 +7,7 @@ batch of a step, so that the step number is all there is to resume. Randomness o
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -17,6 +17,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from lgd.data import pipeline
 from lgd.machinery import parallel, stopping
 from lgd.machinery.failures import NonFiniteError, memory_advice
 from lgd.types import Params, PRNGKey, PyTree
@@ -90,6 +91,37 @@ class Store(Protocol):
     def restore(self, like: PyTree) -> Any: ...
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """How a training runs: settings that `learn_guidance` and `fit` share.
+
+    Args:
+      optimizer: None: what suits the model that is learned.
+      batch_size: examples of a step. Objectives on groups take as many rounds of one group for
+        every stratum as fit, and at least one.
+      mesh: devices, see `parallel.make_mesh`; None: one device for `learn_guidance`, all devices
+        along "data" for `fit`.
+      store: checkpoints, every ``save_every`` steps, at the end, and before `Stopped`.
+      save_every: steps between checkpoints; 0: at the end only.
+      log_every: steps between calls of ``on_log``; 0: at the end only.
+      on_log: called with (step, info). Info has what is finite of the loss, its parts and the
+        gradient's norm; and "skipped", once there are any.
+      on_step: called with (step, EMA of the parameters) after every step; the next step donates
+        these arrays, so copy what you keep.
+      progress: show a bar.
+    """
+
+    optimizer: Optimizer | None = None
+    batch_size: int = 256
+    mesh: Mesh | None = None
+    store: "Store | None" = None
+    save_every: int = 0
+    log_every: int = 10
+    on_log: Callable[[int, dict[str, float]], None] | None = None
+    on_step: Callable[[int, Params], None] | None = None
+    progress: bool = True
+
+
 def init_state(params: Params, optimizer: Optimizer) -> TrainState:
     """State before the first step; the EMA starts at the parameters."""
     params = jax.tree.map(jnp.array, params)
@@ -158,38 +190,26 @@ def fit(
     loss: Loss,
     params: Params,
     *,
-    frozen: PyTree = (),
     batches: Batches,
-    optimizer: Optimizer,
+    trainer: Trainer,
+    frozen: PyTree = (),
     project: Callable[[Params], Params] = lambda params: params,
-    mesh: Mesh | None = None,
     batch_axis: int | None = 0,
-    store: Store | None = None,
     fingerprint: str = "",
-    save_every: int = 0,
-    log_every: int = 0,
-    on_log: Callable[[int, dict[str, float]], None] | None = None,
-    on_step: Callable[[int, Params], None] | None = None,
 ) -> TrainState:
-    """Train for ``optimizer.num_steps`` steps, resuming from the store if it holds any.
+    """Train for ``trainer.optimizer.num_steps`` steps, resuming from the store if it holds any.
 
     Args:
       key: source of all randomness; the key of step i is ``fold_in(key, i)``.
-      loss: see the module's docstring.
+      loss: ``loss(params, frozen, batch, key) -> (scalar, info)``.
       params: initial parameters.
-      frozen: what the loss reads and training does not change (a denoiser's parameters).
       batches: step -> batch, arrays whose batch_axis the number of devices divides. Several
         processes return their own part each, see `parallel.local_rows`.
-      optimizer: settings; also the number of steps.
+      trainer: settings, with an optimizer; ``batch_size`` and ``progress`` are not used here.
+      frozen: what the loss reads and training does not change (parameters of a denoiser).
       project: applied to the parameters after every update.
-      mesh: see `parallel.make_mesh`; all devices along "data" by default.
       batch_axis: along which a batch is split, see `parallel.batch_sharding`.
-      store: checkpoints, every ``save_every`` steps, at the end, and before `Stopped`.
       fingerprint: of data and settings; a store filled with another one is refused.
-      on_log: called with (step, info) every ``log_every`` steps and at the end. Info has what is
-        finite of the loss, its parts and the gradient's norm; and "skipped", once there are any.
-      on_step: called with (step, EMA of the parameters) after every step; the next step donates
-        these arrays, so copy what you keep.
 
     Raises:
       NonFiniteError: after ``optimizer.max_skipped`` steps in a row with NaN or inf; such steps
@@ -197,20 +217,24 @@ def fit(
       Stopped: when a signal asked for it, see `lgd.machinery.stopping`; has the state of the last
         step, which the store has too. Ctrl-C comes in this way wherever nothing else handles it.
       DeviceMemoryError: when a device has too little memory.
-      CheckpointError: when the store cannot be used; ValueError: it has another fingerprint, or
+      CheckpointError: when the store cannot be used.
+      ValueError: for a trainer without an optimizer; a store with another fingerprint, or with
         batches of another `Identified`, which are named.
     """
-    mesh = parallel.make_mesh() if mesh is None else mesh
+    optimizer, store = trainer.optimizer, trainer.store
+    if optimizer is None:
+        raise ValueError("trainer: expected an optimizer, got None")
+    mesh = parallel.make_mesh() if trainer.mesh is None else trainer.mesh
     state = _placed_state(params, optimizer, mesh)
     frozen = parallel.place(frozen, parallel.param_sharding(frozen, mesh))
     key = parallel.place(key, parallel.replicated(mesh))
-    identity = _identity(batches) if store is not None else {}
+    identity = pipeline.identity_of(batches) if store is not None else {}
     metadata = {"fingerprint": fingerprint, "batches": identity}
     restored = store.restore(state) if store is not None else None
     if restored is not None:
         _check_fingerprint(restored.metadata.get("fingerprint", ""), fingerprint)
         state = restored.state
-        _check_batches(restored.metadata.get("batches", {}), identity)
+        pipeline.check_identity(restored.metadata.get("batches", {}), identity)
     example = batches(int(state.step))
     parallel.check_divisible(example, mesh, batch_axis)
     step_fn = make_step(
@@ -221,56 +245,24 @@ def fit(
         for step in range(int(state.step), num_steps):
             batch = parallel.place_batch(batches(step), mesh, batch_axis)
             state, info = step_fn(state, frozen, batch, key)
-            done, logging = step + 1, _due(step + 1, log_every, num_steps)
+            done, logging = step + 1, _due(step + 1, trainer.log_every, num_steps)
             unsaved(store is not None)
             _refuse_many_skipped(step, before, optimizer, batches)  # while this step computes
             if logging:
                 _refuse_many_skipped(done, info, optimizer, batches)
-            if logging and on_log is not None:
-                on_log(done, _loggable(info))
-            if on_step is not None:
-                on_step(done, state.ema)
+            if logging and trainer.on_log is not None:
+                trainer.on_log(done, _loggable(info))
+            if trainer.on_step is not None:
+                trainer.on_step(done, state.ema)
             stop = stopping.requested(f"step {done}")
-            if store is not None and (stop or _due(done, save_every, num_steps)):
+            if store is not None and (stop or _due(done, trainer.save_every, num_steps)):
                 _refuse_many_skipped(done, info, optimizer, batches)
-                store.save(done, state, {name: each for name, each in metadata.items() if each})
+                store.save(done, state, {name: value for name, value in metadata.items() if value})
                 unsaved(False)
             if stop:
                 raise stopping.Stopped(f"stopped after step {done} of {num_steps}", state)
             before = info
     return state
-
-
-@runtime_checkable
-class Indexed(Protocol):
-    """Batches that can say which examples they hold."""
-
-    def index(self, step: int) -> Int[np.ndarray, "..."]: ...
-
-
-@runtime_checkable
-class Identified(Protocol):
-    """Batches that know what they are made from: data, order, seed, batch size, in words."""
-
-    @property
-    def identity(self) -> Mapping[str, str]: ...
-
-
-def _identity(batches: Batches) -> dict[str, str]:
-    return dict(batches.identity) if isinstance(batches, Identified) else {}
-
-
-def _check_batches(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
-    lines = [
-        f"{name}: expected {found.get(name, 'none')}, got {expected.get(name, 'none')}"
-        for name in sorted({*found, *expected})
-        if found.get(name) != expected.get(name)
-    ]
-    if found and expected and lines:
-        raise ValueError(
-            "store: expected checkpoints of a training with the same batches, use another folder; "
-            + "; ".join(lines)
-        )
 
 
 def _check_fingerprint(found: str, expected: str) -> None:
@@ -312,7 +304,7 @@ def _refuse_many_skipped(
         return
     steps = list(range(done - optimizer.max_skipped + 1, done + 1))
     examples = None
-    if isinstance(batches, Indexed):
+    if isinstance(batches, pipeline.Indexed):
         examples = [batches.index(step - 1).tolist() for step in steps]
     raise NonFiniteError(
         f"steps {steps[0]} to {steps[-1]}: expected finite losses and gradients, got NaN or inf in "

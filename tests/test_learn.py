@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 
 import lgd
-from configs import default
-from experiments import build
-from lgd import guidance, learn, objectives, omega, schedules, training
+from lgd import guidance, objectives, omega, schedules, training
 from lgd.denoisers import GaussianMixture, from_function
 from lgd.diffusion import denoise_pair, noised
-from lgd.learn import START_WEIGHTS, default_objective, default_optimizer, start_schedules
+from lgd.starts import START_WEIGHTS, start_schedules
 
 FLOW = schedules.rectified_flow()
 EXACT = GaussianMixture((0, 1), FLOW)
@@ -96,9 +94,11 @@ def test_trajectory_objective_finds_the_remedy(mixture, pull, start, remedy):
             times=times, num_particles=128, num_targets=128, solver="heun"
         ),
         model=omega.StepTable(times=times),
-        optimizer=training.Optimizer(num_steps=80, learning_rate=0.1, ema_decay=0.9),
         start={"far": guidance.constant(9.0), "near": guidance.constant(start)},
-        progress=False,
+        trainer=training.Trainer(
+            optimizer=training.Optimizer(num_steps=80, learning_rate=0.1, ema_decay=0.9),
+            progress=False,
+        ),
     )
     assert result.start == "near"
     assert weighted(result, PULLED, params, times) == pytest.approx(remedy, abs=0.1)
@@ -114,23 +114,15 @@ def by_default(mixture):
         mixture,
         X0,
         LABELS,
-        optimizer=training.Optimizer(num_steps=45, learning_rate=0.1, ema_decay=0.9),
-        on_step=log.on_step,
-        on_log=log.on_log,
-        log_every=20,
-        progress=False,
+        trainer=training.Trainer(
+            optimizer=training.Optimizer(num_steps=45, learning_rate=0.1, ema_decay=0.9),
+            on_step=log.on_step,
+            on_log=log.on_log,
+            log_every=20,
+            progress=False,
+        ),
     )
     return result, log, before
-
-
-def test_api_and_launcher_have_the_same_defaults():
-    config = default.get_config()
-    objective = build.objective(config, "trajectory")
-    assert objective == default_objective()
-    assert build.objective(config, "self_consistency") == objectives.SelfConsistency()
-    for method in ("trajectory", "self_consistency"):
-        model = build.omega_model(config, method, num_classes=10)
-        assert build.guidance_optimizer(config, method) == default_optimizer(model)
 
 
 def test_exact_denoiser_needs_no_guidance(by_default, mixture):
@@ -150,7 +142,7 @@ def test_frozen_parameters_are_as_they_were(by_default, mixture):
 def test_start_is_a_hand_made_schedule_and_is_recorded(by_default):
     result, log, _ = by_default
     schedule = start_schedules()[result.start]
-    first = np.asarray(result.model.tabulate(schedule)["values"])
+    first = np.asarray(result.model.tabulate(schedule, np.arange(2))["values"])
     assert np.abs(log.snapshots[1]["values"] - first).max() <= 0.1 + 1e-6  # one step of Adam
 
 
@@ -181,10 +173,12 @@ def test_features_of_real_examples_are_computed_once_where_that_is_less_work(mix
             objective=objectives.Trajectory(
                 times=(1.0, 0.5, 0.0), num_particles=4, num_targets=5, features=phi
             ),
-            optimizer=training.Optimizer(num_steps=num_steps, learning_rate=0.1),
-            batch_size=10,
             start={"none": guidance.constant(0.5)},
-            progress=False,
+            trainer=training.Trainer(
+                optimizer=training.Optimizer(num_steps=num_steps, learning_rate=0.1),
+                batch_size=10,
+                progress=False,
+            ),
         )
         jax.effects_barrier()
         return result, list(counts)
@@ -195,7 +189,9 @@ def test_features_of_real_examples_are_computed_once_where_that_is_less_work(mix
     once, many = learned(3)
     assert set(many) == {8, 30}
     assert many.count(30) == 1
-    monkeypatch.setattr(learn, "_with_features_of", lambda split, objective, *_: (objective, split))
+    monkeypatch.setattr(
+        objectives.Trajectory, "prepared", lambda objective, split, *_, **__: (objective, split)
+    )
     every_step, _ = learned(3)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), once.params, every_step.params
@@ -212,9 +208,11 @@ def test_network_learns_by_the_papers_objective(mixture):
         LABELS,
         objective=objectives.SelfConsistency(),
         start={"constant(0.8)": guidance.constant(0.8)},
-        optimizer=training.Optimizer(num_steps=50, learning_rate=3e-3, ema_decay=0.9),
-        batch_size=64,
-        progress=False,
+        trainer=training.Trainer(
+            optimizer=training.Optimizer(num_steps=50, learning_rate=3e-3, ema_decay=0.9),
+            batch_size=64,
+            progress=False,
+        ),
     )
     assert isinstance(result.model, omega.Network)
     assert result.model.init_omega == pytest.approx(0.8)
@@ -238,17 +236,17 @@ def test_start_schedules_are_named_by_their_settings():
 @pytest.mark.parametrize(
     ("x0", "labels", "got"),
     [
-        (X0, LABELS.astype(np.float32), "got float32"),
-        (X0, LABELS[:-1], r"expected .*\(2000,\).*got int64 \(1999,\)"),
-        (X0, LABELS[:, None], r"got int64 \(2000, 1\)"),
+        (X0, LABELS[:-1], r"c: expected 2000 rows.*got shape \(1999,\)"),
         (np.where(X0 > 3.0, np.nan, X0), LABELS, "expected finite x0"),
         (np.where(X0 > 3.0, np.inf, X0), LABELS, "expected finite x0"),
-        (X0, LABELS - 1, "expected .*labels >= 0"),
-        (X0, 2 * LABELS, r"expected examples of every class, got none of \[1\]"),
-        (X0[:0], LABELS[:0], "expected .*got"),
+        (X0, LABELS - 1, "stratum: expected integers >= 0, got -1"),
+        (X0, 2 * LABELS, r"expected examples of every stratum, got none of \[1\]"),
+        (X0[:0], LABELS[:0], "expected examples x0, got none"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(mixture, x0, labels, got):
     with pytest.raises(ValueError, match="expected") as refusal:
-        lgd.learn_guidance(jax.random.key(0), EXACT, mixture, x0, labels, progress=False)
+        lgd.learn_guidance(
+            jax.random.key(0), EXACT, mixture, x0, labels, trainer=training.Trainer(progress=False)
+        )
     refusal.match(got)

@@ -192,10 +192,12 @@ def test_classifier_learns_separable_blobs():
         loss,
         jax.jit(classifier.init)(jax.random.key(0), jnp.asarray(x[:1])),
         batches=pipeline.examples(labelled(x[:160], labels[:160]), 32, seed=0),
-        optimizer=training.Optimizer(num_steps=80, learning_rate=0.02, ema_decay=0.9),
-        mesh=parallel.make_mesh(1),
-        log_every=1,
-        on_log=lambda step, info: losses.append(info["loss"]),
+        trainer=training.Trainer(
+            optimizer=training.Optimizer(num_steps=80, learning_rate=0.02, ema_decay=0.9),
+            mesh=parallel.make_mesh(1),
+            log_every=1,
+            on_log=lambda step, info: losses.append(info["loss"]),
+        ),
     )
     logits, features = jax.jit(classifier.apply)(state.ema, jnp.asarray(x[160:]))
     assert (logits.shape, features.shape) == ((80, 3), (80, 4))

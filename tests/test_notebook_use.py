@@ -47,8 +47,10 @@ def learn(folder, on_step=None):
                 times=(1.0, 0.5, 0.0), num_particles=4, num_targets=4
             ),
             start={"one": lgd.guidance.constant(1.0)},
-            optimizer=lgd.training.Optimizer(num_steps=6, learning_rate=0.1),
-            store=store, on_step=on_step, progress=False,
+            trainer=lgd.training.Trainer(
+                optimizer=lgd.training.Optimizer(num_steps=6, learning_rate=0.1),
+                store=store, on_step=on_step, progress=False,
+            ),
         )
 """
 

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from lgd import guidance, learn_guidance, omega, sampling, schedules, training
-from lgd.data import Split
+from lgd.data import labelled
 from lgd.denoisers import from_function
 from lgd.evaluation import Generator
 from lgd.learn import omega_loss
@@ -143,10 +143,13 @@ def batches(step):
     return np.random.default_rng(step).normal(size=(16, WIDTH)).astype(np.float32)
 
 
-def train(mesh, **settings):
-    optimizer = training.Optimizer(num_steps=4, learning_rate=1e-3)
-    defaults = {"frozen": weights(1), "batches": batches, "optimizer": optimizer}
-    return training.fit(KEY, two_layers, weights(0), mesh=mesh, **(defaults | settings))
+def train(mesh, *, optimizer=None, **settings):
+    optimizer = (
+        training.Optimizer(num_steps=4, learning_rate=1e-3) if optimizer is None else optimizer
+    )
+    trainer = training.Trainer(optimizer=optimizer, mesh=mesh)
+    defaults = {"frozen": weights(1), "batches": batches}
+    return training.fit(KEY, two_layers, weights(0), trainer=trainer, **(defaults | settings))
 
 
 @pytest.fixture(scope="module")
@@ -222,11 +225,13 @@ def learn(mesh, *, objective=PARTICLES, batch_size=8):
         X0,
         LABELS,
         objective=objective,
-        optimizer=training.Optimizer(num_steps=2, learning_rate=0.02),
         start={"constant": guidance.constant(0.2)},
-        batch_size=batch_size,
-        mesh=mesh,
-        progress=False,
+        trainer=training.Trainer(
+            optimizer=training.Optimizer(num_steps=2, learning_rate=0.02),
+            batch_size=batch_size,
+            mesh=mesh,
+            progress=False,
+        ),
     )
 
 
@@ -251,15 +256,17 @@ def test_examples_that_do_not_split_are_refused():
 def test_every_device_calls_the_denoiser_on_its_share_of_the_particles():
     """Also where every device holds the whole batch, as it does where nothing divides."""
     objective = Trajectory(times=(1.0, 0.0), num_particles=16, num_targets=16)
-    table = omega.StepTable(times=objective.times, num_classes=4)
-    batch = Batch(jnp.zeros((8, 16, 2)), jnp.arange(8) % 4)
+    table = omega.StepTable(times=objective.times, rows=omega.ByLabel(4))
+    batch = Batch(jnp.zeros((8, 16, 2)), jnp.repeat(jnp.arange(8) % 4, 16).reshape(8, 16))
     flops = {}
     for count in (1, 8):
         mesh = parallel.make_mesh(count)
         loss = omega_loss(objective, table, parallel.spread(NETWORK, mesh))
         whole = parallel.replicated(mesh)
         step = jax.jit(jax.value_and_grad(loss, has_aux=True), in_shardings=whole)
-        compiled = step.lower(table.init(KEY), network_params(), batch, KEY).compile()
+        compiled = step.lower(
+            table.init(KEY, jnp.arange(4)), network_params(), batch, KEY
+        ).compile()
         flops[count] = compiled.cost_analysis()["flops"]
     assert flops[8] < flops[1] / 4  # the distances, which are small, are computed by all
 
@@ -275,8 +282,8 @@ def draw(mesh, batch, **settings):
         KEY,
         NETWORK,
         network_params(),
-        omegas,
         c,
+        guidance=omegas,
         shape=(2,),
         times=times,
         mesh=mesh,
@@ -304,7 +311,7 @@ def generated(mesh, per_class):
         denoiser=NETWORK,
         params=network_params(),
         shape=(2,),
-        num_classes=4,
+        conditions=np.arange(4, dtype=np.int32),
         times=schedules.uniform_times(4),
         churn=1.0,
         mesh=mesh,
@@ -314,7 +321,7 @@ def generated(mesh, per_class):
 
 def test_metrics_of_shared_samples_equal_those_of_one_device():
     x = np.random.default_rng(2).normal(size=(40, 2)).astype(np.float32)
-    distance = ClassEnergyDistance(Split(x, np.arange(40, dtype=np.int32) % 4), 4)
+    distance = ClassEnergyDistance(labelled(x, np.arange(40, dtype=np.int32) % 4), 4)
     alone, shared = generated(None, 24), generated(parallel.make_mesh(4, 2), 24)
     assert parts(shared) == (8, (4, 3, 2))
     np.testing.assert_allclose(distance(shared), distance(alone), rtol=1e-4)

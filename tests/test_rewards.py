@@ -240,14 +240,20 @@ def pushed():
         x0,
         labels,
         objective=Trajectory(
-            times=times, num_particles=64, num_targets=64, beta=1.5,
-            reward=rewards.Linear((1.0,)), reward_weight=5.0,
+            times=times,
+            num_particles=64,
+            num_targets=64,
+            beta=1.5,
+            reward=rewards.Linear((1.0,)),
+            reward_weight=5.0,
         ),
         model=omega.StepTable(times=times, rows=omega.ByLabel(2), omega_max=2.0),
-        optimizer=training.Optimizer(num_steps=40, learning_rate=0.1, ema_decay=0.5),
         start={"small": guidance.constant(0.3)},
-        progress=False,
-    )  # fmt: skip
+        trainer=training.Trainer(
+            optimizer=training.Optimizer(num_steps=40, learning_rate=0.1, ema_decay=0.5),
+            progress=False,
+        ),
+    )
 
 
 def test_omega_rises_where_delta_goes_along_the_reward_and_vanishes_where_it_does_not(pushed):
@@ -262,9 +268,8 @@ def test_large_weight_moves_the_reward_of_the_class_it_can_help(pushed):
     c = jnp.repeat(jnp.arange(2, dtype=jnp.int32), 500)
 
     def mean_reward(omega_fn):
-        omegas = guidance.on_grid(omega_fn, times, c)
-        x0 = lgd.sampling.sample(
-            jax.random.key(1), EXACT, MIXTURE, omegas, c, shape=(1,), times=times
+        x0 = lgd.sample(
+            jax.random.key(1), EXACT, MIXTURE, c, guidance=omega_fn, shape=(1,), times=times
         ).x0
         return np.asarray(rewards.Linear((1.0,))(x0, c)).reshape(2, 500).mean(axis=1)
 
@@ -282,14 +287,20 @@ def test_warm_training_starts_from_what_was_learned(pushed):
         np.zeros((8, 1)),
         np.arange(8) % 2,
         objective=Trajectory(times=pushed.model.times, num_particles=2, num_targets=2),
-        warm=pushed,
-        optimizer=training.Optimizer(num_steps=1, learning_rate=1e-9),
-        progress=False,
+        start=pushed,
+        trainer=training.Trainer(
+            optimizer=training.Optimizer(num_steps=1, learning_rate=1e-9), progress=False
+        ),
     )
     assert (again.model, again.start) == (pushed.model, pushed.start)
     np.testing.assert_allclose(again.params["values"], pushed.params["values"], atol=1e-6)
-    with pytest.raises(ValueError, match="expected no model and no start beside warm"):
+    with pytest.raises(ValueError, match="expected no model beside guidance to start from"):
         lgd.learn_guidance(
-            jax.random.key(0), EXACT, MIXTURE, np.zeros((8, 1)), np.arange(8) % 2,
-            model=pushed.model, warm=pushed,
-        )  # fmt: skip
+            jax.random.key(0),
+            EXACT,
+            MIXTURE,
+            np.zeros((8, 1)),
+            np.arange(8) % 2,
+            model=pushed.model,
+            start=pushed,
+        )

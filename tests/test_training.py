@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import os
 import signal
@@ -35,11 +36,27 @@ def batches(step):
     return np.random.default_rng(step).normal(size=(8, 3)).astype(np.float32)
 
 
-def fit(loss=regression, *, optimizer=None, params=None, **settings):
-    defaults = {"frozen": {"w": jnp.asarray([1.0, -2.0, 0.5])}, "batches": batches}
+OF_A_TRAINER = {field.name for field in dataclasses.fields(training.Trainer)}
+
+
+def split_settings(settings):
+    """Settings of the trainer, and the arguments of `fit`."""
+    ours = {name: value for name, value in settings.items() if name in OF_A_TRAINER}
+    return training.Trainer(**ours), {k: v for k, v in settings.items() if k not in ours}
+
+
+def fit(loss=regression, *, params=None, **settings):
+    trainer, arguments = split_settings(
+        {
+            "frozen": {"w": jnp.asarray([1.0, -2.0, 0.5])},
+            "batches": batches,
+            "optimizer": Optimizer(num_steps=7, learning_rate=0.1),
+            "log_every": 0,
+        }
+        | settings
+    )
     params = {"w": jnp.zeros(3)} if params is None else params
-    optimizer = Optimizer(num_steps=7, learning_rate=0.1) if optimizer is None else optimizer
-    return training.fit(KEY, loss, params, optimizer=optimizer, **(defaults | settings))
+    return training.fit(KEY, loss, params, trainer=trainer, **arguments)
 
 
 def to_host(tree):
@@ -93,17 +110,23 @@ def batch_with_labels(step):
 def grouped(step):
     """Eight groups of two, each of one class."""
     x0 = batch_with_labels(step).x0
-    return Batch(jnp.concatenate([x0[::2], x0[1::2]]).reshape(8, 2, 2), jnp.arange(8) // 4)
+    return Batch(
+        jnp.concatenate([x0[::2], x0[1::2]]).reshape(8, 2, 2), jnp.arange(16).reshape(8, 2) // 8
+    )
 
 
 def learn(objective, model, **settings):
-    defaults = {"frozen": denoiser_params(), "batches": batch_with_labels}
+    trainer, arguments = split_settings(
+        {
+            "frozen": denoiser_params(),
+            "batches": batch_with_labels,
+            "optimizer": Optimizer(num_steps=5, learning_rate=3e-3),
+        }
+        | settings
+    )
+    params = model.init(jax.random.key(1), jnp.arange(2))
     return training.fit(
-        KEY,
-        omega_loss(objective, model, DENOISER),
-        jax.jit(model.init)(jax.random.key(1)),
-        optimizer=Optimizer(num_steps=5, learning_rate=3e-3),
-        **(defaults | settings),
+        KEY, omega_loss(objective, model, DENOISER), params, trainer=trainer, **arguments
     )
 
 
@@ -114,7 +137,7 @@ def test_8_devices_learn_what_1_device_learns_and_leave_the_frozen_model_alone(n
         "trajectory": (TRAJECTORY, TABLE, grouped),
     }[name]
     frozen, losses, states = denoiser_params(), {1: [], 8: []}, {}
-    before, start = to_host(frozen), to_host(jax.jit(model.init)(jax.random.key(1)))
+    before, start = to_host(frozen), to_host(model.init(jax.random.key(1), jnp.arange(2)))
     for count, log in losses.items():
         states[count] = learn(
             objective,

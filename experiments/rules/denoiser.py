@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from experiments.rules.across import Across
 from experiments.rules.data import side_of
+from experiments.rules.guidance import DIRECTIONS
 
 NO_SIGNAL_AT_1 = ("rectified_flow", "cosine")  # alpha(1) = 0
 
@@ -129,10 +130,32 @@ def _shift_of(shift: int, data: str, size: int) -> str | None:
     return f"expected less than {side}, the side of data {data}, got {shift}"
 
 
+def _weaker_before_end(weaker: int, level: str, under: int, middle: int, well: int) -> str | None:
+    steps = {"under": under, "middle": middle, "well": well, "exact": 1}[level]
+    if weaker < steps:
+        return None
+    return f"expected less than {steps}, the steps of level {level}, got {weaker}"
+
+
+def _weaker_for_directions(weaker: int, methods: Sequence[str]) -> str | None:
+    if weaker or DIRECTIONS not in methods:
+        return None
+    return f"expected a number of steps for method {DIRECTIONS}, got 0"
+
+
 D, UNET, IMAGES = "denoiser.", "denoiser.unet.", ("data.name", "data.size")
 
 ACROSS: tuple[Across, ...] = (
     Across((D + "level", "data.name"), _exact_is_mixture),
+    Across(
+        (
+            D + "weaker_num_steps",
+            D + "level",
+            *(f"{D}num_steps.{level}" for level in ("under", "middle", "well")),
+        ),
+        _weaker_before_end,
+    ),
+    Across((D + "weaker_num_steps", "guidance.methods"), _weaker_for_directions),
     Across((D + "network", "data.name"), _images_for),
     Across((D + "dtype", D + "network"), _dtype_of),
     Across((D + "remat", D + "network"), _remat_of),

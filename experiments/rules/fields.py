@@ -115,6 +115,7 @@ FIELDS: dict[str, Rule] = {
     "denoiser.num_steps.under": integer(1),
     "denoiser.num_steps.middle": integer(1),
     "denoiser.num_steps.well": integer(1),
+    "denoiser.weaker_num_steps": integer(0),
     "denoiser.kind": one_of("x0", "eps", "v", "velocity", "score"),
     "denoiser.network": one_of("mlp", "unet", "dit"),
     "denoiser.width": integer(1),
@@ -219,6 +220,14 @@ FIELDS: dict[str, Rule] = {
     "evaluation.validation_seeds": integer(1),
     "evaluation.test_seeds": integer(2),  # a standard deviation needs two
     "evaluation.skip": FLAG,
+    "evaluation.families": Rule(
+        "a tuple of different names of families, constant among them",
+        lambda names: (
+            len(set(names)) == len(names)
+            and "constant" in names
+            and all(map(str.isidentifier, names))
+        ),
+    ),
     "evaluation.constant_weights": increasing("[0, 1e9]", least=3, first=0.0),
     "evaluation.interval_weights": increasing("(0, 1e9]"),
     "evaluation.interval_lower": increasing("[0, 1]"),

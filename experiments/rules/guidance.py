@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from experiments.rules.across import Across
 
-TRAJECTORIES = ("trajectory", "trajectory_features")  # methods that unroll; others take one step
+DIRECTIONS = "directions"  # learns a weight for a weaker denoiser too
+TRAJECTORIES = ("trajectory", "trajectory_features", DIRECTIONS)  # which unroll; others: one step
 MARGIN = 1e-6  # below this a range is empty in float32
 
 

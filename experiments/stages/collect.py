@@ -4,13 +4,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, build_guidance
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir, throughput
 from lgd import gram
 from lgd.data import Dataset
 from lgd.gram.layout import Members
-from lgd.gram.loss import OneStep, members_of, particles_of
+from lgd.objectives import OneStep
 from lgd.machinery import processes
 from lgd.types import Denoiser, Params
 
@@ -21,7 +21,9 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     """Collect what is not there yet: for every kind of members a method needs, and held out."""
     if config.statistics.num_examples == 0:
         return
-    wanted = needed(config) | {HELD_OUT: build.one_step_objective(config, "self_consistency")}
+    wanted = needed(config) | {
+        HELD_OUT: build_guidance.one_step_objective(config, "self_consistency")
+    }
     complete = processes.from_main(
         lambda: [name for name in wanted if gram.is_complete(folder(workdir, name))]
     )
@@ -34,8 +36,10 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
 
 def needed(config: ConfigDict) -> dict[str, OneStep]:
     """Collections of training data by name, each with an objective that it must serve."""
-    methods = sorted(method for method in config.guidance.methods if not build.unrolls(method))
-    objectives = [build.one_step_objective(config, method) for method in methods]
+    methods = sorted(
+        method for method in config.guidance.methods if not build_guidance.unrolls(method)
+    )
+    objectives = [build_guidance.one_step_objective(config, method) for method in methods]
     return {name_for(objective): objective for objective in objectives}
 
 
@@ -50,7 +54,7 @@ def folder(workdir: Workdir, name: str) -> Path:
 
 
 def _members(objective: OneStep) -> Members:
-    return members_of(objective)[0]
+    return objective.members[0]
 
 
 def _collect(
@@ -73,7 +77,7 @@ def _collect(
             dataset.validation if held_out else dataset.train,
             num_examples=settings.num_held_out if held_out else settings.num_examples,
             members=_members(objective),
-            num_particles=particles_of(objective),
+            num_particles=objective.num_members,
             data_name=f"{config.data.name} {'validation' if held_out else 'train'}",
             batch_size=settings.batch_size,
             shard_examples=settings.shard_examples,

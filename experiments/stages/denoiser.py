@@ -8,16 +8,19 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from experiments import build, build_reward
+from experiments import build, build_guidance
 from experiments.workdir import Workdir, exists, throughput
 from lgd import training
 from lgd.data import Dataset, pipeline
+from lgd.denoisers import Directions
 from lgd.machinery import parallel
 from lgd.machinery.progress import bar
 from lgd.metrics.classifier import Classifier, classification_loss
 from lgd.metrics.features import extract
-from lgd.training import Optimizer
+from lgd.training import Optimizer, Trainer
 from lgd.types import Batch, Denoiser, FeatureFn, Params, PRNGKey
+
+_WEAKER = "denoiser-weaker"  # parameters kept on the way
 
 
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
@@ -29,12 +32,16 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
 
 
 def load(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> tuple[Denoiser, Params]:
-    """The frozen denoiser and its parameters."""
+    """The frozen denoiser and its parameters; with a weaker one beside it where config asks."""
     if config.denoiser.level == "exact":
         return build.exact_denoiser(config)
     denoiser = build.network_denoiser(config, dataset.num_classes)
     like = jax.eval_shape(lambda: denoiser.init(jax.random.key(0), dataset.shape))
-    return denoiser, jax.device_put(workdir.load_params("denoiser", like))
+    params = jax.device_put(workdir.load_params("denoiser", like))
+    if not config.denoiser.weaker_num_steps:
+        return denoiser, params
+    weaker = {"weaker": jax.device_put(workdir.load_params(_WEAKER, like))}
+    return Directions(denoiser, {"weaker": denoiser}), (params, weaker)
 
 
 def classifiers(config: ConfigDict) -> list[str]:
@@ -107,7 +114,7 @@ def _make_classifier(name: str, config: ConfigDict, dataset: Dataset) -> Classif
     make = {
         "classifier": build.classifier,
         "features": build.features,
-        "reward_classifier": build_reward.classifier,
+        "reward_classifier": build_guidance.reward_classifier,
     }
     return make[settings_of(name)](config, dataset.num_classes)
 
@@ -122,9 +129,13 @@ def _train_denoiser(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> N
     def init(key: PRNGKey) -> Params:
         return denoiser.init(key, dataset.shape)
 
+    def keep(step: int, ema: Params) -> None:
+        if step == config.denoiser.weaker_num_steps:
+            workdir.save_params(_WEAKER, ema)
+
     optimizer = build.denoiser_optimizer(config)
     batch_size = config.denoiser.batch_size
-    _train("denoiser", config, workdir, dataset, loss, init, optimizer, batch_size)
+    _train("denoiser", config, workdir, dataset, loss, init, optimizer, batch_size, on_step=keep)
 
 
 def train_classifier(
@@ -166,6 +177,7 @@ def _train(
     optimizer: Optimizer,
     batch_size: int,
     seed_offset: int = 0,
+    on_step: Callable[[int, Params], None] = lambda step, ema: None,
 ) -> None:
     """Fit with checkpoints, metrics and a bar; saves the EMA."""
     if exists(workdir.params_file(name)):
@@ -176,6 +188,7 @@ def _train(
     examples = pipeline.examples(dataset.train, batch_size, seed=seed, rows=rows)
 
     def advanced(step: int, ema: Params) -> None:
+        on_step(step, ema)
         advance("")
         tick()
 
@@ -191,12 +204,14 @@ def _train(
             loss,
             init(init_key),
             batches=batches,
-            optimizer=optimizer,
-            mesh=mesh,
-            store=store,
-            save_every=config.training.save_every,
-            log_every=config.training.log_every,
-            on_log=workdir.metrics(name),
-            on_step=advanced,
+            trainer=Trainer(
+                optimizer=optimizer,
+                mesh=mesh,
+                store=store,
+                save_every=config.training.save_every,
+                log_every=config.training.log_every,
+                on_log=workdir.metrics(name),
+                on_step=advanced,
+            ),
         )
     workdir.save_params(name, state.ema)

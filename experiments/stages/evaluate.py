@@ -1,46 +1,61 @@
-"""Stage 4: tune every opponent on validation data, then measure every row once on test data."""
+"""Stage 4: select every row on validation data, then measure it once on test data."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
+import lgd
 from experiments import build
 from experiments import config as configs
-from experiments.journal import Journal, schedule_key
 from experiments.stages import denoiser as denoiser_stage
-from experiments.stages.measure import Measure, guided_weight, squared_gap
-from experiments.stages.tune import HAND_MADE, Candidates, tune
+from experiments.stages import guidance as guidance_stage
+from experiments.stages import measure
+from experiments.stages.reward import PRIMARY, RewardMeasure, with_loss
+from experiments.stages.select import Candidates, Row, select
 from experiments.workdir import Workdir, exists, throughput, write_json
 from experiments.workdir.provenance import provenance as provenance_of_run
 from lgd import conditions
 from lgd.data import Dataset, Split
-from lgd.evaluation import Generator, paired_difference, summary
+from lgd.evaluation import (
+    Generator,
+    Journal,
+    guided_weight,
+    paired_difference,
+    schedule_key,
+    squared_gap,
+    summary,
+)
 from lgd.machinery.progress import bar
 
 TEST_SEED = 1_000_000  # test noise starts here, validation noise at 0
+Measure = Callable[[Array], dict[str, Any]]  # samples (g, n, *dims) -> metrics
 
 
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
-    """Write results.json."""
+    """Write results.json, and the guidance of every learned row."""
     if exists(workdir.path / "results.json"):
         return
     generator = make_generator(config, workdir, dataset)
     journal = Journal(workdir.path / "measured.jsonl")
     with workdir.timed("tune"):
-        candidates = tune(config, workdir, dataset, generator, journal)
+        candidates = select(config, workdir, dataset, generator, journal)
     per_class = config.evaluation.num_samples // dataset.num_classes
     throughput.of_samples(config, workdir, generator, per_class)
     with workdir.timed("test"):
         final = final_generator(config, generator)
-        rows, resampled = measure_rows(config, workdir, dataset, final, candidates, journal)
-    results = _results(config, workdir.command, rows, candidates)
+        measuring = make_measure(config, workdir, dataset)
+        rows, resampled = measure_rows(config, dataset, final, measuring, candidates.rows, journal)
+        more = _of_reward(config, workdir, dataset, generator, measuring, rows)
+    results = _results(config, workdir.command, rows, candidates) | more
     results["comparisons"] = _comparisons(rows, resampled, config.evaluation.primary)
     results["classifiers"] = denoiser_stage.accuracies(config, workdir, dataset)
+    save_guidance(workdir, candidates.rows)
     write_json(workdir.path / "results.json", results)
 
 
@@ -51,7 +66,7 @@ def make_generator(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Ge
         denoiser=denoiser,
         params=params,
         shape=dataset.shape,
-        num_classes=dataset.num_classes,
+        conditions=dataset.conditions,
         times=build.times(config),
         churn=config.sampling.churn,
         solver=config.sampling.solver,
@@ -68,60 +83,99 @@ def final_generator(config: ConfigDict, generator: Generator) -> Generator:
     return dataclasses.replace(generator, skip=config.evaluation.skip)
 
 
+def make_measure(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Measure:
+    """What is measured on test data."""
+    plain = measure.make(config, workdir, dataset)
+    reward = guidance_stage.load_reward(config, workdir, dataset)
+    return plain if reward is None else RewardMeasure(config, workdir, dataset, reward, plain)
+
+
 def measure_rows(
     config: ConfigDict,
-    workdir: Workdir,
     dataset: Dataset,
     generator: Generator,
-    candidates: Candidates,
+    measuring: Measure,
+    rows: Sequence[Row],
     journal: Journal,
 ) -> tuple[list[dict], dict[str, dict[str, np.ndarray]]]:
-    """One row for each method, all metrics on test data over the test seeds; and resampled ones.
+    """All metrics of every row on test data over the test seeds; and resampled ones.
 
     The latter are by method and metric: the mean over seeds on each resample of the real examples.
+
+    Args:
+      config: settings of the run.
+      dataset: real examples.
+      generator: draws the samples.
+      measuring: samples -> metrics.
+      rows: what was selected.
+      journal: measurements that are there already.
     """
-    measure = Measure(config, workdir, dataset)
     num_samples = config.evaluation.num_test_samples or config.evaluation.num_samples
     per_class = num_samples // dataset.num_classes
     seeds = [TEST_SEED + i for i in range(config.evaluation.test_seeds)]
     most = config.evaluation.sample_batch or len(dataset.test.x)
     real = Split(dataset.test.x[:most], conditions.take(dataset.test.c, slice(most)))
     gap, c = squared_gap(generator, real), jax.tree.map(jax.numpy.asarray, real.c)
-    rows, resampled = [], {}
-    with bar("measure on test data", len(candidates.found) * len(seeds)) as advance:
-        for name, found in candidates.found.items():
-            runs = []
-            schedule = schedule_key(found.omega_fn, generator.times, dataset.num_classes)
+    measured, resampled = [], {}
+    with bar("measure on test data", len(rows) * len(seeds)) as advance:
+        for row in rows:
+            guidance, runs = row.selected.guidance, []
+            name = schedule_key(guidance)
             for seed in seeds:
-                key = f"test {schedule} n={per_class} seed={seed}"
-                sample = functools.partial(generator, found.omega_fn, per_class, seed=seed)
-                runs.append(journal(key, functools.partial(_of, measure, sample)))
-                advance(name)
-            metrics = [run["metrics"] for run in runs]
-            resampled[name] = {
+                sample = functools.partial(generator, guidance, per_class, seed=seed)
+                key = f"test {name} n={per_class} seed={seed}"
+                runs.append(journal(key, functools.partial(_of, measuring, sample)))
+                advance(row.method)
+            resampled[row.method] = {
                 metric: np.mean([run["resampled"][metric] for run in runs], axis=0)
                 for metric in runs[0]["resampled"]
             }
-            rows.append(
-                {
-                    "method": name,
-                    "params": found.params,
-                    "metrics": {key: summary([run[key] for run in metrics]) for key in metrics[0]},
-                    "num_samples": per_class * dataset.num_classes,
-                    "num_steps": config.sampling.num_steps,
-                    "nfe": generator.nfe_of(found.omega_fn, per_class),
-                    "validation": found.score if np.isfinite(found.score) else None,
-                    "omega": guided_weight(found.omega_fn, generator.times, c, gap),
-                }
-            )
-    return rows, resampled
+            settings = {
+                "num_samples": per_class * dataset.num_classes,
+                "num_steps": config.sampling.num_steps,
+                "nfe": generator.nfe_of(guidance, per_class),
+                "validation": row.selected.score if np.isfinite(row.selected.score) else None,
+                "omega": guided_weight(guidance, generator.times, c, gap),
+            }
+            measured.append(_row(row, runs) | settings)
+    return measured, resampled
 
 
-def _of(measure: Measure, sample: Callable[[], Array]) -> dict[str, dict]:
-    return measure(sample())
+def _of(measuring: Measure, sample: Callable[[], Array]) -> dict[str, Any]:
+    return measuring(sample())
 
 
-def provenance(config: ConfigDict, command: str) -> dict:
+def _row(row: Row, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    metrics = [with_loss(run["metrics"], row.gamma) for run in runs]
+    gamma = {} if row.gamma is None else {"gamma": row.gamma}
+    values = {
+        "method": row.method,
+        "family": row.family,
+        "params": gamma | row.selected.params,
+        "metrics": {name: summary([run[name] for run in metrics]) for name in metrics[0]},
+    }
+    if "by_class" in runs[0]:
+        values["reward_by_class"] = np.mean([run["by_class"] for run in runs], axis=0).tolist()
+    return values
+
+
+def _of_reward(
+    config: ConfigDict,
+    workdir: Workdir,
+    dataset: Dataset,
+    generator: Generator,
+    measuring: Measure,
+    rows: Sequence[dict],
+) -> dict[str, Any]:
+    """What a run with a reward says beside its rows."""
+    if not isinstance(measuring, RewardMeasure):
+        return {}
+    reward = guidance_stage.load_reward(config, workdir, dataset)
+    assert reward is not None
+    return measuring.results(dataset, generator, reward, rows)
+
+
+def provenance(config: ConfigDict, command: str) -> dict[str, Any]:
     """What made a results.json, and how to read it."""
     return {
         "config": configs.to_dict(config),
@@ -131,44 +185,75 @@ def provenance(config: ConfigDict, command: str) -> dict:
     }
 
 
-def _results(config: ConfigDict, command: str, rows: list[dict], candidates: Candidates) -> dict:
-    constant = candidates.screened["constant"]
+def save_guidance(workdir: Workdir, rows: Sequence[Row]) -> None:
+    """Write the guidance of every learned row to guidance/, to be read by `lgd.load`."""
+    folder = workdir.path / "guidance"
+
+    @lgd.machinery.processes.by_main
+    def save() -> None:
+        folder.mkdir(exist_ok=True)
+        for row in rows:
+            if row.is_learned:
+                name = row.method.removeprefix("learned:").replace(":", "-")
+                lgd.save(row.selected.guidance, folder / f"{name}.safetensors")
+
+    save()
+
+
+def _results(
+    config: ConfigDict, command: str, rows: list[dict], candidates: Candidates
+) -> dict[str, Any]:
+    constants = candidates.constants
     return {
         **provenance(config, command),
         "rows": rows,
         "constant_screening": {
-            "weights": [point[0] for point in constant.points],
-            "values": constant.scores.mean(axis=1).tolist(),
+            "weights": [point[0] for point in constants.points],
+            "values": constants.scores.mean(axis=1).tolist(),
         },
     }
 
 
 def _comparisons(
-    rows: list[dict], resampled: dict[str, dict[str, np.ndarray]], primary: str
+    rows: Sequence[dict], resampled: Mapping[str, Mapping[str, np.ndarray]], primary: str
 ) -> list[dict]:
     """Every learned row against the unguided one and the best hand-made one, paired by seed.
 
-    ``real_error`` says how far the choice of real test examples moves the difference: its standard
-    deviation over resamples of them (bootstrap within classes); null where a metric uses none.
+    In a run with a reward the best one is that of the same weight, by the loss. ``real_error`` says
+    how far the choice of real test examples moves the difference: its standard deviation over
+    resamples of them (bootstrap within classes); null where a metric uses none.
     """
-    values = {row["method"]: row["metrics"] for row in rows}
-    best = min(HAND_MADE, key=lambda name: values[name][primary]["mean"])
+    comparisons = []
+    for row in (row for row in rows if row["family"].startswith("learned:")):
+        target = "loss" if "loss" in row["metrics"] else primary
+        others = [other for other in rows if _is_opponent(other, row)]
+        best = min(others, key=lambda other: other["metrics"][target]["mean"])
+        for other in (rows[0], best):
+            for metric in (name for name in row["metrics"] if name in other["metrics"]):
+                pair = (each["metrics"][metric]["values"] for each in (row, other))
+                comparisons.append(
+                    {
+                        "method": row["method"],
+                        "against": other["method"],
+                        "metric": metric,
+                        **paired_difference(*pair),
+                        "real_error": _real_error(resampled, row, other, metric),
+                    }
+                )
+    return comparisons
 
-    def real_error(name: str, other: str, metric: str) -> float | None:
-        if metric not in resampled[name]:
-            return None
-        return float(np.std(resampled[name][metric] - resampled[other][metric], ddof=1))
 
-    return [
-        {
-            "method": name,
-            "against": other,
-            "metric": metric,
-            **paired_difference(values[name][metric]["values"], values[other][metric]["values"]),
-            "real_error": real_error(name, other, metric),
-        }
-        for name in values
-        if name.startswith("learned:")
-        for other in ("unguided", best)
-        for metric in values[name]
-    ]
+def _is_opponent(other: Mapping, row: Mapping) -> bool:
+    """Whether a row is hand-made and selected for the same weight of the reward."""
+    same = other["params"].get("gamma") == row["params"].get("gamma")
+    return same and other["family"] in lgd.guidance.FAMILIES
+
+
+def _real_error(
+    resampled: Mapping[str, Mapping[str, np.ndarray]], row: Mapping, other: Mapping, metric: str
+) -> float | None:
+    metric = PRIMARY if metric == "loss" else metric  # a reward uses no real examples
+    if metric not in resampled[row["method"]]:
+        return None
+    gaps = resampled[row["method"]][metric] - resampled[other["method"]][metric]
+    return float(np.std(gaps, ddof=1))

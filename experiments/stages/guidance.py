@@ -1,154 +1,239 @@
-"""Stage 3: learn omega with every method asked for."""
+"""Stage 3: learn omega with every method asked for, and for every weight of a reward."""
 
-import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, build_guidance
 from experiments.stages import collect
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir, exists, throughput
-from lgd import conditions, gram, learn_guidance, objectives, omega
+from lgd import gram, learn_guidance, omega, rewards
 from lgd.data import Dataset
 from lgd.machinery import processes
-from lgd.types import OmegaFn, Params
+from lgd.training import Trainer
+from lgd.types import Params, RewardFn
+
+
+class Training(NamedTuple):
+    """One training of omega: a method, and the weight of the reward, None without one."""
+
+    method: str
+    gamma: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the training in metrics.jsonl, and of its row after "learned:"."""
+        return self.method if self.gamma is None else f"{self.method}:reward({self.gamma:.9g})"
+
+    def snapshot(self, step: int) -> str:
+        """Name of the parameters as they were after a step."""
+        return f"{self._folder}-{step:06d}"
+
+    @property
+    def _folder(self) -> str:
+        gamma = "" if self.gamma is None else f"-reward-{self.gamma:.9g}"
+        return f"guidance/{self.method}{gamma}"
+
+    @property
+    def checkpoints(self) -> str:
+        """Name of the folder of its checkpoints, and of its line in timings.jsonl."""
+        return self._folder
+
+
+def trainings(config: ConfigDict) -> list[tuple[Training, Training | None]]:
+    """All trainings in their order, each with the one that it goes on from.
+
+    With a reward a method learns once for every weight, each time from where the weight before
+    ended.
+    """
+    methods = config.guidance.methods
+    if config.reward.name == "none":
+        return [(Training(method), None) for method in methods]
+    pairs = itertools.pairwise((None, *config.reward.weights))
+    return [
+        (Training(method, gamma), None if before is None else Training(method, before))
+        for method, (before, gamma) in itertools.product(methods, list(pairs))
+    ]
 
 
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     """Train what is not there yet."""
     features = denoiser_stage.feature_networks(config)
-    for method in config.guidance.methods:
-        learn(config, workdir, dataset, method, features)
+    for training, before in trainings(config):
+        learn(config, workdir, dataset, training, features, before=before)
 
 
 def learn(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, features: Sequence[str]
+    config: ConfigDict,
+    workdir: Workdir,
+    dataset: Dataset,
+    training: Training,
+    features: Sequence[str],
+    *,
+    before: Training | None = None,
 ) -> None:
-    """Learn omega with one method, if it is not there yet.
+    """Learn omega once, if it is not there yet.
 
-    features: the classifiers, among those of the workdir, by which trajectory_features compares.
+    Args:
+      config: settings of the run.
+      workdir: folder of the run.
+      dataset: real examples.
+      training: what to learn.
+      features: the classifiers, among those of the workdir, by which trajectory_features compares.
+      before: the training that this one goes on from.
     """
-    last = snapshot_name(method, snapshot_steps(config, method)[-1])
-    if exists(workdir.params_file(last)):
+    if exists(workdir.params_file(training.snapshot(snapshot_steps(config, training)[-1]))):
         return
-    if config.statistics.num_examples > 0 and not build.unrolls(method):
-        _fit(config, workdir, dataset, method)
+    if config.statistics.num_examples > 0 and not build_guidance.unrolls(training.method):
+        _fit(config, workdir, dataset, training)
     else:
-        _learn(config, workdir, dataset, method, features)
+        _learn(config, workdir, dataset, training, features, before)
 
 
-def snapshot_steps(config: ConfigDict, method: str) -> list[int]:
-    """Steps after which a training is kept as a candidate for selection."""
-    return snapshots_among(config, build.guidance_optimizer(config, method).num_steps)
-
-
-def snapshots_among(config: ConfigDict, num_steps: int) -> list[int]:
-    """The steps kept of a training of so many: equally spaced, the last one included."""
+def snapshot_steps(config: ConfigDict, training: Training) -> list[int]:
+    """Steps after which a training is kept for selection: equally spaced, the last included."""
+    num_steps = build_guidance.optimizer(config, *training).num_steps
     count = min(config.guidance.num_snapshots, num_steps)
     return [round(num_steps * (i + 1) / count) for i in range(count)]
 
 
-def load(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, step: int) -> OmegaFn:
-    """Omega as it was after this step of training."""
-    model = build.omega_model(config, method, dataset.num_classes)
-    c = conditions.take(dataset.train.c, slice(1))
-    like = jax.eval_shape(lambda: model.init(jax.random.key(0), c))
-    return omega.bind(model, jax.device_put(workdir.load_params(snapshot_name(method, step), like)))
+def load(
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, training: Training, step: int
+) -> omega.Guidance:
+    """The guidance as it was after a step of training."""
+    model = build_guidance.omega_model(config, training.method, dataset)
+    like = jax.eval_shape(lambda: model.init(jax.random.key(0), dataset.conditions))
+    params = jax.device_put(workdir.load_params(training.snapshot(step), like))
+    return omega.Guidance(model, params, training.name, schedule=build.schedule(config))
 
 
-def snapshot_name(method: str, step: int) -> str:
-    """Of the parameters as they were after this step of training."""
-    return f"guidance/{method}-{step:06d}"
+def load_reward(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> RewardFn | None:
+    """The reward of training, or None."""
+    if config.reward.name != "classifier":
+        return build_guidance.closed_form_reward(config)
+    classifier, params = denoiser_stage.load_classifier(
+        config, workdir, dataset, "reward_classifier"
+    )
+    return rewards.class_log_probability(lambda params, x: classifier.apply(params, x)[0], params)
 
 
 def _learn(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, features: Sequence[str]
+    config: ConfigDict,
+    workdir: Workdir,
+    dataset: Dataset,
+    training: Training,
+    features: Sequence[str],
+    before: Training | None,
 ) -> None:
     denoiser, params = denoiser_stage.load(config, workdir, dataset)
-    *steps, last = snapshot_steps(config, method)
+    *steps, last = snapshot_steps(config, training)
+    cold = before is None
 
     def keep(step: int, ema: Params) -> None:
         tick()
         if step in steps:
-            workdir.save_params(snapshot_name(method, step), ema)
+            workdir.save_params(training.snapshot(step), ema)
 
-    name = f"guidance/{method}"
     with (
-        workdir.timed(name),
-        workdir.checkpoints(name) as store,
-        throughput.measured(config, workdir, name, 1, "steps") as tick,
+        workdir.timed(training.checkpoints),
+        workdir.checkpoints(training.checkpoints) as store,
+        throughput.measured(config, workdir, training.checkpoints, 1, "steps") as tick,
     ):
-        learned = learn_guidance(
-            build.stage_key(config, method),
-            denoiser,
-            params,
-            dataset.train.x,
-            dataset.train.c,
-            objective=_objective(config, workdir, dataset, method, features),
-            model=build.omega_model(config, method, dataset.num_classes),
-            optimizer=build.guidance_optimizer(config, method),
-            start=build.start_schedules(config),
+        trainer = Trainer(
+            optimizer=build_guidance.optimizer(config, *training),
             batch_size=config.guidance.one_step.batch_size,
             mesh=build.mesh(config),
             store=store,
             save_every=config.training.save_every,
             log_every=config.training.log_every,
-            on_log=workdir.metrics(method),
+            on_log=workdir.metrics(training.name),
             on_step=keep,
         )
+        learned = learn_guidance(
+            build.stage_key(config, training.name),
+            denoiser,
+            params,
+            dataset.train.x,
+            dataset.train.c,
+            stratum=dataset.train.stratum,
+            objective=_objective(config, workdir, dataset, training, features),
+            model=build_guidance.omega_model(config, training.method, dataset) if cold else None,
+            start=_start(config, workdir, dataset, before),
+            trainer=trainer,
+        )
     # Says that all is done, and so comes after the last checkpoint.
-    workdir.save_params(snapshot_name(method, last), learned.params)
+    workdir.save_params(training.snapshot(last), learned.params)
+
+
+def _start(
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, before: Training | None
+) -> build_guidance.Start:
+    """Schedules to choose the start from, or the guidance of the training before."""
+    if before is None:
+        return build_guidance.start_schedules(config)
+    return load(config, workdir, dataset, before, snapshot_steps(config, before)[-1])
 
 
 def _objective(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str, features: Sequence[str]
-) -> objectives.Objective:
-    if method != "trajectory_features":
-        return build.objective(config, method)
-    feature_fn = denoiser_stage.load_features(config, workdir, dataset, features)
-    return build.objective(config, method, feature_fn)
+    config: ConfigDict,
+    workdir: Workdir,
+    dataset: Dataset,
+    training: Training,
+    features: Sequence[str],
+) -> build_guidance.Objective:
+    feature_fn = None
+    if training.method == "trajectory_features":
+        feature_fn = denoiser_stage.load_features(config, workdir, dataset, features)
+    reward = None if training.gamma is None else load_reward(config, workdir, dataset)
+    return build_guidance.objective(
+        config, training.method, feature_fn, reward=reward, gamma=training.gamma or 0.0
+    )
 
 
-def _fit(config: ConfigDict, workdir: Workdir, dataset: Dataset, method: str) -> None:
+def _fit(config: ConfigDict, workdir: Workdir, dataset: Dataset, training: Training) -> None:
     """Learn from statistics; process 0 alone, since it takes seconds."""
-    steps = snapshot_steps(config, method)
-    log = workdir.metrics(method)
+    steps = snapshot_steps(config, training)
+    log = workdir.metrics(training.name)
 
     def keep(step: int, ema: Params, loss: float) -> None:
         log(step, {"loss": loss})
         if step in steps:
-            workdir.save_params(snapshot_name(method, step), ema)
+            workdir.save_params(training.snapshot(step), ema)
 
-    with workdir.timed(f"guidance/{method}"):
-        processes.from_main(lambda: _fit_here(config, workdir, dataset, method, steps, keep))
+    with workdir.timed(training.checkpoints):
+        processes.from_main(lambda: _fit_here(config, workdir, dataset, training, keep))
 
 
 def _fit_here(
     config: ConfigDict,
     workdir: Workdir,
     dataset: Dataset,
-    method: str,
-    steps: list[int],
+    training: Training,
     keep: Callable[[int, Params, float], None],
 ) -> None:
-    schedule, objective = build.schedule(config), build.one_step_objective(config, method)
-    gathered = gram.read(collect.folder(workdir, collect.name_for(objective)))
-    model = build.omega_model(config, method, dataset.num_classes)
+    method, schedule = training.method, build.schedule(config)
+    objective = build_guidance.one_step_objective(config, method)
+    statistics = gram.read(collect.folder(workdir, collect.name_for(objective)))
+    model = build_guidance.omega_model(config, method, dataset)
+    params = None
     if config.guidance.start == "best":
-        model = gram.started(model, gathered, objective, schedule=schedule)
-    else:
-        model = dataclasses.replace(model, init_omega=config.guidance.omega.init)
+        model, params = gram.started(
+            model, statistics, objective, schedule=schedule, seed=config.seed
+        )
     gram.fit(
-        gathered,
+        statistics,
         objective,
         model,
         schedule=schedule,
-        optimizer=build.guidance_optimizer(config, method),
+        optimizer=build_guidance.optimizer(config, method),
         batch_size=config.guidance.one_step.batch_size,
         seed=config.seed,
-        steps_at_once=math.gcd(*steps),
+        params=params,
+        steps_at_once=math.gcd(*snapshot_steps(config, training)),
         on_steps=keep,
     )

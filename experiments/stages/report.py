@@ -1,7 +1,8 @@
 """Stage 5: report/ with the table and every figure, from results.json."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,21 +14,16 @@ from experiments import build
 from experiments.publish import tables
 from experiments.stages import evaluate
 from experiments.stages import guidance as guidance_stage
-from experiments.stages.measure import PRIMARY
+from experiments.stages.guidance import Training
+from experiments.stages.reward import PRIMARY
+from experiments.stages.select import hand_made
 from experiments.workdir import Workdir, read_json, write_text
-from lgd import guidance, plots, schedules
+from lgd import conditions, guidance, plots, schedules
 from lgd.data import Dataset
 from lgd.machinery.processes import by_main
-from lgd.types import OmegaFn
 
-_MAKERS: dict[str, Callable[..., OmegaFn]] = {
-    "unguided": lambda: guidance.constant(0.0),
-    "constant": guidance.constant,
-    "limited_interval": guidance.limited_interval,
-    "limited_interval_per_class": guidance.limited_interval_per_class,
-    "clamp_linear": guidance.clamp_linear,
-}
 _SHOWN = ("unguided", "constant", "limited_interval")  # beside the learned rows in pictures
+_DRAWN = ("constant", "limited_interval", "clamp_linear")  # in the figure of omega
 _SHOW_SEED = evaluate.TEST_SEED
 _SHOWN_CLASSES = 40  # of more, the first ones
 
@@ -51,28 +47,33 @@ def write(workdir: Workdir, figures: Mapping[str, Figure], markdown: str, *, tab
     print(f"report: {folder / 'report.md'}")
 
 
-def omega_functions(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset, results: Mapping
-) -> dict[str, OmegaFn]:
-    """The schedule of every row, from the parameters selected."""
-    functions = {}
-    for row in results["rows"]:
-        name = row["method"]
-        if name.startswith("learned:"):
-            method, step = name.removeprefix("learned:"), row["params"]["step"]
-            functions[name] = guidance_stage.load(config, workdir, dataset, method, step)
-        else:
-            functions[name] = _MAKERS[name](**row["params"])
-    return functions
+def guidance_of_rows(
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, rows: Iterable[Mapping]
+) -> dict[str, Any]:
+    """What each row of results guides by, from the parameters selected."""
+    return {row["method"]: _guidance(config, workdir, dataset, row) for row in rows}
+
+
+def _guidance(config: ConfigDict, workdir: Workdir, dataset: Dataset, row: Mapping) -> Any:
+    family, params = row.get("family", row["method"]), dict(row["params"])
+    gamma = params.pop("gamma", None)
+    if family == "unguided":
+        return guidance.constant(0.0)
+    if family.startswith("learned:"):
+        training = Training(family.removeprefix("learned:"), gamma)
+        return guidance_stage.load(config, workdir, dataset, training, params["step"])
+    return hand_made(config, family, params)
 
 
 def _figures(
     config: ConfigDict, workdir: Workdir, dataset: Dataset, results: Mapping
 ) -> dict[str, Figure]:
-    functions = omega_functions(config, workdir, dataset, results)
+    functions = guidance_of_rows(config, workdir, dataset, results["rows"])
     figures = {**metric_figures(results), "weight": _weight_figure(results)}
     if config.guidance.methods:
-        figures["omega"] = _omega_figure(config, dataset, functions)
+        learned = {name: each for name, each in functions.items() if name.startswith("learned:")}
+        drawn = {name: functions[name] for name in _DRAWN if name in functions}
+        figures["omega"] = omega_figure(config, dataset, learned, drawn)
         curves = {
             f"learned:{name}": workdir.curve(name, "loss") for name in config.guidance.methods
         }
@@ -89,7 +90,7 @@ def metric_figures(results: Mapping) -> dict[str, Figure]:
     return {name: plots.method_bars(rows, metric, lower) for name, metric in metrics.items()}
 
 
-def _shown(functions: Mapping[str, OmegaFn]) -> dict[str, OmegaFn]:
+def _shown(functions: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: function
         for name, function in functions.items()
@@ -97,24 +98,31 @@ def _shown(functions: Mapping[str, OmegaFn]) -> dict[str, OmegaFn]:
     }
 
 
-def _omega_figure(config: ConfigDict, dataset: Dataset, functions: Mapping[str, OmegaFn]) -> Figure:
+def omega_figure(
+    config: ConfigDict,
+    dataset: Dataset,
+    learned: Mapping[str, Any],
+    drawn_in: Mapping[str, Any],
+) -> Figure:
     """Omega of every step of the sampling grid, over the logsnr that the step starts from."""
-    times = build.times(config)
-    names = dataset.class_names[:_SHOWN_CLASSES]
-    c = jnp.arange(len(names), dtype=jnp.int32)
-    values = {name: np.asarray(guidance.on_grid(fn, times, c)) for name, fn in functions.items()}
-    learned = {name: v.T for name, v in values.items() if name.startswith("learned:")}
-    hand_made = {
-        name: values[name][:, 0] for name in ("constant", "limited_interval", "clamp_linear")
-    }
+    times, names = build.times(config), dataset.class_names[:_SHOWN_CLASSES]
+    c = conditions.take(dataset.conditions, slice(len(names)))
+    c = jax.tree.map(jnp.asarray, c)
     logsnr = np.asarray(schedules.clipped_logsnr(build.schedule(config), times[:-1]))
     inside = np.abs(logsnr) < 0.99 * schedules.LOGSNR_LIMIT  # the ends may be infinite
-    return plots.omega_curves(
-        {name: v[:, inside] for name, v in learned.items()},
-        {name: v[inside] for name, v in hand_made.items()},
-        logsnr=logsnr[inside],
-        class_names=names,
-    )
+    panels = {}
+    for name, function in learned.items():
+        values = np.asarray(guidance.on_grid(function, times, c))[inside]
+        if values.ndim == 2:
+            panels[name] = values.T
+            continue
+        for k, direction in enumerate(values.transpose(2, 1, 0)):
+            panels[f"{name}, direction {k + 1}"] = direction
+    dashed = {
+        name: np.asarray(guidance.on_grid(function, times, c))[inside, 0]
+        for name, function in drawn_in.items()
+    }
+    return plots.omega_curves(panels, dashed, logsnr=logsnr[inside], class_names=names)
 
 
 def _weight_figure(results: Mapping) -> Figure:
@@ -132,12 +140,13 @@ def _weight_figure(results: Mapping) -> Figure:
 
 
 def samples_figure(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset, functions: Mapping[str, OmegaFn]
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, functions: Mapping[str, Any]
 ) -> Figure:
     """Eight samples of every class, the same noise for every method."""
     names = dataset.class_names[:_SHOWN_CLASSES]
     generator = evaluate.make_generator(config, workdir, dataset)
-    generator = dataclasses.replace(generator, num_classes=len(names))
+    c = conditions.take(generator.conditions, slice(len(names)))
+    generator = dataclasses.replace(generator, conditions=c)
     samples = {
         name: np.asarray(generator(function, 8, seed=_SHOW_SEED))
         for name, function in functions.items()
@@ -146,7 +155,7 @@ def samples_figure(
 
 
 def density_figure(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset, functions: Mapping[str, OmegaFn]
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, functions: Mapping[str, Any]
 ) -> Figure:
     """Samples over the density of all classes."""
     generator = evaluate.make_generator(config, workdir, dataset)

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lgd import sampling
+from lgd import conditions, sampling
 from lgd.data import Dataset
 from lgd.diffusion import add_noise, denoise_pair
 from lgd.evaluation import Generator
 from lgd.types import RewardFn
+
+SEED = 999_999  # apart from those of validation and of test samples
 
 
 class Slopes(NamedTuple):
@@ -37,10 +39,10 @@ def slopes(
 def _trajectory_slopes(
     generator: Generator, reward: RewardFn, per_class: int, seed: int
 ) -> np.ndarray:
-    c = jnp.repeat(jnp.arange(generator.num_classes, dtype=jnp.int32), per_class)
+    c = generator.repeated(per_class)
     noise_key, walk_key = jax.random.split(jax.random.key(seed))
     sigma = generator.denoiser.schedule.sigma(generator.times[0])
-    start = sigma * jax.random.normal(noise_key, (len(c), *generator.shape))
+    start = sigma * jax.random.normal(noise_key, (conditions.size(c), *generator.shape))
 
     @jax.jit
     @jax.grad
@@ -49,23 +51,23 @@ def _trajectory_slopes(
             walk_key,
             generator.denoiser,
             generator.params,
-            omegas,
             c,
             start,
+            guidance=omegas,
             times=generator.times,
             churn=generator.churn,
             solver=generator.solver,
         )
         return jnp.sum(reward(x0, c)) / per_class
 
-    gradients = by_omegas(jnp.zeros((len(generator.times) - 1, len(c))))
-    return np.asarray(gradients).reshape(-1, generator.num_classes, per_class).sum(axis=2).T
+    gradients = by_omegas(jnp.zeros((len(generator.times) - 1, conditions.size(c))))
+    return np.asarray(gradients).reshape(-1, generator.num_conditions, per_class).sum(axis=2).T
 
 
 def _one_step_slopes(
     generator: Generator, dataset: Dataset, reward: RewardFn, seed: int
 ) -> np.ndarray:
-    x0, c = jnp.asarray(dataset.test.x), jnp.asarray(dataset.test.c)
+    x0, c = jnp.asarray(dataset.test.x), jax.tree.map(jnp.asarray, dataset.test.c)
     schedule = generator.denoiser.schedule
 
     @jax.jit
@@ -76,5 +78,5 @@ def _one_step_slopes(
         return jax.jvp(lambda x0_hat: reward(x0_hat, c), (cond,), (cond - uncond,))[1]
 
     along = np.stack([np.asarray(one_time(t)) for t in generator.times[:-1]], axis=1)
-    labels = dataset.test.stratum
-    return np.stack([along[labels == k].mean(axis=0) for k in range(generator.num_classes)])
+    labels = dataset.test.strata
+    return np.stack([along[labels == k].mean(axis=0) for k in range(generator.num_conditions)])

@@ -1,20 +1,19 @@
 """Stage 5 of a run with a reward: report/ with tables and figures, from results.json."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from experiments import build
 from experiments.publish import tables
-from experiments.stages import report, reward_guidance
-from experiments.stages.measure import PRIMARY
+from experiments.stages import report
+from experiments.stages.reward import PRIMARY
 from experiments.workdir import Workdir, read_json
-from lgd import guidance, plots, schedules
+from lgd import guidance, plots
 from lgd.data import Dataset
-from lgd.types import OmegaFn
 
 _DISTANCE = "energy distance to real test data   (lower is better)"
 
@@ -54,8 +53,8 @@ def _figures(
         )
     weights = config.reward.weights
     some = [weights[0], weights[len(weights) // 2], weights[-1]]
-    shown = _learned(config, workdir, dataset, results, some)
-    figures["omega"] = _omega_figure(config, dataset, shown)
+    learned = _learned(config, workdir, dataset, results, some)
+    figures["omega"] = report.omega_figure(config, dataset, learned, {})
     samples = report.density_figure if build.has_known_law(config) else report.samples_figure
     rewarded = _learned(config, workdir, dataset, results, some[1:])
     unguided = {"unguided": guidance.constant(0.0)}
@@ -80,11 +79,10 @@ def _vector(values: Sequence[float]) -> str:
 
 
 def _families(results: Mapping) -> dict[str, list[Mapping]]:
-    """Rows by family, in their order; constants start at the unguided row."""
+    """Rows by family, in their order."""
     families: dict[str, list[Mapping]] = {}
     for row in results["rows"]:
         families.setdefault(row["family"], []).append(row)
-    families["constant"] = [*families["unguided"], *families["constant"]]
     return families
 
 
@@ -142,28 +140,14 @@ def _learned(
     dataset: Dataset,
     results: Mapping,
     weights: Sequence[float],
-) -> dict[str, OmegaFn]:
+) -> dict[str, Any]:
     """The learned rows of some weights."""
-    functions = {}
-    for row in results["rows"]:
-        if row["family"].startswith("learned:") and row["params"]["gamma"] in weights:
-            method, params = row["family"].removeprefix("learned:"), row["params"]
-            functions[row["method"]] = reward_guidance.load(
-                config, workdir, dataset, method, params["gamma"], params["step"]
-            )
-    return functions
-
-
-def _omega_figure(config: ConfigDict, dataset: Dataset, functions: Mapping[str, OmegaFn]) -> Figure:
-    times = build.times(config)
-    c = jnp.arange(dataset.num_classes, dtype=jnp.int32)
-    logsnr = np.asarray(schedules.clipped_logsnr(build.schedule(config), times[:-1]))
-    inside = np.abs(logsnr) < 0.99 * schedules.LOGSNR_LIMIT  # the ends may be infinite
-    learned = {
-        name: np.asarray(guidance.on_grid(fn, times, c)).T[:, inside]
-        for name, fn in functions.items()
-    }
-    return plots.omega_curves(learned, {}, logsnr=logsnr[inside], class_names=dataset.class_names)
+    rows = [
+        row
+        for row in results["rows"]
+        if row["family"].startswith("learned:") and row["params"]["gamma"] in weights
+    ]
+    return report.guidance_of_rows(config, workdir, dataset, rows)
 
 
 _CAPTIONS = {

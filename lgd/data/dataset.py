@@ -59,6 +59,13 @@ class Split(NamedTuple):
         """Number of strata; 0 without any."""
         return 0 if self.stratum is None else int(self.stratum.max()) + 1
 
+    @property
+    def strata(self) -> Int[np.ndarray, " n"]:
+        """Strata of all examples. Raises ValueError where there are none."""
+        if self.stratum is None:
+            raise ValueError("expected examples with strata, got none: give stratum=")
+        return self.stratum
+
 
 def labelled(x: Examples, labels: Int[np.ndarray, " n"]) -> Split:
     """Examples whose conditions and strata are their labels (n,)."""
@@ -85,7 +92,7 @@ class Dataset:
     @property
     def conditions(self) -> Condition:
         """One condition for every stratum, leaves (num_classes, ...)."""
-        return conditions.representatives(self.train.c, self.train.stratum)
+        return conditions.representatives(self.train.c, self.train.strata)
 
     @property
     def shape(self) -> tuple[int, ...]:

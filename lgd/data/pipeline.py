@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -129,6 +129,40 @@ def groups(
         return by_stratum[starts[drawn_from] + drawn]
 
     return IndexedBatches(split, index, {"group_size": group_size, "rounds": rounds, "seed": seed})
+
+
+@runtime_checkable
+class Indexed(Protocol):
+    """Batches that can say which examples they hold."""
+
+    def index(self, step: int) -> Int[np.ndarray, "..."]: ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """Batches that know what they are made from: data, order, seed, batch size, in words."""
+
+    @property
+    def identity(self) -> Mapping[str, str]: ...
+
+
+def identity_of(batches: Any) -> dict[str, str]:
+    """What batches are made from, or nothing where they do not say."""
+    return dict(batches.identity) if isinstance(batches, Identified) else {}
+
+
+def check_identity(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    """Raise ValueError where batches are made from other things, naming what differs."""
+    lines = [
+        f"{name}: expected {found.get(name, 'none')}, got {expected.get(name, 'none')}"
+        for name in sorted({*found, *expected})
+        if found.get(name) != expected.get(name)
+    ]
+    if found and expected and lines:
+        raise ValueError(
+            "store: expected checkpoints of a training with the same batches, use another folder; "
+            + "; ".join(lines)
+        )
 
 
 @contextlib.contextmanager

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lgd.diffusion import noised, predictions
+from lgd.diffusion import direction_names, noised, predictions
 from lgd.types import Condition, Denoiser, Params
+
+_HALVES = ("conditional", "unconditional")  # predictions of a pair, then those of weaker denoisers
 
 
 def non_finite_times(
@@ -17,8 +19,8 @@ def non_finite_times(
     x0: Float[np.ndarray, "b *dims"],
     c: Condition,
     times: Sequence[float],
-) -> list[float]:
-    """The times at which a prediction for x0 with noise is NaN or inf, in any direction.
+) -> dict[float, list[str]]:
+    """The times at which a prediction for x0 with noise is NaN or inf, and which predictions are.
 
     Several processes call it together, with the same arguments.
 
@@ -31,14 +33,20 @@ def non_finite_times(
     """
 
     @jax.jit
-    def is_finite(params: Params, x0: Float[Array, "b *dims"], c: Condition, t: Array) -> Array:
+    def are_finite(params: Params, x0: Float[Array, "b *dims"], c: Condition, t: Array) -> Array:
         t = jnp.full(len(x0), t)
         eps = jax.random.normal(jax.random.key(0), x0.shape)
         x_t = noised(x0, eps, t=t, schedule=denoiser.schedule)
         cond, others = predictions(denoiser, params, x_t, t=t, c=c)
-        return jnp.isfinite(jnp.stack([cond, *others])).all()
+        return jnp.stack([jnp.isfinite(prediction).all() for prediction in (cond, *others)])
 
-    return [t for t in times if not is_finite(params, x0, c, np.float32(t))]
+    names = [*_HALVES, *direction_names(denoiser)[1:]]
+    finite = {t: np.asarray(are_finite(params, x0, c, np.float32(t))) for t in times}
+    return {
+        t: [name for name, is_finite in zip(names, values, strict=True) if not is_finite]
+        for t, values in finite.items()
+        if not values.all()
+    }
 
 
 def non_finite_report(
@@ -60,6 +68,8 @@ def non_finite_report(
     bad = non_finite_times(denoiser, params, x0, c, times)
     if not bad:
         return f"the denoiser is finite at each of {len(times)} times between 0 and 1"
-    shown = ", ".join(f"{t:.6g}" for t in bad[:5])
+    shown = ", ".join(f"{t:.6g}" for t in list(bad)[:5])
     more = f" and {len(bad) - 5} more up to t = {max(bad):.6g}" if len(bad) > 5 else ""
-    return f"the denoiser returns NaN or inf at t = {shown}{more}"
+    names = {name for guilty in bad.values() for name in guilty}
+    which = "" if "conditional" in names else f" for {' and '.join(sorted(names))} inputs"
+    return f"the denoiser returns NaN or inf{which} at t = {shown}{more}"

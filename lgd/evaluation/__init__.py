@@ -5,30 +5,36 @@ and test use different real data and different seeds. Grids whose best value lie
 """
 
 from lgd.evaluation.generator import Generator
+from lgd.evaluation.journal import Journal, JournalError, schedule_key
 from lgd.evaluation.search import (
     MAX_GROWTH,
     Coordinates,
-    Found,
     Grid,
     Score,
     Screened,
+    Selected,
+    grid_of,
     screen,
     search,
-    search_per_class,
+    search_apart,
 )
 from lgd.evaluation.seeds import paired_difference, summary
 
 __all__ = [
     "MAX_GROWTH",
     "Coordinates",
-    "Found",
     "Generator",
     "Grid",
+    "Journal",
+    "JournalError",
     "Score",
     "Screened",
+    "Selected",
+    "grid_of",
     "paired_difference",
+    "schedule_key",
     "screen",
     "search",
-    "search_per_class",
+    "search_apart",
     "summary",
 ]

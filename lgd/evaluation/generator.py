@@ -1,7 +1,8 @@
-"""Samples for evaluation: the same noise for every schedule."""
+"""Samples for evaluation: equally many of every condition, the same noise for every schedule."""
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,70 +10,94 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from lgd import guidance, sampling
+from lgd import conditions, sampling
+from lgd.denoisers import probe
+from lgd.guidance import as_rule
 from lgd.machinery import failures, parallel, processes
-from lgd.types import Denoiser, OmegaFn, Params, PRNGKey
+from lgd.types import Condition, Denoiser, Params, Solver
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Generator:
-    """Draws equally many samples of every class, with the same noise for every schedule.
+    """Draws equally many samples of every condition, with the same noise for every schedule.
 
-    Two calls with the same seed and number of samples differ by the schedule only. With a mesh, its
-    devices share the work. The samples of every class are then split over the devices of this
+    Two calls with the same seed and number of samples differ by the guidance only. With a mesh, its
+    devices share the work. The samples of every condition are then split over the devices of this
     process where these divide their number; each of several processes gets all samples.
+
+    Args:
+      denoiser: a frozen model.
+      params: arrays of the denoiser.
+      shape: shape of one sample.
+      conditions: leaves (g, ...), the conditions to sample.
+      times: grid of the sampler, (num_steps + 1,), decreasing.
+      churn: see `sampling.sample`.
+      solver: see `sampling.sample`.
+      mesh: devices; None: wherever params lie.
+      skip: leave out calls where omega is 0, see `sampling.sample`.
+      batch: most samples drawn at once; 0: all.
     """
 
     denoiser: Denoiser
     params: Params
     shape: tuple[int, ...]
-    num_classes: int
+    conditions: Condition
     times: Float[Array, " n"]
     churn: float = 0.0
-    solver: sampling.Solver = "ddim"
+    solver: str | Solver = "ddim"
     mesh: Mesh | None = None
-    skip: bool = False  # calls where omega is 0, see `sampling.sample`
-    batch: int = 0  # most samples drawn at once; 0: all
+    skip: bool = False
+    batch: int = 0
 
     @property
-    def nfe(self) -> int:
-        """Network evaluations per sample where nothing is skipped."""
-        return sampling.count_nfe(len(self.times) - 1, self.solver)
+    def num_conditions(self) -> int:
+        """Number of conditions, g."""
+        return conditions.size(self.conditions)
 
-    def nfe_of(self, omega_fn: OmegaFn, per_class: int) -> int | float:
-        """Network evaluations per sample with this schedule, a mean over what is drawn at once."""
+    def nfe_of(self, guidance: Any, per_condition: int) -> int | float:
+        """Network evaluations per sample with this guidance, a mean over what is drawn at once."""
         if not self.skip:
-            return self.nfe
-        omegas, c = self._omegas(omega_fn, per_class)
-        parts = [omegas[:, rows] for rows in self._parts(len(c))]
-        return float(np.mean([sampling.count_skipping_nfe(part, self.solver) for part in parts]))
+            return sampling.count_nfe(self.denoiser, guidance, len(self.times) - 1, self.solver)
+        c, counts = self.repeated(per_condition), []
+        for rows in self._parts(conditions.size(c)):
+            part = conditions.take(c, rows)
+            _, omegas = as_rule(guidance).prepare(self.denoiser, self.times, part)
+            counts.append(sampling.count_skipping_nfe(omegas, self.solver))
+        return float(np.mean(counts))
 
     @failures.memory_advice()
     def __call__(
-        self, omega_fn: OmegaFn, per_class: int, *, seed: int
+        self, guidance: Any, per_condition: int, *, seed: int
     ) -> Float[Array, "g n *dims"]:
-        """Samples (num_classes, per_class, *shape).
+        """Samples (num_conditions, per_condition, *shape) with whatever samplers take as guidance.
 
         Raises NonFiniteError, which names the times at which the denoiser is not finite, and
         DeviceMemoryError.
         """
-        omegas, c = self._omegas(omega_fn, per_class)
-        x0 = self._drawn(jax.random.key(seed), omegas, c)
-        x0 = x0.reshape(self.num_classes, per_class, *self.shape)
+        x0 = self._drawn(jax.random.key(seed), guidance, self.repeated(per_condition))
+        x0 = x0.reshape(self.num_conditions, per_condition, *self.shape)
         if not bool(jnp.isfinite(x0).all()):
-            raise failures.NonFiniteError(f"expected finite samples, got others; {self._blame()}")
+            raise failures.NonFiniteError(f"expected finite samples, got others; {self._report()}")
         return x0 if self.mesh is None else parallel.spread_rows(x0, parallel.here(self.mesh), 1)
 
-    def _drawn(self, key: PRNGKey, omegas: Array, c: Array) -> Float[Array, "b *dims"]:
+    def repeated(self, per_condition: int) -> Condition:
+        """Conditions of all samples, leaves (num_conditions per_condition, ...)."""
+        c = jax.tree.map(jnp.asarray, self.conditions)
+        return conditions.repeat(c, per_condition)
+
+    def _drawn(self, key: Array, guidance: Any, c: Condition) -> Float[Array, "b *dims"]:
         """Samples of these conditions; more than ``batch`` in parts, each with a key of its own."""
-        parts = self._parts(len(c))
+        count = conditions.size(c)
+        parts = self._parts(count)
         if len(parts) == 1:
-            return self._drawn_at_once(key, omegas, c)
+            return self._drawn_at_once(key, guidance, c)
         drawn = [
-            np.asarray(self._drawn_at_once(jax.random.fold_in(key, i), omegas[:, rows], c[rows]))
+            np.asarray(
+                self._drawn_at_once(jax.random.fold_in(key, i), guidance, conditions.take(c, rows))
+            )
             for i, rows in enumerate(parts)
         ]
-        return jnp.asarray(np.concatenate(drawn)[: len(c)])
+        return jnp.asarray(np.concatenate(drawn)[:count])
 
     def _parts(self, num_rows: int) -> np.ndarray:
         """What is drawn at once (parts, rows), all of one size, which compiles once.
@@ -83,14 +108,14 @@ class Generator:
         size = -(-num_rows // count)
         return np.minimum(np.arange(count * size), num_rows - 1).reshape(count, size)
 
-    def _drawn_at_once(self, key: PRNGKey, omegas: Array, c: Array) -> Float[Array, "b *dims"]:
+    def _drawn_at_once(self, key: Array, guidance: Any, c: Condition) -> Float[Array, "b *dims"]:
         samples = sampling.sample(
             key,
             self.denoiser,
             self._placed_params,
-            omegas,
             c,
             shape=self.shape,
+            guidance=guidance,
             times=self.times,
             churn=self.churn,
             solver=self.solver,
@@ -99,16 +124,12 @@ class Generator:
         )
         return processes.local(samples.x0)
 
-    def _omegas(self, omega_fn: OmegaFn, per_class: int) -> tuple[Array, Array]:
-        """Of every step and sample, and the classes of the samples."""
-        c = jnp.repeat(jnp.arange(self.num_classes, dtype=jnp.int32), per_class)
-        return guidance.on_grid(omega_fn, self.times, c), c
-
-    def _blame(self) -> str:
-        c = np.arange(self.num_classes, dtype=np.int32)
-        noise_only = np.zeros((self.num_classes, *self.shape), np.float32)
+    def _report(self) -> str:
+        noise_only = np.zeros((self.num_conditions, *self.shape), np.float32)
         times = np.asarray(self.times)[:-1].tolist()
-        return failures.blame(self.denoiser, self._placed_params, noise_only, c, times)
+        return probe.non_finite_report(
+            self.denoiser, self._placed_params, noise_only, self.conditions, times
+        )
 
     @functools.cached_property
     def _placed_params(self) -> Params:

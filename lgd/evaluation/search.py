@@ -5,32 +5,29 @@ and test use different real data and different seeds. Grids whose best value lie
 """
 
 import dataclasses
+import functools
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lgd.types import OmegaFn
+from lgd.guidance import Family
+from lgd.types import Schedule
 
-Score = Callable[[OmegaFn, int], np.ndarray]  # (schedule, samples of each class) -> (classes,)
-
-
+Score = Callable[[Any, int], np.ndarray]  # (guidance, samples of each stratum) -> (strata,)
 Coordinates = tuple[float, ...]  # a value of every axis of a grid
-
-
 MAX_GROWTH = 8  # times a grid may grow
-
 
 _log = logging.getLogger(__name__)
 
 
-class Found(NamedTuple):
-    """The winner of a search: its parameters, schedule, and validation score."""
+class Selected(NamedTuple):
+    """The winner of a search: its parameters, what it guides by, and its validation score."""
 
     params: dict
-    omega_fn: OmegaFn
+    guidance: Any  # whatever samplers take as guidance
     score: float
 
 
@@ -38,19 +35,19 @@ class Found(NamedTuple):
 class Grid:
     """A family of schedules over a product of axes.
 
-    make: from one value of each axis, by keyword, to a schedule; ValueError where they do not fit.
+    make: from one value of each axis, by keyword, to guidance; ValueError where they do not fit.
     axes: increasing values. bounds: how far each axis may grow.
     """
 
-    make: Callable[..., OmegaFn]
+    make: Callable[..., Any]
     axes: Mapping[str, Sequence[float]]
     bounds: Mapping[str, tuple[float, float]]
 
-    def points(self) -> dict[Coordinates, OmegaFn]:
+    def points(self) -> dict[Coordinates, Any]:
         """Every valid combination."""
         return self._valid(self.axes.values())
 
-    def around(self, point: Coordinates) -> dict[Coordinates, OmegaFn]:
+    def around(self, point: Coordinates) -> dict[Coordinates, Any]:
         """Every valid combination of values at most one place from those of a point."""
         near = []
         for values, value in zip(self.axes.values(), point, strict=True):
@@ -58,7 +55,7 @@ class Grid:
             near.append(values[max(place - 1, 0) : place + 2])
         return self._valid(near)
 
-    def _valid(self, axes: Iterable[Sequence[float]]) -> dict[Coordinates, OmegaFn]:
+    def _valid(self, axes: Iterable[Sequence[float]]) -> dict[Coordinates, Any]:
         valid = {}
         for point in itertools.product(*axes):
             try:
@@ -75,6 +72,28 @@ class Grid:
         }
         same = all(len(axes[name]) == len(values) for name, values in self.axes.items())
         return None if same else dataclasses.replace(self, axes=axes)
+
+
+def grid_of(
+    family: Family,
+    *,
+    schedule: Schedule,
+    axes: Mapping[str, Sequence[float]] | None = None,
+) -> Grid:
+    """The grid over which a family is tuned.
+
+    Args:
+      family: a row of `guidance.FAMILIES` with grids.
+      schedule: the noise schedule, for families that take it.
+      axes: values instead of those of the family, by field.
+    """
+    fixed = {"schedule": schedule} if family.takes_schedule else {}
+    grids = {name: field.grid for name, field in family.fields.items() if field.grid}
+    return Grid(
+        make=functools.partial(family.make, **fixed),
+        axes=grids | dict(axes or {}),
+        bounds={name: family.fields[name].growth for name in grids},
+    )
 
 
 def _grown_axis(values: list[float], best: float, bounds: tuple[float, float]) -> list[float]:
@@ -99,13 +118,13 @@ class Screened(NamedTuple):
         return dict(zip(self.grid.axes, self.points[index], strict=True))
 
 
-def screen(grid: Grid, score: Score, per_class: int, *, advance: Callable[..., None]) -> Screened:
+def screen(grid: Grid, score: Score, per_stratum: int, *, advance: Callable[..., None]) -> Screened:
     """Score every point of a grid, growing it while the best lies at an edge."""
     scores: dict[Coordinates, np.ndarray] = {}
     for _ in range(MAX_GROWTH + 1):
-        for point, omega_fn in grid.points().items():
+        for point, guidance in grid.points().items():
             if point not in scores:
-                scores[point] = score(omega_fn, per_class)
+                scores[point] = score(guidance, per_stratum)
                 advance()
         best = min(scores, key=lambda point: scores[point].mean())
         wider = grid.grown(best)
@@ -126,7 +145,7 @@ def search(
     full: int,
     finalists: int,
     advance: Callable[..., None] = lambda note="": None,
-) -> tuple[Found, Screened]:
+) -> tuple[Selected, Screened]:
     """The point of least mean score: all screened, the best ones run again in full.
 
     With screening = full, the first look is the last.
@@ -136,27 +155,27 @@ def search(
     if screening == full:
         best = int(np.argmin(means))
         params = screened.params(best)
-        return Found(params, grid.make(**params), float(means[best])), screened
+        return Selected(params, grid.make(**params), float(means[best])), screened
     order = np.argsort(means, kind="stable")[:finalists]
     found = []
     for index in order:
         params = screened.params(int(index))
-        omega_fn = grid.make(**params)
-        found.append(Found(params, omega_fn, float(score(omega_fn, full).mean())))
+        guidance = grid.make(**params)
+        found.append(Selected(params, guidance, float(score(guidance, full).mean())))
         advance()
     return min(found, key=lambda each: each.score), screened
 
 
-def search_per_class(
+def search_apart(
     screened: Screened,
-    make: Callable[..., OmegaFn],
+    make: Callable[..., Any],
     score: Score,
     *,
     screening: int,
     full: int,
     finalists: int,
     advance: Callable[..., None] = lambda note="": None,
-) -> Found:
+) -> Selected:
     """The best point of every class by itself.
 
     First every class whose best lies at an edge looks further, see `_look_further`. Then run j
@@ -164,12 +183,12 @@ def search_per_class(
     ``make`` takes one list for each axis, an entry for each class.
     """
 
-    def schedule(points: Sequence[Coordinates]) -> tuple[dict[str, list[float]], OmegaFn]:
+    def schedule(points: Sequence[Coordinates]) -> tuple[dict[str, list[float]], Any]:
         lists = dict(zip(screened.grid.axes, map(list, zip(*points, strict=True)), strict=True))
         return lists, make(**lists)
 
-    def measure(points: Sequence[Coordinates], per_class: int) -> np.ndarray:
-        scores = score(schedule(points)[1], per_class)
+    def measure(points: Sequence[Coordinates], per_stratum: int) -> np.ndarray:
+        scores = score(schedule(points)[1], per_stratum)
         advance()
         return scores
 
@@ -178,8 +197,8 @@ def search_per_class(
     runs = list(zip(*(sorted(own, key=own.__getitem__)[:count] for own in known), strict=True))
     scores = np.stack([measure(points, full) for points in runs])
     winners = np.argmin(scores, axis=0)
-    params, omega_fn = schedule([runs[run][c] for c, run in enumerate(winners)])
-    return Found(params, omega_fn, float(scores.min(axis=0).mean()))
+    params, guidance = schedule([runs[run][c] for c, run in enumerate(winners)])
+    return Selected(params, guidance, float(scores.min(axis=0).mean()))
 
 
 ClassScores = Sequence[dict[Coordinates, float]]  # by point, for every class

@@ -33,8 +33,7 @@ def fingerprint(
       seed: of data order, times and noise.
 
     Raises:
-      StatisticsError: where a function gives the data and their name is empty, or the denoiser
-        cannot be described in words.
+      StatisticsError: where a function gives the data and their name is empty.
     """
     if callable(data):
         if not data_name:
@@ -46,8 +45,8 @@ def fingerprint(
         data_name += f", order {order.identity()}"
     try:
         description = describe(denoiser)
-    except ValueError as error:
-        raise StatisticsError(f"denoiser: {error}") from None
+    except ValueError:  # a lambda or a closure, which has no words of its own
+        description = f"{type(denoiser).__name__} of a function known by its parameters alone"
     return {
         "denoiser": description,
         "denoiser_params": of_tree(params),

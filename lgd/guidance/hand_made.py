@@ -46,6 +46,11 @@ class HandMade:
         """The values by name, a list where there is one for each stratum."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in self.values}
 
+    @property
+    def description(self) -> str:
+        """The family with all its values in full, which names the schedule."""
+        return f"{self.family}({', '.join(f'{name}={value!r}' for name, value in self.values)})"
+
     def __str__(self) -> str:
         shown = [f"{v:.12g}" if isinstance(v, float | int) else "..." for _, v in self.values]
         return f"{self.family}({', '.join(shown)})"

@@ -1,4 +1,4 @@
-"""Energy distance of generated samples to real ones, class by class."""
+"""Energy distance of generated samples to real ones, stratum by stratum."""
 
 import jax
 import jax.numpy as jnp
@@ -10,47 +10,63 @@ from lgd.data.dataset import Split
 
 
 class ClassEnergyDistance:
-    """`discrepancy.energy_distance` (Eq. 9, beta 1, lam 1) of every class to the real examples.
+    """`discrepancy.energy_distance` (Eq. 9, beta 1, lam 1) of every stratum to the real examples.
 
-    Built once for a real split; classes of unequal size are padded and masked. Raises ValueError
-    for a class with fewer than two examples.
+    Built once for a real split; strata of unequal size are padded and masked, and without strata
+    all examples are one.
+
+    Args:
+      real: the examples.
+      num_classes: number of strata; None: as many as the examples have.
+
+    Raises:
+      ValueError: for a stratum with fewer than two examples, or beyond num_classes.
     """
 
-    def __init__(self, real: Split, num_classes: int) -> None:
-        counts = np.bincount(real.stratum, minlength=num_classes)
+    def __init__(self, real: Split, num_classes: int | None = None) -> None:
+        stratum = np.zeros(len(real.x), np.int32) if real.stratum is None else real.stratum
+        num_classes = max(1, real.num_strata) if num_classes is None else num_classes
+        counts = np.bincount(stratum, minlength=num_classes)
         if len(counts) > num_classes or counts.min() < 2:
-            raise ValueError(f"expected >= 2 examples of {num_classes} classes, got {counts}")
+            raise ValueError(f"expected >= 2 examples of {num_classes} strata, got {counts}")
         flat = real.x.reshape(len(real.x), -1)
         padded = np.zeros((num_classes, counts.max(), flat.shape[1]), np.float32)
-        for label, count in enumerate(counts):
-            padded[label, :count] = flat[real.stratum == label]
+        for k, count in enumerate(counts):
+            padded[k, :count] = flat[stratum == k]
         self._real = jnp.asarray(padded)
         self._mask = jnp.arange(counts.max())[None] < jnp.asarray(counts)[:, None]
         self._own = _within(self._real, self._mask)
-        self._labels, order = real.stratum, np.argsort(real.stratum, kind="stable")
-        self._rank = np.empty(len(order), np.int64)  # of every example among those of its class
+        self._stratum, order = stratum, np.argsort(stratum, kind="stable")
+        self._rank = np.empty(len(order), np.int64)  # of every example in its stratum
         self._rank[order] = np.concatenate([np.arange(count) for count in counts])
 
     def __call__(self, x: Float[Array, "g n *dims"]) -> Float[Array, " g"]:
-        """Distance of each class; x holds n >= 2 samples of every class."""
+        """Distance of each stratum; x holds n >= 2 samples of every stratum."""
         return self.with_mean_distances(x)[0]
 
     def with_mean_distances(
         self, x: Float[Array, "g n *dims"]
     ) -> tuple[Float[Array, " g"], Float[np.ndarray, " r"]]:
-        """The same, and ``E|x - y_j|`` of every real example y_j to the samples of its class.
+        """The same, and ``E|x - y_j|`` of every real example y_j to the samples of its stratum.
 
-        The latter are in the order of the real examples.
+        The latter are in the order of the real examples. Raises ValueError for other numbers of
+        strata, fewer samples, samples of another size, and samples that are not finite or so large
+        that their distances are not.
         """
-        each, means = _distance(self._checked(x), self._real, self._mask, self._own)
-        return each, np.asarray(means)[self._labels, self._rank]
+        distances, means = _distance(self._checked(x), self._real, self._mask, self._own)
+        if not np.isfinite(np.asarray(distances)).all():
+            raise ValueError("expected samples at finite distances, got others")
+        return distances, np.asarray(means)[self._stratum, self._rank]
 
     def _checked(self, x: Float[Array, "g n *dims"]) -> Float[Array, "g n d"]:
         if len(x) != len(self._real) or x.shape[1] < 2:
-            raise ValueError(
-                f"expected {len(self._real)} classes of >= 2 samples, got {x.shape[:2]}"
-            )
-        return x.reshape(*x.shape[:2], -1)
+            expected = f"{len(self._real)} strata of >= 2 samples"
+            raise ValueError(f"expected {expected}, got {x.shape[:2]}")
+        flat = x.reshape(*x.shape[:2], -1)
+        if flat.shape[-1] != self._real.shape[-1]:
+            size = self._real.shape[-1]
+            raise ValueError(f"expected samples of {size} numbers, got {flat.shape[-1]}")
+        return flat
 
 
 @jax.jit

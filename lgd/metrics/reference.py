@@ -71,30 +71,38 @@ def reference(
 ) -> Reference:
     """Statistics of real examples, from the file where it fits, and written to it where not.
 
-    path: None keeps nothing. Of several processes all read and compute, and process 0 writes.
-    Raises ValueError for features that are not finite and classes of fewer than two examples.
+    Of several processes all read and compute, and process 0 writes.
+
+    Args:
+      path: the file; None: nothing is kept.
+      network: the feature function, and what it is.
+      real: examples with strata.
+      num_classes: number of strata.
+
+    Raises:
+      ValueError: for features that are not finite, and strata of fewer than two examples.
     """
     if path is None:
         return _computed(network, real, num_classes)
     path, identity = Path(path), _identity(network, real, num_classes)
-    found = _read(path, identity, network, real, num_classes)
-    if found is not None:
-        return found
-    made = _computed(network, real, num_classes)
+    kept = _read(path, identity, network, real, num_classes)
+    if kept is not None:
+        return kept
+    statistics = _computed(network, real, num_classes)
     if processes.is_main_process():
-        storage.save_params(path, _tensors(made, identity))
-    return made
+        storage.save_params(path, _tensors(statistics, identity))
+    return statistics
 
 
 def _identity(network: FeatureNetwork, real: Split, num_classes: int) -> np.ndarray:
     """sha256 (32,) of all that the statistics depend on."""
-    said = {
+    described = {
         "format": FORMAT,
         "data": fingerprint(real),
         "num_classes": num_classes,
         **network.identity,
     }
-    return np.frombuffer(bytes.fromhex(digests.of_json(said)), np.uint8)
+    return np.frombuffer(bytes.fromhex(digests.of_json(described)), np.uint8)
 
 
 def _read(
@@ -120,7 +128,7 @@ def _read(
 
 def _computed(network: FeatureNetwork, real: Split, num_classes: int) -> Reference:
     features = extract(network.apply, real.x)
-    moments = ClassMoments.empty(num_classes, features.shape[1]).update(features, real.stratum)
+    moments = ClassMoments.empty(num_classes, features.shape[1]).update(features, real.strata)
     rows = FeatureSet().update(features).rows()
     return Reference(moments, rows, squared_radii(rows), mean_within(rows))
 
@@ -139,14 +147,14 @@ def _like(n: int, f: int, num_classes: int) -> dict[str, np.ndarray]:
     return {name: np.empty(shape, dtype) for name, (shape, dtype) in shapes.items()}
 
 
-def _tensors(made: Reference, identity: np.ndarray) -> dict[str, np.ndarray]:
-    count, mean, scatter = zip(*made.moments.classes, strict=True)
+def _tensors(statistics: Reference, identity: np.ndarray) -> dict[str, np.ndarray]:
+    count, mean, scatter = zip(*statistics.moments.classes, strict=True)
     return {
         "count": np.asarray(count, np.int64),
         "mean": np.stack(mean),
         "scatter": np.stack(scatter),
-        "features": made.features,
-        "radii": made.radii,
-        "within": np.asarray(made.within, np.float64),
+        "features": statistics.features,
+        "radii": statistics.radii,
+        "within": np.asarray(statistics.within, np.float64),
         "identity": identity,
     }

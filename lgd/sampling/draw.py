@@ -1,12 +1,14 @@
 """Samples from noise, and what they cost."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from lgd import conditions, schedules
@@ -45,7 +47,7 @@ def sample(
     shape: tuple[int, ...],
     guidance: Any = None,
     num_steps: int = 25,
-    times: Float[Array, " n"] | None = None,
+    times: ArrayLike | Sequence[float] | None = None,
     churn: Scalar = 0.0,
     solver: str | Solver = "ddim",
     return_trajectory: bool = False,

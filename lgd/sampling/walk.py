@@ -7,11 +7,13 @@ by the stored states only; samplers of tilted laws are loops of their own over `
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from lgd.guidance.rules import as_rule
@@ -101,7 +103,7 @@ def unroll(
     x_t: Float[Array, "b *dims"],
     *,
     guidance: Any,
-    times: Float[Array, " n"],
+    times: ArrayLike | Sequence[float],
     churn: Scalar = 0.0,
     solver: str | Solver = "ddim",
 ) -> Float[Array, "b *dims"]:
@@ -150,7 +152,7 @@ def traced_churn(churn: Scalar) -> Float[Array, ""] | None:
     return jnp.asarray(churn, jnp.float32)
 
 
-def checked_times(times: Float[Array, " n"]) -> Float[Array, " n"]:
+def checked_times(times: ArrayLike | Sequence[float]) -> Float[Array, " n"]:
     """Times as float32; concrete ones must decrease within [0, 1]."""
     if isinstance(times, jax.core.Tracer):
         return times.astype(jnp.float32)

@@ -1,0 +1,36 @@
+"""Objects of the library from a config."""
+
+import dataclasses
+
+import pytest
+
+from configs import default
+from experiments import build, build_guidance
+from lgd import objectives
+from lgd.learn import default_objective, default_optimizer
+
+
+@pytest.mark.parametrize("method", ["trajectory", "self_consistency"])
+def test_api_and_launcher_have_the_same_defaults(method):
+    config = default.get_config()
+    objective = build_guidance.objective(config, method)
+    expected = {"trajectory": default_objective(), "self_consistency": objectives.SelfConsistency()}
+    assert objective == expected[method]
+    dataset = build.dataset(config)
+    model = build_guidance.omega_model(config, method, dataset)
+    assert build_guidance.optimizer(config, method) == default_optimizer(model)
+    assert model == objective.default_model(build.schedule(config), dataset.conditions)
+
+
+def test_directions_learn_two_tables():
+    config = default.get_config()
+    model = build_guidance.omega_model(config, "directions", build.dataset(config))
+    assert (model.num_directions, model.models[0]) == (2, model.models[1])
+
+
+def test_trainings_after_the_first_weight_of_a_reward_are_shorter():
+    config = default.get_config()
+    plain = build_guidance.optimizer(config, "trajectory")
+    assert build_guidance.optimizer(config, "trajectory", config.reward.weights[0]) == plain
+    later = build_guidance.optimizer(config, "trajectory", config.reward.weights[1])
+    assert later == dataclasses.replace(plain, num_steps=config.reward.trajectory_num_steps)
