@@ -3,6 +3,8 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lgd import guidance, omega
 from lgd.evaluation.journal import Journal, JournalError, schedule_key
@@ -35,6 +37,27 @@ def test_damage_in_the_middle_is_named(tmp_path):
     file.write_text('{"key": "one", "va\n{"key": "two", "value": 2}\n')
     with pytest.raises(JournalError, match=r"measured.jsonl:1: expected an object with key"):
         Journal(file)
+
+
+@pytest.fixture(scope="module")
+def any_file(tmp_path_factory):
+    return tmp_path_factory.mktemp("any") / "file.jsonl"
+
+
+VALUES = st.none() | st.floats() | st.text(max_size=8) | st.lists(st.integers(), max_size=3)
+OBJECTS = st.dictionaries(st.sampled_from(["key", "value", "other"]), VALUES)
+LINES = st.lists(OBJECTS.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=20))
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(LINES.map(b"\n".join))
+def test_any_file_is_read_or_refused_by_name(any_file, raw):
+    any_file.write_bytes(raw)
+    try:
+        Journal(any_file)
+    except JournalError as error:
+        assert str(error).startswith(f"{any_file}:")  # noqa: PT017
+        assert any_file.read_bytes() == raw
 
 
 def test_schedules_are_told_apart_by_what_they_are():

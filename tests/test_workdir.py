@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import default
-from experiments.journal import Journal
 from experiments.workdir import (
     MAY_CHANGE,
     Workdir,
@@ -25,7 +24,7 @@ from experiments.workdir import (
     write_json,
     write_text,
 )
-from lgd.data import Dataset, Split
+from lgd.data import Dataset, labelled
 from lgd.machinery.failures import NonFiniteError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,7 +115,9 @@ def _another(value):
 
 def dataset(seed=0, dtype=np.float32):
     splits = [
-        Split((np.arange(6.0).reshape(3, 2) + i + seed).astype(dtype), np.arange(3, dtype=np.int32))
+        labelled(
+            (np.arange(6.0).reshape(3, 2) + i + seed).astype(dtype), np.arange(3, dtype=np.int32)
+        )
         for i in range(3)
     ]
     return Dataset(*splits, class_names=("a", "b", "c"))
@@ -259,17 +260,6 @@ def test_any_lines_are_objects_or_refused_by_name(any_file, raw):
         assert str(error).startswith(f"{any_file}:")  # noqa: PT017
     else:
         assert all(isinstance(value, dict) for value in found)
-
-
-@FUZZ
-@given(LINES)
-def test_any_journal_is_read_or_refused_by_name(any_file, raw):
-    any_file.write_bytes(raw)
-    try:
-        Journal(any_file)
-    except WorkdirError as error:
-        assert str(error).startswith(f"{any_file}:")  # noqa: PT017
-        assert any_file.read_bytes() == raw
 
 
 @pytest.mark.parametrize(
