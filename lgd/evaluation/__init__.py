@@ -4,8 +4,17 @@ All candidates of a search share their noise, so that differences are of the sch
 and test use different real data and different seeds. Grids whose best value lies at an edge grow.
 """
 
+from lgd.evaluation.distances import Distance, ValidationFrechet, ValidationInception
 from lgd.evaluation.generator import Generator
 from lgd.evaluation.journal import Journal, JournalError, schedule_key
+from lgd.evaluation.measures import (
+    ClassifierMeasure,
+    EnergyMeasure,
+    InceptionMeasure,
+    Joined,
+    Measure,
+    PlaneMeasure,
+)
 from lgd.evaluation.search import (
     MAX_GROWTH,
     Coordinates,
@@ -19,22 +28,40 @@ from lgd.evaluation.search import (
     search_apart,
 )
 from lgd.evaluation.seeds import paired_difference, summary
+from lgd.evaluation.tuning import Remembered, ValidationScore, num_candidates, tune
+from lgd.evaluation.weights import guided_weight, squared_gap, weights_on_grid
 
 __all__ = [
     "MAX_GROWTH",
+    "ClassifierMeasure",
     "Coordinates",
+    "Distance",
+    "EnergyMeasure",
     "Generator",
     "Grid",
+    "InceptionMeasure",
+    "Joined",
     "Journal",
     "JournalError",
+    "Measure",
+    "PlaneMeasure",
+    "Remembered",
     "Score",
     "Screened",
     "Selected",
+    "ValidationFrechet",
+    "ValidationInception",
+    "ValidationScore",
     "grid_of",
+    "guided_weight",
+    "num_candidates",
     "paired_difference",
     "schedule_key",
     "screen",
     "search",
     "search_apart",
+    "squared_gap",
     "summary",
+    "tune",
+    "weights_on_grid",
 ]

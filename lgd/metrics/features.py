@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lgd.metrics.moments import checked
+from lgd.metrics.checks import checked
 from lgd.types import FeatureFn
 
 

@@ -29,7 +29,7 @@ def frechet_distances(x: Moments, y: Moments) -> np.ndarray:
 
 
 def class_frechet_distances(x: ClassMoments, y: ClassMoments) -> Float[np.ndarray, " classes"]:
-    """`frechet_distance` class by class; their mean is the class-averaged one."""
+    """`frechet_distance` stratum by stratum; their mean is the class-averaged one."""
     pairs = zip(x.classes, y.classes, strict=True)
     return np.array([frechet_distance(mine.moments(), other.moments()) for mine, other in pairs])
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from lgd.metrics.checks import checked, checked_pair
+
 BLOCK = 2048  # rows of a block of the kernel matrix: 32 MiB, whatever the sets' sizes
 
 
@@ -23,8 +25,10 @@ def kid(
 
     ``mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)``: mean 0
     for equal laws, so that values may be negative. within_y: `mean_within` of y where it is known.
-    Raises ValueError for fewer than two features of a side.
+    Raises ValueError for fewer than two features of a side, for features of different widths and
+    for values that are not finite.
     """
+    x, y = checked_pair(x, y)
     if within_y is None:
         within_y = mean_within(y)
     cross = _kernel_sum(x, y) / (len(x) * len(y))
@@ -44,7 +48,7 @@ def kid_of_subsets(
         raise ValueError(f"expected size in [2, {min(len(x), len(y))}], got {size}")
     rng = np.random.default_rng(seed)
     values = [
-        kid(*(each[rng.choice(len(each), size, replace=False)] for each in (x, y)))
+        kid(*(side[rng.choice(len(side), size, replace=False)] for side in (x, y)))
         for _ in range(num_subsets)
     ]
     std = float(np.std(values, ddof=1)) if num_subsets > 1 else 0.0
@@ -53,9 +57,7 @@ def kid_of_subsets(
 
 def mean_within(x: Float[np.ndarray, "n f"]) -> float:
     """``mean_{i != j} k(x_i, x_j)``."""
-    if len(x) < 2:
-        raise ValueError(f"expected at least 2 features, got {len(x)}")
-    blocks = _blocks(x)
+    blocks = _blocks(checked(x, least=2))
     off_blocks = sum(_kernel(a, b).sum() for a, b in itertools.combinations(blocks, 2))
     in_blocks = 0.0
     for block in blocks:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from lgd.metrics.checks import checked
+
 
 class Moments(NamedTuple):
     """Mean (f,) and covariance (f, f) of a set of features."""
@@ -64,7 +66,7 @@ class FeatureMoments(NamedTuple):
 
 
 class ClassMoments(NamedTuple):
-    """`FeatureMoments` of every class."""
+    """`FeatureMoments` of every stratum, as those of labels are: the classes."""
 
     classes: tuple[FeatureMoments, ...]
 
@@ -76,15 +78,17 @@ class ClassMoments(NamedTuple):
     def update(
         self,
         features: Float[np.ndarray, "n f"] | Float[Array, "n f"],
-        labels: Int[np.ndarray, " n"] | Int[Array, " n"],
+        stratum: Int[np.ndarray, " n"] | Int[Array, " n"],
     ) -> "ClassMoments":
-        """With n more, of classes below num_classes."""
-        features, labels = np.asarray(features), np.asarray(labels)
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.classes):
-            expected = f"labels from 0 to {len(self.classes) - 1}"
-            raise ValueError(f"expected {expected}, got {labels.min()} to {labels.max()}")
+        """With n more, of strata below the number of classes. Raises ValueError for others."""
+        features, stratum = np.asarray(features), np.asarray(stratum)
+        if stratum.shape != features.shape[:1]:
+            raise ValueError(f"expected strata {features.shape[:1]}, got {stratum.shape}")
+        if len(stratum) and not 0 <= stratum.min() <= stratum.max() < len(self.classes):
+            expected = f"strata from 0 to {len(self.classes) - 1}"
+            raise ValueError(f"expected {expected}, got {stratum.min()} to {stratum.max()}")
         return ClassMoments(
-            tuple(each.update(features[labels == k]) for k, each in enumerate(self.classes))
+            tuple(each.update(features[stratum == k]) for k, each in enumerate(self.classes))
         )
 
     def merge(self, other: "ClassMoments") -> "ClassMoments":
@@ -99,17 +103,5 @@ class ClassMoments(NamedTuple):
 
 def moments(features: np.ndarray) -> Moments:
     """Sample mean and covariance (ddof 1) of features (n, f); warns where n <= f."""
-    features = np.asarray(features, np.float64)
-    if features.ndim != 2 or len(features) < 2:
-        raise ValueError(f"expected features (n, f) with n >= 2, got {features.shape}")
+    features = checked(features, least=2)
     return FeatureMoments.empty(features.shape[1]).update(features).moments()
-
-
-def checked(features: np.ndarray | Array, size: int | None = None) -> np.ndarray:
-    """Features as a finite array (n, f), f = size where it is given. Raises ValueError."""
-    x = np.asarray(features)
-    if x.ndim != 2 or size not in (None, x.shape[1]):
-        raise ValueError(f"expected features (n, {'f' if size is None else size}), got {x.shape}")
-    if not np.isfinite(x).all():
-        raise ValueError("expected finite features, got others")
-    return x

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from lgd.metrics.checks import checked, checked_pair
+
 BLOCK_NUMBERS = 4_000_000  # distances held at once: 32 MiB a copy
 NUM_NEIGHBOURS = 3  # of the paper
 _ROUNDING = 1e-14  # squared distances below this share of the squared norms are rounding
@@ -30,8 +32,9 @@ def precision_recall(
     k-th nearest other feature of the set. Precision: the share of samples in the manifold of the
     real features; recall: the share of real features in that of the samples. real_radii:
     `squared_radii` of the real features where they are known. Raises ValueError for sets of k
-    features or fewer.
+    features or fewer, for features of different widths and for values that are not finite.
     """
+    samples, real = checked_pair(samples, real)
     radii = squared_radii(real, k=k) if real_radii is None else real_radii
     own_radii = squared_radii(samples, k=k)
     precise = np.zeros(len(samples), bool)
@@ -47,6 +50,7 @@ def squared_radii(
     x: Float[np.ndarray, "n f"], *, k: int = NUM_NEIGHBOURS
 ) -> Float[np.ndarray, " n"]:
     """Squared distance of every feature to its k-th nearest other one."""
+    x = checked(x)
     if not 1 <= k < len(x):
         raise ValueError(f"expected more than k = {k} >= 1 features, got {len(x)}")
     radii = np.empty(len(x))

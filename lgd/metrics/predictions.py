@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.special import log_softmax
 
-from lgd.metrics.moments import checked
+from lgd.metrics.checks import checked
 
 
 class Predictions(NamedTuple):
@@ -27,8 +27,10 @@ class Predictions(NamedTuple):
         logits: Float[np.ndarray, "n classes"] | Float[Array, "n classes"],
         labels: Int[np.ndarray, " n"] | Int[Array, " n"],
     ) -> "Predictions":
-        """With n samples more, and the classes asked for."""
+        """With n samples more, and the classes asked for. Raises ValueError for other shapes."""
         x = checked(logits, len(self.probabilities)).astype(np.float64)
+        if np.shape(labels) != (len(x),):
+            raise ValueError(f"expected labels ({len(x)},), got {np.shape(labels)}")
         log_p = log_softmax(x, axis=1)
         p = np.exp(log_p)
         right = int(np.sum(x.argmax(axis=1) == np.asarray(labels)))

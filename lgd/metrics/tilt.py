@@ -12,22 +12,22 @@ from lgd.rewards import effective_size, tilt_weights
 
 
 class NearestTilt(NamedTuple):
-    """The tilt, one for all classes, whose law is nearest to samples; and how near it is."""
+    """The tilt, one for all strata, whose law is nearest to samples; and how near it is."""
 
     gamma: float
-    distance: float  # mean over classes
+    distance: float  # mean over strata
 
 
 class TiltedLaws:
     """``p_gamma(x0 | c) ~ p(x0 | c) exp(gamma R(x0, c))`` for a grid of gammas, by weighted draws.
 
-    pool: draws of p(x0 | c), as many of each class; values: their rewards. The pool carries the
+    pool: draws of p(x0 | c), as many of each stratum; values: their rewards. The pool carries the
     weights of `rewards.tilt_weights`, so that all gammas share their draws: mean rewards are
     ``sum_i w_i R_i`` and the energy distance of samples x_j to a tilted law is (beta 1, lam 1)
     ``sum_i w_i mean_j |x_j - y_i| - mean_{j != k} |x_j - x_k| / 2
-    - sum_{i != l} w_i w_l |y_i - y_l| / (2 (1 - sum_i w_i^2))``. For every gamma and class, (k, g):
-    ``mean_reward``, ``from_untilted`` (the energy distance to p(x0 | c)) and ``effective_size``,
-    which says where the draws run out.
+    - sum_{i != l} w_i w_l |y_i - y_l| / (2 (1 - sum_i w_i^2))``. For every gamma and
+    stratum, (k, g): ``mean_reward``, ``from_untilted`` (the energy distance to p(x0 | c)) and
+    ``effective_size``, which says where the draws run out.
     """
 
     def __init__(
@@ -45,14 +45,14 @@ class TiltedLaws:
         self.effective_size = effective_size(self._weights).T
 
     def distance(self, x: Float[Array, "g m *dims"]) -> Float[Array, "k g"]:
-        """Energy distance of the samples of every class to every tilted law."""
+        """Energy distance of the samples of every stratum to every tilted law."""
         if len(x) != len(self._pool) or x.shape[1] < 2:
             expected = f"{len(self._pool)} classes of >= 2 samples"
             raise ValueError(f"expected {expected}, got {x.shape[:2]}")
         return _distance(x.reshape(*x.shape[:2], -1), self._pool, self._weights, self._own).T
 
     def nearest(self, distance: Float[Array, "k g"]) -> NearestTilt:
-        """The gamma of least `distance`, averaged over classes."""
+        """The gamma of least `distance`, averaged over strata."""
         mean = jnp.mean(distance, axis=1)
         best = int(jnp.argmin(mean))
         return NearestTilt(self.gammas[best], float(mean[best]))
