@@ -112,7 +112,8 @@ class Cfg:
             raise ValueError("expected omega of (s, t, c), (b,), to skip calls, got another")
         plan = skipping.plan(omegas, calls)
         rows = skipping.rows_per_sample(plan, calls)
-        return skipping.Skipping(plan.sizes), (omegas, plan.order), rows
+        order = jax.tree.map(jnp.asarray, plan.order)
+        return skipping.Skipping(plan.sizes), (omegas, order), rows
 
 
 def mixed(
