@@ -31,7 +31,7 @@ def publish(workdir: Path, name: str, figures: list[str]) -> None:
         )
     results["seconds"] = _seconds(workdir)
     results["given_networks"] = _given(results["config"], results["seconds"])
-    write_json(tables.RESULTS / f"{name}.json", results)
+    write_json(tables.RESULTS / f"{name}.json", {**results, **tables.of_run(results)})
     for figure in figures:
         shutil.copyfile(
             workdir / "report" / f"{figure}.png", tables.ROOT / "docs" / f"{name}-{figure}.png"
@@ -40,7 +40,7 @@ def publish(workdir: Path, name: str, figures: list[str]) -> None:
 
 
 def _seconds(workdir: Path) -> dict[str, float]:
-    """Of every stage, in all the times that it was gone through; what was interrupted is lost."""
+    """Seconds of every stage, each time it was gone through; what was interrupted is lost."""
     seconds: dict[str, float] = collections.defaultdict(float)
     for line in read_lines(workdir / "timings.jsonl"):
         seconds[line["stage"]] += line["seconds"]

@@ -1,7 +1,10 @@
-"""Markdown tables from results.json files."""
+"""The tables of runs: which columns their results carry, and what stands below a table."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from experiments.publish.markdown import everything, number, table, text
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "results"
@@ -17,41 +20,6 @@ _METRICS = {
     "accuracy": "accuracy ↑",
 }
 _FEW = ("frechet_distance", "energy_distance", "precision", "recall", "accuracy")
-_HIGHER_IS_BETTER = ("precision", "recall", "inception_score", "accuracy")
-
-
-def title(metric: str) -> str:
-    """A metric's name for the axis of a figure."""
-    return _METRICS[metric].rstrip(" ↓↑")
-
-
-def summary(results: Mapping) -> str:
-    """`markdown` of few metrics, first of them the one that selected."""
-    primary = results["primary_metric"]
-    return markdown(results, (primary, *(name for name in _FEW if name != primary)))
-
-
-def markdown(results: Mapping, metrics: Sequence[str] = tuple(_METRICS)) -> str:
-    """Rows by the metrics they have, mean ± standard error over seeds; the best means in bold.
-
-    metrics: those to show, in this order, where rows have them.
-    """
-    if "reward_metric" in results:
-        return _reward_markdown(results)
-    rows = results["rows"]
-    names = [name for name in metrics if name in rows[0]["metrics"]]
-    best = {name: _best(rows, name) for name in names}
-    titles = [_METRICS[name] for name in names]
-    lines = [
-        "| method | selected on validation data | " + " | ".join(titles) + " |",
-        "|---|---|" + "---:|" * len(names),
-    ]
-    for row in rows:
-        cells = [cell(row["metrics"][name], bold=row["method"] == best[name]) for name in names]
-        lines.append(f"| {row['method']} | {_params(row['params'])} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
 _REWARD_METRICS = {
     "reward": "reward ↑",
     "training_reward": "reward in training ↑",
@@ -60,80 +28,117 @@ _REWARD_METRICS = {
     "tilt": "nearest tilt",
     "tilt_distance": "distance to it ↓",
 }
+_COMPARISONS = [
+    text("method", "learned"),
+    text("against", "against"),
+    text("metric", "metric"),
+    number("mean", "difference", "+.5f", best="decisive"),
+    number("standard_error", "standard error", ".5f"),
+    number("real_error", "real examples", ".5f"),
+]
+_CLASSES = [
+    text("class", "class"),
+    text("helped", "can be helped"),
+    number("true", "true law", ".3f"),
+    *(number(key, key, ".3f") for key in ("unguided", "least", "most")),
+    text("most_by", "by"),
+    number("slope", "slope", "+.3f"),
+    number("slope_up", "rising steps", "+.3f"),
+    number("one_step_slope", "one step", "+.3f"),
+]
 
 
-def _reward_markdown(results: Mapping) -> str:
-    """The unguided row; then for every weight the learned rows, and the best hand-made one.
+def title(metric: str) -> str:
+    """Return a metric's name for the axis of a figure."""
+    return _METRICS[metric].rstrip(" ↓↑")
 
-    The latter by its loss, distance - weight reward, on validation data. The least loss of each
-    weight is bold.
+
+def of_run(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the results of a run carry for its tables: ``columns``, ``tables``, ``only``.
+
+    The table of a run is that of its rows; further ones are "summary", of few metrics, first of
+    them the one that selected, and "comparisons"; of a run with a reward also "classes". Such a run
+    shows the unguided row, and for every weight of the reward the best hand-made and all learned
+    ones.
     """
-    rows = results["rows"]
-    names = [name for name in _REWARD_METRICS if name in rows[-1]["metrics"]]
-    lines = [
-        "| reward weight | method | " + " | ".join(_REWARD_METRICS[name] for name in names) + " |",
-        "|---:|---|" + "---:|" * len(names),
-        _reward_line("", rows[0], names, best=None),
+    tables = {"comparisons": {"rows": "comparisons", "columns": _COMPARISONS}}
+    if "reward_metric" in results:
+        tables["classes"] = {"rows": "classes", "columns": _CLASSES}
+        columns = reward_columns(results["rows"])
+        return {"columns": columns, "only": _reward_rows(results), "tables": tables}
+    rows, primary = results["rows"], results["primary_metric"]
+    few = columns_of_run(rows, (primary, *(name for name in _FEW if name != primary)))
+    tables = {"summary": {"rows": "rows", "columns": few}} | tables
+    return {"columns": columns_of_run(rows), "tables": tables}
+
+
+def columns_of_run(
+    rows: Sequence[Mapping[str, Any]], metrics: Sequence[str] = tuple(_METRICS)
+) -> list[dict[str, Any]]:
+    """Return columns of the method, of what was selected, and of those metrics that rows have."""
+    return [
+        text("method", "method"),
+        text("params", "selected on validation data"),
+        *(
+            number(f"metrics.{name}", title, ".4f", best="most" if title.endswith("↑") else "least")
+            for name in metrics
+            for title in [_METRICS[name]]
+            if name in rows[0]["metrics"]
+        ),
     ]
+
+
+def reward_columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return columns of a run with a reward; the least loss of each weight is bold."""
+    return [
+        number("params.gamma", "reward weight", "g"),
+        text("family", "method"),
+        *(
+            number(f"metrics.{name}", title, ".4f")
+            | ({"best": "least", "within": "params.gamma"} if name == "loss" else {})
+            for name, title in _REWARD_METRICS.items()
+            if name in rows[-1]["metrics"]
+        ),
+    ]
+
+
+def _reward_rows(results: Mapping[str, Any]) -> list[str]:
+    """Methods shown: of hand-made ones that of the least loss on validation data."""
+    rows = results["rows"]
+    shown = [rows[0]["method"]]
     for gamma in results["config"]["reward"]["weights"]:
         tuned = [row for row in rows if row["params"].get("gamma") == gamma]
         learned = [row for row in tuned if row["family"].startswith("learned:")]
-        others = [row for row in tuned if not row["family"].startswith("learned:")]
-        hand_made = min(others, key=lambda row: _validation_loss(row, gamma))
-        shown = [hand_made, *learned]
-        best = min(shown, key=lambda row: row["metrics"]["loss"]["mean"])
-        lines += [_reward_line(f"{gamma:g}", row, names, best=best) for row in shown]
-    return "\n".join(lines) + "\n"
+        best = min((row for row in tuned if row not in learned), key=lambda row: row["validation"])
+        shown += [row["method"] for row in (best, *learned)]
+    return shown
 
 
-def _validation_loss(row: Mapping, gamma: float) -> float:
-    scores = row["validation"]
-    return scores["energy_distance"] - gamma * scores["training_reward"]
-
-
-def _reward_line(gamma: str, row: Mapping, names: Sequence[str], *, best: Mapping | None) -> str:
-    cells = [
-        cell(row["metrics"][name], bold=name == "loss" and row is best)
-        if name in row["metrics"]
-        else ""
-        for name in names
+def of_levels(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the table of several runs: the primary metric of every method, a column for each."""
+    metric = each[0]["primary_metric"]
+    places = [str(place) for place in range(len(each))]
+    rows = [{"method": row["method"]} for row in each[0]["rows"]]
+    for place, results in zip(places, each, strict=True):
+        found = {row["method"]: row["metrics"][metric] for row in results["rows"]}
+        for row in rows:
+            row[place] = found[row["method"]]
+    titles = [f"{level} ({steps:,} steps)" for level, steps in map(training, each)]
+    columns = [
+        number(place, title, ".4f", best="least")
+        for place, title in zip(places, titles, strict=True)
     ]
-    return f"| {gamma} | {row['family']} | " + " | ".join(cells) + " |"
+    return {"rows": rows, "columns": [text("method", "method"), *columns]}
 
 
-def reward_classes(results: Mapping) -> str:
-    """Per class: reward, how far any row moved it, derivatives at omega = 0."""
-    lines = [
-        "| class | true law | unguided | least | most | by | slope | rising steps | one step |",
-        "|---|---:|---:|---:|---:|---|---:|---:|---:|",
-    ]
-    for each in results["classes"]:
-        name = each["class"] if each["helped"] else f"{each['class']} (cannot be helped)"
-        numbers = (each[key] for key in ("true", "unguided", "least", "most"))
-        slopes = (each[key] for key in ("slope", "slope_up", "one_step_slope"))
-        left = " | ".join(f"{number:.3f}" for number in numbers)
-        right = " | ".join(f"{number:+.3f}" for number in slopes)
-        lines.append(f"| {name} | {left} | {each['most_by']} | {right} |")
-    return "\n".join(lines) + "\n"
+def training(results: Mapping[str, Any]) -> tuple[str, int]:
+    """Return the level of a run's denoiser and its number of training steps."""
+    settings = results["config"]["denoiser"]
+    return settings["level"], settings["num_steps"][settings["level"]]
 
 
-def comparisons(results: Mapping) -> str:
-    """Learned rows against unguided and the best hand-made one: paired differences."""
-    lines = [
-        "| learned | against | metric | difference | standard error | real examples |",
-        "|---|---|---|---:|---:|---:|",
-    ]
-    for each in results["comparisons"]:
-        decisive = abs(each["mean"]) > 2.0 * each["standard_error"]
-        mean = f"**{each['mean']:+.5f}**" if decisive else f"{each['mean']:+.5f}"
-        names = f"| {each['method']} | {each['against']} | {each['metric']} "
-        real = "" if each["real_error"] is None else f"{each['real_error']:.5f}"
-        lines.append(f"{names}| {mean} | {each['standard_error']:.5f} | {real} |")
-    return "\n".join(lines) + "\n"
-
-
-def provenance(results: Mapping) -> str:
-    """Command, hardware, time and commit behind a table."""
+def provenance(results: Mapping[str, Any]) -> str:
+    """Return command, hardware, time and commit behind a table."""
     took = ""
     if "seconds" in results:
         took = f": {sum(results['seconds'].values()) / 60.0:.1f} minutes in all"
@@ -144,19 +149,31 @@ def provenance(results: Mapping) -> str:
     )
 
 
-def _best(rows: Sequence[Mapping], metric: str) -> str:
-    pick = max if metric in _HIGHER_IS_BETTER else min
-    return pick(rows, key=lambda row: row["metrics"][metric]["mean"])["method"]
+def markdown(results: Mapping[str, Any], name: str = "") -> str:
+    """Return the table of a run, or a further one by name, whether or not results carry columns."""
+    return table(results if "columns" in results else {**results, **of_run(results)}, name)
 
 
-def cell(metric: Mapping, *, bold: bool) -> str:
-    """Mean ± standard error."""
-    error = metric["std"] / len(metric["values"]) ** 0.5
-    text = f"{metric['mean']:.4f} ± {error:.4f}"
-    return f"**{text}**" if bold else text
+def comparisons(results: Mapping[str, Any]) -> str:
+    """Return paired differences of learned rows to unguided and to the best hand-made one."""
+    return markdown(results, "comparisons")
 
 
-def _params(params: Mapping) -> str:
-    if any(isinstance(value, list) for value in params.values()):
-        return "one interval for each class"
-    return ", ".join(f"{name} {value:g}" for name, value in params.items()) or "none"
+def reward_classes(results: Mapping[str, Any]) -> str:
+    """Return for every class its reward, how far a row moved it, and derivatives at omega = 0."""
+    return markdown(results, "classes")
+
+
+def of_kind(kind: str, each: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table in a document, of published results.
+
+    kind: "table" for what results show first, "levels" for several runs side by side, or the name
+    of a further table.
+    """
+    if kind == "levels":
+        return table(of_levels(each))
+    (results,) = each
+    if kind == "table" and "columns" not in results:
+        return everything(results) + provenance(results)
+    shown = table(results, "" if kind == "table" else kind)
+    return shown + (provenance(results) if kind in ("table", "summary") else "")

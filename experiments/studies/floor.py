@@ -1,6 +1,6 @@
 """How much of a run's Frechet distance guidance can reach at all.
 
-    python -m experiments.studies.floor --workdir=runs/fashion_mnist [--name=NAME]
+    python -m experiments.studies floor --workdir=runs/fashion_mnist [--name=NAME]
 
 Learns omega of class and step against the very features that measure, from training images, and
 measures it on test images with the run's test noise: an estimate of the floor under every schedule
@@ -8,13 +8,11 @@ of that denoiser, and no row of the table, since it has seen the judge. Real tra
 measured alike, say what a perfect sampler would have. What lies between the two is the error of
 the denoiser and of the sampling steps, which no weight of class and step removes.
 
-Of a finished run on images. Interrupted, it goes on where it was. Writes floor.json into the
-workdir; with --name also experiments/results/NAME.json.
+Of a finished run on images. Interrupted, it goes on where it was.
 """
 
-import argparse
 import contextlib
-import sys
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,48 +24,67 @@ from ml_collections import ConfigDict
 
 from experiments import build
 from experiments import config as configs
-from experiments.journal import Journal
-from experiments.publish import tables
+from experiments.publish.markdown import number, text
+from experiments.publish.study import Add, Study
 from experiments.stages import evaluate
 from experiments.stages import guidance as guidance_stage
-from experiments.stages.measure import Measure
-from experiments.stages.tune import Candidates
-from experiments.workdir import Workdir, WorkdirError, lock, read_json, write_json
-from experiments.workdir.provenance import provenance
+from experiments.stages.guidance import Training
+from experiments.stages.select import Row
+from experiments.workdir import Workdir, lock, read_json
 from lgd.data import Dataset
-from lgd.evaluation import Found
+from lgd.evaluation import Journal, Selected
 
-METHOD = "trajectory_features"
+TRAINING = Training("trajectory_features")
 METRIC = "frechet_distance"
+COLUMNS = [
+    text("method", "method"),
+    number(METRIC, "Fréchet distance ↓", ".4f"),
+    number("share", "of what guidance reaches", ".0%"),
+]
 
 
-def measure(config: ConfigDict, path: Path) -> dict[str, Any]:
-    """Frechet distances of the floor, of real images, and of the rows of the run at ``path``.
+def measure(chosen: Namespace) -> dict[str, Any]:
+    """Return Frechet distances of the rows of a run, of the floor and of real images.
 
     Raises ConfigError for a run whose Frechet distance is not that of a classifier's features.
     """
+    config = configs.from_dict(read_json(chosen.workdir / "config.json"))
     _check(config)
-    dataset = build.dataset(config)
-    results = read_json(path / "results.json")
-    with contextlib.closing(Workdir(path, config)) as run:
+    dataset, results = build.dataset(config), read_json(chosen.workdir / "results.json")
+    with (
+        lock.held(chosen.workdir),
+        contextlib.closing(Workdir(chosen.workdir, config)) as run,
+    ):
         run.bind_data(dataset)
-        learned = _learned(config, run, dataset)
+        learned = Row("floor", None, _learned(config, run, dataset))
         generator = evaluate.final_generator(config, evaluate.make_generator(config, run, dataset))
-        rows, _ = evaluate.measure_rows(
-            config,
-            run,
-            dataset,
-            generator,
-            Candidates({"floor": learned}, {}),
-            Journal(path / "floor-measured.jsonl"),
+        measuring = evaluate.make_measure(config, run, dataset)
+        journal = Journal(chosen.workdir / "floor-measured.jsonl")
+        (found,), _ = evaluate.measure_rows(
+            config, dataset, generator, measuring, [learned], journal
         )
-        real = Measure(config, run, dataset)(_real_samples(dataset, rows[0]["num_samples"]))
-    return {
-        "config": configs.to_dict(config),
-        "floor": rows[0]["metrics"][METRIC],
-        "real": real["metrics"][METRIC],
-        "rows": {row["method"]: row["metrics"][METRIC] for row in results["rows"]},
-    }
+        real = measuring(_real_samples(dataset, found["num_samples"]))
+    return {"config": configs.to_dict(config)} | rows_to_the_floor(
+        {row["method"]: row["metrics"][METRIC] for row in results["rows"]},
+        found["metrics"][METRIC],
+        real["metrics"][METRIC],
+    )
+
+
+def rows_to_the_floor(
+    methods: Mapping[str, Mapping[str, Any]], floor: Mapping[str, Any], real: float
+) -> dict[str, Any]:
+    """Return the table: how far each method goes on the way from unguided to the floor."""
+    unguided, every = (
+        methods["unguided"]["mean"],
+        {**methods, "floor (ω learned on the judge)": floor},
+    )
+    rows = [
+        {"method": name, METRIC: metric, "share": share}
+        for name, metric in every.items()
+        for share in [(unguided - metric["mean"]) / (unguided - floor["mean"])]
+    ]
+    return {"columns": COLUMNS, "rows": [*rows, {"method": "training images", METRIC: real}]}
 
 
 def _check(config: ConfigDict) -> None:
@@ -82,21 +99,20 @@ def _check(config: ConfigDict) -> None:
         )
 
 
-def _learned(config: ConfigDict, run: Workdir, dataset: Dataset) -> Found:
+def _learned(config: ConfigDict, run: Workdir, dataset: Dataset) -> Selected:
     """Omega as it was at the end of training: there is nothing to select by that is no judge."""
     with contextlib.closing(Workdir(run.path / "floor", config)) as workdir:
         workdir.copy_params(run, ["denoiser", "classifier"])
-        guidance_stage.learn(config, workdir, dataset, METHOD, ["classifier"])
-        step = guidance_stage.snapshot_steps(config, METHOD)[-1]
-        omega_fn = guidance_stage.load(config, workdir, dataset, METHOD, step)
-    return Found({"step": step}, omega_fn, float("nan"))
+        guidance_stage.learn(config, workdir, dataset, TRAINING, ["classifier"])
+        step = guidance_stage.snapshot_steps(config, TRAINING)[-1]
+        learned = guidance_stage.load(config, workdir, dataset, TRAINING, step)
+    return Selected({"step": step}, learned, float("nan"))
 
 
 def _real_samples(dataset: Dataset, num_samples: int) -> Array:
     """As many training images of every class as samples, (classes, n, *dims)."""
-    n = num_samples // dataset.num_classes
-    x, labels = dataset.train
-    members = [np.flatnonzero(labels == k)[:n] for k in range(dataset.num_classes)]
+    n, strata = num_samples // dataset.num_classes, dataset.train.strata
+    members = [np.flatnonzero(strata == k)[:n] for k in range(dataset.num_classes)]
     if min(map(len, members)) < n:
         raise configs.ConfigError(
             [
@@ -104,42 +120,12 @@ def _real_samples(dataset: Dataset, num_samples: int) -> Array:
                 f"there are training images, got {n}"
             ]
         )
-    return jnp.stack([jnp.asarray(x[index]) for index in members])
+    return jnp.stack([jnp.asarray(dataset.train.x[index]) for index in members])
 
 
-def table(results: Mapping[str, Any]) -> str:
-    """Rows with the share of the way from unguided to the floor that each goes."""
-    rows, floor = results["rows"], results["floor"]["mean"]
-    unguided = rows["unguided"]["mean"]
-    lines = ["| method | Fréchet distance ↓ | of what guidance reaches |", "|---|---:|---:|"]
-    for name, metric in (rows | {"floor": results["floor"]}).items():
-        share = (unguided - metric["mean"]) / (unguided - floor)
-        label = "floor (ω learned on the judge)" if name == "floor" else name
-        lines.append(f"| {label} | {tables.cell(metric, bold=False)} | {share:.0%} |")
-    lines.append(f"| training images | {results['real']:.4f} | |")
-    return "\n".join(lines) + "\n"
+def arguments(add: Add) -> None:
+    """Add the arguments of this study."""
+    add("--workdir", type=Path, required=True, help="of a finished run")
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", type=Path, required=True, help="of a finished run")
-    parser.add_argument("--name", default="", help="of the results to publish")
-    chosen = parser.parse_args()
-    try:
-        config = configs.from_dict(read_json(chosen.workdir / "config.json"))
-        with lock.held(chosen.workdir):
-            found = measure(config, chosen.workdir)
-    except (WorkdirError, configs.ConfigError) as error:
-        sys.exit(f"floor: {error}")
-    found = provenance("python -m experiments.studies.floor --workdir=...") | found
-    write_json(chosen.workdir / "floor.json", found)
-    if chosen.name:
-        write_json(tables.RESULTS / f"{chosen.name}.json", found)
-    print(table(found))
-
-
-if __name__ == "__main__":
-    main()
+STUDY = Study(measure=measure, arguments=arguments)

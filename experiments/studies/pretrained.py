@@ -1,34 +1,35 @@
 """Weights that come with the repository: use them, or measure their rows of a table again.
 
-    python -m experiments.studies.pretrained --workdir=runs/pretrained [--data=FOLDER_OR_NPZ]
+    python -m experiments.studies pretrained --workdir=runs/pretrained [--data=FOLDER_OR_NPZ]
 
 Puts a denoiser, the guidance learned for it and the classifier that measures into a workdir, draws
 the samples of the rows "unguided" and learned again, without any training, and prints both beside
 what the repository publishes.
 """
 
-import argparse
-import sys
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, build_guidance
 from experiments import config as configs
-from experiments.journal import Journal
 from experiments.publish import tables
+from experiments.publish.study import Add, Study
 from experiments.stages import evaluate
 from experiments.stages import guidance as guidance_stage
-from experiments.stages.tune import Candidates
+from experiments.stages.guidance import Training
+from experiments.stages.select import Row
 from experiments.workdir import Workdir, WorkdirError, lock, read_json, write_json
 from lgd import guidance, omega
+from lgd.data import Dataset, labelled
 from lgd.data.dataset import fingerprint
 from lgd.data.image_files import DataFileError
-from lgd.evaluation import Found
+from lgd.evaluation import Journal, Selected
 from lgd.machinery import digests, storage
 from lgd.types import Denoiser, OmegaFn, Params
 
@@ -55,13 +56,15 @@ def load(name: str = DEFAULT) -> Pretrained:
     manifest = read_manifest(name)
     config = _config(manifest)
     shape, class_names = tuple(manifest["shape"]), tuple(manifest["class_names"])
-    denoiser = build.network_denoiser(config, len(class_names))
-    model = build.omega_model(config, manifest["method"], len(class_names))
+    labels = np.arange(len(class_names), dtype=np.int32)
+    split = labelled(np.zeros((len(labels), *shape), np.float32), labels)
+    denoiser = build.network_denoiser(config, len(labels))
+    model = build_guidance.omega_model(
+        config, manifest["method"], Dataset(split, split, split, class_names)
+    )
     key = jax.random.key(0)
     params = _read(name, manifest, "denoiser", jax.eval_shape(lambda: denoiser.init(key, shape)))
-    learned = _read(
-        name, manifest, "guidance", jax.eval_shape(lambda: model.init(key, jnp.zeros(1, jnp.int32)))
-    )
+    learned = _read(name, manifest, "guidance", jax.eval_shape(lambda: model.init(key, labels)))
     omega_fn = omega.bind(model, learned)
     return Pretrained(denoiser, params, omega_fn, build.times(config), shape, class_names)
 
@@ -102,7 +105,7 @@ def pack(workdir: Path, name: str, results: str, method: str) -> None:
     folder = WEIGHTS / name
     folder.mkdir(parents=True, exist_ok=True)
     sha256 = {}
-    for part, source in _sources(_row(found, method), method).items():
+    for part, source in _sources(_row(found, method), Training(method)).items():
         content = (workdir / "params" / f"{source}.safetensors").read_bytes()
         storage.write(folder / f"{part}.safetensors", content)
         sha256[part] = digests.of_bytes(content)
@@ -118,6 +121,7 @@ def pack(workdir: Path, name: str, results: str, method: str) -> None:
 
 
 def _row(results: Mapping, method: str) -> Mapping:
+    """The learned row of a method."""
     rows = {row["method"]: row for row in results["rows"]}
     learned = f"learned:{method}"
     if learned not in rows:
@@ -125,19 +129,28 @@ def _row(results: Mapping, method: str) -> Mapping:
     return rows[learned]
 
 
-def _sources(row: Mapping, method: str) -> dict[str, str]:
+def _sources(row: Mapping, training: Training) -> dict[str, str]:
     """Every part, and its name among the parameters of a run."""
-    snapshot = guidance_stage.snapshot_name(method, row["params"]["step"])
+    snapshot = training.snapshot(row["params"]["step"])
     return {"denoiser": "denoiser", "guidance": snapshot, "classifier": "classifier"}
 
 
-def measure(path: Path, name: str, data_path: str | None) -> dict[str, Any]:
-    """Both rows, drawn and measured again in a workdir: {"here", "published"}, each with rows.
+def measure(chosen: Namespace) -> dict[str, Any]:
+    """Return the tables "here", of rows drawn and measured again in a workdir, and "published".
 
     Raises WorkdirError, DataFileError, FileNotFoundError or ValueError.
     """
+    with lock.held(chosen.workdir):
+        here, published = _rows(chosen.workdir, chosen.weights, chosen.data)
+    columns = tables.columns_of_run(published)
+    both = {"here": here, "published": published}
+    made = {name: {"title": name, "columns": columns, "rows": rows} for name, rows in both.items()}
+    return {"tables": made}
+
+
+def _rows(path: Path, name: str, data_path: str | None) -> tuple[list[dict], list[dict]]:
     manifest = read_manifest(name)
-    method = manifest["method"]
+    training = Training(manifest["method"])
     published = read_json(tables.RESULTS / f"{manifest['results']}.json")
     config = _config(manifest, data_path)
     dataset = build.dataset(config)
@@ -145,19 +158,21 @@ def measure(path: Path, name: str, data_path: str | None) -> dict[str, Any]:
         raise WorkdirError(
             f"{config.data.path}: expected the test images of the published table, got others"
         )
-    workdir, row = Workdir(path, config), _row(published, method)
-    _install(workdir, name, manifest, _sources(row, method))
-    learned = guidance_stage.load(config, workdir, dataset, method, row["params"]["step"])
-    found = {
-        "unguided": Found({}, guidance.constant(0.0), float("nan")),
-        row["method"]: Found(row["params"], learned, float("nan")),
-    }
-    generator = evaluate.make_generator(config, workdir, dataset)
-    final = evaluate.final_generator(config, generator)
-    journal = Journal(path / "measured.jsonl")
-    rows, _ = evaluate.measure_rows(config, workdir, dataset, final, Candidates(found, {}), journal)
-    same = [each for each in published["rows"] if each["method"] in found]
-    return {"here": published | {"rows": rows}, "published": published | {"rows": same}}
+    workdir, row = Workdir(path, config), _row(published, training.name)
+    _install(workdir, name, manifest, _sources(row, training))
+    learned = guidance_stage.load(config, workdir, dataset, training, row["params"]["step"])
+    selected = [
+        Row("unguided", None, Selected({}, guidance.constant(0.0), float("nan"))),
+        Row(row["method"], None, Selected(row["params"], learned, float("nan"))),
+    ]
+    generator = evaluate.final_generator(config, evaluate.make_generator(config, workdir, dataset))
+    measuring, journal = (
+        evaluate.make_measure(config, workdir, dataset),
+        Journal(path / "measured.jsonl"),
+    )
+    rows, _ = evaluate.measure_rows(config, dataset, generator, measuring, selected, journal)
+    names = [each.method for each in selected]
+    return rows, [each for each in published["rows"] if each["method"] in names]
 
 
 def _install(workdir: Workdir, name: str, manifest: Mapping, sources: Mapping[str, str]) -> None:
@@ -174,23 +189,16 @@ def _install(workdir: Workdir, name: str, manifest: Mapping, sources: Mapping[st
         workdir.put_params(source, content)
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", type=Path, required=True, help="a new folder")
-    parser.add_argument("--name", default=DEFAULT, help="of a folder of experiments/weights")
-    parser.add_argument("--data", help="where the images lie, if not where the config says")
-    chosen = parser.parse_args()
-    try:
-        with lock.held(chosen.workdir):
-            found = measure(chosen.workdir, chosen.name, chosen.data)
-    except (WorkdirError, DataFileError, FileNotFoundError, ValueError) as error:
-        sys.exit(f"pretrained: {error}")
-    for title, results in found.items():
-        print(f"{title}:\n\n{tables.markdown(results)}")
+def arguments(add: Add) -> None:
+    """Add the arguments of this study."""
+    add("--workdir", type=Path, required=True, help="a new folder")
+    add("--weights", default=DEFAULT, help="a folder of experiments/weights")
+    add("--data", help="where the images lie, if not where the config says")
 
 
-if __name__ == "__main__":
-    main()
+STUDY = Study(
+    measure=measure,
+    arguments=arguments,
+    refused=(DataFileError, FileNotFoundError, ValueError),
+    is_published=False,
+)

@@ -1,68 +1,60 @@
 r"""Rank guidance schedules by their held-out consistency loss, without a denoiser call.
 
-    python -m experiments.studies.rank_schedules --stats=stats/digits --schedules=default
-    python -m experiments.studies.rank_schedules --stats=stats/digits --workdir=runs/digits \
+    python -m experiments.studies rank_schedules --stats=stats/digits --schedules=default
+    python -m experiments.studies rank_schedules --stats=stats/digits --workdir=runs/digits \
         --schedules=constant:0.5,limited_interval:2.4:0:0.15,clamp_linear:1.5,mine.json
 
 The statistics are a folder that lgd.gram.collect filled, of data that no schedule was fitted
 to. JSON files of schedules are described in experiments/schedule_files.py. All schedules are
 scored on the same examples, times and noise, so that differences to the baseline are far more
-certain than the losses. Writes ranking.json, ranking.md and figures into --out.
+certain than the losses.
 
-A low loss is not yet good samples. Measured by experiments.benchmarks.gram.rank, the order is right
+A low loss is not yet good samples. Measured by experiments.benchmarks gram_rank, the order is right
 among constants, and far too strong schedules come last; among schedules that help, it misleads. See
 docs/statistics.md, and let samples decide.
 """
 
-import argparse
 import dataclasses
 import itertools
-import sys
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from experiments import schedule_files
+from experiments.publish.study import Add, Study
+from experiments.schedule_files import ScheduleError
 from experiments.studies import learned_schedules, ranking
-from experiments.workdir.provenance import provenance
 from lgd import gram, guidance, schedules
 from lgd.gram import Layout, Statistics, StatisticsError
 from lgd.objectives import (
     ConditionalMarginalConsistency,
     GridLaw,
     MarginalConsistency,
+    OneStep,
     SelfConsistency,
     StepLaw,
     TimeLaw,
 )
 from lgd.types import OmegaFn
 
-BAD_INPUT = 2  # exit code
 UNGUIDED = "unguided"
 _DRAWN = 6  # schedules in maps and class figures, unless some are chosen
 
-OneStep = SelfConsistency | ConditionalMarginalConsistency | MarginalConsistency
-
 
 def objective_for(layout: Layout, *, beta: float, lam: float, churn: float) -> OneStep:
-    """The consistency loss that statistics of these members allow."""
-    m = layout.num_particles
+    """Return the consistency loss that statistics of these members allow."""
     energy: dict[str, Any] = {"beta": beta, "lam": lam, "churn": churn}
-    try:
-        if layout.members == "copies":
-            return SelfConsistency(num_particles=m, **energy)
-        if layout.members == "condition":
-            return ConditionalMarginalConsistency(group_size=m, **energy)
-        return MarginalConsistency(num_particles=m, **energy)
-    except ValueError as error:  # too few particles for lam
-        raise StatisticsError(f"num_particles: {error}") from None
+    m = layout.num_particles
+    if layout.members == "condition":
+        return ConditionalMarginalConsistency(group_size=m, **energy)
+    of_members = SelfConsistency if layout.members == "copies" else MarginalConsistency
+    return of_members(num_particles=m, **energy)
 
 
 def read_statistics(path: Path) -> Statistics:
-    """Statistics for schedules that are functions of (s, t, c). Raises StatisticsError."""
+    """Return statistics for schedules of (s, t, c). Raises StatisticsError."""
     found = gram.read(path)
     if len(found.layout.directions) > 1:
         raise StatisticsError(
@@ -75,7 +67,7 @@ def read_statistics(path: Path) -> Statistics:
 
 
 def num_classes(found: Statistics) -> int | None:
-    """Labels run from 0 to below this; None where conditions are no labels."""
+    """Return the number above all labels; None where conditions are no labels."""
     c = found.c
     if not isinstance(c, np.ndarray) or not np.issubdtype(c.dtype, np.integer):
         return None
@@ -83,7 +75,7 @@ def num_classes(found: Statistics) -> int | None:
     return int(c.max()) + 1 if is_labels else None
 
 
-def _all_schedules(chosen: argparse.Namespace, classes: int | None) -> dict[str, OmegaFn]:
+def _all_schedules(chosen: Namespace, classes: int | None) -> dict[str, OmegaFn]:
     """Unguided, the rows of a run, and what --schedules names."""
     found = {UNGUIDED: guidance.constant(0.0)}
     errors: list[str] = []
@@ -95,15 +87,16 @@ def _all_schedules(chosen: argparse.Namespace, classes: int | None) -> dict[str,
                 errors.append(f"--workdir: expected the classes of the data, got {known}")
         except learned_schedules.LearnedError as error:
             errors.append(f"--workdir: {error}")
+    sources = chosen.schedules or ([] if chosen.workdir else ["default"])
     try:
-        named = schedule_files.read(chosen.schedules, num_classes=classes)
+        named = schedule_files.read(sources, num_classes=classes)
         errors += [
             f"{name}: expected a name that no row of --workdir has, got {name!r}"
             for name in named
             if name in found
         ]
         found |= named
-    except schedule_files.ScheduleError as error:
+    except ScheduleError as error:
         errors += error.errors
     for flag, names in {"--baseline": [chosen.baseline], "--draw": chosen.draw}.items():
         errors += [
@@ -112,109 +105,82 @@ def _all_schedules(chosen: argparse.Namespace, classes: int | None) -> dict[str,
             if not errors and name not in found
         ]
     if errors:
-        raise schedule_files.ScheduleError(errors)
+        raise ScheduleError(errors)
     return found
 
 
-def _law(chosen: argparse.Namespace) -> StepLaw:
+def _law(chosen: Namespace) -> StepLaw:
     if chosen.law == "paper":
         return TimeLaw()
     return GridLaw(times=tuple(np.asarray(schedules.uniform_times(chosen.steps)).tolist()))
 
 
-def _setting(chosen: argparse.Namespace, found: Statistics, objective: OneStep) -> str:
+def _note(chosen: Namespace, found: Statistics, objective: OneStep) -> str:
     law = "the paper's law of times" if chosen.law == "paper" else f"the {chosen.steps} steps"
     return (
         f"{type(objective).__name__}, beta {chosen.beta:g}, lambda {chosen.lam:g}, churn "
-        f"{chosen.churn:g}, {law}; {found.size:,} examples, {chosen.num_draws} draws each."
+        f"{chosen.churn:g}, {law}; {found.size:,} examples, {chosen.num_draws} draws each. "
+        f"Intervals are of 95%, each schedule by itself; the difference is to {chosen.baseline}, "
+        "on the same draws. Bold where its interval leaves out 0. A low loss is not yet good "
+        "samples: trust the order of constants, let samples decide the rest. Pictures: differences "
+        "(grey: the interval holds 0), what each bin of (s, t) adds to them (blue is better), and "
+        "the same by class (a dot: the interval holds 0)."
     )
 
 
-def run(chosen: argparse.Namespace, command: str) -> None:
-    """Rank, print and write. Raises StatisticsError, ScheduleError, OSError."""
+def measure(chosen: Namespace) -> dict[str, Any]:
+    """Return the ranking. Raises StatisticsError, ScheduleError, ValueError or OSError."""
     found = read_statistics(chosen.stats)
-    process = gram.schedule_behind(found)
     objective = objective_for(found.layout, beta=chosen.beta, lam=chosen.lam, churn=chosen.churn)
-    named = _all_schedules(chosen, num_classes(found))
     scores = gram.score(
         found,
-        named,
+        _all_schedules(chosen, num_classes(found)),
         objective=objective,
-        schedule=process,
+        schedule=gram.schedule_behind(found),
         law=_law(chosen),
         num_draws=chosen.num_draws,
         seed=chosen.seed,
         progress=True,
     )
-    found_ranking = ranking.rank(scores, chosen.baseline)
-    best = [name for name in found_ranking.names if name != chosen.baseline][:_DRAWN]
-    Console().print(ranking.table(found_ranking))
-    values = provenance(command) | {"fingerprint": found.fingerprint}
-    setting = _setting(chosen, found, objective)
-    ranking.write(found_ranking, chosen.out, setting, chosen.draw or best, values)
-    print(f"ranking: {chosen.out / 'ranking.md'}")
+    rows = ranking.rank(scores, chosen.baseline)
+    best = [row["name"] for row in rows if row["name"] != chosen.baseline][:_DRAWN]
+    return {
+        "fingerprint": found.fingerprint,
+        "baseline": chosen.baseline,
+        "columns": ranking.COLUMNS,
+        "rows": rows,
+        "note": _note(chosen, found, objective),
+        **ranking.details(scores, chosen.baseline, chosen.draw or best),
+    }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.studies.rank_schedules",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
+def arguments(add: Add) -> None:
+    """Add the arguments of this study."""
+    words: dict[str, Any] = {"type": _words, "default": [], "metavar": "A,B,..."}
     add("--stats", type=Path, required=True, metavar="FOLDER", help="statistics, held out")
+    kinds = "constant:0.5, limited_interval:W:LO:HI, clamp_linear:SCALE"
     add(
         "--schedules",
-        type=_words,
         action="extend",
-        default=[],
-        metavar="A,B,...",
-        help="JSON files; kind:numbers, such as constant:0.5, limited_interval:W:LO:HI, "
-        "clamp_linear:SCALE; default: a standard set of 40 (default: default)",
+        help=f"JSON files; kind:numbers, such as {kinds}; default: a standard set of 40",
+        **words,
     )
     add("--workdir", default="", metavar="RUN", help="also every row of a finished run")
     add("--baseline", default=UNGUIDED, metavar="NAME", help="(default: unguided, always there)")
-    add(
-        "--beta",
-        type=_within(0.0, 2.0, open_low=True),
-        default=1.75,
-        help="power of the distance, in (0, 2] (default: 1.75)",
-    )
-    add(
-        "--lam",
-        type=_within(0.0, 1.0),
-        default=1.0,
-        help="weight of the within-set term, in [0, 1] (default: 1)",
-    )
-    add(
-        "--churn",
-        type=_within(0.0, 1.0),
-        default=1.0,
-        help="of the step: 1 ancestral, 0 deterministic (default: 1)",
-    )
-    add(
-        "--law",
-        choices=("paper", "grid"),
-        default="paper",
-        help="of (s, t): the paper's, or the steps of a uniform sampling grid (default: paper)",
-    )
-    add("--steps", type=_whole(2), default=25, help="of that grid (default: 25)")
-    add(
-        "--num_draws",
-        type=_whole(1),
-        default=4,
-        help="of s and of noise for every example (default: 4)",
-    )
-    add("--seed", type=_whole(0), default=0, help="of these draws (default: 0)")
+    add("--beta", type=float, default=1.75, help="power of the distance, in (0, 2]")
+    add("--lam", type=float, default=1.0, help="weight of the within-set term, in [0, 1]")
+    add("--churn", type=float, default=1.0, help="of the step: 1 ancestral, 0 deterministic")
+    laws = "the paper's, or the steps of a uniform sampling grid"
+    add("--law", choices=("paper", "grid"), default="paper", help=f"of (s, t): {laws}")
+    add("--steps", type=int, default=25, help="of that grid")
+    add("--num_draws", type=int, default=4, help="of s and of noise for every example")
+    add("--seed", type=int, default=0, help="of these draws")
     add(
         "--draw",
-        type=_words,
-        default=[],
-        metavar="A,B,...",
         help=f"schedules drawn over times and classes (default: the best {_DRAWN})",
+        **words,
     )
-    add("--out", type=Path, default=Path("ranking"), metavar="FOLDER", help="(default: ranking)")
-    return parser  # fmt: skip
+    add("--out", type=Path, default=Path("ranking"), metavar="FOLDER", help="of the results")
 
 
 def _words(text: str) -> list[str]:
@@ -226,47 +192,9 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in marked.split("\0") if word.strip()]
 
 
-def _within(low: float, high: float, *, open_low: bool = False):  # type: ignore[no-untyped-def]
-    def number(text: str) -> float:
-        value = float(text)
-        if not (low <= value <= high) or (open_low and value == low):
-            raise argparse.ArgumentTypeError(
-                f"expected a number in {'(' if open_low else '['}{low:g}, {high:g}], got {text}"
-            )
-        return value
-
-    return number
-
-
-def _whole(low: int):  # type: ignore[no-untyped-def]
-    def number(text: str) -> int:
-        value = int(text)
-        if value < low:
-            raise argparse.ArgumentTypeError(f"expected a whole number >= {low}, got {text}")
-        return value
-
-    return number
-
-
-def _refuse(errors: Sequence[str]) -> NoReturn:
-    for error in errors:
-        print(error, file=sys.stderr)
-    sys.exit(BAD_INPUT)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line."""
-    words = sys.argv[1:] if argv is None else list(argv)
-    chosen = _parser().parse_args(words)
-    if not chosen.schedules and not chosen.workdir:
-        chosen.schedules = ["default"]
-    try:
-        run(chosen, " ".join(["python -m experiments.studies.rank_schedules", *words]))
-    except schedule_files.ScheduleError as error:
-        _refuse(error.errors)
-    except (StatisticsError, OSError) as error:
-        _refuse([str(error)])
-
-
-if __name__ == "__main__":
-    main()
+STUDY = Study(
+    measure=measure,
+    arguments=arguments,
+    figures=ranking.figures,
+    refused=(StatisticsError, ScheduleError, ValueError, OSError),
+)

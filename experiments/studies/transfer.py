@@ -1,162 +1,96 @@
 """Use schedules selected at one setting with other numbers of steps and other solvers.
 
-    python -m experiments.studies.transfer --workdir=runs/digits [--name=digits-under-transfer]
+    python -m experiments.studies transfer --workdir=runs/digits [--name=digits-under-transfer]
 
 Reads a finished run and measures its rows, exactly as selected there, on test data at every
-setting. Writes transfer.json and report/transfer.png into the workdir; with --name also
-experiments/results/NAME.json and docs/NAME.png.
+setting: the energy distance, over test seeds.
 """
 
-import argparse
 import dataclasses
 import functools
-import shutil
-import sys
-from collections.abc import Mapping, Sequence
+import itertools
+from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import jax.numpy as jnp
 from matplotlib.figure import Figure
-from ml_collections import ConfigDict
 
 from experiments import build
 from experiments import config as configs
-from experiments.journal import Journal, schedule_key
-from experiments.publish.tables import RESULTS, ROOT
+from experiments.publish.markdown import number, text
+from experiments.publish.study import Add, Study
 from experiments.stages import evaluate, report
-from experiments.stages.measure import PRIMARY
-from experiments.workdir import Workdir, WorkdirError, read_json, write_json
-from experiments.workdir.provenance import provenance
-from lgd import plots
-from lgd.evaluation import Generator, summary
+from experiments.workdir import Workdir, read_json
+from lgd import guidance, plots, sampling
+from lgd.evaluation import Journal, schedule_key, summary
 from lgd.machinery.progress import bar
 from lgd.metrics.energy import ClassEnergyDistance
-from lgd.sampling import Solver
-from lgd.types import OmegaFn
 
 STEPS = (8, 16, 32, 64)
-SOLVERS: tuple[Solver, ...] = get_args(Solver)
+METRIC = "energy_distance"
 
 
-def transfer(config: ConfigDict, workdir: Workdir, num_seeds: int) -> list[dict]:
-    """One entry for each solver, number of steps and row: the energy distance over seeds."""
-    dataset = build.dataset(config)
-    results = read_json(workdir.path / "results.json")
-    functions = report.omega_functions(config, workdir, dataset, results)
-    base = evaluate.make_generator(config, workdir, dataset)
+def measure(chosen: Namespace) -> dict[str, Any]:
+    """Return a row for each method, with a summary over seeds for each solver and step count."""
+    config = configs.from_dict(read_json(chosen.workdir / "config.json"))
+    workdir, dataset = Workdir(chosen.workdir, config), build.dataset(config)
+    results = read_json(chosen.workdir / "results.json")
+    methods = report.guidance_of_rows(config, workdir, dataset, results["rows"])
+    base = dataclasses.replace(evaluate.make_generator(config, workdir, dataset), churn=0.0)
+    real = ClassEnergyDistance(dataset.test, dataset.num_classes)
+    journal = Journal(chosen.workdir / "transfer-measured.jsonl")
     per_class = config.evaluation.num_samples // dataset.num_classes
-    score = _Score(
-        ClassEnergyDistance(dataset.test, dataset.num_classes),
-        Journal(workdir.path / "transfer-measured.jsonl"),
-        per_class,
-        range(evaluate.TEST_SEED, evaluate.TEST_SEED + num_seeds),
-    )
-    entries = []
-    with bar("transfer", len(SOLVERS) * len(STEPS) * len(functions)) as advance:
-        for solver in SOLVERS:
-            for num_steps in STEPS:
-                times = build.times(config, num_steps)
-                generator = dataclasses.replace(base, times=times, churn=0.0, solver=solver)
-                for name, omega_fn in functions.items():
-                    setting = {"solver": solver, "num_steps": num_steps, "nfe": generator.nfe}
-                    values = score(generator, omega_fn)
-                    entries.append({"method": name, **setting, PRIMARY: summary(values)})
-                    advance(name)
-    return entries
-
-
-@dataclasses.dataclass(frozen=True)
-class _Score:
-    """Class-averaged energy distance to test data of every seed; measured once."""
-
-    real: ClassEnergyDistance
-    journal: Journal
-    per_class: int
-    seeds: Sequence[int]
-
-    def __call__(self, generator: Generator, omega_fn: OmegaFn) -> list[float]:
-        schedule = schedule_key(omega_fn, generator.times, generator.num_classes)
-        name = f"{generator.solver} {schedule} n={self.per_class}"
-
-        def measure(seed: int) -> float:
-            return float(jnp.mean(self.real(generator(omega_fn, self.per_class, seed=seed))))
-
-        return [
-            self.journal(f"{name} seed={seed}", functools.partial(measure, seed))
-            for seed in self.seeds
-        ]
-
-
-def figure(entries: Sequence[Mapping]) -> Figure:
-    """A panel a solver."""
-    panels: dict[str, dict[str, tuple]] = {solver: {} for solver in SOLVERS}
-    for solver, curves in panels.items():
-        mine = [each for each in entries if each["solver"] == solver]
-        for name in dict.fromkeys(each["method"] for each in mine):
-            results = [each[PRIMARY] for each in mine if each["method"] == name]
-            errors = [r["std"] / max(len(r["values"]), 1) ** 0.5 for r in results]
-            curves[name] = (STEPS, [r["mean"] for r in results], errors)
-    return plots.method_curves(
-        panels, xlabel="sampling steps", ylabel=PRIMARY.replace("_", " ") + " (test)"
-    )
-
-
-def table(entries: Sequence[Mapping]) -> str:
-    """Means, a column a setting."""
-    settings = list(dict.fromkeys((each["solver"], each["num_steps"]) for each in entries))
-    best = {
-        setting: min(
-            each[PRIMARY]["mean"]
-            for each in entries
-            if (each["solver"], each["num_steps"]) == setting
-        )
-        for setting in settings
-    }
-    lines = [
-        "| method | " + " | ".join(f"{solver} {steps}" for solver, steps in settings) + " |",
-        "|---|" + "---:|" * len(settings),
-    ]
-    for name in dict.fromkeys(each["method"] for each in entries):
-        means = [each[PRIMARY]["mean"] for each in entries if each["method"] == name]
-        cells = [
-            f"**{mean:.4f}**" if mean == best[setting] else f"{mean:.4f}"
-            for mean, setting in zip(means, settings, strict=True)
-        ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", type=Path, required=True, help="folder of a finished run")
-    parser.add_argument("--seeds", type=int, default=3, help="test seeds")
-    parser.add_argument("--name", default="", help="of the results to publish")
-    chosen = parser.parse_args()
-    try:
-        config = configs.from_dict(read_json(chosen.workdir / "config.json"))
-        workdir = Workdir(chosen.workdir, config)
-        entries = transfer(config, workdir, chosen.seeds)
-    except (WorkdirError, configs.ConfigError) as error:
-        sys.exit(f"transfer: {error}")
-    trained = read_json(chosen.workdir / "results.json")["command"]
-    results = provenance("python -m experiments.studies.transfer --workdir=...") | {
-        "trained_by": trained,
+    rows, columns = {name: {"method": name} for name in methods}, []
+    settings = list(itertools.product(sampling.SOLVERS, STEPS))
+    with bar("transfer", len(settings) * len(methods)) as advance:
+        for solver, num_steps in settings:
+            times = build.times(config, num_steps)
+            generator = dataclasses.replace(base, times=times, solver=solver)
+            key, nfe = f"{solver} {num_steps}", generator.nfe_of(guidance.constant(1.0), per_class)
+            setting = {"solver": solver, "num_steps": num_steps, "nfe": nfe}
+            columns.append(number(key, key, "{mean:.4f}", best="least") | setting)
+            for name, fn in methods.items():
+                distances = []
+                for seed in range(evaluate.TEST_SEED, evaluate.TEST_SEED + chosen.seeds):
+                    draw = functools.partial(generator, fn, per_class, seed=seed)
+                    entry = f"{key} {schedule_key(fn)} n={per_class} seed={seed}"
+                    distances.append(journal(entry, functools.partial(_distance, real, draw)))
+                rows[name][key] = summary(distances)
+                advance(name)
+    return {
+        "trained_by": results["command"],
         "config": configs.to_dict(config),
-        "primary_metric": PRIMARY,
-        "entries": entries,
+        "primary_metric": METRIC,
+        "columns": [text("method", "method"), *columns],
+        "rows": list(rows.values()),
     }
-    write_json(chosen.workdir / "transfer.json", results)
-    plots.save(figure(entries), chosen.workdir / "report" / "transfer.png")
-    print(table(entries))
-    if chosen.name:
-        shutil.copyfile(chosen.workdir / "transfer.json", RESULTS / f"{chosen.name}.json")
-        picture = ROOT / "docs" / f"{chosen.name}.png"
-        shutil.copyfile(chosen.workdir / "report" / "transfer.png", picture)
 
 
-if __name__ == "__main__":
-    main()
+def _distance(real: ClassEnergyDistance, draw: functools.partial[Any]) -> float:
+    """Of samples to test data, a mean over classes."""
+    return float(jnp.mean(real(draw())))
+
+
+def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draw the metric over the number of steps, a panel for each solver."""
+    panels: dict[str, dict[str, tuple]] = {}
+    for solver, group in itertools.groupby(results["columns"][1:], lambda each: each["solver"]):
+        columns, curves = list(group), panels.setdefault(solver, {})
+        steps = [column["num_steps"] for column in columns]
+        for row in results["rows"]:
+            cells = [row[column["key"]] for column in columns]
+            errors = [each["std"] / max(len(each["values"]), 1) ** 0.5 for each in cells]
+            curves[row["method"]] = (steps, [each["mean"] for each in cells], errors)
+    ylabel = results["primary_metric"].replace("_", " ") + " (test)"
+    return {"": plots.method_curves(panels, xlabel="sampling steps", ylabel=ylabel)}
+
+
+def arguments(add: Add) -> None:
+    """Add the arguments of this study."""
+    add("--workdir", type=Path, required=True, help="folder of a finished run")
+    add("--seeds", type=int, default=3, help="test seeds")
+
+
+STUDY = Study(measure=measure, arguments=arguments, figures=figures)

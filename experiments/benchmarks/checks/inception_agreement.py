@@ -1,19 +1,18 @@
 """Whether Inception-v3 here is that of PyTorch's ports, on equal random weights.
 
     pip install torch torchvision pytorch-fid torch-fidelity
-    python -m experiments.benchmarks.checks.inception_agreement   # about 4 minutes on 2 cores
+    python -m experiments.benchmarks inception_agreement --name=inception-agreement
 
 Weights are drawn in PyTorch, saved in both of its formats, and read here without PyTorch. Compared:
 the resize and the logits with torch-fidelity, which reproduces TensorFlow's arithmetic; features
 with both ports, for images of several sizes; Frechet distances of two sets of random images with
-pytorch-fid's, each from its own features. Writes experiments/results/inception-agreement.json.
+pytorch-fid's, each from its own features. Takes about 4 minutes on 2 cores.
 """
 
-import argparse
 import importlib
 import importlib.metadata
-import sys
 import tempfile
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -23,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from experiments.publish.tables import RESULTS
-from experiments.workdir import write_json
+from experiments.publish.markdown import number, text
+from experiments.publish.study import Study
 from experiments.workdir.provenance import provenance
 from lgd.machinery.progress import bar
 from lgd.metrics import inception
@@ -40,19 +39,33 @@ COUNT, BATCH = 4, 32  # images of each size; of a batch
 SETS = 128  # images of a set for the Frechet distance
 FEWER = 48  # features, so that covariances are of full rank
 
+COMPARED = (
+    *("resize", "features, pytorch-fid"),
+    *(f"{name}, torch-fidelity" for name in inception.Outputs._fields),
+)
+DISTANCES = ("ours", "pytorch-fid", "pytorch-fid of our features")
+NETWORKS = [
+    text("size", "images", form="{0[0]}x{0[1]}"),
+    *(number(f"{name}.shown", name, "") for name in COMPARED),
+]
+FRECHET = [
+    number("features", "features", ","),
+    *(number(name, name, ".6f") for name in DISTANCES),
+]
+
 State = dict[str, Any]  # PyTorch's tensors by name
 
 
 def imported() -> dict[str, ModuleType]:
-    """The packages compared with, or an end that says what to install."""
+    """Return the packages compared with. Raises ImportError, which says what to install."""
     try:
         return {name: importlib.import_module(name.replace("-", "_")) for name in PACKAGES}
     except ImportError as error:
-        sys.exit(f"inception_agreement: {error}; pip install {' '.join(PACKAGES)}")
+        raise ImportError(f"{error}; pip install {' '.join(PACKAGES)}") from None
 
 
 def random_state(torch: ModuleType, torchvision: ModuleType) -> State:
-    """Weights that keep activations of one size, moments and scales of batches all different."""
+    """Return weights that keep activations of one size, moments and scales of batches all different."""
     model = torchvision.models.inception_v3(
         num_classes=1008, aux_logits=False, init_weights=False, weights=None
     )
@@ -72,7 +85,7 @@ def random_state(torch: ModuleType, torchvision: ModuleType) -> State:
 
 
 def saved_and_read(torch: ModuleType, state: State, folder: Path) -> tuple[Path, Params]:
-    """A file of the weights, and what is read of it; the same of both formats."""
+    """Return a file of the weights, and what is read of it; the same of both formats."""
     found = []
     for zipped in (False, True):
         file = folder / f"zip-{zipped}.pth"
@@ -85,7 +98,7 @@ def saved_and_read(torch: ModuleType, state: State, folder: Path) -> tuple[Path,
 
 
 def levels(size: tuple[int, int], count: int, seed: int, contrast: float = 1.0) -> np.ndarray:
-    """Smooth random images (n, h, w, 3), uint8."""
+    """Return smooth random images (n, h, w, 3), uint8."""
     rng = np.random.default_rng(seed)
     coarse = rng.normal(size=(count, 5, 5, 3)).repeat(40, axis=1).repeat(40, axis=2)
     fine = rng.normal(size=(count, *size, 3))
@@ -95,12 +108,12 @@ def levels(size: tuple[int, int], count: int, seed: int, contrast: float = 1.0) 
 
 
 def scaled(images: np.ndarray) -> Array:
-    """uint8 to [-1, 1], as data sets here are."""
+    """Return images in [-1, 1], as data sets here are, from uint8."""
     return jnp.asarray(images.astype(np.float32) / 127.5 - 1.0)
 
 
 def channels_first(torch: ModuleType, images: np.ndarray) -> Any:
-    """(n, h, w, 3) to PyTorch's (n, 3, h, w)."""
+    """Return PyTorch's (n, 3, h, w) of images (n, h, w, 3)."""
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
@@ -119,12 +132,12 @@ class Ports:
         self._distance = importlib.import_module("pytorch_fid.fid_score")
 
     def pytorch_fid(self, prepared: np.ndarray) -> np.ndarray:
-        """Features (n, 2048) of images (n, h, w, 3) that are resized and scaled."""
+        """Return features (n, 2048) of images (n, h, w, 3) that are resized and scaled."""
         with self._torch.no_grad():
             return self._fid(channels_first(self._torch, prepared))[0][:, :, 0, 0].numpy()
 
     def torch_fidelity(self, images: np.ndarray) -> inception.Outputs:
-        """Of uint8 images."""
+        """Return the outputs of uint8 images."""
         with self._torch.no_grad():
             features, score_logits, logits = (
                 each.numpy() for each in self._fidelity(channels_first(self._torch, images))
@@ -132,7 +145,7 @@ class Ports:
         return inception.Outputs(features, logits, score_logits)
 
     def resized(self, images: np.ndarray) -> np.ndarray:
-        """Of uint8 images, scaled as the graph scales them."""
+        """Return resized uint8 images, scaled as the graph scales them."""
         values = channels_first(self._torch, images.astype(np.float32))
         found = self._resize(values, size=(299, 299), align_corners=False)
         return ((found - 128.0) / 128.0).numpy().transpose(0, 2, 3, 1)
@@ -141,43 +154,38 @@ class Ports:
         return float(self._distance.calculate_frechet_distance(*x, *y))
 
 
-def difference(ours: Any, theirs: Any) -> dict[str, float]:
-    """The largest absolute one, and its share of the largest value."""
+def difference(ours: Any, theirs: Any) -> dict[str, Any]:
+    """Return the largest absolute one, and its share of the largest value, also as words."""
     ours, theirs = (np.asarray(each, np.float64) for each in (ours, theirs))
     largest = float(np.abs(ours - theirs).max())
-    return {"absolute": largest, "relative": largest / float(np.abs(theirs).max())}
+    share = largest / float(np.abs(theirs).max())
+    return {"absolute": largest, "relative": share, "shown": f"{share:.0e}" if share else "equal"}
 
 
 def networks(ports: Ports, params: Params) -> list[dict[str, Any]]:
-    """Of every size: the resize, features of both ports, both kinds of logits."""
+    """Return for every size: the resize, features of both ports, both kinds of logits."""
     found = []
     with bar("sizes", len(SIZES)) as advance:
         for size in SIZES:
             images = levels(size, COUNT, seed=1)
             prepared = np.asarray(inception.prepared(scaled(images)))
-            ours = inception.outputs(params, scaled(images))
-            theirs = ports.torch_fidelity(images)
-            found.append(
-                {
-                    "size": list(size),
-                    "resize": difference(prepared, ports.resized(images)),
-                    "features, pytorch-fid": difference(ours.features, ports.pytorch_fid(prepared)),
-                    **{
-                        f"{name}, torch-fidelity": difference(*pair)
-                        for name, *pair in zip(ours._fields, ours, theirs, strict=True)
-                    },
-                }
-            )
+            ours, theirs = inception.outputs(params, scaled(images)), ports.torch_fidelity(images)
+            pairs = [
+                (prepared, ports.resized(images)),
+                (ours.features, ports.pytorch_fid(prepared)),
+                *zip(ours, theirs, strict=True),
+            ]
+            differences = [difference(*pair) for pair in pairs]
+            found.append({"size": list(size), **dict(zip(COMPARED, differences, strict=True))})
             advance("")
     return found
 
 
 def distances(ports: Ports, params: Params) -> list[dict[str, Any]]:
-    """Frechet distances of two sets, ours from our features, theirs from theirs."""
+    """Return Frechet distances of two sets, ours from our features, theirs from theirs."""
     sets = [levels((32, 32), SETS, seed=2), levels((32, 32), SETS, seed=3, contrast=0.8)]
-    ours = [
-        extract(inception.feature_network(params).apply, scaled(x), batch_size=BATCH) for x in sets
-    ]
+    network = inception.feature_network(params)
+    ours = [extract(network.apply, scaled(x), batch_size=BATCH) for x in sets]
     theirs = [
         np.concatenate(
             [
@@ -191,49 +199,29 @@ def distances(ports: Ports, params: Params) -> list[dict[str, Any]]:
     for count in (FEWER, 2048):
         own = [moments(x[:, :count]) for x in ours]
         other = [Moments(x[:, :count].mean(0), np.cov(x[:, :count], rowvar=False)) for x in theirs]
-        entry = {
-            "features": count,
-            "images": SETS,
-            "ours": frechet_distance(*own),
-            "pytorch-fid": ports.distance(*other),
-            "pytorch-fid of our features": ports.distance(*own),
-        }
-        found.append(entry)
+        each = (frechet_distance(*own), ports.distance(*other), ports.distance(*own))
+        entry = {"features": count, "images": SETS}
+        found.append(entry | dict(zip(DISTANCES, each, strict=True)))
     return found
 
 
-def table(results: Mapping) -> str:
-    """Differences by image size, and distances."""
-    names = [name for name in results["networks"][0] if name != "size"]
-    lines = [f"| images | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
-    for entry in results["networks"]:
-        shares = [entry[name]["relative"] for name in names]
-        cells = " | ".join(f"{share:.0e}" if share else "equal" for share in shares)
-        lines.append(f"| {entry['size'][0]}x{entry['size'][1]} | {cells} |")
-    names = ["ours", "pytorch-fid", "pytorch-fid of our features"]
-    lines += ["", f"| features | {' | '.join(names)} |", "|---:|" + "---:|" * len(names)]
-    for entry in results["distances"]:
-        cells = " | ".join(f"{entry[name]:.6f}" for name in names)
-        lines.append(f"| {entry['features']:,} | {cells} |")
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    """Command line."""
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+def measure(chosen: Namespace) -> dict[str, Any]:
+    """Return differences by image size, and distances."""
     packages = imported()
-    results = provenance("python -m experiments.benchmarks.checks.inception_agreement")
-    results["versions"] |= {name: importlib.metadata.version(name) for name in PACKAGES}
     state = random_state(packages["torch"], packages["torchvision"])
     with tempfile.TemporaryDirectory() as folder:
         file, params = saved_and_read(packages["torch"], state, Path(folder))
         ports = Ports(packages, state, file)
-    results |= {"networks": networks(ports, params), "distances": distances(ports, params)}
-    write_json(RESULTS / "inception-agreement.json", results)
-    print(table(results))
+    versions = provenance("")["versions"]
+    return {
+        "versions": versions | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "networks": networks(ports, params),
+        "distances": distances(ports, params),
+        "tables": {
+            "networks": {"columns": NETWORKS, "rows": "networks"},
+            "distances": {"columns": FRECHET, "rows": "distances"},
+        },
+    }
 
 
-if __name__ == "__main__":
-    main()
+STUDY = Study(measure=measure, refused=(ImportError,))

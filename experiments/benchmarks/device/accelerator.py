@@ -1,7 +1,7 @@
 """How well an accelerator is used at the paper's scale: one command, all numbers in one file.
 
-    python -m experiments.benchmarks.device.accelerator --workdir=runs/accelerator --name=h100
-    python -m experiments.benchmarks.device.accelerator --workdir=runs/tiny --tiny
+    python -m experiments.benchmarks accelerator --workdir=runs/accelerator --name=accelerator-h100
+    python -m experiments.benchmarks accelerator --workdir=runs/tiny --tiny
 
 The U-Net of configs/imagenet64.py (255 million parameters) and a DiT of width 1,024 and depth 24,
 64x64 images, bfloat16, one device with 80 GB:
@@ -14,29 +14,25 @@ The U-Net of configs/imagenet64.py (255 million parameters) and a DiT of width 1
     convolutions those of the U-Net with their gradients, by layout
 
 What has been measured stands in the workdir, and the same command goes on from there; ``--only``
-measures some parts. What does not fit into memory, or fails, is named in the table. Writes
-experiments/results/accelerator-NAME.json and docs/accelerator-NAME.png, and prints the table.
-``--tiny`` shrinks everything, to try the command on a CPU. Allow an hour of an H100, most of it
-compilation.
+measures some parts. What does not fit into memory, or fails, is named in the table. ``--tiny``
+shrinks everything, to try the command on a CPU. Allow an hour of an H100, most of it compilation.
 """
 
-import argparse
 import dataclasses
 import functools
 import os
 import traceback
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")
-
 import jax
+from matplotlib.figure import Figure
 
 from experiments import config as configs
 from experiments.benchmarks.checks import cost
-from experiments.benchmarks.device import timing
-from experiments.benchmarks.device.accelerator_report import figure, table
+from experiments.benchmarks.device import accelerator_report, timing
 from experiments.benchmarks.device.matrix_peak import convolution_rates, matrix_peak
 from experiments.benchmarks.device.training_share import (
     Network,
@@ -45,12 +41,10 @@ from experiments.benchmarks.device.training_share import (
     step_profile,
     variants,
 )
-from experiments.journal import Journal
-from experiments.publish.tables import RESULTS, ROOT
-from experiments.workdir import write_json
-from experiments.workdir.provenance import provenance
-from lgd import plots
+from experiments.publish.study import Add, Study
+from experiments.publish.tables import ROOT
 from lgd.denoisers.layers import Remat
+from lgd.evaluation import Journal
 from lgd.machinery.failures import DeviceMemoryError, memory_advice
 from lgd.machinery.progress import bar
 
@@ -120,28 +114,33 @@ TINY = Scale(
 )
 
 
-def measure(scale: Scale, journal: Journal, parts: tuple[str, ...]) -> dict[str, Any]:
-    """Some parts, and of the others what is in the journal."""
-    works = {f"{part}: {name}": work for part in PARTS for name, work in _works(scale, part)}
+def measure(chosen: Namespace) -> dict[str, Any]:
+    """Return what has been measured, with its tables."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")  # read with the first array
+    jax.config.update("jax_disable_most_optimizations", chosen.tiny)  # compiles faster
+    chosen.workdir.mkdir(parents=True, exist_ok=True)
+    journal = Journal(chosen.workdir / f"measured{'-tiny' if chosen.tiny else ''}.jsonl")
+    found = measured(TINY if chosen.tiny else FULL, journal, tuple(chosen.only.split(",")))
+    return found | {"tables": accelerator_report.tables(found)}
+
+
+def measured(scale: Scale, journal: Journal, parts: tuple[str, ...]) -> dict[str, Any]:
+    """Return some parts, and of the others what is in the journal."""
+    makers = {
+        "training": _training,
+        "memory": _memory,
+        "ratios": _ratios,
+        "convolutions": _convolutions,
+    }
+    works = {f"{part}: {k}": work for part in PARTS for k, work in makers[part](scale).items()}
     works = {key: work for key, work in works.items() if key in journal or key.startswith(parts)}
-    found: dict[str, Any] = {"peak": matrix_peak(scale.matrices, scale.rounds)}
+    found: dict[str, Any] = {"targets": TARGETS, "peak": matrix_peak(scale.matrices, scale.rounds)}
     with bar("accelerator", len(works)) as advance:
         for key, work in works.items():
             part, name = key.split(": ", maxsplit=1)
             found.setdefault(part, {})[name] = _tried(journal, key, work)
             advance(key)
     return found
-
-
-def _works(scale: Scale, part: str) -> list[tuple[str, Callable[[], Any]]]:
-    """What a part measures, by name."""
-    made = {
-        "training": _training,
-        "memory": _memory,
-        "ratios": _ratios,
-        "convolutions": _convolutions,
-    }
-    return list(made[part](scale).items())
 
 
 def _tried(journal: Journal, key: str, work: Callable[[], Any]) -> Any:
@@ -188,22 +187,19 @@ def _unrolled(scale: Scale, remat: Remat, num_steps: int, particles: int) -> dic
     """A trajectory's gradient: bytes that XLA plans, and time to forward."""
     case = scale.network("unet").case(particles, min(GROUPS, particles // 2), remat)
     gradient, forward, compiled = cost.trajectory_gradient(case, num_steps)
-    runs = {"gradient": gradient, "forward": forward}
-    found = timing.ratios(runs, against="forward", rounds=max(2, scale.rounds // 2))
-    return found["gradient"] | {"planned_bytes": planned_bytes(compiled)}
+    found = timing.ratio(gradient, forward, max(2, scale.rounds // 2))
+    return found | {"planned_bytes": planned_bytes(compiled)}
 
 
 def _ratios(scale: Scale) -> dict[str, Callable[[], Any]]:
     def compare(name: str) -> Any:
-        if name == "trajectory":
-            return _unrolled(scale, "none", 10, scale.particles)
         case = scale.network("unet").case(scale.ratio_batch, GROUPS)
-        measured = {"one_step": cost.one_step, "sampler": cost.guided_sampler}
-        part = {"one_step": "training step", "sampler": "guided sampler"}
-        return measured[name](case, scale.rounds)[part[name]]
+        ratio = cost.one_step if name == "one_step" else cost.guided_sampler
+        return ratio(case, scale.rounds)
 
     return {
-        name: functools.partial(compare, name) for name in ("one_step", "sampler", "trajectory")
+        **{name: functools.partial(compare, name) for name in ("one_step", "sampler")},
+        "trajectory": functools.partial(_unrolled, scale, "none", 10, scale.particles),
     }
 
 
@@ -217,28 +213,16 @@ def _convolutions(scale: Scale) -> dict[str, Callable[[], Any]]:
     }
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", type=Path, required=True, help="for what has been measured")
-    parser.add_argument("--name", default="", help="of the results to publish; none: only print")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure")
-    parser.add_argument("--tiny", action="store_true", help="small networks, to try the command")
-    chosen = parser.parse_args()
-    jax.config.update("jax_disable_most_optimizations", chosen.tiny)  # compiles faster
-    chosen.workdir.mkdir(parents=True, exist_ok=True)
-    journal = Journal(chosen.workdir / f"measured{'-tiny' if chosen.tiny else ''}.jsonl")
-    found = measure(TINY if chosen.tiny else FULL, journal, tuple(chosen.only))
-    command = "python -m experiments.benchmarks.device.accelerator --workdir=..."
-    results = provenance(command + (" --tiny" if chosen.tiny else ""))
-    results |= {"targets": TARGETS} | found
-    print(table(results))
-    if chosen.name:
-        write_json(RESULTS / f"accelerator-{chosen.name}.json", results)
-        plots.save(figure(results), ROOT / "docs" / f"accelerator-{chosen.name}.png")
+def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draw training steps, where there are any."""
+    return {"": accelerator_report.figure(results)} if "training" in results else {}
 
 
-if __name__ == "__main__":
-    main()
+def arguments(add: Add) -> None:
+    """Add the arguments of this benchmark."""
+    add("--workdir", type=Path, required=True, help="for what has been measured")
+    add("--only", default=",".join(PARTS), help="parts to measure")
+    add("--tiny", action="store_true", help="small networks, to try the command")
+
+
+STUDY = Study(measure=measure, arguments=arguments, figures=figures)

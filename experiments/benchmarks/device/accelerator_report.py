@@ -1,4 +1,4 @@
-"""Tables and figure of `accelerator`, and of what is planned without a device."""
+"""Tables and figure of `accelerator`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,9 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.benchmarks.checks.cost import QUARTILES
 from experiments.benchmarks.device.device_profile import KINDS
+from experiments.publish.markdown import number, text
 from lgd.plots.theme import STYLE, WIDTH, settled
 
 NETWORKS = {"dit": "DiT", "unet": "U-Net"}
@@ -18,41 +20,63 @@ _RATIOS = {
     "sampler": "guided sampler / its denoiser calls",
     "trajectory": "gradient of a trajectory, K = 10 / its forward pass",
 }
+_TRAINING = [
+    text("name", "training step"),
+    number("images_per_second", "images a second", ",.4g"),
+    number("share", "share of the peak", ".1%"),
+    number("planned_bytes", "memory, GB", ".3g", unit=1e9),
+]
+_MEMORY = [
+    text("name", "gradient of the trajectory"),
+    number("planned_bytes", "memory, GB", ".3g", unit=1e9),
+    number("ratio", "/ its forward pass", ".2f"),
+]
+_OF_UNET = [
+    text("name", "of the U-Net"),
+    number("ratio", "ratio", ".3f"),
+    number("", "quartiles", QUARTILES),
+    number("target", "at most", "g"),
+]
+_CONVOLUTIONS = [
+    text("name", "3 x 3 convolution and its gradients"),
+    *(number(layout, layout, ".1%") for layout in ("NHWC", "NCHW")),
+]
 
 
-def table(results: Mapping[str, Any]) -> str:
-    """All that has been measured; a part that has not is left out."""
-    made = {
-        "training": _training,
-        "memory": _memory,
-        "ratios": _ratios,
-        "convolutions": _convolutions,
-    }
-    parts = [make(results) for part, make in made.items() if part in results]
-    peak = results["peak"]["flops_per_second"]
-    each = ", ".join(f"{rate / 1e12:,.4g} for n = {int(n):,}" for n, rate in peak.items())
-    return "\n".join([f"TFLOP/s of bfloat16 products of n x n matrices: {each}.\n", *parts])
+def tables(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tables of all that has been measured; what failed says so in the first number."""
+    peak, targets = results["peak"], results["targets"]
+    found: dict[str, Any] = {}
+    if "training" in results:
+        rows = [_row(name, row, "images_per_second") for name, row in _steps(results).items()]
+        found["training"] = {"columns": _TRAINING, "rows": rows, "note": _best(results)}
+    if profiles := _profiles(results):
+        found["profile"] = _profile_table(profiles)
+    if "memory" in results:
+        rows = [_row(f"recomputes {k}", v, "planned_bytes") for k, v in results["memory"].items()]
+        note = f"At most {targets['bytes'] / 1e9:g} GB."
+        found["memory"] = {"columns": _MEMORY, "rows": rows, "note": note}
+    if "ratios" in results:
+        rows = [
+            _row(_RATIOS[k], v, "ratio") | {"target": targets[k]}
+            for k, v in results["ratios"].items()
+        ]
+        found["ratios"] = {"columns": _OF_UNET, "rows": rows}
+    if "convolutions" in results:
+        rows = [
+            {"name": size, "NHWC": row["failed"]}
+            if "failed" in row
+            else {"name": size, **{layout: rate / peak["best"] for layout, rate in row.items()}}
+            for size, row in results["convolutions"].items()
+        ]
+        note = "Shares of the peak."
+        found["convolutions"] = {"columns": _CONVOLUTIONS, "rows": rows, "note": note}
+    return found
 
 
-def _training(results: Mapping[str, Any]) -> str:
-    lines = [
-        "| training step | images a second | share of the peak | memory, GB |",
-        "|---|---:|---:|---:|",
-    ]
-    for name, row in _steps(results).items():
-        if "failed" in row:
-            lines.append(f"| {name} | {row['failed']} | | |")
-            continue
-        memory = row["planned_bytes"] / 1e9
-        lines.append(
-            f"| {name} | {row['images_per_second']:,.4g} | {row['share']:.1%} | {memory:.3g} |"
-        )
-    for network, title in NETWORKS.items():
-        best = _best(results, network)
-        aim = f"; target at least {results['targets']['dit']:.0%}" if network == "dit" else ""
-        if best:
-            lines += ["", f"Best of the {title}: {best[1]:.1%} ({best[0]}){aim}."]
-    return "\n".join([*lines, "", *_profiles(results)])
+def _row(name: str, row: Mapping[str, Any], first: str) -> dict[str, Any]:
+    failed = {first: row["failed"]} if "failed" in row else {}
+    return {"name": name, **row, **failed}
 
 
 def _steps(results: Mapping[str, Any]) -> dict[str, Mapping]:
@@ -65,94 +89,54 @@ def _steps(results: Mapping[str, Any]) -> dict[str, Mapping]:
     }
 
 
-def _best(results: Mapping[str, Any], network: str) -> tuple[str, float] | None:
-    """The variant of the highest share, and it."""
-    shares = {
-        key.split(": ")[1]: row["share"]
-        for key, row in results["training"].items()
-        if key.startswith(f"{network}: ") and "share" in row
-    }
-    return max(shares.items(), key=lambda item: item[1]) if shares else None
+def _best(results: Mapping[str, Any]) -> str:
+    """The peak, and the variants of the highest share of it."""
+    rates = results["peak"]["flops_per_second"].items()
+    each = ", ".join(f"{rate / 1e12:,.4g} for n = {int(n):,}" for n, rate in rates)
+    lines = [f"TFLOP/s of bfloat16 products of n x n matrices: {each}."]
+    for network, title in NETWORKS.items():
+        shares = {
+            name: row["share"]
+            for name, row in _steps(results).items()
+            if name.startswith(f"{title}: ") and "share" in row
+        }
+        if shares:
+            name = max(shares, key=shares.__getitem__)
+            target = f"; target at least {results['targets']['dit']:.0%}"
+            aim = target if network == "dit" else ""
+            variant = name.partition(": ")[2]
+            lines.append(f"Best of the {title}: {shares[name]:.1%} ({variant}){aim}.")
+    return "\n\n".join(lines)
 
 
-def _profiles(results: Mapping[str, Any]) -> list[str]:
-    """Kinds of work side by side, and the operations that take most."""
-    found = _found_profiles(results)
-    if not found:
-        return []
-    lines = [f"| time of a step | {' | '.join(found)} |", "|---|" + "---:|" * len(found)]
-    for kind in KINDS:
-        shares = " | ".join(f"{each['kinds'][kind]:.1%}" for each in found.values())
-        lines.append(f"| {kind} | {shares} |")
-    for title, each in found.items():
-        most = ", ".join(f"`{name}` {share:.1%}" for name, share in each["operations"][:5])
-        lines += ["", f"Most in the {title}: {most}."]
-    return [*lines, ""]
-
-
-def _found_profiles(results: Mapping[str, Any]) -> dict[str, Mapping]:
-    each = {title: results["training"].get(f"{name}: profile") for name, title in NETWORKS.items()}
+def _profiles(results: Mapping[str, Any]) -> dict[str, Mapping]:
+    found = results.get("training", {})
+    each = {title: found.get(f"{name}: profile") for name, title in NETWORKS.items()}
     return {title: profile for title, profile in each.items() if profile and "kinds" in profile}
 
 
-def _memory(results: Mapping[str, Any]) -> str:
-    lines = [
-        "| gradient of the trajectory | memory, GB | / its forward pass |",
-        "|---|---:|---:|",
+def _profile_table(profiles: Mapping[str, Mapping]) -> dict[str, Any]:
+    """Kinds of work side by side, and the operations that take most."""
+    rows = [
+        {"kind": kind, **{title: each["kinds"][kind] for title, each in profiles.items()}}
+        for kind in KINDS
     ]
-    for remat, row in results["memory"].items():
-        if "failed" in row:
-            lines.append(f"| recomputes {remat} | {row['failed']} | |")
-            continue
-        cells = f"{row['planned_bytes'] / 1e9:.3g} | {row['ratio']:.2f}"
-        lines.append(f"| recomputes {remat} | {cells} |")
-    limit = results["targets"]["bytes"] / 1e9
-    return "\n".join([*lines, "", f"At most {limit:g} GB.", ""])
-
-
-def _ratios(results: Mapping[str, Any]) -> str:
-    lines = ["| of the U-Net | ratio | quartiles | at most |", "|---|---:|---:|---:|"]
-    for name, row in results["ratios"].items():
-        target = results["targets"][name]
-        cells = (
-            f"{row['failed']} | "
-            if "failed" in row
-            else f"{row['ratio']:.3f} | {row['low']:.3f} to {row['high']:.3f}"
-        )
-        lines.append(f"| {_RATIOS[name]} | {cells} | {target:g} |")
-    return "\n".join([*lines, ""])
-
-
-def _convolutions(results: Mapping[str, Any]) -> str:
-    peak = results["peak"]["best"]
-    lines = [
-        "| 3 x 3 convolution and its gradients | NHWC | NCHW |",
-        "|---|---:|---:|",
-    ]
-    for size, row in results["convolutions"].items():
-        shares = " | ".join(f"{row[layout] / peak:.1%}" for layout in row if layout != "failed")
-        lines.append(f"| {size} | {row.get('failed', shares)} |")
-    return "\n".join([*lines, "", "Shares of the peak.", ""])
-
-
-def planned_table(results: Mapping[str, Any]) -> str:
-    """A row for each program of `experiments.benchmarks.device.planned_memory`."""
-    lines = [
-        "| program | memory, GB | cuDNN's attention | cuDNN's convolutions |",
-        "|---|---:|---:|---:|",
-    ]
-    for name, row in results["planned"].items():
-        cells = f"{row['planned_bytes'] / 1e9:.1f} | {row['attention']} | {row['convolutions']}"
-        lines.append(f"| {name} | {cells} |")
-    limit = results["targets"]["bytes"] / 1e9
-    return "\n".join(lines) + f"\n\nAn H100 has {limit:g} GB. The last two columns count kernels.\n"
+    most = {
+        title: ", ".join(f"`{name}` {share:.1%}" for name, share in each["operations"][:5])
+        for title, each in profiles.items()
+    }
+    return {
+        "columns": [text("kind", "time of a step"), *(number(t, t, ".1%") for t in profiles)],
+        "rows": rows,
+        "note": "\n\n".join(f"Most in the {title}: {each}." for title, each in most.items()),
+    }
 
 
 @style.context(STYLE)
 def figure(results: Mapping[str, Any]) -> Figure:
-    """Shares of the peak by variant, and where the time of a step goes."""
+    """Draw shares of the peak by variant, and where the time of a step goes."""
     steps = {name: row for name, row in _steps(results).items() if "share" in row}
-    profiles = _found_profiles(results)
+    profiles = _profiles(results)
     height = 0.9 + 0.2 * len(steps) + 0.35 * len(profiles)
     made = Figure(figsize=(WIDTH, height + 0.6), layout="constrained")
     above, below = made.subplots(2, height_ratios=(len(steps), 1.5 * max(len(profiles), 1)))

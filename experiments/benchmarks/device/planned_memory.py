@@ -1,20 +1,20 @@
 """What the compiler of an H100 plans, on a machine without one: memory, and which kernels it takes.
 
-    python -m experiments.benchmarks.device.planned_memory --workdir=runs/planned --name=h100
+    python -m experiments.benchmarks planned_memory --workdir=runs/planned \
+        --name=planned-memory-h100
 
-Compiles the programs of `device.accelerator` at full size for a described device:
-the gradient of a K = 50 trajectory of the U-Net on 32 particles, and training steps of the U-Net
-and of a DiT, by checkpoint policy and attention back-end. Nothing runs, so it says nothing of
-speed; kernels are not tuned. Needs the compiler, ``pip install -e '.[cuda12]'``, but neither a GPU
-nor its driver. Writes experiments/results/planned-memory-NAME.json.
+Compiles the programs of the benchmark of an accelerator at full size for a described device: the
+gradient of a K = 50 trajectory of the U-Net on 32 particles, and training steps of the U-Net and of
+a DiT, by checkpoint policy and attention back-end. Nothing runs, so it says nothing of speed;
+kernels are not tuned. Needs the compiler, ``pip install -e '.[cuda12]'``, but neither a GPU nor its
+driver.
 """
 
-import argparse
 import contextlib
 import functools
 import importlib.metadata
 import os
-import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -27,7 +27,6 @@ from jax.sharding import SingleDeviceSharding
 
 from experiments.benchmarks.checks import cost
 from experiments.benchmarks.device.accelerator import FULL, GROUPS, TARGETS, Scale
-from experiments.benchmarks.device.accelerator_report import planned_table
 from experiments.benchmarks.device.training_share import (
     Backend,
     Variant,
@@ -37,15 +36,20 @@ from experiments.benchmarks.device.training_share import (
     training_program,
     variants,
 )
-from experiments.journal import Journal
-from experiments.publish.tables import RESULTS
-from experiments.workdir import write_json
-from experiments.workdir.provenance import provenance
+from experiments.publish.markdown import number, text
+from experiments.publish.study import Add, Study
 from lgd.denoisers import layers
 from lgd.denoisers.layers import Remat
+from lgd.evaluation import Journal
 from lgd.machinery.progress import bar
 from lgd.types import PyTree
 
+COLUMNS = [
+    text("name", "program"),
+    number("planned_bytes", "memory, GB", ".1f", unit=1e9),
+    number("attention", "cuDNN's attention", "d"),
+    number("convolutions", "cuDNN's convolutions", "d"),
+]
 # NVIDIA's data sheet, in the terms of XLA's GpuTargetConfigProto.
 H100 = """
 gpu_device_info {
@@ -141,32 +145,23 @@ def _planned(compiled: Any) -> dict[str, int]:
     return {"planned_bytes": planned_bytes(compiled), **found}
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", type=Path, required=True, help="for what has been compiled")
-    parser.add_argument("--name", default="", help="of the results to publish; none: only print")
-    chosen = parser.parse_args()
-    try:
-        each = works(FULL, h100())
-    except RuntimeError as error:
-        sys.exit(f"planned_memory: {error}")
+def measure(chosen: Namespace) -> dict[str, Any]:
+    """Return the plan of every program. Raises RuntimeError without the compiler."""
+    programs = works(FULL, h100())
     chosen.workdir.mkdir(parents=True, exist_ok=True)
-    journal = Journal(chosen.workdir / "planned.jsonl")
-    results: dict[str, Any] = provenance(
-        "python -m experiments.benchmarks.device.planned_memory --workdir=..."
-    )
-    results |= {"targets": TARGETS, "planned": {}}
-    with bar("compile for an H100", len(each)) as advance, cudnn_found():
-        for name, compile_one in each.items():
-            results["planned"][name] = journal(name, compile_one)
+    journal, rows = Journal(chosen.workdir / "planned.jsonl"), []
+    with bar("compile for an H100", len(programs)) as advance, cudnn_found():
+        for name, compile_one in programs.items():
+            rows.append({"name": name, **journal(name, compile_one)})
             advance(name)
-    print(planned_table(results))
-    if chosen.name:
-        write_json(RESULTS / f"planned-memory-{chosen.name}.json", results)
+    limit = TARGETS["bytes"] / 1e9
+    note = f"An H100 has {limit:g} GB. The last two columns count kernels."
+    return {"targets": TARGETS, "columns": COLUMNS, "rows": rows, "note": note}
 
 
-if __name__ == "__main__":
-    main()
+def arguments(add: Add) -> None:
+    """Add the arguments of this benchmark."""
+    add("--workdir", type=Path, required=True, help="for what has been compiled")
+
+
+STUDY = Study(measure=measure, arguments=arguments, refused=(RuntimeError,))

@@ -1,6 +1,6 @@
-"""What the plan costs at scale, computed and not measured: prints the tables of docs/scale-out.md.
+"""What the plan costs at scale, computed and not measured: the tables of docs/scale-out.md.
 
-    python -m experiments.benchmarks.device.scaling
+    python -m experiments.benchmarks scaling
 
 FLOPs of one call are those of the products and convolutions of the U-Net of
 configs/imagenet64.py. Bytes sent are those of all collectives of a step compiled for 1 to 512 fake
@@ -10,13 +10,12 @@ from `PEAK` and `UTILISATION`, which are assumptions.
 
 import math
 import os
+from argparse import Namespace
 from typing import Any
-
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=512")
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array
 
@@ -24,6 +23,8 @@ from experiments import build
 from experiments import config as configs
 from experiments.benchmarks.checks import cost
 from experiments.benchmarks.device.collectives import collective_bytes
+from experiments.publish.markdown import number, text
+from experiments.publish.study import Study
 from lgd import guidance, objectives, omega, sampling, schedules, training
 from lgd.denoisers import DenoisingLoss, NetworkDenoiser, ResidualMLP
 from lgd.encoders import Labels
@@ -46,7 +47,7 @@ MESHES = ((1, 1), (8, 1), (64, 1), (512, 1), (1, 8), (8, 8), (64, 8))
 BATCH, CLASSES, STEPS, SHAPE = 512, 8, 25, (8, 8, 1)
 FLOW = schedules.rectified_flow()
 DENOISER = NetworkDenoiser(ResidualMLP(CLASSES, 512, 4), FLOW, CLASSES)
-TIMES = tuple(schedules.uniform_times(STEPS).tolist())
+TIMES = tuple(np.linspace(1.0, 0.0, STEPS + 1).tolist())
 NETWORK = omega.Network(
     schedule=FLOW, encoder=Labels(CLASSES), support=objectives.SelfConsistency().support
 )
@@ -148,15 +149,8 @@ def _key() -> Any:
     return jax.eval_shape(lambda: jax.random.key(0))
 
 
-def hours(flops: float) -> float:
-    """Device-hours."""
-    return flops / (PEAK * UTILISATION) / 3600.0
-
-
-def main() -> None:
-    """Print both tables."""
-    call = call_flops()
-    print(f"One call for one 64x64 image: {call / 1e9:,.0f} GFLOP.\n")
+def hours(call: float) -> dict[str, Any]:
+    """Return the table of device-hours, for the FLOPs of a call."""
     works = {
         "ImageNet-64: train the denoiser, 400,000 steps of 2,048": 3 * call * 400_000 * 2048,
         "ImageNet-64: learn guidance as the paper, 205 million calls": call * PAPER_CALLS,
@@ -169,22 +163,33 @@ def main() -> None:
         "1B text-to-image: statistics, 1 million calls": TEXT_TO_IMAGE * OUR_CALLS,
         "1B text-to-image: trajectory, as above": TEXT_TO_IMAGE * UNROLLED_CALLS,
     }
-    heads = " | ".join(f"hours on {count}" for count in COUNTS)
-    print(f"| work | EFLOP | {heads} |\n|---|---:|" + "---:|" * len(COUNTS))
-    for name, flops in works.items():
-        each = " | ".join(f"{hours(flops) / count:,.3g}" for count in COUNTS)
-        print(f"| {name} | {flops / 1e18:,.3g} | {each} |")
-    found = {}
+    rows = [
+        {"work": work, "flops": flops}
+        | {str(count): flops / (PEAK * UTILISATION) / 3600.0 / count for count in COUNTS}
+        for work, flops in works.items()
+    ]
+    columns = [
+        text("work", "work"),
+        number("flops", "EFLOP", ",.3g", unit=1e18),
+        *(number(str(count), f"hours on {count}", ",.3g") for count in COUNTS),
+    ]
+    title = f"One call for one 64x64 image: {call / 1e9:,.0f} GFLOP"
+    return {"title": title, "columns": columns, "rows": rows}
+
+
+def measure(chosen: Namespace) -> dict[str, Any]:
+    """Return both tables. Sets up fake devices: nothing must have been computed before."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=512"
+    jax.config.update("jax_platforms", "cpu")
+    rows = []
     with bar("compile for fake devices", len(MESHES)) as advance:
         for data, fsdp in MESHES:
-            found[data, fsdp] = sent(data, fsdp)
-            advance(f"{data} x {fsdp}")
-    names = list(found[1, 1])
-    print(f"\n| data x fsdp | {' | '.join(names)} |\n|---|" + "---:|" * len(names))
-    for (data, fsdp), ratios in found.items():
-        cells = " | ".join(f"{ratios[name]:.3f}" for name in names)
-        print(f"| {data} x {fsdp} | {cells} |")
+            rows.append({"mesh": f"{data} x {fsdp}"} | sent(data, fsdp))
+            advance(rows[-1]["mesh"])
+    names = [name for name in rows[0] if name != "mesh"]
+    columns = [text("mesh", "data x fsdp"), *(number(name, name, ".3f") for name in names)]
+    return {"tables": {"hours": hours(call_flops()), "sent": {"columns": columns, "rows": rows}}}
 
 
-if __name__ == "__main__":
-    main()
+STUDY = Study(measure=measure)

@@ -1,17 +1,17 @@
-"""How far float32 statistics are from particles in float64, and redrawn noise from noise of R^d.
+"""How far float32 Gram matrices are from particles in float64, and redrawn noise from noise of R^d.
 
-    python -m experiments.benchmarks.gram.agreement   # about 7 minutes on two idle cores
+    python -m experiments.benchmarks gram_agreement --name=gram-agreement   # 7 minutes, 2 idle cores
 
 Precision: the same noises go through three float32 paths and through particles in float64 numpy.
 ``statistics``: Gram matrix -> factor -> distances -> loss, the fresh noise given by its coordinates
-along the factor; ``online``: rows in R^d -> distances -> loss, as in training without statistics;
-``particles``: the states themselves and their distances. Law: see `gram_law`; here with 40,960
-draws. Writes experiments/results/gram-agreement.json.
+along the factor; ``online``: rows in R^d -> distances -> loss, as in training that asks the denoiser
+at every step; ``particles``: the states themselves and their distances. Law: see
+`experiments.benchmarks.gram.law`; here with 40,960 draws.
 """
 
-import argparse
 import itertools
-from collections.abc import Callable, Mapping
+from argparse import Namespace
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,15 +20,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from experiments.benchmarks.gram import law as gram_law
-from experiments.publish.tables import RESULTS
-from experiments.workdir import write_json
-from experiments.workdir.provenance import provenance
+from experiments.publish.markdown import number, text
+from experiments.publish.study import Add, Study
 from lgd import discrepancy, objectives, schedules
 from lgd.diffusion import bridge_coefficients
 from lgd.gram.layout import Members
+from lgd.gram.redraw import factor
 from lgd.machinery.progress import bar
 from lgd.objectives import Rows, SelfConsistency
-from lgd.objectives.forms import factor, gram_matrix
+from lgd.objectives.forms import gram_matrix
 from lgd.objectives.rows import Coupling
 
 DIMS = (12, 48, 784, 3072, 12_288)
@@ -48,6 +48,26 @@ CASES: tuple[tuple[int, Members, int], ...] = (
     (64, "mixed", 2),
 )
 LIMIT = 4.5
+PATHS = ("statistics", "online", "particles")
+PARTS = ("loss", "gradient")
+PRECISION = [
+    number("dim", "numbers in x0", ","),
+    *(
+        number(f"{part} {path}", path if path != PATHS[0] else f"{part}: {path}", ".1e")
+        for part in PARTS
+        for path in PATHS
+    ),
+    number("ratio", "statistics / particles", ".2f"),
+]
+LAW = [
+    number("dim", "numbers in x0", "d"),
+    text("members", "members"),
+    number("directions", "directions", "d"),
+    text("of", "of"),
+    number("largest_z", "largest z", ".1f"),
+    number("rms_z", "rms z", ".2f"),
+    number("seen_with_power_.99", "seen with power .99", ".1%"),
+]
 
 
 class Noises(NamedTuple):
@@ -176,42 +196,40 @@ def statistics_rows(rows: Rows) -> Rows:
 
 
 def precision() -> list[dict[str, Any]]:
-    """Errors of every dimension, gap, churn and coupling."""
+    """Return the errors of every dimension, gap, churn and coupling."""
     omega = np.random.default_rng(0).uniform(0.0, 2.0, (GROUPS, PARTICLES)).astype(np.float32)
     lows = np.linspace(0.02, 0.45, GROUPS, dtype=np.float32)
     paths = {
-        step: {"rows": jax.jit(_with_gradient(rows_path(*step))),
-               "particles": jax.jit(_with_gradient(particle_path(*step)))}
+        step: [jax.jit(_with_gradient(path(*step))) for path in (rows_path, particle_path)]
         for step in STEPS
-    }  # fmt: skip
+    }
     found = []
-    with bar("precision", len(DIMS) * len(STEPS)) as advance:
+    with bar("precision", len(DIMS) * len(STEPS) * len(GAPS)) as advance:
         for dim in DIMS:
             noises = draw(dim)
             online = online_rows(noises)
-            data = {
-                "statistics": ("rows", statistics_rows(online)),
-                "online": ("rows", online),
-                "particles": ("particles", noises),
-            }
-            for (churn, coupling), gap in itertools.product(STEPS, GAPS):
+            data = (statistics_rows(online), online, noises)
+            for step, gap in itertools.product(STEPS, GAPS):
                 s, t = lows, lows + np.float32(gap)
                 truth = [
-                    reference(each, w[None], float(a), float(b), churn, coupling)
+                    reference(each, w[None], float(a), float(b), *step)
                     for each, w, a, b in zip(_single(noises), omega, s, t, strict=True)
                 ]
                 exact = [np.concatenate(values) for values in zip(*truth, strict=True)]
-                entry: dict[str, Any] = {"dim": dim, "gap": gap}
-                entry |= {"churn": churn, "coupling": coupling}
-                for name, (kind, arrays) in data.items():
-                    got = paths[churn, coupling][kind](arrays, omega, s, t)
-                    entry[name] = {
-                        what: _error(value, true)
-                        for what, value, true in zip(("loss", "gradient"), got, exact, strict=True)
-                    }
+                by_rows, by_particles = paths[step]
+                entry: dict[str, Any] = {
+                    "dim": dim,
+                    "gap": gap,
+                    "churn": step[0],
+                    "coupling": step[1],
+                }
+                for name, arrays, path in zip(
+                    PATHS, data, (by_rows, by_rows, by_particles), strict=True
+                ):
+                    got = path(arrays, omega, s, t)
+                    entry[name] = dict(zip(PARTS, map(_error, got, exact), strict=True))
                 found.append(entry)
-                if gap == GAPS[-1]:
-                    advance("")
+                advance("")
     return found
 
 
@@ -238,12 +256,8 @@ def law(draws: int) -> list[dict[str, Any]]:
     batch, found = draws // gram_law.BATCHES, []
     with bar("law", len(CASES)) as advance:
         for dim, members, num_directions in CASES:
-            for name, (gap, error) in gram_law.compared(
-                dim,
-                members,
-                num_directions,
-                batch=batch,
-            ).items():
+            compared = gram_law.compared(dim, members, num_directions, batch=batch)
+            for name, (gap, error) in compared.items():
                 z = (gap / np.maximum(error, 1e-30))[~gram_law.NO_NOISE]
                 seen = (LIMIT + gram_law.POWER_GAP) * error[~gram_law.NO_NOISE].max()
                 found.append(
@@ -262,51 +276,26 @@ def law(draws: int) -> list[dict[str, Any]]:
     return found
 
 
-def table(results: Mapping) -> str:
-    """Largest errors by dimension, and z-scores by case."""
-    lines = [
-        "| numbers in x0 | loss: statistics | online | particles | gradient: statistics | online "
-        "| particles | statistics / particles |",
-        "|---:|" + "---:|" * 7,
-    ]
-    for dim in dict.fromkeys(entry["dim"] for entry in results["precision"]):
-        own = [entry for entry in results["precision"] if entry["dim"] == dim]
-        cells = [
-            max(entry[path][what] for entry in own)
-            for what in ("loss", "gradient")
-            for path in ("statistics", "online", "particles")
-        ]
-        ratio = max(
-            entry["statistics"]["gradient"] / entry["particles"]["gradient"] for entry in own
-        )
-        numbers = " | ".join(f"{cell:.1e}" for cell in cells)
-        lines.append(f"| {dim:,} | {numbers} | {ratio:.2f} |")
-    lines += [
-        "",
-        "| numbers in x0 | members | directions | of | largest z | rms z | seen with power .99 |",
-        "|---:|---|---:|---|---:|---:|---:|",
-    ]
-    for each in results["law"]:
-        lines.append(
-            f"| {each['dim']} | {each['members']} | {each['directions']} | {each['of']} "
-            f"| {each['largest_z']:.1f} | {each['rms_z']:.2f} "
-            f"| {100 * each['seen_with_power_.99']:.1f}% |"
-        )
-    return "\n".join(lines) + "\n"
+def measure(chosen: Namespace) -> dict[str, Any]:
+    """Return both comparisons, the first also as the largest errors of every dimension."""
+    entries, rows = precision(), []
+    for dim in DIMS:
+        mine = [entry for entry in entries if entry["dim"] == dim]
+        row: dict[str, Any] = {"dim": dim}
+        for part, path in itertools.product(PARTS, PATHS):
+            row[f"{part} {path}"] = max(entry[path][part] for entry in mine)
+        ratios = [each["statistics"]["gradient"] / each["particles"]["gradient"] for each in mine]
+        rows.append(row | {"ratio": max(ratios)})
+    tables = {
+        "precision": {"columns": PRECISION, "rows": rows},
+        "law": {"columns": LAW, "rows": "law"},
+    }
+    return {"precision": entries, "law": law(chosen.draws), "tables": tables}
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--draws", type=int, default=40_960, help="of noise, for the law")
-    draws = parser.parse_args().draws
-    results = provenance("python -m experiments.benchmarks.gram.agreement")
-    results |= {"precision": precision(), "law": law(draws)}
-    write_json(RESULTS / "gram-agreement.json", results)
-    print(table(results))
+def arguments(add: Add) -> None:
+    """Add the arguments of this benchmark."""
+    add("--draws", type=int, default=40_960, help="of noise, for the law")
 
 
-if __name__ == "__main__":
-    main()
+STUDY = Study(measure=measure, arguments=arguments)

@@ -1,19 +1,20 @@
 """Denoiser calls and time until omega is learned: asking at every step against asking once.
 
-    python -m experiments.benchmarks.gram.cost --config=configs/fashion_mnist.py \
-        --workdir=runs/fashion_mnist --name=fashion_mnist
+    python -m experiments.benchmarks gram_cost --config=configs/fashion_mnist.py \
+        --workdir=runs/fashion_mnist --name=gram-cost-fashion_mnist
 
 The paper's recipe (batches of 256 examples, 4 particles, fresh calls at every step) with budgets of
 30 to 2,700 steps, and fits on 512 to 131,072 examples of one collection, other examples for each
 seed; both with Adam and a cosine decay to 0, from the same start, each in three learning rates of
-which the best by the mean over seeds is shown. What is compared is the held-out loss on statistics
-of validation data: the gap to the best mean of all, relative to that of no guidance. Times are
-without compilation. Writes experiments/results/gram-cost-NAME.json and docs/gram-cost-NAME.png.
+which the best by the mean over seeds is shown. What is compared is the held-out loss on Gram
+matrices of validation data: the gap to the best mean of all, relative to that of no guidance. Times
+are without compilation.
 """
 
-import argparse
 import functools
 import time
+from argparse import Namespace
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,14 +22,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.benchmarks.gram import setup as gram_setup
-from experiments.benchmarks.gram.setup import BATCH, Setup
-from experiments.publish import statistics_tables
-from experiments.publish.tables import RESULTS, ROOT
-from experiments.workdir import write_json
-from experiments.workdir.provenance import provenance
+from experiments.benchmarks.gram.setup import BATCH, WAYS, Setup
+from experiments.publish.markdown import number, text
+from experiments.publish.study import Add, Study
 from lgd import gram, guidance, plots
 from lgd.evaluation import summary
-from lgd.gram import Lane, Statistics
+from lgd.gram import Statistics
 from lgd.machinery.progress import bar
 from lgd.training import Optimizer
 from lgd.types import Params
@@ -39,41 +38,75 @@ SIZES = tuple(2**k for k in (9, 11, 13, 14, 15, 16, 17))
 HELD_OUT, FIT_STEPS = 32_768, 3000
 WITHIN = (0.01, 0.001)  # of the gap
 PAPER_CALLS = 100_000 * BATCH * 4 * 2  # iterations, batch, particles, cond and uncond
+COLUMNS = [
+    text("denoiser", "denoiser"),
+    number("calls", "denoiser calls", ","),
+    number("seconds", "seconds", ".1f"),
+    number("rate", "learning rate", "g"),
+    number("gap", "gap", ".2%"),
+]
+REACHED = [
+    number("within", "within", ".1%"),
+    *(
+        number(way, title, "{calls:,} calls, {seconds:.1f} s", missing="not reached")
+        for way, title in WAYS.items()
+    ),
+    number("fewer_calls", "fewer calls", "{0:.1f}x"),
+    number("less_time", "less time", "{0:.1f}x"),
+]
 
 
-def measure(setup: Setup, num_seeds: int) -> dict[str, Any]:
-    """Both curves: calls, seconds and held-out loss."""
-    held_out = setup.collected("validation", setup.dataset.validation, HELD_OUT, seed=1)
-    total = num_seeds * max(SIZES)
+def measure(chosen: Namespace) -> dict[str, Any]:
+    """Return both curves: calls, seconds and held-out loss."""
+    setup, num_seeds = gram_setup.set_up(chosen), chosen.seeds
+    held_out, total = setup.held_out(HELD_OUT), num_seeds * max(SIZES)
     start = time.perf_counter()
-    train = setup.collected("train", setup.dataset.train, total, seed=0)
+    train = setup.training(total)
     collection = (time.perf_counter() - start) / total
     fit_step = _fit_step_seconds(setup, train)
-    unguided = setup.loss(held_out, guidance.constant(0.0))
-    gram, online = [], []
+    rows = []
     with bar("gram cost", len(SIZES) + len(BUDGETS)) as advance:
+        for steps in BUDGETS:
+            rows.append(_online(setup, steps, held_out, num_seeds))
+            advance(f"{steps:,} steps")
         for size in SIZES:
             row = _fitted(setup, train, held_out, size, num_seeds)
-            gram.append(row | {"seconds": size * collection + FIT_STEPS * fit_step})
+            rows.append(row | {"seconds": size * collection + FIT_STEPS * fit_step})
             advance(f"{size:,} examples")
-        for steps in BUDGETS:
-            online.append(_online(setup, steps, held_out, num_seeds))
-            advance(f"{steps:,} steps")
-    return with_gaps({"unguided": unguided, "gram": gram, "online": online}) | {
-        "paper_calls": PAPER_CALLS
+    return with_gaps(rows, setup.loss(held_out, guidance.constant(0.0)))
+
+
+def with_gaps(rows: list[dict[str, Any]], unguided: float) -> dict[str, Any]:
+    """Return rows with their gaps to the best as shares of the whole, and what reaches them."""
+    best = min(row["loss"]["mean"] for row in rows)
+    for row in rows:
+        loss, whole = row["loss"], unguided - best
+        error = loss["std"] / len(loss["values"]) ** 0.5
+        row["gap"] = {"mean": (loss["mean"] - best) / whole, "standard_error": error / whole}
+    paper = {"denoiser": "the paper's recipe", "calls": PAPER_CALLS}
+    reached = [_reached(rows, within) for within in WITHIN]
+    return {
+        "unguided": unguided,
+        "best": best,
+        "columns": COLUMNS,
+        "rows": [*rows, paper],
+        "tables": {"reached": {"columns": REACHED, "rows": reached}},
     }
 
 
-def with_gaps(found: dict[str, Any]) -> dict[str, Any]:
-    """The gap of every row to the best, and its standard error, as shares of the whole."""
-    rows = [*found["gram"], *found["online"]]
-    best = min(row["loss"]["mean"] for row in rows)
-    whole = found["unguided"] - best
-    for row in rows:
-        loss = row["loss"]
-        row["gap"] = (loss["mean"] - best) / whole
-        row["gap_error"] = loss["std"] / len(loss["values"]) ** 0.5 / whole
-    return found | {"best": best, "reached": _reached(found["gram"], found["online"])}
+def _reached(rows: list[dict[str, Any]], within: float) -> dict[str, Any]:
+    """The first budget of each way from which on all gaps are that small; None for none."""
+    found: dict[str, Any] = {"within": within}
+    for way, name in WAYS.items():
+        mine = [row for row in rows if row["denoiser"] == name]
+        near = [
+            i for i in range(len(mine)) if all(row["gap"]["mean"] <= within for row in mine[i:])
+        ]
+        found[way] = {key: mine[near[0]][key] for key in ("calls", "seconds")} if near else None
+    if found["online"] and found["gram"]:
+        for name, key in (("fewer_calls", "calls"), ("less_time", "seconds")):
+            found[name] = found["online"][key] / found["gram"][key]
+    return found
 
 
 def _fitted(
@@ -82,22 +115,11 @@ def _fitted(
     """The best of three rates on ``size`` examples, others for each seed."""
     losses = np.empty((len(RATES), num_seeds))
     for seed in range(num_seeds):
-        first = seed * max(SIZES)
-        fitted = gram.sweep(
-            train.take(slice(first, first + size)),
-            [
-                Lane(
-                    objective=setup.objective, model=setup.network(), learning_rate=rate, seed=seed
-                )
-                for rate in RATES
-            ],
-            schedule=setup.schedule,
-            optimizer=Optimizer(num_steps=FIT_STEPS, ema_decay=0.98),
-            held_out=held_out,
-            progress=False,
-        )
-        losses[:, seed] = [np.nan if f.held_out is None else f.held_out for f in fitted]
-    return {"examples": size, "calls": size * 8} | _best_rate(losses)
+        some = train.take(slice(seed * max(SIZES), seed * max(SIZES) + size))
+        fitted = setup.fits(some, RATES, [seed], FIT_STEPS, held_out)
+        losses[:, seed] = [np.nan if each.held_out is None else each.held_out for each in fitted]
+    row = {"denoiser": WAYS["gram"], "examples": size, "calls": size * 8}
+    return row | _best_rate(losses)
 
 
 def _best_rate(losses: np.ndarray) -> dict[str, Any]:
@@ -133,6 +155,7 @@ def _online(setup: Setup, num_steps: int, held_out: Statistics, num_seeds: int) 
             per_step.append((marks[-1] - marks[1]) / (len(marks) - 2))
             losses[i, seed] = setup.loss(held_out, learned)
     return {
+        "denoiser": WAYS["online"],
         "steps": num_steps,
         "calls": num_steps * BATCH * 8,
         "seconds": num_steps * float(np.median(per_step)),
@@ -145,54 +168,29 @@ def _mark(marks: list[float], step: int, ema: Params) -> None:
     marks.append(time.perf_counter())
 
 
-def _reached(gram: list[dict], online: list[dict]) -> dict[str, dict[str, Any]]:
-    """The first budget of each from which on every one is within 1% and 0.1%; None for none."""
-    found: dict[str, dict[str, Any]] = {}
-    for within in WITHIN:
-        found[f"{within:g}"] = {
-            name: next(
-                (
-                    {key: row[key] for key in ("calls", "seconds")}
-                    for i, row in enumerate(rows)
-                    if all(later["gap"] <= within for later in rows[i:])
-                ),
-                None,
-            )
-            for name, rows in (("gram", gram), ("online", online))
-        }
-    return found
-
-
-def main() -> None:
-    """Command line."""
-    flags: argparse.ArgumentParser = gram_setup.parser(__doc__)
-    flags.add_argument("--seeds", type=int, default=3, help="of every budget")
-    arguments = flags.parse_args()
-    found = measure(gram_setup.set_up(arguments), arguments.seeds)
-    results = provenance(gram_setup.command("gram_cost", arguments)) | found
-    write_json(RESULTS / f"gram-cost-{arguments.name}.json", results)
-    print(statistics_tables.cost(found) + statistics_tables.reached(found))
-    plots.save(_figure(found), ROOT / "docs" / f"gram-cost-{arguments.name}.png")
-
-
-def _figure(found: dict[str, Any]) -> Figure:
-    labels = {"online": "learned:asked at every step", "gram": "learned:asked once"}
+def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draw the gaps of both ways over denoiser calls and over time."""
     panels = {
         xlabel: {
-            label: (
-                [row[key] for row in found[name]],
-                [max(100.0 * row["gap"], 1e-2) for row in found[name]],  # the best has gap 0
+            f"learned:{name}": (
+                [row[key] for row in mine],
+                [max(100.0 * row["gap"]["mean"], 1e-2) for row in mine],  # the best has gap 0
             )
-            for name, label in labels.items()
+            for name in WAYS.values()
+            for mine in [[row for row in results["rows"] if row["denoiser"] == name]]
         }
         for xlabel, key in (("denoiser calls", "calls"), ("seconds", "seconds"))
     }
-    return plots.budget_curves(
-        panels,
-        ylabel="gap to the best held-out loss,\n% of that of no guidance",
-        marks={"the paper's recipe": found["paper_calls"]},
-    )
+    ylabel = "gap to the best held-out loss,\n% of that of no guidance"
+    paper = results["rows"][-1]
+    marks = {paper["denoiser"]: paper["calls"]}
+    return {"": plots.budget_curves(panels, ylabel=ylabel, marks=marks)}
 
 
-if __name__ == "__main__":
-    main()
+def arguments(add: Add) -> None:
+    """Add the arguments of this benchmark."""
+    gram_setup.arguments(add)
+    add("--seeds", type=int, default=3, help="of every budget")
+
+
+STUDY = Study(measure=measure, arguments=arguments, figures=figures)

@@ -18,8 +18,9 @@ from lgd import objectives, schedules
 from lgd.gram import Layout
 from lgd.gram.layout import Members, pack
 from lgd.gram.loss import Examples, redrawn_rows
+from lgd.gram.redraw import factor
 from lgd.objectives import Rows, SelfConsistency
-from lgd.objectives.forms import factor, gram_matrix
+from lgd.objectives.forms import gram_matrix
 from lgd.objectives.rows import Coupling, Pairs
 from lgd.types import PRNGKey
 

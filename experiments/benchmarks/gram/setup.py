@@ -1,29 +1,32 @@
-"""What the benchmarks of Gram statistics have in common: a trained denoiser, and its statistics."""
+"""What the benchmarks of the Gram form have in common: a trained denoiser, and its Gram matrices."""
 
-import argparse
 import contextlib
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
-from experiments import build, pipeline
+from experiments import build, build_guidance, pipeline
 from experiments import config as configs
+from experiments.publish.study import Add
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir
 from lgd import gram, guidance, learn_guidance, omega
 from lgd.data import Dataset
 from lgd.data.dataset import Split
 from lgd.encoders import Labels
-from lgd.gram import Statistics
+from lgd.evaluation import Generator
+from lgd.gram import Fitted, Lane, Statistics
 from lgd.objectives import SelfConsistency
-from lgd.training import Optimizer
+from lgd.training import Optimizer, Trainer
 from lgd.types import Denoiser, OmegaFn, Params, Schedule
 
 BATCH = 256  # examples of a step that asks the denoiser
 INIT_OMEGA = 0.5  # where every training of these benchmarks starts
+WAYS = {"online": "asked at every step", "gram": "asked once"}  # how the denoiser is used
 
 
 class Setup(NamedTuple):
@@ -43,11 +46,11 @@ class Setup(NamedTuple):
     @property
     def objective(self) -> SelfConsistency:
         """The paper's self-consistency, with the config's times."""
-        times = build.one_step_objective(self.config, "self_consistency").time_law
+        times = build_guidance.one_step_objective(self.config, "self_consistency").time_law
         return SelfConsistency(time_law=times)
 
     def network(self, width: int = 64) -> omega.Network:
-        """The paper's network."""
+        """Return the paper's network."""
         return omega.Network(
             schedule=self.schedule,
             encoder=Labels(self.dataset.num_classes),
@@ -56,8 +59,15 @@ class Setup(NamedTuple):
             support=self.objective.support,
         )
 
-    def collected(self, name: str, data: Split, num_examples: int, *, seed: int) -> Statistics:
-        """Statistics of these data at the objective's own law of t, kept in the workdir."""
+    def training(self, num_examples: int) -> Statistics:
+        """Return Gram matrices of training data, by the objective's law of t; kept in the workdir."""
+        return self._collected("train", self.dataset.train, num_examples, seed=0)
+
+    def held_out(self, num_examples: int) -> Statistics:
+        """Return Gram matrices of validation data, likewise."""
+        return self._collected("validation", self.dataset.validation, num_examples, seed=1)
+
+    def _collected(self, name: str, data: Split, num_examples: int, *, seed: int) -> Statistics:
         folder = self.workdir / "statistics" / f"{name}-{num_examples}"
         gram.collect(
             folder,
@@ -71,6 +81,25 @@ class Setup(NamedTuple):
         )
         return gram.read(folder)
 
+    def fits(
+        self,
+        data: Statistics,
+        rates: Sequence[float],
+        seeds: Sequence[int],
+        num_steps: int,
+        held_out: Statistics | None = None,
+    ) -> list[Fitted]:
+        """Return the paper's network, learned from Gram matrices, for every rate and seed."""
+        lanes = [
+            Lane(objective=self.objective, model=self.network(), learning_rate=rate, seed=seed)
+            for rate in rates
+            for seed in seeds
+        ]
+        optimizer = Optimizer(num_steps=num_steps, ema_decay=0.98)
+        return gram.sweep(
+            data, lanes, schedule=self.schedule, optimizer=optimizer, held_out=held_out
+        )
+
     def online(
         self,
         optimizer: Optimizer,
@@ -78,52 +107,53 @@ class Setup(NamedTuple):
         seed: int = 0,
         on_step: Callable[[int, Params], None] | None = None,
     ) -> OmegaFn:
-        """The paper's network, learned by asking the denoiser at every step."""
+        """Return the paper's network, learned by asking the denoiser at every step."""
         return learn_guidance(
             jax.random.key(seed),
             self.denoiser,
             self.params,
             self.dataset.train.x,
-            self.dataset.train.labels,
+            self.dataset.train.c,
             objective=self.objective,
             model=self.network(),
-            optimizer=optimizer,
-            batch_size=BATCH,
             start={"start": guidance.constant(INIT_OMEGA)},
-            on_step=on_step,
+            trainer=Trainer(optimizer=optimizer, batch_size=BATCH, on_step=on_step),
         ).omega_fn
 
+    def generator(self) -> Generator:
+        """Return the sampler, deterministic on the config's grid."""
+        return Generator(
+            denoiser=self.denoiser,
+            params=self.params,
+            shape=self.dataset.shape,
+            conditions=self.dataset.conditions,
+            times=build.times(self.config),
+        )
+
+    @property
+    def num_per_class(self) -> int:
+        """Samples of a class."""
+        return self.config.evaluation.num_samples // self.dataset.num_classes
+
     def loss(self, held_out: Statistics, omega_fn: OmegaFn) -> float:
-        """Of the objective, on statistics."""
+        """Return the loss of the objective on Gram matrices."""
         schedules = {"it": omega_fn}
         scores = gram.score(held_out, schedules, objective=self.objective, schedule=self.schedule)
         return scores.mean("it")
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """Flags that all of them take."""
-    flags = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    flags.add_argument("--config", required=True, help="for example configs/digits.py")
-    flags.add_argument("--workdir", required=True, help="of that config; trained there if need be")
-    flags.add_argument("--set", action="append", default=[], help="a field of the config: a.b=1.5")
-    flags.add_argument("--name", required=True, help="of the files written, for example digits")
-    return flags
+def arguments(add: Add) -> None:
+    """Add the arguments that all of them take."""
+    add("--config", required=True, help="for example configs/digits.py")
+    add("--workdir", required=True, help="of that config; the denoiser is trained there if need be")
+    add("--set", action="append", default=[], help="a field of the config: a.b=1.5")
 
 
-def set_up(arguments: argparse.Namespace) -> Setup:
-    """Train the denoiser unless the workdir has it."""
-    config = configs.load(arguments.config, arguments.set)
-    pipeline.run(config, arguments.workdir, ["denoiser"])
+def set_up(chosen: Namespace) -> Setup:
+    """Return the denoiser of a workdir; it is trained unless the workdir has it."""
+    config = configs.load(chosen.config, chosen.set)
+    pipeline.run(config, chosen.workdir, ["denoiser"])
     dataset = build.dataset(config)
-    with contextlib.closing(Workdir(arguments.workdir, config)) as workdir:
+    with contextlib.closing(Workdir(chosen.workdir, config)) as workdir:
         denoiser, params = denoiser_stage.load(config, workdir, dataset)
-    return Setup(config, Path(arguments.workdir), dataset, denoiser, jax.device_put(params))
-
-
-def command(module: str, arguments: argparse.Namespace) -> str:
-    """The command that measures this again, but for the workdir."""
-    fields = [f"--set={field}" for field in arguments.set if not field.startswith("data.path")]
-    given = [f"--config={arguments.config}", *fields, f"--name={arguments.name}"]
-    return " ".join([f"python -m experiments.benchmarks.{module}", *given])
+    return Setup(config, Path(chosen.workdir), dataset, denoiser, jax.device_put(params))

@@ -1,30 +1,28 @@
 """What a sweep of 64 settings costs beside one fit, and beside 64 runs that ask the denoiser.
 
-    python -m experiments.benchmarks.gram.sweep --config=configs/digits.py \
-        --workdir=runs/digits --name=digits
+    python -m experiments.benchmarks gram_sweep --config=configs/digits.py \
+        --workdir=runs/digits --name=gram-sweep-digits
 
 beta x lam x churn x width x seed: 4 x 2 x 2 x 2 x 2. Times without compilation, of things run in
 turn. The 64 online runs are one run's steps, timed and multiplied, since all cost the same; both
-take as many steps. Writes experiments/results/gram-sweep-NAME.json.
+take as many steps.
 """
 
-import argparse
 import itertools
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from experiments.benchmarks.device.timing import ratios
+from experiments.benchmarks.device.timing import median_seconds, ratio
 from experiments.benchmarks.gram import setup as gram_setup
-from experiments.benchmarks.gram.setup import Setup
-from experiments.publish import statistics_tables
-from experiments.publish.tables import RESULTS
-from experiments.workdir import write_json
-from experiments.workdir.provenance import provenance
+from experiments.benchmarks.gram.setup import BATCH, Setup
+from experiments.publish.markdown import number, text
+from experiments.publish.study import Add, Study
 from lgd import gram, objectives, omega, training
 from lgd.data import pipeline
 from lgd.gram import Lane
@@ -32,12 +30,17 @@ from lgd.learn import omega_loss
 from lgd.machinery import parallel
 from lgd.training import Optimizer
 
-NUM_EXAMPLES, NUM_STEPS, BATCH = 65_536, 1000, 256
+NUM_EXAMPLES, NUM_STEPS = 65_536, 1000
 TIMED_STEPS = (50, 150)  # of a sweep; one fit goes through all of its steps
+COLUMNS = [
+    text("what", ""),
+    number("seconds", "seconds", ".1f"),
+    number("ratio", "against one", ".1f"),
+]
 
 
 def lanes(setup: Setup) -> list[Lane]:
-    """64 settings."""
+    """Return 64 settings of a network."""
     grid = itertools.product((1.0, 1.25, 1.5, 1.75), (0.5, 1.0), (0.0, 1.0), (32, 64), (0, 1))
     return [
         Lane(
@@ -52,7 +55,7 @@ def lanes(setup: Setup) -> list[Lane]:
 
 
 def table_lanes(setup: Setup) -> list[Lane]:
-    """64 settings of a table."""
+    """Return 64 settings of a table."""
     model = omega.BinTable(
         support=setup.objective.support,
         rows=omega.ByLabel(setup.dataset.num_classes),
@@ -65,9 +68,10 @@ def table_lanes(setup: Setup) -> list[Lane]:
     ]
 
 
-def measure(setup: Setup, rounds: int) -> dict[str, Any]:
-    """Seconds and ratios."""
-    gathered = setup.collected("train", setup.dataset.train, NUM_EXAMPLES, seed=0)
+def measure(chosen: Namespace) -> dict[str, Any]:
+    """Return seconds and ratios."""
+    setup, rounds = gram_setup.set_up(chosen), chosen.rounds
+    gathered = setup.training(NUM_EXAMPLES)
 
     def run(some: list[Lane], num_steps: int) -> Any:
         optimizer = Optimizer(num_steps=num_steps, ema_decay=0.98)
@@ -77,27 +81,31 @@ def measure(setup: Setup, rounds: int) -> dict[str, Any]:
             )[0].guidance.params
         )
 
-    every, tables = lanes(setup), table_lanes(setup)
-    some = {
-        "network": every[-1:],
-        "64 networks": every,
-        "table": tables[:1],
-        "64 tables": tables,
-    }
-    fits = {name: _fit_seconds(run, chosen, rounds) for name, chosen in some.items()}
+    fits, rows = {}, []
+    for kind, every in {"network": lanes(setup), "table": table_lanes(setup)}.items():
+        one, many = _fit_seconds(run, every[-1:], rounds), _fit_seconds(run, every, rounds)
+        fits |= {kind: one, f"64 {kind}s": many}
+        rows += [
+            _row(f"one fit of a {kind}", one["seconds"], 1.0),
+            _row(
+                f"64 fits of {kind}s, one program",
+                many["seconds"],
+                many["seconds"] / one["seconds"],
+            ),
+        ]
     collection, online = _collection_seconds(setup), _online_step(setup, rounds) * NUM_STEPS
-    return {
-        "fits": fits,
-        "ratios": {
-            "network": fits["64 networks"]["seconds"] / fits["network"]["seconds"],
-            "table": fits["64 tables"]["seconds"] / fits["table"]["seconds"],
-        },
-        "collection_seconds": collection,
-        "online_seconds": online,
-        "online_to_gram": 64.0 * online / (collection + fits["64 networks"]["seconds"]),
-        "num_examples": NUM_EXAMPLES,
-        "num_steps": NUM_STEPS,
-    }
+    rows += [
+        _row("collection, once", collection),
+        _row("one run asking at every step", online),
+        _row("64 such runs", 64.0 * online),
+    ]
+    counts = {"num_examples": NUM_EXAMPLES, "num_steps": NUM_STEPS}
+    ratio = 64.0 * online / (collection + fits["64 networks"]["seconds"])
+    return {"fits": fits, "online_to_gram": ratio, **counts, "columns": COLUMNS, "rows": rows}
+
+
+def _row(what: str, seconds: float, ratio: float | None = None) -> dict[str, Any]:
+    return {"what": what, "seconds": seconds, "ratio": ratio}
 
 
 def _fit_seconds(
@@ -105,11 +113,9 @@ def _fit_seconds(
 ) -> dict[str, float]:
     """Of NUM_STEPS steps, from fits of few and of more: what they have in common counts once."""
     few, more = TIMED_STEPS if len(some) > 1 else (TIMED_STEPS[0], NUM_STEPS)
-    found = ratios(
-        {str(steps): run(some, steps) for steps in (few, more)}, against=str(few), rounds=rounds
-    )
-    per_step = (found[str(more)]["seconds"] - found[str(few)]["seconds"]) / (more - few)
-    fixed = found[str(few)]["seconds"] - few * per_step
+    found = ratio(run(some, more), run(some, few), rounds)
+    per_step = (found["seconds"] - found["against_seconds"]) / (more - few)
+    fixed = found["against_seconds"] - few * per_step
     return {"fixed": fixed, "per_step": per_step, "seconds": fixed + NUM_STEPS * per_step}
 
 
@@ -147,19 +153,13 @@ def _online_step(setup: Setup, rounds: int) -> float:
         state, info = step(state, setup.params, batch, key)
         return info
 
-    return ratios({"step": train}, against="step", rounds=20 * rounds)["step"]["seconds"]
+    return median_seconds(train, 20 * rounds)
 
 
-def main() -> None:
-    """Command line."""
-    flags: argparse.ArgumentParser = gram_setup.parser(__doc__)
-    flags.add_argument("--rounds", type=int, default=5, help="of the timings")
-    arguments = flags.parse_args()
-    found = measure(gram_setup.set_up(arguments), arguments.rounds)
-    results = provenance(gram_setup.command("gram_sweep", arguments)) | found
-    write_json(RESULTS / f"gram-sweep-{arguments.name}.json", results)
-    print(statistics_tables.sweep(found))
+def arguments(add: Add) -> None:
+    """Add the arguments of this benchmark."""
+    gram_setup.arguments(add)
+    add("--rounds", type=int, default=5, help="of the timings")
 
 
-if __name__ == "__main__":
-    main()
+STUDY = Study(measure=measure, arguments=arguments)

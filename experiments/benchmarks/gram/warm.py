@@ -1,86 +1,98 @@
-"""What a fit on statistics saves the trajectory objective as its start.
+"""What a fit on Gram matrices saves the trajectory objective as its start.
 
-    python -m experiments.benchmarks.gram.warm --config=configs/digits.py \
-        --workdir=runs/digits --name=digits
+    python -m experiments.benchmarks gram_warm --config=configs/digits.py \
+        --workdir=runs/digits --name=gram-warm-digits
 
-The trajectory objective is trained from four starts: omega fitted to statistics (self-consistency,
-softplus output, so that no weight is exactly 0), the best of the hand-made schedules (the
-default), a small constant and a large one. Its loss on validation data with fixed draws is followed
-over the training; what counts is the step at which a start comes within 2% of the gap between
-unguided and the best end of all. Writes experiments/results/gram-warm-NAME.json and
-docs/gram-warm-NAME.png.
+The trajectory objective is trained from four starts: omega fitted to Gram matrices
+(self-consistency, softplus output, so that no weight is exactly 0), the best of the hand-made
+schedules (the default), a small constant and a large one. Its loss on validation data with fixed
+draws is followed over the training; what counts is the step at which a start comes within 2% of the
+gap between unguided and the best end of all.
 """
 
 import dataclasses
 import time
+from argparse import Namespace
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
-from experiments import build
+from experiments import build_guidance
 from experiments.benchmarks.gram import setup as gram_setup
 from experiments.benchmarks.gram.setup import Setup
-from experiments.publish.tables import RESULTS, ROOT
-from experiments.workdir import write_json
-from experiments.workdir.provenance import provenance
+from experiments.publish.markdown import number, text
+from experiments.publish.study import Study
 from lgd import gram, guidance, learn_guidance, omega, plots
 from lgd.data import pipeline
 from lgd.learn import omega_loss
-from lgd.training import Optimizer
+from lgd.objectives import Objective
+from lgd.training import Optimizer, Trainer
 from lgd.types import OmegaFn, Params
 
 NUM_EXAMPLES, EVERY, WITHIN = 65_536, 10, 0.02
 HELD_OUT_BATCHES = 8
 SHOWN = (-1.0, 25.0)  # per cent; a start that is worse comes into the picture later
 BEST = "best hand-made"
+COLUMNS = [
+    text("label", "start"),
+    number("first", "loss at the start", ".4f"),
+    number("last", "at the end", ".4f"),
+    number("reached", "within 2% at step", "d", missing="not reached"),
+]
+Evaluate = Callable[[Params], float]
 
 
 def fitted(setup: Setup) -> tuple[OmegaFn, float]:
-    """Omega from statistics, and the seconds that collecting and fitting took."""
+    """Return omega from Gram matrices, and the seconds that collecting and fitting took."""
     start = time.perf_counter()
-    train = setup.collected("train", setup.dataset.train, NUM_EXAMPLES, seed=0)
+    train = setup.training(NUM_EXAMPLES)
     model = dataclasses.replace(setup.network(), output="softplus")
-    model = gram.started(model, train, setup.objective, schedule=setup.schedule)
+    model, params = gram.started(model, train, setup.objective, schedule=setup.schedule)
     optimizer = Optimizer(num_steps=1000, learning_rate=3e-3, ema_decay=0.98)
-    found = gram.fit(train, setup.objective, model, schedule=setup.schedule, optimizer=optimizer)
+    found = gram.fit(
+        train, setup.objective, model, schedule=setup.schedule, optimizer=optimizer, params=params
+    )
     return found.guidance.omega_fn, time.perf_counter() - start
 
 
-def measure(setup: Setup) -> dict[str, Any]:
-    """Curves of the validation loss from every start."""
-    from_statistics, seconds = fitted(setup)
+def measure(chosen: Namespace) -> dict[str, Any]:
+    """Return curves of the validation loss from every start."""
+    setup = gram_setup.set_up(chosen)
+    from_gram, seconds = fitted(setup)
     starts: dict[str, dict[str, OmegaFn] | None] = {
-        "learned:statistics": {"statistics": from_statistics},
+        "learned:statistics": {"statistics": from_gram},
         BEST: None,
         "constant 0.1": {"constant": guidance.constant(0.1)},
         "constant 2": {"constant": guidance.constant(2.0)},
     }
-    objective = build.objective(setup.config, "trajectory")
-    model = build.omega_model(setup.config, "trajectory", setup.dataset.num_classes)
-    assert isinstance(model, omega.StepTable)
+    objective = build_guidance.objective(setup.config, "trajectory")
+    model = build_guidance.omega_model(setup.config, "trajectory", setup.dataset)
     evaluate = _held_out(setup, objective, model)
-    curves = {
-        name: _curve(setup, objective, model, start, evaluate) for name, start in starts.items()
-    }
-    labels = np.arange(setup.dataset.num_classes)
-    unguided = evaluate(model.tabulate(guidance.constant(0.0), labels))
-    best = min(curve["losses"][-1] for curve in curves.values())
-    for curve in curves.values():
+    rows = [
+        {"name": name} | _curve(setup, objective, model, start, evaluate)
+        for name, start in starts.items()
+    ]
+    params = model.started(jax.random.key(0), guidance.constant(0.0), setup.dataset.train.c)[1]
+    unguided, best = evaluate(params), min(row["last"] for row in rows)
+    for row in rows:
         near = [
             step
-            for step, loss in zip(curve["steps"], curve["losses"], strict=True)
+            for step, loss in zip(row["steps"], row["losses"], strict=True)
             if loss - best <= WITHIN * (unguided - best)
         ]
-        curve["reached"] = near[0] if near else None
-    return {"unguided": unguided, "best": best, "fit_seconds": seconds, "curves": curves}
+        row["reached"] = near[0] if near else None
+    found = {"unguided": unguided, "best": best, "fit_seconds": seconds}
+    return found | {"columns": COLUMNS, "rows": rows}
 
 
-def _held_out(setup: Setup, objective: Any, model: omega.StepTable) -> Any:
+def _held_out(setup: Setup, objective: Objective, model: omega.LearnedModel) -> Evaluate:
     """Mean loss on validation groups, the same draws every time."""
     loss = jax.jit(omega_loss(objective, model, setup.denoiser))
-    groups = pipeline.class_groups(setup.dataset.validation, objective.group_size, seed=1)
+    groups = pipeline.groups(setup.dataset.validation, objective.group_size, seed=1)
     batches = [groups(i) for i in range(HELD_OUT_BATCHES)]
     keys = jax.random.split(jax.random.key(7), HELD_OUT_BATCHES)
 
@@ -93,10 +105,10 @@ def _held_out(setup: Setup, objective: Any, model: omega.StepTable) -> Any:
 
 def _curve(
     setup: Setup,
-    objective: Any,
-    model: omega.StepTable,
+    objective: Objective,
+    model: omega.LearnedModel,
     start: dict[str, OmegaFn] | None,
-    evaluate: Any,
+    evaluate: Evaluate,
 ) -> dict[str, Any]:
     kept: dict[int, Params] = {}
     began = time.perf_counter()
@@ -105,56 +117,45 @@ def _curve(
         if step % EVERY == 0 or step in (1, 5):
             kept[step] = jax.tree.map(jnp.copy, ema)
 
+    optimizer = build_guidance.optimizer(setup.config, "trajectory")
     guide = learn_guidance(
         jax.random.key(0),
         setup.denoiser,
         setup.params,
         setup.dataset.train.x,
-        setup.dataset.train.labels,
+        setup.dataset.train.c,
         objective=objective,
         model=model,
-        optimizer=build.guidance_optimizer(setup.config, "trajectory"),
         start=start,
-        on_step=keep,
+        trainer=Trainer(optimizer=optimizer, on_step=keep),
     )
-    seconds = time.perf_counter() - began
+    seconds, losses = time.perf_counter() - began, [evaluate(each) for each in kept.values()]
+    name = next(iter(start)) if start else f"{BEST}, {guide.start}"
     return {
         "start": guide.start,
+        "label": name,
         "seconds": seconds,
+        "first": losses[0],
+        "last": losses[-1],
         "steps": list(kept),
-        "losses": [evaluate(params) for params in kept.values()],
+        "losses": losses,
     }
 
 
-def _gaps(found: dict[str, Any]) -> dict[str, tuple[list[float], list[float], list[float]]]:
-    scale = found["unguided"] - found["best"]
-    return {
-        name: (
-            [float(step) for step in curve["steps"]],
-            [100.0 * (loss - found["best"]) / scale for loss in curve["losses"]],
-            [0.0] * len(curve["steps"]),
-        )
-        for name, curve in found["curves"].items()
-    }
-
-
-def main() -> None:
-    """Command line."""
-    arguments = gram_setup.parser(__doc__).parse_args()
-    found = measure(gram_setup.set_up(arguments))
-    results = provenance(gram_setup.command("gram_warm", arguments)) | found
-    write_json(RESULTS / f"gram-warm-{arguments.name}.json", results)
+def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
+    """Draw the gap to the best end over the training."""
+    scale, curves = results["unguided"] - results["best"], {}
+    for row in results["rows"]:
+        gaps = [100.0 * (loss - results["best"]) / scale for loss in row["losses"]]
+        curves[row["name"]] = (list(map(float, row["steps"])), gaps, [0.0] * len(gaps))
     figure = plots.method_curves(
-        {"": _gaps(found)},
+        {"": curves},
         xlabel="training step",
         ylabel="gap to the best end,\n% of that of no guidance",
         log="",
         ylim=SHOWN,
     )
-    plots.save(figure, ROOT / "docs" / f"gram-warm-{arguments.name}.png")
-    for name, curve in found["curves"].items():
-        print(f"{name}: within 2% at step {curve['reached']}, end {curve['losses'][-1]:.5f}")
+    return {"": figure}
 
 
-if __name__ == "__main__":
-    main()
+STUDY = Study(measure=measure, arguments=gram_setup.arguments, figures=figures)

@@ -1,0 +1,15 @@
+"""Benchmarks, each a command: ``python -m experiments.benchmarks --help``."""
+
+from experiments.publish import study
+
+_HERE = "experiments.benchmarks"
+_GRAM = ("agreement", "cost", "examples", "quality", "rank", "sweep", "warm")
+_OTHERS = {
+    "checks": ("cost", "gradient_noise", "inception_agreement", "skipping"),
+    "device": ("accelerator", "planned_memory", "scaling"),
+}
+MODULES = {f"gram_{name}": f"{_HERE}.gram.{name}" for name in _GRAM}
+MODULES |= {name: f"{_HERE}.{room}.{name}" for room, names in _OTHERS.items() for name in names}
+
+if __name__ == "__main__":
+    study.main(_HERE, MODULES)

@@ -1,0 +1,132 @@
+"""The command line that studies and benchmarks share: measure, print, write, draw."""
+
+import argparse
+import ast
+import dataclasses
+import importlib
+import importlib.util
+import re
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from matplotlib.figure import Figure
+
+from experiments.config import ConfigError
+from experiments.publish import markdown, tables
+from experiments.workdir import WorkdirError, write_json, write_text
+from experiments.workdir.provenance import provenance
+from lgd import plots
+
+BAD_INPUT = 2  # exit code, as that of argparse
+Add = Callable[..., Any]  # `argparse.ArgumentParser.add_argument`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """What a module of studies or benchmarks offers to the command line, as its ``STUDY``.
+
+    measure: parsed arguments -> results as JSON, which carry the columns of their tables, see
+      `markdown`. Results are left in the folder ``--out``, or else ``--workdir``, where there is
+      such an argument.
+    arguments: adds the study's own.
+    figures: results, also published ones, -> figures by what their files' names end on, "" for a
+      only one.
+    refused: errors that are the user's, beside those of a config and of a workdir.
+    is_published: whether its results may be; else only its figures.
+    """
+
+    measure: Callable[[Namespace], Mapping[str, Any]]
+    arguments: Callable[[Add], None] = lambda add: None
+    figures: Callable[[Mapping[str, Any]], Mapping[str, Figure]] = lambda results: {}
+    refused: tuple[type[Exception], ...] = ()
+    is_published: bool = True
+
+
+def main(package: str, modules: Mapping[str, str], argv: Sequence[str] | None = None) -> None:
+    """Run ``python -m PACKAGE COMMAND ...``; modules: by command, where its ``STUDY`` is."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    names = [f"  {name:20} {_first_line(module)}" for name, module in modules.items()]
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {package}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(["commands:", *names]),
+    )
+    parser.add_argument(
+        "command", choices=modules, metavar="COMMAND", help="its own arguments: COMMAND --help"
+    )
+    command = parser.parse_args(words[:1]).command
+    _run(f"{parser.prog} {command}", modules[command], words[1:])
+
+
+def _first_line(module: str) -> str:
+    """What a module says of itself, read without importing it."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"expected a module, got {module!r}")
+    documentation = ast.get_docstring(ast.parse(Path(spec.origin).read_text()))
+    return (documentation or "").partition("\n")[0]
+
+
+def _run(prog: str, module: str, words: Sequence[str]) -> None:
+    found = importlib.import_module(module)
+    study: Study = found.STUDY
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=found.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    study.arguments(parser.add_argument)
+    kinds = "experiments/results/NAME.json and docs/NAME*.png"
+    parser.add_argument("--name", default="", help=f"publish as {kinds}")
+    chosen = parser.parse_args(words)
+    try:
+        measured = study.measure(chosen)
+    except (WorkdirError, ConfigError, *study.refused) as error:
+        _refuse(error)
+    results = {**provenance(_command(prog, words)), **measured}
+    print(markdown.everything(results))
+    folder = vars(chosen).get("out", vars(chosen).get("workdir"))
+    if folder is not None:
+        _leave(found.__doc__.partition("\n")[0], prog.split()[-1], results, study, Path(folder))
+    if chosen.name:
+        if study.is_published:
+            write_json(tables.RESULTS / f"{chosen.name}.json", results)
+        _draw(study, results, tables.ROOT / "docs", chosen.name)
+
+
+def _leave(
+    title: str, command: str, results: Mapping[str, Any], study: Study, folder: Path
+) -> None:
+    """COMMAND.json, and in report/ the tables with the figures."""
+    report = folder / "report"
+    report.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{command}.json", results)
+    pictures = [f"![{name}]({name}.png)\n" for name in _draw(study, results, report, command)]
+    parts = [f"# {title}\n", markdown.everything(results), tables.provenance(results), *pictures]
+    write_text(report / f"{command}.md", "\n".join(parts))
+    print(f"report: {report / command}.md")
+
+
+def _draw(study: Study, results: Mapping[str, Any], folder: Path, stem: str) -> list[str]:
+    """Save the figures; names of their files, without the ending."""
+    figures = {f"{stem}-{end}" if end else stem: fig for end, fig in study.figures(results).items()}
+    for name, figure in figures.items():
+        plots.save(figure, folder / f"{name}.png")
+    return list(figures)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """One mistake a line."""
+    print(error, file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+def _command(prog: str, words: Sequence[str]) -> str:
+    """The command that measures this again, without the paths of a machine."""
+    text = shlex.join([prog, *words]).replace(f"'{prog}'", prog)
+    text = re.sub(r" --(name|set=data\.path)(=| )\S+", "", text)
+    return re.sub(r"(--(?:workdir|data|out)[= ])\S+", r"\1...", text)

@@ -1,0 +1,8 @@
+"""Studies across runs, each a command: ``python -m experiments.studies --help``."""
+
+from experiments.publish import study
+
+_NAMES = ("ablations", "floor", "levels", "pretrained", "rank_schedules", "transfer")
+
+if __name__ == "__main__":
+    study.main("experiments.studies", {name: f"experiments.studies.{name}" for name in _NAMES})
