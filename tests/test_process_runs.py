@@ -76,6 +76,7 @@ def test_a_run_of_two_processes_leaves_one_workdir_with_the_same_numbers(tmp_pat
         np.testing.assert_allclose(*values, rtol=1e-4)
 
 
+@pytest.mark.slow  # starts two processes for variables that JAX reads by itself
 def test_two_processes_of_slurm_refuse_with_one_message(tmp_path):
     first, second = run_two(by_slurm(launcher(tmp_path, "mesh.fsdp=3")))
     assert (first[0], second[0]) == (2, 2)

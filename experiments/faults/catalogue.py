@@ -37,7 +37,7 @@ def _signals() -> Iterator[Fault]:
             inject = functools.partial(signals.interrupt, moment=moment, signal=signal)
             quick = (moment, signal) in QUICK_MOMENTS
             yield Fault("signal", f"SIG{signal} during {moment}", inject, quick)
-    yield Fault("signal", "two signals", signals.twice, quick=True)
+    yield Fault("signal", "two signals", signals.twice)
     yield Fault("signal", "a signal in a step that does not end", signals.no_answer)
     for stage in STAGES:
         for seed in range(RANDOM_KILLS):
@@ -56,7 +56,7 @@ def _disk() -> Iterator[Fault]:
         yield Fault("disk", f"full at {moment}", inject, moment == "a save")
     yield Fault("disk", "no large files", disk.limited)
     yield Fault("disk", "read-only", disk.read_only)
-    yield Fault("disk", "a live run in the workdir, then a dead one", disk.locked, quick=True)
+    yield Fault("disk", "a live run in the workdir, then a dead one", disk.locked)
     for damage in disk.WEIGHTS:
         inject = functools.partial(disk.weights, damage=damage)
         yield Fault("weights", damage, inject)
