@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, Integer
 
 from lgd.types import Condition
 
@@ -99,7 +99,7 @@ def _as_int32(name: str, value: np.ndarray) -> Int[np.ndarray, "*s"]:
     return value.astype(np.int32)
 
 
-def labels_of(c: Condition) -> Int[Array, " n"] | Int[np.ndarray, " n"] | None:
+def labels_of(c: Condition) -> Integer[Array, " n"] | Integer[np.ndarray, " n"] | None:
     """The labels (n,) where the condition is one array of integers, else None."""
     if not isinstance(c, np.ndarray | jax.Array) or c.ndim != 1:
         return None
