@@ -389,10 +389,12 @@ def test_conditions_that_are_no_arrays_by_name_are_refused(tmp_path, c):
         collect(tmp_path, lambda step: batch, data_name="ones", denoiser=STILL, params=())
 
 
-def test_a_denoiser_without_a_name_is_refused(tmp_path):
-    denoiser = from_function(lambda params, x, t, c: x, schedule=FLOW, kind="x0", null=2)
-    with pytest.raises(StatisticsError, match="denoiser: expected a value with a name"):
-        collect(tmp_path, denoiser=denoiser, params=())
+def test_a_denoiser_without_a_name_is_known_by_its_parameters(tmp_path):
+    denoiser = from_function(lambda params, x, t, c: params * x, schedule=FLOW, kind="x0", null=2)
+    collect(tmp_path, denoiser=denoiser, params=np.ones(()))
+    collect(tmp_path, denoiser=denoiser, params=np.ones(()))
+    with pytest.raises(StatisticsError, match="denoiser_params: expected"):
+        collect(tmp_path, denoiser=denoiser, params=np.zeros(()))
 
 
 def test_conditions_that_are_not_finite_are_never_written(tmp_path):

@@ -112,6 +112,7 @@ def test_trajectory_of_several_grids_draws_one_of_them():
     keys = jax.random.split(jax.random.key(1), 8)
     batch = Batch(x0, c)
 
+    @functools.partial(jax.jit, static_argnums=0)
     def losses(objective, keys):
         return jax.vmap(lambda key: objective(key, constant(0.5), denoiser, params, batch)[0])(keys)
 

@@ -1,9 +1,9 @@
 """Gram statistics: ask the frozen denoiser once, then learn and judge guidance without it.
 
-`collect` writes what a one-step objective needs of the denoiser, a small Gram matrix for every
-example, to disk; `read` brings it back, verified. On it `fit` and `sweep` learn omega with any
-one-step objective, `closed_form` solves for tables, and `score` gives the held-out loss of any
-schedule. Only this folder knows how statistics lie on disk.
+`collect` writes what a one-step objective needs of the denoiser to disk, a small Gram matrix for
+every example; `read` returns it, verified. From it `fit` and `sweep` learn omega with any one-step
+objective, `closed_form` solves for tables, and `score` gives the held-out loss of any schedule.
+Only this folder knows the format of statistics on disk.
 """
 
 from lgd.gram.closed_form import Solved, closed_form

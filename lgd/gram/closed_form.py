@@ -101,12 +101,13 @@ def closed_form(
     if _is_quadratic(objective):
         table, num_steps = np.zeros(shape), 1
     else:
-        table, num_steps = bins.least_on(_grid(omega_max)).reshape(shape), NEWTON_STEPS
+        grid = np.asarray([w for w in GRID if w < omega_max] + [omega_max])
+        table, num_steps = bins.least_on(grid).reshape(shape), NEWTON_STEPS
     for _ in range(num_steps):
         at = bins.around(table.ravel())
         slope, curvature = at.slope.reshape(shape), at.curvature.reshape(shape)
         table = minimise(slope, curvature, table, ridge=ridge, upper=omega_max)
-    parabola = bins.around(table.ravel())  # where slopes owe nothing to the way there
+    parabola = bins.around(table.ravel())  # slopes at the table itself, for the errors
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = np.sqrt(parabola.squared_slope) / np.abs(parabola.curvature)
     errors = np.where(parabola.members > 1, errors, np.inf).reshape(shape)
@@ -284,11 +285,8 @@ def _is_quadratic(objective: OneStep) -> bool:
     return float(objective.energy.beta) == 2.0
 
 
-def _grid(omega_max: float) -> Float[np.ndarray, " w"]:
-    return np.asarray([w for w in GRID if w < omega_max] + [omega_max])
-
-
 def _check(statistics: Statistics, ridge: float, omega_max: float, num_draws: int) -> None:
+    """Raise StatisticsError for statistics or settings that do not fit."""
     layout = statistics.layout
     if layout.has_features or len(layout.directions) > 1 or layout.members == "mixed":
         raise StatisticsError(

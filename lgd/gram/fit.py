@@ -14,7 +14,6 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from lgd import omega
 from lgd.gram.lanes import (
     Lane,
     LaneSettings,
@@ -27,20 +26,13 @@ from lgd.gram.lanes import (
 )
 from lgd.gram.layout import Statistics
 from lgd.gram.learned import learned_guidance
-from lgd.gram.loss import (
-    Examples,
-    example_conditions,
-    examples,
-    prepared,
-    redrawn_rows,
-    weights_of,
-)
+from lgd.gram.loss import Examples, example_conditions, examples, prepared
 from lgd.gram.score import score
+from lgd.gram.steps import lane_loss, redrawn_batches
 from lgd.machinery import stopping
 from lgd.machinery.failures import NonFiniteError
 from lgd.machinery.progress import bar
-from lgd.objectives import Energy, OneStep
-from lgd.objectives.forms import DistanceForms
+from lgd.objectives import OneStep
 from lgd.omega import Guidance, LearnedModel
 from lgd.training import Optimizer
 from lgd.types import Params, PRNGKey, Schedule
@@ -207,13 +199,13 @@ def _run(
     def one_step(state: State, inputs: tuple[Array, Array]) -> tuple[State, Array]:
         step, rows = inputs
         step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
-        batch, s, forms = _redrawn(program, data, step_keys, rows)
+        batch, s, forms = redrawn_batches(program, data, step_keys, rows)
         decay = jnp.minimum(program.optimizer.ema_decay, (1.0 + step) / (10.0 + step))
 
         def one_lane(state: State, lane: LaneSettings) -> tuple[State, Array]:
             lane_batch, lane_s = jax.tree.map(lambda leaf: leaf[lane.seed], (batch, s))
             form = jax.tree.map(lambda leaf: leaf[lane.form], forms)
-            loss = functools.partial(_loss, program, lane_batch, lane_s, form, lane.energy)
+            loss = functools.partial(lane_loss, program, lane_batch, lane_s, form, lane.energy)
             value, grads = jax.value_and_grad(loss)(state.params)
             updates, opt_state = transformation.update(grads, state.opt_state, state.params)
             updates = jax.tree.map(lambda update: lane.learning_rate * update, updates)
@@ -224,52 +216,6 @@ def _run(
         return jax.vmap(one_lane)(state, settings)
 
     return jax.lax.scan(one_step, state, (steps, index))
-
-
-def _redrawn(
-    program: Program, data: Examples, keys: PRNGKey, index: Int[Array, "seeds b"]
-) -> tuple[Examples, Float[Array, "seeds b"], DistanceForms]:
-    """The batch and s of every seed, with fresh noise; distances for every seed and churn."""
-    m = program.objective.num_members
-
-    def of_seed(key: PRNGKey, rows: Int[Array, " b"]) -> tuple:
-        s_key, rows_key = jax.random.split(key)
-        batch = data.at(rows)
-        s = program.objective.time_law.sample_s(s_key, batch.t)
-        return batch, s, redrawn_rows(rows_key, batch, program.layout, num_particles=m)
-
-    def of_form(seed: Int[Array, ""], churn: Float[Array, ""]) -> DistanceForms:
-        seed_t, seed_s, seed_rows = jax.tree.map(lambda leaf: leaf[seed], (batch.t, s, rows))
-        return program.objective.forms(
-            seed_rows, s=seed_s, t=seed_t, schedule=program.schedule, churn=churn
-        )
-
-    batch, s, rows = jax.vmap(of_seed)(keys, index)
-    seeds, churns = jnp.asarray(program.form_seeds), jnp.asarray(program.form_churns, jnp.float32)
-    return batch, s, jax.vmap(of_form)(seeds, churns)
-
-
-def _loss(
-    program: Program,
-    batch: Examples,
-    s: Float[Array, " b"],
-    forms: DistanceForms,
-    energy: Energy,
-    params: Params,
-) -> Float[Array, ""]:
-    """Mean loss of one lane on its batch."""
-    weights = weights_of(
-        omega.bind(program.model, params),
-        batch,
-        program.layout,
-        s=s,
-        num_particles=program.objective.num_members,
-    )
-    beta, lam, _ = (
-        traced if static is None else static
-        for traced, static in zip(energy, program.common, strict=True)
-    )
-    return jnp.mean(program.objective.losses(forms, weights, beta=beta, lam=lam))
 
 
 def _drawing(

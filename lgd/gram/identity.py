@@ -27,7 +27,7 @@ def fingerprint(
     Args:
       denoiser: the frozen model; a `denoisers.Directions` names all of its models.
       params: arrays of the denoiser.
-      data: what is collected from.
+      data: the real examples.
       data_name: name of the data; data given by a function are known by it alone.
       batch_size: examples of one call.
       seed: of data order, times and noise.
@@ -45,7 +45,7 @@ def fingerprint(
         data_name += f", order {order.identity()}"
     try:
         description = describe(denoiser)
-    except ValueError:  # a lambda or a closure, which has no words of its own
+    except ValueError:  # a lambda or a closure, which has no name
         description = f"{type(denoiser).__name__} of a function known by its parameters alone"
     return {
         "denoiser": description,

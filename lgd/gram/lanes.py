@@ -27,7 +27,7 @@ class Lane:
     Args:
       objective: what is minimised.
       model: what is learned.
-      learning_rate: of the optimizer, in the place of its own.
+      learning_rate: of the optimizer, in the place of that of its settings.
       seed: of the parameters, the batches and the noise.
     """
 
@@ -151,7 +151,7 @@ def initial_state(
 
     Args:
       lanes: the settings.
-      program: made for them.
+      program: what they have in common.
       params: parameters of every lane; None: ``model.init`` by the seed of each.
       c: example conditions for ``model.init``.
     """

@@ -17,7 +17,7 @@ LAWS: dict[str, type[CollectionLaw]] = {"time_law": TimeLaw, "uniform_times": Un
 
 
 class StatisticsError(ValueError):
-    """Statistics that cannot be made, read or used; the message names the file or the field."""
+    """Statistics that cannot be collected, read or used; the message names the file or field."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -178,6 +178,7 @@ def named_conditions(c: Condition) -> dict[str, Any]:
 
 
 def _is_condition(name: str) -> bool:
+    """Whether an array of a shard is a leaf of the condition."""
     return name == "c" or name.startswith("c/")
 
 

@@ -1,10 +1,10 @@
-"""What all objectives of one guided step have in common, and what each answers for itself.
+"""The base of all objectives of one guided step, and what each of them answers for itself.
 
 An objective of one step noises groups of real examples to t, calls the frozen denoiser once, and
-compares one guided step from t to s with something that needs no model. It says what its groups
-are, which distances it takes, and what it does with them; drawing times and rows, weighing, and the
-reward are written here once. Online training calls the objective itself, Gram statistics
-(`lgd.gram`) its `forms` and `losses`.
+compares one guided step from t to s with something that needs no model. A subclass says what its
+groups are, which distances it takes, and how its loss follows from them; the draws of times and
+rows, the weights and the reward are written here once. Online training calls the objective itself,
+Gram statistics (`lgd.gram`) its `forms` and `losses`.
 """
 
 import abc
@@ -61,9 +61,9 @@ class Energy(NamedTuple):
 class OneStep(abc.ABC):
     """An objective of one guided step from t to s.
 
-    A subclass is a frozen dataclass with its own settings and the abstract members below. With a
-    reward R, every objective has ``-reward_weight E R(x0_hat, c)`` added, on the guided prediction
-    x0_hat of the noised real data (paper, Alg. 4).
+    A subclass is a frozen dataclass that adds its settings and answers the abstract members below.
+    With a reward R, ``-reward_weight E R(x0_hat, c)`` is added to the loss, where x0_hat is the
+    guided prediction on the noised real data (paper, Alg. 4).
     """
 
     time_law: TimeLaw = TimeLaw()
@@ -74,7 +74,7 @@ class OneStep(abc.ABC):
     members: ClassVar[tuple[Members, ...]] = ()
     # Whether the members of a group have conditions of their own.
     conditions_per_member: ClassVar[bool] = False
-    times: ClassVar[tuple[float, ...]] = ()  # of a sampling grid: there is none
+    times: ClassVar[tuple[float, ...]] = ()  # no grid is sampled on
 
     @property
     def group_size(self) -> int | None:
@@ -145,7 +145,7 @@ class OneStep(abc.ABC):
         return omega.default_network(schedule, c, self.support)
 
     def prepared(
-        self, split: Split, num_draws: int, progress: bool = True
+        self, split: Split, num_draws: int, *, progress: bool = True
     ) -> tuple["OneStep", Split]:
         """The objective and the data for a training of num_draws examples: both as they are."""
         return self, split

@@ -1,4 +1,4 @@
-"""Laws of the two times of a step: s to go to, t to come from."""
+"""Laws of the two times of a step, which goes from t to s."""
 
 import dataclasses
 import itertools
@@ -22,23 +22,28 @@ class StepLaw(Protocol):
 
     @property
     def support(self) -> Support:
-        """Where the law has mass."""
+        """The range of (s, t) where the law has mass."""
 
     def density(self, t: Float[Array, " b"]) -> Float[Array, " b"]:
         """Density of t on [0, 1]; 0 outside the support."""
 
     def sample_s(self, key: PRNGKey, t: Float[Array, " b"]) -> Float[Array, " b"]:
-        """Draw s given t, of positive density."""
+        """Draw s given times t of positive density."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TimeLaw:
     """``s ~ U[s_min, 1 - zeta - delta], dt ~ U[delta, 1 - zeta - s], t = s + dt`` (Alg. 1).
 
-    delta is the smallest step, zeta keeps t off 1. The paper sweeps delta (best about .1) and
-    s_min, and does not state zeta. With ``v = 1 - zeta - t`` and ``w = 1 - zeta - delta - s_min``,
-    the density of t is ``log(w / v) / w`` for 0 < v < w, and given t, ``1 - zeta - delta - s`` is
-    log-uniform on [v, w].
+    The paper sweeps delta (best about .1) and s_min, and does not state zeta. With
+    ``v = 1 - zeta - t`` and ``w = 1 - zeta - delta - s_min``, the density of t is
+    ``log(w / v) / w`` for 0 < v < w, and given t, ``1 - zeta - delta - s`` is log-uniform on
+    [v, w].
+
+    Args:
+      s_min: the smallest s.
+      delta: the smallest step t - s.
+      zeta: the distance of the largest t from 1.
     """
 
     s_min: float = 0.01
@@ -53,7 +58,7 @@ class TimeLaw:
 
     @property
     def support(self) -> Support:
-        """Where this law has mass."""
+        """The range of (s, t) where the law has mass."""
         return Support(s_min=self.s_min, t_max=1.0 - self.zeta, gap_min=self.delta)
 
     @property
@@ -61,7 +66,7 @@ class TimeLaw:
         return 1.0 - self.zeta - self.delta - self.s_min
 
     def sample(self, key: PRNGKey, batch: int) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
-        """Draw (s, t), each (b,)."""
+        """Draw times s and t, (b,) both."""
         s_key, gap_key = jax.random.split(key)
         s = jax.random.uniform(
             s_key, (batch,), minval=self.s_min, maxval=1.0 - self.zeta - self.delta
@@ -70,11 +75,11 @@ class TimeLaw:
         return s, s + gap
 
     def sample_t(self, key: PRNGKey, batch: int) -> Float[Array, " b"]:
-        """Draw t alone, (b,)."""
+        """Draw times t alone, (b,)."""
         return self.sample(key, batch)[1]
 
     def density(self, t: Float[Array, " b"]) -> Float[Array, " b"]:
-        """Density of t."""
+        """Density of t on [0, 1]; 0 outside the support."""
         v = 1.0 - self.zeta - t
         inside = (v > 0.0) & (v < self._width)
         return jnp.where(inside, jnp.log(self._width / jnp.where(inside, v, 1.0)), 0.0) / (
@@ -82,7 +87,7 @@ class TimeLaw:
         )
 
     def sample_s(self, key: PRNGKey, t: Float[Array, " b"]) -> Float[Array, " b"]:
-        """Draw s given t."""
+        """Draw s given times t of positive density."""
         v = jnp.clip(1.0 - self.zeta - t, 1e-7, self._width)
         u = jax.random.uniform(key, t.shape)
         s = 1.0 - self.zeta - self.delta - v * (self._width / v) ** u
@@ -93,8 +98,12 @@ class TimeLaw:
 class GridLaw:
     """The steps of a sampler: t uniform over the range of a grid of times, s one step below it.
 
-    ``times`` decreases. At a grid time s is the next one; between, the step is interpolated. Time 1
-    is left out by ``zeta``, and time 0 by nothing: s = 0 is where sampling ends.
+    At a time of the grid s is the next one; between two of them the step is interpolated. s = 0 is
+    included, since sampling ends there.
+
+    Args:
+      times: the grid, decreasing.
+      zeta: the distance of the largest t from 1.
     """
 
     times: tuple[float, ...]
@@ -125,14 +134,14 @@ class GridLaw:
         return jnp.where(inside, 1.0 / (self._highest - self._lowest), 0.0)
 
     def sample_s(self, key: PRNGKey, t: Float[Array, " b"]) -> Float[Array, " b"]:
-        """The time that the step from t goes to; nothing is drawn."""
+        """The time s that the step from t goes to; nothing is random."""
         ascending = np.asarray(self.times[::-1], np.float32)
         return jnp.interp(t, jnp.asarray(ascending[1:]), jnp.asarray(ascending[:-1]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UniformTimes:
-    """t uniform on [t_min, t_max]: what to collect at when the law of (s, t) is left open."""
+    """Times t uniform on [t_min, t_max], to collect at when the law of (s, t) is left open."""
 
     t_min: float = 0.01
     t_max: float = 0.999
@@ -142,10 +151,10 @@ class UniformTimes:
             raise ValueError(f"expected 0 <= t_min < t_max <= 1, got {self}")
 
     def sample_t(self, key: PRNGKey, batch: int) -> Float[Array, " b"]:
-        """Draw t, (b,)."""
+        """Draw times t, (b,)."""
         return jax.random.uniform(key, (batch,), minval=self.t_min, maxval=self.t_max)
 
     def density(self, t: Float[Array, " b"]) -> Float[Array, " b"]:
-        """Density of t."""
+        """Density of t on [0, 1]; 0 outside the support."""
         inside = (t >= self.t_min) & (t <= self.t_max)
         return jnp.where(inside, 1.0 / (self.t_max - self.t_min), 0.0)
