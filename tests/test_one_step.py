@@ -321,6 +321,7 @@ def test_trees_of_conditions_features_several_directions_and_rewards_go_together
 def test_objectives_answer_for_themselves(name):
     objective, _ = MATRIX[name]
     law = objective.time_law
+    assert isinstance(objective, objectives.Objective)
     assert objective.support == law.support
     assert objective.times == ()
     assert objective.num_members > 1

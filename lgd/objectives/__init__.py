@@ -16,6 +16,7 @@ from lgd.objectives.consistency import (
     SelfConsistency,
     l2,
 )
+from lgd.objectives.objective import Objective
 from lgd.objectives.one_step import Energy, Members, OneStep, StepConsistency
 from lgd.objectives.rows import (
     FrozenRows,
@@ -32,8 +33,6 @@ from lgd.objectives.times import GridLaw, StepLaw, TimeLaw, UniformTimes
 from lgd.objectives.trajectory import Trajectory
 from lgd.objectives.weights import member_weights
 from lgd.types import Batch
-
-Objective = OneStep | Trajectory
 
 __all__ = [
     "Batch",

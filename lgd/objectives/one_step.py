@@ -38,7 +38,6 @@ from lgd.types import (
     Condition,
     Denoiser,
     OmegaFn,
-    OmegaModel,
     Params,
     PRNGKey,
     RewardFn,
@@ -140,7 +139,7 @@ class OneStep(abc.ABC):
         """Where (s, t) is seen: the support of the law of times."""
         return self.time_law.support
 
-    def default_model(self, schedule: Schedule, c: Condition) -> OmegaModel:
+    def default_model(self, schedule: Schedule, c: Condition) -> omega.LearnedModel:
         """The paper's network over the support, with the encoder that fits example conditions c."""
         return omega.default_network(schedule, c, self.support)
 
