@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from configs import default
 from experiments import fake
 from experiments.rules import ACROSS, FIELDS
+from lgd.machinery.words import one_line, shown
 
 Config: TypeAlias = ConfigDict | Mapping[str, Any]
 
@@ -270,18 +271,3 @@ def _flatten(tree: Config, prefix: str = "") -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return [_plain(element) for element in value] if isinstance(value, tuple | list) else value
-
-
-def shown(value: Any, limit: int = 200) -> str:
-    """A value in a message."""
-    try:
-        return one_line(repr(value), limit)
-    except Exception:  # integers of more than 4,300 digits; objects of a config file
-        return f"a value of type {type(value).__name__}"
-
-
-def one_line(said: object, limit: int = 200) -> str:
-    """One printable line."""
-    text = " ".join(str(said).split()) or "''"
-    text = text if text.isprintable() else repr(text)
-    return text if len(text) <= limit else f"{text[:limit]}..."

@@ -33,7 +33,7 @@ EXPERIMENTS = """
     ablations accelerator benchmarks build config data data_sources denoiser_rules faults floor
     gram_law gram_rank gram_runs image_runs inception launcher learned_schedules loggers
     networks notebook_use notebooks pretrained process_runs rank_schedules readme reward_runs
-    scale schedule_files workdir
+    scale workdir
 """
 
 

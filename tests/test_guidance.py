@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 from lgd import guidance, schedules
+from lgd.exchange import schedules as exchange
 
 T = np.array([0.0, 0.25, 0.5, 0.75, 1.0], np.float32)
 INF, NAN = float("inf"), float("nan")
+FLOW = schedules.rectified_flow()
+LABELS = np.asarray([0, 1, 1, 2, 2], np.int32)
+PER_CLASS = guidance.limited_interval_per_class([1.0, 2.0, 3.0], [0.5, 0.25, 0.0], [1.0, 0.5, 1.0])
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +22,7 @@ def evaluate(omega_fn, t=T, c=None):
     t = jnp.asarray(t)
     c = jnp.zeros(len(t), jnp.int32) if c is None else jnp.asarray(c)
     values = omega_fn(s=0.5 * t, t=t, c=c)
-    assert (values.shape, values.dtype) == (t.shape, t.dtype)
+    assert (values.shape[0], values.dtype) == (len(t), t.dtype)
     return np.asarray(values)
 
 
@@ -51,26 +55,103 @@ def test_gradient_of_mix_is_the_difference_of_the_predictions(predictions):
     np.testing.assert_allclose(slopes, expected, rtol=1e-5, atol=1e-5)
 
 
+FORMULAS = [  # of every family, computed by hand
+    (guidance.constant(0.7), [0.7, 0.7, 0.7, 0.7, 0.7]),
+    (guidance.limited_interval(0.7, 0.25, 0.75), [0.0, 0.7, 0.7, 0.7, 0.0]),
+    (PER_CLASS, [0.0, 2.0, 2.0, 3.0, 3.0]),  # of labels 0, 1, 1, 2, 2
+    (guidance.logsnr_interval(0.7, -3.0, 1.0, schedule=FLOW), [0.0, 0.0, 0.7, 0.7, 0.0]),
+    (guidance.linear(2.0), [3.0, 2.0, 1.0, 0.0, -1.0]),
+    (guidance.clamp_linear(2.0), [3.0, 2.0, 1.0, 0.0, 0.0]),
+    (guidance.clamp_linear(2.0, 2.5), [3.0, 2.0, 1.5, 1.5, 1.5]),
+    (guidance.clamp_linear(0.0), [0.0, 0.0, 0.0, 0.0, 0.0]),
+    (guidance.cosine(2.0), [3.0, 2.414214, 1.0, -0.414214, -1.0]),
+    (guidance.clamp_cosine(2.0), [3.0, 2.414214, 1.0, 0.0, 0.0]),
+    (guidance.clamp_cosine(2.0, 1.5), [3.0, 2.414214, 1.0, 0.5, 0.5]),
+    (guidance.clamp_cosine(0.0, 1.0), [0.0, 0.0, 0.0, 0.0, 0.0]),
+    (guidance.power_cosine(4.0, 1.0), [3.0, 2.414214, 1.0, -0.414214, -1.0]),
+    (guidance.power_cosine(4.0, 2.0), [3.0, 1.390181, -0.414214, -0.961571, -1.0]),
+    (guidance.power_cosine(4.0, 0.5), [3.0, 2.825449, 2.211400, 1.0, -1.0]),
+    (guidance.constant_directions(0.7, -0.2), [[0.7, -0.2]] * 5),
+]
+SHAPES = {schedule.family: np.shape(expected) for schedule, expected in FORMULAS}
+
+
+@pytest.mark.parametrize(("schedule", "expected"), FORMULAS, ids=lambda value: str(value)[:30])
+def test_schedules_have_the_values_computed_by_hand(schedule, expected):
+    np.testing.assert_allclose(evaluate(schedule, c=LABELS), expected, atol=2e-6)
+
+
+def smallest(family, **changes):
+    """The schedule of a family at the smallest values of its grid."""
+    values = {name: min(field.grid) for name, field in family.fields.items() if field.grid}
+    values |= changes
+    if family.is_per_stratum:
+        values = {name: [value] * 3 for name, value in values.items()}
+    if family.takes_schedule:
+        values["schedule"] = FLOW
+    return family.make(**values)
+
+
+@pytest.mark.parametrize("name", guidance.FAMILIES)
+def test_every_family_keeps_what_schedules_promise(name, tmp_path):
+    """A row of the table without a formula above fails here."""
+    family = guidance.FAMILIES[name]
+    schedule = smallest(family)
+    assert (schedule.family, schedule.num_features) == (name, 0)
+    assert not guidance.takes_features(schedule)
+    values = evaluate(schedule, c=LABELS)
+    assert values.shape == SHAPES[name]
+    assert np.isfinite(values).all()
+    compiled = jax.jit(lambda s, t, c: schedule(s=s, t=t, c=c))
+    in_jit = compiled(0.5 * jnp.asarray(T), jnp.asarray(T), jnp.asarray(LABELS))
+    np.testing.assert_allclose(in_jit, values, rtol=1e-6, atol=1e-6)
+
+    same, file = smallest(family), tmp_path / "a.json"
+    other = smallest(family, **{next(iter(family.fields)): 0.75})
+    assert same == schedule != other
+    assert hash(same) == hash(schedule)
+    assert len({schedule, same, other}) == 2
+    exchange.write(file, [exchange.entry(schedule, name="a")])
+    assert exchange.read([str(file)], num_strata=3, schedule=FLOW) == {"a": schedule}
+
+
+@pytest.mark.parametrize("name", guidance.FAMILIES)
+def test_grids_of_families_increase_within_what_their_fields_hold(name):
+    for field in guidance.FAMILIES[name].fields.values():
+        assert list(field.grid) == sorted(set(field.grid))
+        bounds = (field.low, field.high, *field.growth)
+        assert all(field.low <= value <= field.high for value in field.grid), bounds
+        assert all(field.growth[0] <= value <= field.growth[1] for value in field.grid), bounds
+
+
+def test_schedules_are_equal_where_family_and_values_are():
+    assert guidance.constant(0.1 + 0.2) != guidance.constant(0.3)
+    assert guidance.linear(1.0) != guidance.cosine(1.0)
+    assert guidance.clamp_linear(2.0) == guidance.clamp_linear(2.0, 1.0)
+    in_flow, in_edm = (
+        guidance.logsnr_interval(1.0, 0.0, 1.0, schedule=schedule)
+        for schedule in (FLOW, schedules.edm())
+    )
+    assert in_flow != in_edm
+
+
 @pytest.mark.parametrize(
-    ("omega_fn", "expected"),
+    ("schedule", "text", "params"),
     [
-        (guidance.constant(0.7), [0.7, 0.7, 0.7, 0.7, 0.7]),
-        (guidance.limited_interval(0.7, 0.25, 0.75), [0.0, 0.7, 0.7, 0.7, 0.0]),
-        (guidance.linear(2.0), [3.0, 2.0, 1.0, 0.0, -1.0]),
-        (guidance.clamp_linear(2.0), [3.0, 2.0, 1.0, 0.0, 0.0]),
-        (guidance.clamp_linear(2.0, 2.5), [3.0, 2.0, 1.5, 1.5, 1.5]),
-        (guidance.clamp_linear(0.0), [0.0, 0.0, 0.0, 0.0, 0.0]),
-        (guidance.cosine(2.0), [3.0, 2.414214, 1.0, -0.414214, -1.0]),
-        (guidance.clamp_cosine(2.0), [3.0, 2.414214, 1.0, 0.0, 0.0]),
-        (guidance.clamp_cosine(2.0, 1.5), [3.0, 2.414214, 1.0, 0.5, 0.5]),
-        (guidance.clamp_cosine(0.0, 1.0), [0.0, 0.0, 0.0, 0.0, 0.0]),
-        (guidance.power_cosine(4.0, 1.0), [3.0, 2.414214, 1.0, -0.414214, -1.0]),
-        (guidance.power_cosine(4.0, 2.0), [3.0, 1.390181, -0.414214, -0.961571, -1.0]),
-        (guidance.power_cosine(4.0, 0.5), [3.0, 2.825449, 2.211400, 1.0, -1.0]),
+        (guidance.constant(0.1 + 0.2), "constant(0.3)", {"w": 0.1 + 0.2}),
+        (guidance.limited_interval(2.0, 0.0, 0.5), "limited_interval(2, 0, 0.5)",
+         {"w": 2.0, "lo": 0.0, "hi": 0.5}),
+        (guidance.clamp_linear(0.7), "clamp_linear(0.7)", {"cfg_scale": 0.7}),
+        (guidance.clamp_linear(0.7, 1.5), "clamp_linear(0.7, 1.5)",
+         {"cfg_scale": 0.7, "cfg_floor": 1.5}),
+        (guidance.limited_interval_per_class([1.0, 2.0], [0.0, 0.5], [0.5, 1.0]),
+         "limited_interval_per_class(..., ..., ...)",
+         {"w": [1.0, 2.0], "lo": [0.0, 0.5], "hi": [0.5, 1.0]}),
     ],
-)
-def test_schedules_have_the_values_computed_by_hand(omega_fn, expected):
-    np.testing.assert_allclose(evaluate(omega_fn), expected, atol=2e-6)
+)  # fmt: skip
+def test_a_schedule_shows_its_values(schedule, text, params):
+    assert str(schedule) == text
+    assert schedule.params == params
 
 
 @pytest.mark.parametrize(
@@ -96,15 +177,29 @@ def test_interval_is_closed(omega_fn):
 )
 def test_interval_in_logsnr(lo, hi, expected):
     """Rectified flow has logsnr 2 log 3 = 2.197 at t = 1/4, 0 at 1/2 and -2.197 at 3/4."""
-    omega_fn = guidance.limited_interval(2.0, lo, hi, logsnr_of=schedules.rectified_flow())
+    omega_fn = guidance.logsnr_interval(2.0, lo, hi, schedule=FLOW)
     np.testing.assert_array_equal(evaluate(omega_fn), expected)
 
 
-def test_interval_of_every_class():
+def test_interval_of_every_label():
     omega_fn = guidance.limited_interval_per_class([1.0, 2.0], [0.0, 0.5], [0.25, 1.0])
     np.testing.assert_array_equal(evaluate(omega_fn, c=[0] * 5), [1.0, 1.0, 0.0, 0.0, 0.0])
     np.testing.assert_array_equal(evaluate(omega_fn, c=[1] * 5), [0.0, 0.0, 2.0, 2.0, 2.0])
     np.testing.assert_array_equal(evaluate(omega_fn, c=[0, 0, 1, 0, 1]), [1.0, 1.0, 2.0, 0.0, 2.0])
+
+
+@pytest.mark.parametrize("label", [-1, 3, 2**31 - 1, -(2**31)])
+def test_a_label_without_an_interval_has_no_weight_and_not_that_of_a_neighbour(label):
+    """NaN inside and outside of its neighbours' intervals; an error where values are known."""
+    c = jnp.asarray([0, label, 1, label, 2], jnp.int32)
+    np.testing.assert_array_equal(evaluate(PER_CLASS, c=c), [0.0, NAN, 2.0, NAN, 3.0])
+    times = jnp.asarray([1.0, 0.5, 0.0])
+    with pytest.raises(ValueError, match="expected conditions that limited_interval_per_class"):
+        guidance.on_grid(PER_CLASS, times, c)
+    in_jit = jax.jit(lambda c: guidance.on_grid(PER_CLASS, times, c))(c)
+    np.testing.assert_array_equal(
+        np.isnan(in_jit), np.tile([False, True, False, True, False], (2, 1))
+    )
 
 
 @pytest.mark.parametrize("structure", ["labels", "dict"])
@@ -140,7 +235,9 @@ def test_pair_features_are_log_sizes_and_the_angle():
         lambda: guidance.limited_interval(1.0, -0.1, 0.8),
         lambda: guidance.limited_interval(1.0, 0.2, 1.1),
         lambda: guidance.limited_interval(1.0, NAN, 0.8),
-        lambda: guidance.limited_interval(1.0, 3.0, 2.0, logsnr_of=schedules.cosine()),
+        lambda: guidance.logsnr_interval(1.0, 3.0, 2.0, schedule=schedules.cosine()),
+        lambda: guidance.logsnr_interval(1.0, NAN, 2.0, schedule=schedules.cosine()),
+        lambda: guidance.constant_directions(1.0, INF),
         lambda: guidance.limited_interval_per_class([1.0], [0.1], [0.5, 0.6]),
         lambda: guidance.limited_interval_per_class([1.0, 1.0], [0.1, 0.7], [0.5, 0.6]),
         lambda: guidance.limited_interval_per_class([1.0, NAN], [0.1, 0.2], [0.5, 0.6]),

@@ -7,10 +7,10 @@ import pytest
 
 from experiments import build
 from experiments import config as configs
-from experiments.schedule_files import ScheduleError, read
 from experiments.studies import learned_schedules
 from experiments.workdir import Workdir, write_json
 from lgd import guidance, omega
+from lgd.exchange.schedules import ScheduleError, read
 
 T = jnp.asarray([0.1, 0.4, 0.7, 0.99], jnp.float32)
 C = jnp.asarray([0, 3, 7, 1], jnp.int32)
@@ -69,10 +69,11 @@ def test_a_file_may_name_a_run(run, tmp_path):
     path, kept = run
     entry = {"name": "ours", "kind": "learned", "workdir": str(path), "method": "l2", "step": 30}
     (tmp_path / "mine.json").write_text(json.dumps([entry]))
-    found = read([str(tmp_path / "mine.json")], num_classes=8)
+    sources, kinds = [str(tmp_path / "mine.json")], learned_schedules.KINDS
+    found = read(sources, num_strata=8, more_kinds=kinds)
     np.testing.assert_allclose(values(found["ours"]), values(kept[30]))
-    with pytest.raises(ScheduleError, match="expected at least the 9 classes of the data, got 8"):
-        read([str(tmp_path / "mine.json")], num_classes=9)
+    with pytest.raises(ScheduleError, match="expected at least the 9 strata of the data, got 8"):
+        read(sources, num_strata=9, more_kinds=kinds)
 
 
 @pytest.mark.parametrize(

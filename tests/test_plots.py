@@ -7,8 +7,9 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgba
+from matplotlib.lines import Line2D
 
-from lgd import plots
+from lgd import guidance, plots
 from lgd.plots import theme
 
 METHODS = [
@@ -240,8 +241,14 @@ def test_unknown_methods_have_stable_colours():
     learned = theme.method_color("learned:something_new")
     assert learned == theme.method_color("learned:something_new")
     assert learned not in {theme.method_color(name) for name in METHODS}
-    red, green, blue, _ = to_rgba(theme.method_color("power_cosine"))
-    assert blue >= max(red, green)  # greys and blues for what was made by hand
+
+
+@pytest.mark.parametrize("name", [*guidance.FAMILIES, "of a user"])
+def test_schedules_made_by_hand_are_dashed_greys_and_blues(name):
+    look = theme.method_line(name, linewidth=1.0)
+    red, green, blue, _ = to_rgba(look["color"])
+    assert blue >= max(red, green)
+    assert Line2D([], [], **look).is_dashed()
 
 
 def test_labels_are_readable():

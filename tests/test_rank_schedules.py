@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import schedule_files
 from experiments.studies import rank_schedules, ranking
 from experiments.studies.rank_schedules import main
 from lgd import gram, guidance, objectives, schedules
 from lgd.data import spiral
+from lgd.exchange.schedules import table_entry, write
 from lgd.gram import StatisticsError
 from lgd.types import Batch
 
@@ -143,10 +143,8 @@ def test_another_forward_process_is_refused(small, capsys, tmp_path):
 def test_the_command_ranks_and_leaves_files(small, tmp_path):
     mine = tmp_path / "mine.json"
     times = schedules.uniform_times(10)
-    entry = schedule_files.table_entry(
-        guidance.constant(4.0), name="$4$ [red]", times=times, num_classes=8
-    )
-    schedule_files.write(mine, [entry])
+    entry = table_entry(guidance.constant(4.0), name="$4$ [red]", times=times, num_strata=8)
+    write(mine, [entry])
     command = [
         *(sys.executable, "-m", "experiments.studies.rank_schedules", f"--stats={small}"),
         *(f"--schedules=constant:0.5,{mine}", "--schedules=limited_interval:1:0.2:0.8"),

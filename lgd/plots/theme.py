@@ -1,7 +1,8 @@
 """How figures look: one style, one colour for each method and class, panels and keys.
 
-Hand-made schedules are greys and blues with dashes of their own, learned ones saturated and solid.
-Colours were chosen to be told apart with protanopia and deuteranopia too.
+Hand-made schedules are greys and blues with dashes, as their row of `guidance.FAMILIES` says,
+learned ones saturated and solid. Colours were chosen to be told apart with protanopia and
+deuteranopia too.
 """
 
 import math
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
+from lgd.guidance import FAMILIES
 from lgd.machinery import digests
 
 WIDTH = 7.0  # inches; 1,400 pixels, so that text stays readable at a README's 850
@@ -51,10 +53,6 @@ STYLE: Any = ["default", _SETTINGS]  # for style.context: whatever the caller's 
 
 _COLORS = {
     "unguided": "#8c8c8c",
-    "constant": "#4a5a70",
-    "limited_interval": "#1b4f9c",
-    "limited_interval_per_class": "#5a9fd4",
-    "clamp_linear": "#1a1a1a",
     "learned:self_consistency": "#d55e00",
     "learned:l2": "#e69f00",
     "learned:conditional_marginal": "#ee1560",
@@ -67,12 +65,7 @@ _COLORS = {
 }
 _OTHER_LEARNED = ("#a3123f", "#8c4a1e", "#2f8f2f", "#b0369a")
 _OTHER_HAND_MADE = ("#4f7285", "#3d3d5c", "#2a6f97", "#666666")
-_DASHES = {
-    "constant": (0, (5, 1.5)),
-    "limited_interval": (0, (1, 1)),
-    "clamp_linear": (0, (6, 1.5, 1, 1.5)),
-    "limited_interval_per_class": (0, (3, 1, 1, 1, 1, 1)),
-}
+_OTHER_DASHES = (2.0, 2.0)
 _CLASS_COLORS = (  # after Paul Tol's qualitative twelve, dark and light alternating
     *("#332288", "#88ccee", "#117733", "#ddaa33", "#cc6677", "#44aa99"),
     *("#882255", "#999933", "#6699cc", "#661100", "#aa4499", "#333333"),
@@ -95,14 +88,17 @@ def method_color(name: str) -> str:
     Methods that differ by the weight of a reward, "...:reward(0.1)", have one colour.
     """
     name = name.partition(":reward(")[0]
+    if name in FAMILIES:
+        return FAMILIES[name].colour
     others = _OTHER_LEARNED if is_learned(name) else _OTHER_HAND_MADE
     return _COLORS.get(name, others[digests.crc(name.encode()) % len(others)])
 
 
 def method_line(name: str, *, linewidth: float) -> dict[str, Any]:
     """Label, colour and dashes of a method's line."""
-    dashes = "-" if is_learned(name) else _DASHES.get(name, (0, (2, 2)))
-    look = {"color": method_color(name), "linestyle": dashes, "linewidth": linewidth}
+    dashes = FAMILIES[name].dashes if name in FAMILIES else _OTHER_DASHES
+    style = "-" if is_learned(name) else (0, dashes)
+    look = {"color": method_color(name), "linestyle": style, "linewidth": linewidth}
     return {"label": method_label(name), **look}
 
 
