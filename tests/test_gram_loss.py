@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lgd import objectives
-from lgd.gram import Layout, Statistics, StatisticsError, loss
+from lgd.gram import Layout, Statistics, StatisticsError, loss, score
 from lgd.gram.layout import pack
 from lgd.gram.redraw import factor
 from lgd.objectives import (
@@ -19,7 +19,9 @@ from lgd.objectives import (
     TimeLaw,
     UniformTimes,
 )
-from tests.gram_cases import FLOW, collected
+from lgd.types import Batch
+from tests.gram_cases import DENOISER, FLOW, collected, draw, wide_params
+from tests.objective_cases import per_class
 from tests.test_one_step import MATRIX
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -61,6 +63,59 @@ def test_fewer_particles_than_were_collected_are_the_first_of_each(members):
     products = expected @ expected.swapaxes(1, 2)
     np.testing.assert_allclose(rows @ rows.swapaxes(1, 2), products, rtol=1e-4, atol=1e-4)
     assert found.z.shape[:2] == found.eps_target.shape[:2] == (GROUPS, 3)
+
+
+# Statistics against online training
+
+GROUP = 4
+
+
+def batches(members, size, seed=0):
+    """Batches of ``size`` examples of statistics that never repeat."""
+    per_example = 1 if members == "copies" else GROUP
+
+    def batch(step):
+        labels = (np.arange(size * per_example) % 2).astype(np.int32)
+        if members == "condition":
+            labels = np.repeat(labels[:size], GROUP)
+        x0 = draw(np.random.default_rng((seed, step)), labels)
+        if members == "condition":
+            return Batch(x0.reshape(size, GROUP, -1), labels.reshape(size, GROUP))
+        return Batch(x0, labels)
+
+    return batch
+
+
+@pytest.fixture(scope="module")
+def by_members(tmp_path_factory):
+    """4,096 examples of each kind of members, at the times of the objectives' law."""
+    size = {"num_examples": 4096, "batch_size": 2048, "shard_examples": 4096}
+    return {
+        members: collected(
+            tmp_path_factory.mktemp(members),
+            batches(members, 2048),
+            data_name="draws",
+            law=TimeLaw(),
+            members=members,
+            **size,
+        )
+        for members in ("copies", "condition", "mixed")
+    }
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_losses_on_statistics_have_the_mean_of_online_ones(by_members, name):
+    """Of a weight for each class, within 4.5 standard errors, which are under 4% of the loss."""
+    objective, _ = MATRIX[name]
+    members = objective.members[0]
+    omega_fn = per_class(jnp.asarray([0.5, 1.2]))
+    scores = score(by_members[members], {"it": omega_fn}, objective=objective, schedule=FLOW)
+    online = jax.jit(lambda key, batch: objective(key, omega_fn, DENOISER, wide_params(), batch)[0])
+    draws = batches(members, 512, seed=1)
+    each = [float(online(jax.random.key(i), draws(i))) for i in range(16)]
+    error = np.hypot(scores.standard_error("it"), np.std(each, ddof=1) / np.sqrt(len(each)))
+    assert abs(scores.mean("it") - np.mean(each)) < 4.5 * error
+    assert error < 0.04 * np.mean(each)
 
 
 # Weights
