@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build
+from experiments import build, build_guidance
 from experiments import config as configs
 from experiments.studies import learned_schedules
 from experiments.workdir import Workdir, write_json
@@ -27,7 +27,7 @@ def run(tmp_path_factory):
     settings = ["denoiser.level=exact", "guidance.methods=l2", "guidance.one_step.num_steps=40"]
     config = configs.load("configs/mixture.py", settings)
     workdir = Workdir(path, config)
-    model = build.omega_model(config, "l2", 8)
+    model = build_guidance.omega_model(config, "l2", build.dataset(config))
     params = model.init(jax.random.key(0), C[:1])
     kept = {}
     for step, factor in ((30, 0.5), (40, 2.0)):
