@@ -7,7 +7,7 @@ from experiments import config as configs
 from experiments import pipeline
 from experiments.benchmarks.gram import cost, sweep
 from experiments.benchmarks.gram.setup import Setup
-from experiments.publish import statistics_tables
+from experiments.publish import markdown
 from experiments.workdir import read_lines
 from lgd import gram, schedules
 from lgd.data import Dataset, labelled
@@ -78,45 +78,45 @@ def test_configs_that_do_not_fit_statistics_are_refused(fields, field):
     assert any(line.startswith(f"{field}: expected") for line in refused.value.errors)
 
 
-def budget(calls, seconds, gap):
-    return {"calls": calls, "seconds": seconds, "gap": gap, "rate": 1e-3}
+def budget(way, calls, seconds, *losses):
+    """A row of the benchmark: losses of some seeds."""
+    row = {"denoiser": cost.WAYS[way], "calls": calls, "seconds": seconds, "rate": 1e-3}
+    return row | {"loss": summary(losses)}
 
 
 def test_a_budget_is_reached_where_all_larger_ones_are_within():
-    gram = [budget(10, 1.0, 0.009), budget(20, 2.0, 0.02), budget(40, 4.0, 0.005)]
-    online = [budget(100, 8.0, 0.5), budget(400, 32.0, 0.008)]
-    found = cost._reached(gram, online)
-    assert found["0.01"] == {
-        "gram": {"calls": 40, "seconds": 4.0},
-        "online": {"calls": 400, "seconds": 32.0},
-    }
-    assert found["0.001"] == {"gram": None, "online": None}
-    assert statistics_tables.reached({"reached": found}).splitlines()[2:] == [
-        "| 1% | 400 calls, 32.0 s | 40 calls, 4.0 s | 10.0x | 8.0x |",
-        "| 0.1% | not reached | not reached |  |  |",
+    """Gaps are the losses themselves, of 1 unguided and 0 at best."""
+    found = cost.with_gaps(
+        [
+            budget("gram", 10, 1.0, 0.009),
+            budget("gram", 20, 2.0, 0.02),
+            budget("gram", 40, 4.0, 0.0),
+            budget("online", 100, 8.0, 0.5),
+            budget("online", 400, 32.0, 0.008),
+        ],
+        1.0,
+    )
+    assert markdown.table(found["tables"]["reached"]).splitlines()[2:] == [
+        "| 1.0% | 400 calls, 32.0 s | 40 calls, 4.0 s | 10.0x | 8.0x |",
+        "| 0.1% | not reached | 40 calls, 4.0 s |  |  |",
     ]
 
 
 def test_gaps_are_shares_of_what_the_best_mean_gains():
-    def row(calls, *losses):
-        return {"calls": calls, "seconds": 1.0, "rate": 1e-3, "loss": summary(losses)}
-
-    found = cost.with_gaps(
-        {
-            "unguided": 3.0,
-            "gram": [row(8, 1.5, 1.7), row(16, 0.9, 1.1)],
-            "online": [row(4, 2.0, 2.0)],
-        }
-    )
-    rows = [*found["gram"], *found["online"]]
-    np.testing.assert_allclose([each["gap"] for each in rows], [0.3, 0.0, 0.5], atol=1e-12)
-    np.testing.assert_allclose([each["gap_error"] for each in rows], [0.05, 0.05, 0.0], atol=1e-12)
-    assert found["best"] == 1.0
-    assert found["reached"]["0.01"] == {"gram": {"calls": 16, "seconds": 1.0}, "online": None}
-    assert statistics_tables.cost(found | {"paper_calls": 1}).splitlines()[3:5] == [
-        "| asked once | 8 | 1.0 | 0.001 | 30.00% ± 5.00% |",
-        "| asked once | 16 | 1.0 | 0.001 | 0.00% ± 5.00% |",
+    rows = [
+        budget("gram", 8, 1.0, 1.5, 1.7),
+        budget("gram", 16, 1.0, 0.9, 1.1),
+        budget("online", 4, 1.0, 2.0, 2.0),
     ]
+    found = cost.with_gaps(rows, 3.0)
+    gaps = [row["gap"] for row in found["rows"][:3]]
+    np.testing.assert_allclose([gap["mean"] for gap in gaps], [0.3, 0.0, 0.5], atol=1e-12)
+    errors = [gap["standard_error"] for gap in gaps]
+    np.testing.assert_allclose(errors, [0.05, 0.05, 0.0], atol=1e-12)
+    assert found["best"] == 1.0
+    lines = markdown.table(found).splitlines()
+    assert "| 30.00% ± 5.00% |" in lines[2]
+    assert len(lines) == 2 + len(rows) + 1  # and the recipe of the paper
 
 
 def test_the_sweep_has_64_different_settings():
