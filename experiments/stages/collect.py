@@ -10,8 +10,8 @@ from experiments.workdir import Workdir, throughput
 from lgd import gram
 from lgd.data import Dataset
 from lgd.gram.layout import Members
-from lgd.objectives import OneStep
 from lgd.machinery import processes
+from lgd.objectives import OneStep
 from lgd.types import Denoiser, Params
 
 HELD_OUT = "held_out"

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 import lgd
 from experiments import build
 from experiments import config as configs
+from experiments.publish import tables
 from experiments.stages import denoiser as denoiser_stage
 from experiments.stages import guidance as guidance_stage
 from experiments.stages import measure
@@ -56,7 +57,7 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     results["comparisons"] = _comparisons(rows, resampled, config.evaluation.primary)
     results["classifiers"] = denoiser_stage.accuracies(config, workdir, dataset)
     save_guidance(workdir, candidates.rows)
-    write_json(workdir.path / "results.json", results)
+    write_json(workdir.path / "results.json", results | tables.of_run(results))
 
 
 def make_generator(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Generator:
@@ -135,7 +136,7 @@ def measure_rows(
                 "num_steps": config.sampling.num_steps,
                 "nfe": generator.nfe_of(guidance, per_class),
                 "validation": row.selected.score if np.isfinite(row.selected.score) else None,
-                "omega": guided_weight(guidance, generator.times, c, gap),
+                "omega": guided_weight(guidance, generator, c, gap),
             }
             measured.append(_row(row, runs) | settings)
     return measured, resampled

@@ -16,7 +16,15 @@ from experiments.stages.reward import strata_rewards
 from experiments.workdir import Workdir
 from lgd import guidance
 from lgd.data import Dataset
-from lgd.evaluation import Generator, Journal, Screened, Selected, ValidationScore, tune
+from lgd.evaluation import (
+    Generator,
+    Journal,
+    Screened,
+    Selected,
+    ValidationScore,
+    num_candidates,
+    tune,
+)
 from lgd.guidance import FAMILIES
 from lgd.machinery.progress import bar
 
@@ -140,16 +148,23 @@ def _tuned(
 ) -> tuple[dict[str, Selected], dict[str, Screened]]:
     """Hand-made families, each tuned for a weight of the reward."""
     note = "" if gamma is None else f", reward {gamma:g}"
-    with bar(f"tune hand-made schedules{note}", 1) as advance:
-        return tune(
-            tuple(config.evaluation.families),
-            base.with_gamma(gamma or 0.0),
-            by_stratum.with_gamma(gamma or 0.0),
-            schedule=build.schedule(config),
-            axes={
+    names, settings = (
+        tuple(config.evaluation.families),
+        {
+            "schedule": build.schedule(config),
+            "axes": {
                 family: {field: config.evaluation[name] for field, name in fields.items()}
                 for family, fields in _AXES.items()
             },
-            finalists=config.evaluation.num_finalists,
+            "finalists": config.evaluation.num_finalists,
+        },
+    )
+    count = num_candidates(names, **settings)
+    with bar(f"tune hand-made schedules{note}", count) as advance:
+        return tune(
+            names,
+            base.with_gamma(gamma or 0.0),
+            by_stratum.with_gamma(gamma or 0.0),
             advance=advance,
+            **settings,
         )

@@ -1,1 +1,1 @@
-"""What other programs read and write: `files` holds learned guidance on disk."""
+"""What other programs read and write: guidance in `files`, schedules as JSON in `schedules`."""

@@ -68,7 +68,9 @@ class Family:
     def optional(self) -> frozenset[str]:
         """Names of the fields that have a default."""
         arguments = inspect.signature(self.make).parameters
-        return frozenset(n for n in self.fields if arguments[n].default is not inspect._empty)
+        return frozenset(
+            n for n in self.fields if arguments[n].default is not inspect.Parameter.empty
+        )
 
     @property
     def takes_schedule(self) -> bool:
@@ -114,6 +116,7 @@ _ROWS = (
     ),
     Family(
         make=logsnr_interval,
+        dashes=(1.0, 2.0),
         fields={
             "w": Field(grid=(0.1, 0.2, 0.4, 0.7, 1.2, 2.4, 4.8)),
             "lo": Field(grid=(-2.0, -1.0, 0.0, 1.0, 2.0), growth=(-20.0, 20.0)),
@@ -129,9 +132,16 @@ _ROWS = (
         dashes=(6.0, 1.5, 1.0, 1.5),
     ),
     Family(make=cosine, fields={"cfg_scale": _SCALE}, colour="#2a6f97"),
-    Family(make=clamp_cosine, fields={"cfg_scale": _SCALE, "cfg_floor": _FLOOR}),
+    Family(
+        make=clamp_cosine,
+        fields={"cfg_scale": _SCALE, "cfg_floor": _FLOOR},
+        colour="#6b4fa0",
+        dashes=(4.0, 1.0, 1.0, 1.0),
+    ),
     Family(
         make=power_cosine,
+        colour="#2f6f5e",
+        dashes=(2.0, 1.0),
         fields={
             "cfg_scale": Field(grid=(1.0, 1.2, 1.5, 2.0, 3.0), growth=(0.0, math.inf)),
             "power": Field(low=1e-6, grid=(0.5, 1.0, 2.0, 4.0), growth=(0.0, math.inf)),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from lgd.types import Condition, Schedule
@@ -23,12 +24,18 @@ class HandMade:
     """A schedule of a family, for example ``constant(w=0.2)``.
 
     values: pairs of name and value; a tuple holds one value for each stratum. Schedules are equal
-    where family and values are.
+    where family and values are. num_directions: size of the last axis of omega, if above 1.
     """
 
     family: str
     values: tuple[tuple[str, Any], ...]
     formula: Formula = dataclasses.field(compare=False, repr=False)
+    num_directions: int = 1
+
+    def __post_init__(self) -> None:
+        """Numbers become floats, so that equal schedules have equal descriptions."""
+        values = tuple((name, _as_float(value)) for name, value in self.values)
+        object.__setattr__(self, "values", values)
 
     def __call__(
         self, *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition
@@ -52,7 +59,10 @@ class HandMade:
         return f"{self.family}({', '.join(f'{name}={value!r}' for name, value in self.values)})"
 
     def __str__(self) -> str:
-        shown = [f"{v:.12g}" if isinstance(v, float | int) else "..." for _, v in self.values]
+        shown = [
+            f"{v:.12g}" if isinstance(v, float) else "..." if isinstance(v, tuple) else str(v)
+            for _, v in self.values
+        ]
         return f"{self.family}({', '.join(shown)})"
 
 
@@ -180,7 +190,7 @@ def constant_directions(w: float, v: float) -> HandMade:
     def formula(s: Array, t: Array, c: Condition) -> Array:
         return jnp.broadcast_to(jnp.asarray([w, v], t.dtype), (len(t), 2))
 
-    return HandMade("constant_directions", (("w", w), ("v", v)), formula)
+    return HandMade("constant_directions", (("w", w), ("v", v)), formula, num_directions=2)
 
 
 def _linear(cfg_scale: float, t: Float[Array, " b"]) -> Float[Array, " b"]:
@@ -195,6 +205,10 @@ def _scale_and_floor(cfg_scale: float, cfg_floor: float) -> tuple[tuple[str, flo
     """Values of a clamped family; the usual floor goes without saying."""
     floor = () if cfg_floor == 1.0 else (("cfg_floor", cfg_floor),)
     return (("cfg_scale", cfg_scale), *floor)
+
+
+def _as_float(value: Any) -> Any:
+    return float(value) if isinstance(value, int | float | np.number) else value
 
 
 def _at_label(values: Float[Array, " n"], c: Condition) -> Float[Array, " b"]:

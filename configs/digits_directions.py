@@ -1,0 +1,21 @@
+"""Handwritten digits, guided away from a weaker snapshot of the denoiser as well (autoguidance).
+
+    python -m experiments.run --config=configs/digits_directions.py --workdir=runs/digits_directions
+
+As configs/digits.py, with the denoiser after 150 of its 400 steps kept as a second direction:
+`learned:directions` learns a weight for cond - uncond and one for cond - weaker, and meets the two
+constants tuned together.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """The defaults, with a weaker denoiser."""
+    config = default.get_config()
+    config.denoiser.weaker_num_steps = 150
+    config.guidance.methods = ("self_consistency", "trajectory", "directions")
+    config.evaluation.families = (*config.evaluation.families, "constant_directions")
+    return config
