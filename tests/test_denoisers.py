@@ -305,6 +305,8 @@ def test_denoisers_are_contracts_equal_by_value_with_a_null_like_their_labels(ma
         lambda: GaussianMixture(labels=(1, 2), schedule=FLOW),
         lambda: GaussianMixture(labels=(0, 1), schedule=FLOW).params(jnp.zeros((3, 2)), 1.0),
         lambda: NetworkDenoiser(ResidualMLP(num_classes=2), FLOW, 2, kind="noise"),
+        lambda: from_function(np.add, schedule=FLOW, kind="noise", null=7),
+        lambda: from_function(np.add, schedule=FLOW, kind="noise", pair=np.add),
     ],
 )
 def test_bad_arguments_raise(unchecked, call):

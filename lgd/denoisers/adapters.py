@@ -118,7 +118,7 @@ class _ConstantNull:
         leaves, structure = jax.tree.flatten(c)
         values = [np.frombuffer(*each[:2]).reshape(each[2]) for each in self.values]
         if structure != self.structure:
-            if len(values) != 1 or values[0].ndim:
+            if not jax.tree_util.treedef_is_leaf(self.structure) or values[0].ndim:
                 raise ValueError(f"null: expected a tree like c, {structure}, got {self.structure}")
             values *= len(leaves)
         rows = [_row(value, jnp.asarray(leaf)) for value, leaf in zip(values, leaves, strict=True)]
