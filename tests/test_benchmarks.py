@@ -1,7 +1,11 @@
-"""Benchmarks and what is drawn from published results."""
+"""Benchmarks, the tables and figures of published results, and the commands that make them."""
 
+import argparse
+import dataclasses
+import importlib
 import json
 import time
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +13,14 @@ import numpy as np
 import pytest
 
 from experiments import config as configs
-from experiments import publish
 from experiments.benchmarks.checks import cost, gradient_noise
-from experiments.benchmarks.device.timing import ratios
+from experiments.benchmarks.device.timing import ratio
 from experiments.benchmarks.gram import agreement
-from experiments.publish import tables
+from experiments.publish import __main__ as publish
+from experiments.publish import documents, markdown, study, tables
+from experiments.publish.markdown import number, text
 from experiments.studies import levels, transfer
+from experiments.workdir import read_json, write_json
 from lgd import guidance, schedules
 from lgd.denoisers import from_function
 
@@ -26,12 +32,11 @@ def test_ratios_are_taken_round_by_round():
         calls.append(name)
         time.sleep(seconds)
 
-    runs = {"slow": lambda: run("slow", 0.04), "fast": lambda: run("fast", 0.02)}
-    found = ratios(runs, against="fast", rounds=3)
+    found = ratio(lambda: run("slow", 0.04), lambda: run("fast", 0.02), 3)
     assert calls == ["slow", "fast"] * 4  # a call of each before, to compile
-    assert 1.2 < found["slow"]["ratio"] < 3.0
-    assert found["slow"]["low"] <= found["slow"]["ratio"] <= found["slow"]["high"]
-    assert found["fast"]["ratio"] == 1.0
+    assert 1.2 < found["ratio"] < 3.0
+    assert found["low"] <= found["ratio"] <= found["high"]
+    assert found["against_seconds"] < found["seconds"]
 
 
 def test_memory_of_a_trajectory_gradient_grows_by_the_stored_states(quick_compilation):
@@ -41,7 +46,7 @@ def test_memory_of_a_trajectory_gradient_grows_by_the_stored_states(quick_compil
     assert 0.9 < (memory[1] - memory[0]) / (8 * state) < 1.5
 
 
-@pytest.mark.parametrize("name", gradient_noise.contenders())
+@pytest.mark.parametrize("name", gradient_noise.contenders(1024))
 def test_every_objective_calls_the_denoiser_as_often(name):
     """Rows of all calls, as they are traced: a scan traces its body once, for K steps."""
     rows = []
@@ -52,10 +57,9 @@ def test_every_objective_calls_the_denoiser_as_often(name):
 
     denoiser = from_function(apply, schedule=schedules.rectified_flow(), kind="x0", null=8)
     pairs, key = 1024, jax.random.key(0)
-    objective = gradient_noise.contenders()[name](pairs)
-    batch = gradient_noise.draw_batch(
-        key, objective, pairs, lambda key, c: jax.random.normal(key, (len(c), 2))
-    )
+    contender = gradient_noise.contenders(pairs)[name]
+    batch = contender.draw(key, lambda key, c: jax.random.normal(key, (len(c), 2)))
+    objective = contender.objective
     jax.eval_shape(lambda: objective(key, guidance.constant(1.0), denoiser, (), batch))
     if name == "learned:trajectory":  # 3 K pairs a particle
         steps = 3 * (len(gradient_noise.TIMES) - 1)
@@ -87,55 +91,64 @@ def test_levels_are_relative_to_unguided_by_seed():
     np.testing.assert_allclose(found["constant"], (0.55, 0.05))
 
 
-def test_transfer_measures_once_and_marks_the_best(tmp_path):
-    entries = [
-        {
-            "method": name,
-            "solver": solver,
-            "num_steps": steps,
-            "energy_distance": {"mean": mean, "std": 0.0, "values": [mean]},
-        }
-        for name, means in {"constant": (0.3, 0.1), "learned:l2": (0.2, 0.4)}.items()
-        for (solver, steps), mean in zip([("ddim", 8), ("heun", 8)], means, strict=True)
-    ]
-    assert transfer.table(entries).splitlines() == [
-        "| method | ddim 8 | heun 8 |",
-        "|---|---:|---:|",
-        "| constant | 0.3000 | **0.1000** |",
-        "| learned:l2 | **0.2000** | 0.4000 |",
-    ]
+def test_transfer_measures_every_setting_once(tmp_path, monkeypatch):
+    calls = []
 
+    @dataclasses.dataclass(frozen=True)
     class Generator:
-        times, num_classes, solver, calls = jnp.linspace(1.0, 0.0, 4), 2, "ddim", 0
+        times: object = None
+        churn: float = 0.5
+        solver: str = "heun"
 
-        def __call__(self, omega_fn, per_class, *, seed):
-            self.calls += 1
-            return jnp.full(2, float(seed))
+        def nfe_of(self, guidance, per_class):
+            return 2 * (len(self.times) - 1)
 
-    generator = Generator()
-    score = transfer._Score(lambda x: x, transfer.Journal(tmp_path / "m.jsonl"), 5, range(3, 5))
-    for _ in range(2):
-        assert score(generator, guidance.constant(0.2)) == [3.0, 4.0]
-    assert generator.calls == 2
+        def __call__(self, guidance, per_class, *, seed):
+            calls.append((self.solver, len(self.times), self.churn, seed))
+            return jnp.full(2, dict(guidance.values)["w"] + 1.0 / len(self.times))
+
+    config = configs.load("configs/mixture.py")
+    write_json(tmp_path / "config.json", configs.to_dict(config))
+    write_json(tmp_path / "results.json", {"command": "run", "rows": []})
+    named = {f"constant({w:g})": guidance.constant(w) for w in (0.2, 0.1)}
+    monkeypatch.setattr(transfer.report, "guidance_of_rows", lambda *_: named)
+    monkeypatch.setattr(transfer.evaluate, "make_generator", lambda *_: Generator())
+    monkeypatch.setattr(transfer, "ClassEnergyDistance", lambda *_: lambda x: x)
+    monkeypatch.setattr(
+        transfer.build, "dataset", lambda _: SimpleNamespace(test=None, num_classes=8)
+    )
+    chosen = argparse.Namespace(workdir=tmp_path, seeds=2)
+    found = transfer.measure(chosen)
+    assert transfer.measure(chosen) == found
+    settings = 3 * len(transfer.STEPS)
+    assert len(calls) == len(set(calls)) * 2 == settings * 2 * 2
+    assert {churn for _, _, churn, _ in calls} == {0.0}
+    head, _, worse, better = markdown.table(found).splitlines()
+    assert head.startswith("| method | ddim 8 | ddim 16 | ddim 32 |")
+    assert better.startswith("| constant(0.1) | **0.2111** |")
+    assert (worse.count("**"), better.count("**")) == (0, 2 * settings)
+    assert list(transfer.figures(found)) == [""]
 
 
-def test_the_float64_reference_of_agreement_is_the_loss_of_its_particles():
-    """Against the float32 path of states, and central differences of itself."""
-    noises = agreement.draw(5)
-    omega, step = np.full((agreement.GROUPS, 4), 0.7), 1e-6
-    for churn, coupling in agreement.STEPS:
-        settings = (0.3, 0.6, churn, coupling)
-        loss, slope = agreement.reference(noises, omega, *settings)
-        path = agreement.particle_path(churn, coupling)
-        times = [jnp.full(agreement.GROUPS, value) for value in settings[:2]]
-        found = path(noises, jnp.asarray(omega, jnp.float32), *times)
-        np.testing.assert_allclose(found, loss, rtol=1e-5)
-        moved = np.zeros_like(omega)
-        moved[:, 1] = step
+def test_the_particles_and_the_rows_of_agreement_have_one_loss():
+    """In double precision; the gradient against central differences."""
+    noises, step = agreement.draw(5), 1e-6
+    omega, where = np.full((agreement.GROUPS, 4), 0.7), np.zeros((agreement.GROUPS, 4))
+    where[:, 1] = step
+    times = [np.full(agreement.GROUPS, t) for t in (0.3, 0.6)]
+    for settings in agreement.STEPS:
+        path = agreement.with_gradient(agreement.particle_path(*settings))
+        loss, slope = agreement.in_float64(path, noises, omega, *times)
         ahead, behind = (
-            agreement.reference(noises, omega + d, *settings)[0] for d in (moved, -moved)
+            agreement.in_float64(path, noises, omega + by, *times)[0] for by in (where, -where)
         )
         np.testing.assert_allclose(slope[:, 1], (ahead - behind) / (2 * step), rtol=1e-6)
+        rows = agreement.with_gradient(agreement.rows_path(*settings))
+        frozen = agreement.in_float64(lambda *each: agreement.online_rows(each), *noises)
+        for ours, theirs in zip(
+            agreement.in_float64(rows, frozen, omega, *times), (loss, slope), strict=True
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6)  # of products in float32
 
 
 def test_rows_in_few_dimensions_have_the_products_of_those_in_many():
@@ -177,3 +190,154 @@ def test_stages_gone_through_twice_count_twice(tmp_path):
     text = "".join(json.dumps({"stage": s, "seconds": n}) + "\n" for s, n in lines)
     (tmp_path / "timings.jsonl").write_text(text)
     assert publish._seconds(tmp_path) == {"denoiser": 1.5, "tune": 2.25}
+
+
+# Tables
+
+
+def summary(*values):
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)), "values": values}
+
+
+def test_a_table_shows_what_its_columns_say():
+    columns = [
+        text("name", "name", best="own"),
+        number("a.b", "mean", "+.2f", best="least"),
+        number("bytes", "GB", ".1f", unit=1e9, missing="none"),
+        number("", "range", "{low:.1f} to {high:.1f}"),
+        text("params", "selected"),
+        text("fine", "fine"),
+    ]
+    rows = [
+        {"name": "x", "own": True, "a": {"b": summary(1.0, 3.0)}, "bytes": 2e9, "params": {}},
+        {"name": "y", "own": False, "a": {"b": summary(1.0, 2.0)}, "low": 0.25, "high": 1},
+        {"name": "z", "own": False, "a": {}, "bytes": "failed", "params": {"w": 1.5, "lo": 0.0}},
+    ]
+    rows[1] |= {"fine": True, "params": {"w": [1.0, 2.0]}}
+    assert markdown.table({"columns": columns, "rows": rows, "note": "Below."}).splitlines() == [
+        "| name | mean | GB | range | selected | fine |",
+        "|---|---:|---:|---:|---|---|",
+        "| **x** | +2.00 ± 1.00 | 2.0 |  | none |  |",
+        "| y | **+1.50 ± 0.50** | none | 0.2 to 1.0 | one interval for each class | yes |",
+        "| z |  | failed |  | w 1.5, lo 0 |  |",
+        "",
+        "Below.",
+    ]
+
+
+def test_the_best_is_sought_within_rows_of_a_kind_and_the_first_of_equals_is_bold():
+    values = [(1, 0), (1, 0), (0, 1)]
+    rows = [{"method": f"m{i}", "v": v, "k": k} for i, (v, k) in enumerate(values)]
+    column = number("v", "v", "d", best="most", within="k")
+    results = {"things": rows, "tables": {"further": {"columns": [column], "rows": "things"}}}
+    lines = markdown.table(results, "further").splitlines()[2:]
+    assert lines == ["| **1** |", "| 1 |", "| **0** |"]
+    results["tables"]["further"]["only"] = ["m2", "m1"]
+    assert markdown.everything(results).splitlines()[2:] == ["| **0** |", "| **1** |"]
+    decisive = [number("mean", "m", "g", best="decisive")]
+    gaps = {"a": {"mean": -3, "standard_error": 1.0}, "b": {"mean": 2, "standard_error": 1.0}}
+    lines = markdown.table({"columns": decisive, "rows": gaps}).splitlines()[2:]
+    assert lines == ["| **-3** |", "| 2 |"]
+
+
+def published():
+    return sorted(file.stem for file in tables.RESULTS.glob("*.json"))
+
+
+@pytest.mark.parametrize("name", published())
+def test_published_results_carry_their_columns(name):
+    """Those of runs are the ones that a run published today would carry."""
+    results = read_json(tables.RESULTS / f"{name}.json")
+    assert markdown.everything(results).count("|") > 10
+    if "constant_screening" in results:
+        carried = json.loads(json.dumps(tables.of_run(results)))
+        assert {key: results[key] for key in carried} == carried
+
+
+def test_documents_hold_the_tables_of_published_results():
+    for file in documents.DOCUMENTS:
+        text = file.read_text()
+        assert documents.rewritten(text) == text
+    stale = "<!-- table: gram-cost-digits -->\nold\n<!-- end -->"
+    assert "| asked once | 1,048,576 |" in documents.rewritten(stale)
+    assert "old" not in documents.rewritten(stale)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "count"),
+    [
+        ("studies.transfer", "digits-grids-transfer", 1),
+        ("studies.ablations", "fashion_mnist-ablations", 12),
+        ("benchmarks.gram.cost", "gram-cost-digits", 1),
+        ("benchmarks.gram.examples", "gram-examples-digits", 1),
+        ("benchmarks.gram.warm", "gram-warm-digits", 1),
+        ("benchmarks.gram.rank", "gram-rank-digits", 1),
+        ("benchmarks.checks.gradient_noise", "gradient-noise", 1),
+    ],
+)
+def test_figures_are_drawn_from_published_results(module, name, count):
+    made = importlib.import_module(f"experiments.{module}").STUDY
+    assert len(made.figures(read_json(tables.RESULTS / f"{name}.json"))) == count
+
+
+# Commands
+
+ROOMS = ("studies", "benchmarks")
+LEVELS = argparse.Namespace(results="digits-under,digits-well")
+
+
+def run(command, *words):
+    name = f"experiments.studies.{command}"
+    study.main("experiments.studies", {command: name}, [command, *words])
+
+
+def commands():
+    """Every command and its module."""
+    mains = {room: importlib.import_module(f"experiments.{room}.__main__") for room in ROOMS}
+    return [(room, *each) for room, main in mains.items() for each in main.MODULES.items()]
+
+
+@pytest.mark.parametrize(("room", "command", "module"), commands())
+def test_every_command_says_what_it_does_and_takes(room, command, module, capsys):
+    with pytest.raises(SystemExit):
+        study.main(f"experiments.{room}", {command: module}, ["--help"])
+    line = capsys.readouterr().out.splitlines()[-1].strip()
+    documentation = importlib.import_module(module).__doc__
+    assert line.split(maxsplit=1) == [command, documentation.splitlines()[0]]
+    assert f"python -m experiments.{room} {command}" in documentation
+    with pytest.raises(SystemExit):
+        study.main(f"experiments.{room}", {command: module}, [command, "--help"])
+    assert "--name" in capsys.readouterr().out
+
+
+def test_a_command_publishes_what_it_has_measured(tmp_path, monkeypatch, capsys):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "results").mkdir()
+    results = {"columns": [number("a", "a", "d")], "rows": [{"a": 3}]}
+    found = levels.measure(LEVELS)
+    fake = study.Study(
+        measure=lambda chosen: results,
+        arguments=lambda add: add("--workdir"),
+        figures=lambda results: levels.figures(found),
+    )
+    monkeypatch.setattr(transfer, "STUDY", fake)
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    run("transfer", f"--workdir={tmp_path / 'run'}", "--name=some")
+    written = read_json(tmp_path / "results" / "some.json")
+    assert written["rows"] == results["rows"]
+    assert written["command"] == "python -m experiments.studies transfer --workdir=..."
+    assert written["commit"]
+    assert read_json(tmp_path / "run" / "transfer.json") == written
+    assert (tmp_path / "docs" / "some.png").stat().st_size > 1000
+    report = (tmp_path / "run" / "report" / "transfer.md").read_text()
+    assert "| 3 |" in report
+    assert "![transfer](transfer.png)" in report
+    assert "| 3 |" in capsys.readouterr().out
+
+
+def test_a_mistake_ends_a_command_with_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("levels", "--results=none")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -103,8 +103,10 @@ def _value(row: Any, key: str) -> Any:
 
 def _shown(value: Any, column: Column) -> str:
     form, missing = column.get("format", ""), column.get("missing", "")
-    if value is None or isinstance(value, (str, bool)):
-        return {None: missing, True: "yes", False: "no"}.get(value, value)
+    if value is None or isinstance(value, str):
+        return value or missing
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if "{" in form:
         try:
             return form.format(value, **(value if isinstance(value, Mapping) else {}))

@@ -83,15 +83,16 @@ def _run(prog: str, module: str, words: Sequence[str]) -> None:
     kinds = "experiments/results/NAME.json and docs/NAME*.png"
     parser.add_argument("--name", default="", help=f"publish as {kinds}")
     chosen = parser.parse_args(words)
+    refused: tuple[type[Exception], ...] = (WorkdirError, ConfigError, *study.refused)
     try:
         measured = study.measure(chosen)
-    except (WorkdirError, ConfigError, *study.refused) as error:
+    except refused as error:
         _refuse(error)
     results = {**provenance(_command(prog, words)), **measured}
     print(markdown.everything(results))
     folder = vars(chosen).get("out", vars(chosen).get("workdir"))
     if folder is not None:
-        _leave(found.__doc__.partition("\n")[0], prog.split()[-1], results, study, Path(folder))
+        _leave(_first_line(module), prog.split()[-1], results, study, Path(folder))
     if chosen.name:
         if study.is_published:
             write_json(tables.RESULTS / f"{chosen.name}.json", results)

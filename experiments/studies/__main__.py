@@ -3,6 +3,7 @@
 from experiments.publish import study
 
 _NAMES = ("ablations", "floor", "levels", "pretrained", "rank_schedules", "transfer")
+MODULES = {name: f"experiments.studies.{name}" for name in _NAMES}
 
 if __name__ == "__main__":
-    study.main("experiments.studies", {name: f"experiments.studies.{name}" for name in _NAMES})
+    study.main("experiments.studies", MODULES)

@@ -162,10 +162,11 @@ def against_own(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for entry in entries:
             values = entry["values"]
             other = first if entry["is_own"] else own.get(entry["method"])
-            alone = other is None or other is values
-            gap = {"difference": None if alone else paired_difference(values, other)}
+            gap = None
+            if other is not None and other is not values:
+                gap = paired_difference(values, other)
             kept = {name: value for name, value in entry.items() if name != "values"}
-            found.append(kept | {"metric": summary(values)} | gap)
+            found.append(kept | {"metric": summary(values), "difference": gap})
     return found
 
 

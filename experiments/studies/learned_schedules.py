@@ -9,9 +9,11 @@ from experiments import build
 from experiments import config as configs
 from experiments.stages import guidance as guidance_stage
 from experiments.stages import report
+from experiments.stages.guidance import Training
 from experiments.workdir import Workdir, WorkdirError, exists, read_json
 from lgd.data import Dataset
 from lgd.data.image_files import DataFileError
+from lgd.exchange.kinds import Kind, check_strata, text, whole
 from lgd.types import OmegaFn
 
 
@@ -20,7 +22,7 @@ class LearnedError(ValueError):
 
 
 def load(workdir: str, method: str, step: int | None = None) -> OmegaFn:
-    """What a method learned, as it was after a step of training.
+    """Return what a method learned, as it was after a step of training.
 
     By default the step selected in results.json, or the last one of a run not yet evaluated.
     Raises LearnedError.
@@ -29,24 +31,23 @@ def load(workdir: str, method: str, step: int | None = None) -> OmegaFn:
     if method not in config.guidance.methods:
         known = ", ".join(config.guidance.methods) or "none"
         raise LearnedError(f"method: expected one of {workdir} ({known}), got {method!r}")
-    step = _selected(config, run, method) if step is None else step
-    kept = guidance_stage.snapshot_steps(config, method)
+    training = Training(method)
+    kept = guidance_stage.snapshot_steps(config, training)
+    step = _selected(run, method, kept[-1]) if step is None else step
     if step not in kept:
         raise LearnedError(f"step: expected one that was kept ({kept}), got {step}")
     try:
-        return guidance_stage.load(config, run, dataset, method, step)
+        return guidance_stage.load(config, run, dataset, training, step)
     except WorkdirError as error:
         raise LearnedError(str(error)) from None
 
 
 def rows(workdir: str) -> dict[str, OmegaFn]:
-    """The schedule of every row of a finished run, exactly as selected. Raises LearnedError."""
+    """Return the schedule of every row of a finished run, as selected. Raises LearnedError."""
     config, run, dataset = _opened(workdir)
-    if config.reward.name != "none":
-        raise LearnedError(f"{workdir}: expected a run without a reward, got {config.reward.name}")
     try:
         results = read_json(run.path / "results.json")
-        return report.omega_functions(config, run, dataset, results)
+        return report.guidance_of_rows(config, run, dataset, results["rows"])
     except WorkdirError as error:
         raise LearnedError(str(error)) from None
     except (KeyError, TypeError, ValueError) as error:
@@ -54,13 +55,31 @@ def rows(workdir: str) -> dict[str, OmegaFn]:
 
 
 def num_classes(workdir: str) -> int:
-    """Classes that its schedules know. Raises LearnedError."""
+    """Return the number of classes that its schedules know. Raises LearnedError."""
     return _opened(workdir)[2].num_classes
 
 
-def _selected(config: ConfigDict, run: Workdir, method: str) -> int:
+def _for_strata(
+    workdir: str, method: str, step: int | None = None, *, num_strata: int | None
+) -> OmegaFn:
+    check_strata(num_classes(workdir), num_strata)
+    return load(workdir, method, step)
+
+
+KINDS = {  # of entries of a file of schedules, beside those of `lgd.exchange.schedules`
+    "learned": Kind(
+        make=_for_strata,
+        fields={"workdir": text, "method": text, "step": whole(1)},
+        optional=frozenset({"step"}),
+        takes=frozenset({"num_strata"}),
+    )
+}
+
+
+def _selected(run: Workdir, method: str, last: int) -> int:
+    """The step that results.json names, or the last one."""
     if not exists(run.path / "results.json"):
-        return guidance_stage.snapshot_steps(config, method)[-1]
+        return last
     try:
         each = read_json(run.path / "results.json")["rows"]
         steps = [row["params"]["step"] for row in each if row["method"] == f"learned:{method}"]

@@ -5,7 +5,7 @@ r"""Rank guidance schedules by their held-out consistency loss, without a denois
         --schedules=constant:0.5,limited_interval:2.4:0:0.15,clamp_linear:1.5,mine.json
 
 The statistics are a folder that lgd.gram.collect filled, of data that no schedule was fitted
-to. JSON files of schedules are described in experiments/schedule_files.py. All schedules are
+to. JSON files of schedules are described in lgd/exchange/schedules.py. All schedules are
 scored on the same examples, times and noise, so that differences to the baseline are far more
 certain than the losses.
 
@@ -22,11 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments import schedule_files
 from experiments.publish.study import Add, Study
-from experiments.schedule_files import ScheduleError
 from experiments.studies import learned_schedules, ranking
 from lgd import gram, guidance, schedules
+from lgd.exchange.schedules import ScheduleError, read
 from lgd.gram import Layout, Statistics, StatisticsError
 from lgd.objectives import (
     ConditionalMarginalConsistency,
@@ -37,7 +36,7 @@ from lgd.objectives import (
     StepLaw,
     TimeLaw,
 )
-from lgd.types import OmegaFn
+from lgd.types import OmegaFn, Schedule
 
 UNGUIDED = "unguided"
 _DRAWN = 6  # schedules in maps and class figures, unless some are chosen
@@ -75,9 +74,9 @@ def num_classes(found: Statistics) -> int | None:
     return int(c.max()) + 1 if is_labels else None
 
 
-def _all_schedules(chosen: Namespace, classes: int | None) -> dict[str, OmegaFn]:
+def _all_schedules(chosen: Namespace, classes: int | None, process: Schedule) -> dict[str, OmegaFn]:
     """Unguided, the rows of a run, and what --schedules names."""
-    found = {UNGUIDED: guidance.constant(0.0)}
+    found: dict[str, OmegaFn] = {UNGUIDED: guidance.constant(0.0)}
     errors: list[str] = []
     if chosen.workdir:
         try:
@@ -89,7 +88,9 @@ def _all_schedules(chosen: Namespace, classes: int | None) -> dict[str, OmegaFn]
             errors.append(f"--workdir: {error}")
     sources = chosen.schedules or ([] if chosen.workdir else ["default"])
     try:
-        named = schedule_files.read(sources, num_classes=classes)
+        named = read(
+            sources, num_strata=classes, schedule=process, more_kinds=learned_schedules.KINDS
+        )
         errors += [
             f"{name}: expected a name that no row of --workdir has, got {name!r}"
             for name in named
@@ -132,11 +133,12 @@ def measure(chosen: Namespace) -> dict[str, Any]:
     """Return the ranking. Raises StatisticsError, ScheduleError, ValueError or OSError."""
     found = read_statistics(chosen.stats)
     objective = objective_for(found.layout, beta=chosen.beta, lam=chosen.lam, churn=chosen.churn)
+    process = gram.schedule_behind(found)
     scores = gram.score(
         found,
-        _all_schedules(chosen, num_classes(found)),
+        _all_schedules(chosen, num_classes(found), process),
         objective=objective,
-        schedule=gram.schedule_behind(found),
+        schedule=process,
         law=_law(chosen),
         num_draws=chosen.num_draws,
         seed=chosen.seed,

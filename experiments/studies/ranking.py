@@ -60,9 +60,11 @@ def details(scores: Scores, baseline: str, names: Sequence[str]) -> dict[str, An
     return found
 
 
-def _listed(values: np.ndarray) -> list:
+def _listed(values: np.ndarray) -> Any:
     """Nested lists, None for NaN."""
-    return np.where(np.isnan(values), None, values.astype(object)).tolist()
+    if values.ndim > 1:
+        return [_listed(row) for row in values]
+    return [None if np.isnan(value) else float(value) for value in values]
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
@@ -79,11 +81,11 @@ def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
         )
     }
     maps = {
-        name: tuple(np.asarray(part, float) for part in each)
-        for name, each in results["maps"].items()
+        name: (np.asarray(values, float), np.asarray(s_edges), np.asarray(t_edges))
+        for name, (values, s_edges, t_edges) in results["maps"].items()
     }
     if maps:
-        found["maps"] = plots.difference_maps(maps, label=f"{label}, by bin")
+        found["maps"] = plots.difference_maps(dict(maps), label=f"{label}, by bin")
     if "classes" in results:
         classes = results["classes"]
         found["classes"] = plots.class_differences(

@@ -42,7 +42,8 @@ def measure(chosen: Namespace) -> dict[str, Any]:
     real = ClassEnergyDistance(dataset.test, dataset.num_classes)
     journal = Journal(chosen.workdir / "transfer-measured.jsonl")
     per_class = config.evaluation.num_samples // dataset.num_classes
-    rows, columns = {name: {"method": name} for name in methods}, []
+    columns: list[dict[str, Any]] = []
+    rows: dict[str, dict[str, Any]] = {name: {"method": name} for name in methods}
     settings = list(itertools.product(sampling.SOLVERS, STEPS))
     with bar("transfer", len(settings) * len(methods)) as advance:
         for solver, num_steps in settings:

@@ -89,7 +89,7 @@ def call_flops(case: Case) -> float:
 
 
 def one_step(case: Case, rounds: int) -> dict[str, float]:
-    """Return the time of a training step of self-consistency, m = 4, over a pair of calls on 4 batch."""
+    """Return the time of a training step, m = 4, over that of its denoiser calls."""
     denoiser, params, batch = case.denoiser, case.params, case.batch
     objective = objectives.SelfConsistency()
     model = omega.Network(

@@ -65,7 +65,7 @@ def imported() -> dict[str, ModuleType]:
 
 
 def random_state(torch: ModuleType, torchvision: ModuleType) -> State:
-    """Return weights that keep activations of one size, moments and scales of batches all different."""
+    """Return weights that keep activations of one size, with all statistics different."""
     model = torchvision.models.inception_v3(
         num_classes=1008, aux_logits=False, init_weights=False, weights=None
     )

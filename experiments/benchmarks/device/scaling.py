@@ -25,7 +25,7 @@ from experiments.benchmarks.checks import cost
 from experiments.benchmarks.device.collectives import collective_bytes
 from experiments.publish.markdown import number, text
 from experiments.publish.study import Study
-from lgd import guidance, objectives, omega, sampling, schedules, training
+from lgd import objectives, omega, sampling, schedules, training
 from lgd.denoisers import DenoisingLoss, NetworkDenoiser, ResidualMLP
 from lgd.encoders import Labels
 from lgd.gram.collect import batch_pass
@@ -87,7 +87,7 @@ def _training(params: Params, mesh: Mesh) -> Any:
     def train_loss(params, frozen, batch, key):  # type: ignore[no-untyped-def]
         return loss(key, DENOISER, params, batch.x0, batch.c), {}
 
-    return _step(train_loss, params, (), mesh, _examples((BATCH,), (BATCH,)), 0)
+    return _step(train_loss, params, (), mesh, _examples((BATCH,)), 0)
 
 
 def _guidance(
@@ -96,7 +96,7 @@ def _guidance(
     loss = omega_loss(objective, model, parallel.spread(DENOISER, mesh))
     trained = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.arange(CLASSES)))
     sizes = (CLASSES, BATCH) if axis else (BATCH,)
-    return _step(loss, trained, params, mesh, _examples(sizes, sizes[:1]), axis)
+    return _step(loss, trained, params, mesh, _examples(sizes), axis)
 
 
 def _step(
@@ -112,11 +112,10 @@ def _step(
 
 def _sampling(params: Params, mesh: Mesh) -> Any:
     times, c = jnp.asarray(TIMES), jnp.arange(BATCH) % CLASSES
-    omegas = guidance.on_grid(guidance.constant(1.0), times, c)
 
     def draw(key: PRNGKey, params: Params) -> Array:
         return sampling.sample(
-            key, DENOISER, params, omegas, c, shape=SHAPE, times=times, mesh=mesh
+            key, DENOISER, params, c, guidance=1.0, shape=SHAPE, times=times, mesh=mesh
         ).x0
 
     return jax.jit(draw).lower(_key(), _lying(params, mesh))
@@ -124,16 +123,16 @@ def _sampling(params: Params, mesh: Mesh) -> Any:
 
 def _collection(params: Params, mesh: Mesh) -> Any:
     layout = Layout(num_particles=4, dim=math.prod(SHAPE))
-    ask: Any = batch_pass(parallel.spread(DENOISER, mesh), (), layout, objectives.UniformTimes())
-    batch = _examples((BATCH,), (BATCH,))
+    ask: Any = batch_pass(parallel.spread(DENOISER, mesh), layout, objectives.UniformTimes())
+    batch = _examples((BATCH,))
     placed = jax.tree.map(_struct, batch, parallel.batch_sharding(batch, mesh))
-    return ask.lower((_lying(params, mesh), ()), placed, _key())
+    return ask.lower(_lying(params, mesh), placed, _key())
 
 
-def _examples(sizes: tuple[int, ...], labels: tuple[int, ...]) -> Batch:
+def _examples(sizes: tuple[int, ...]) -> Batch:
     return Batch(
         jax.ShapeDtypeStruct((*sizes, *SHAPE), jnp.float32),
-        jax.ShapeDtypeStruct(labels, jnp.int32),
+        jax.ShapeDtypeStruct(sizes, jnp.int32),
     )
 
 
@@ -185,8 +184,9 @@ def measure(chosen: Namespace) -> dict[str, Any]:
     rows = []
     with bar("compile for fake devices", len(MESHES)) as advance:
         for data, fsdp in MESHES:
-            rows.append({"mesh": f"{data} x {fsdp}"} | sent(data, fsdp))
-            advance(rows[-1]["mesh"])
+            mesh = f"{data} x {fsdp}"
+            rows.append({"mesh": mesh, **sent(data, fsdp)})
+            advance(mesh)
     names = [name for name in rows[0] if name != "mesh"]
     columns = [text("mesh", "data x fsdp"), *(number(name, name, ".3f") for name in names)]
     return {"tables": {"hours": hours(call_flops()), "sent": {"columns": columns, "rows": rows}}}

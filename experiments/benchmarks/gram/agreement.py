@@ -1,12 +1,12 @@
-"""How far float32 Gram matrices are from particles in float64, and redrawn noise from noise of R^d.
+"""How far float32 Gram matrices are from particles in float64, and redrawn noise from that of R^d.
 
-    python -m experiments.benchmarks gram_agreement --name=gram-agreement   # 7 minutes, 2 idle cores
+    python -m experiments.benchmarks gram_agreement --name=gram-agreement
 
-Precision: the same noises go through three float32 paths and through particles in float64 numpy.
+Precision: the same noises go through three float32 paths and through particles in float64.
 ``statistics``: Gram matrix -> factor -> distances -> loss, the fresh noise given by its coordinates
-along the factor; ``online``: rows in R^d -> distances -> loss, as in training that asks the denoiser
-at every step; ``particles``: the states themselves and their distances. Law: see
-`experiments.benchmarks.gram.law`; here with 40,960 draws.
+along the factor; ``online``: rows in R^d -> distances -> loss, as in training that asks at every
+step; ``particles``: the states themselves and their distances. Law: see
+`experiments.benchmarks.gram.law`; here with 40,960 draws. Takes 7 minutes on two idle cores.
 """
 
 import itertools
@@ -82,7 +82,7 @@ class Noises(NamedTuple):
 
 
 def draw(dim: int) -> Noises:
-    """Data of unit size; predictions off by a quarter of it, and by less from one another."""
+    """Return data of unit size; predictions off by a quarter of it, and less from one another."""
     rng = np.random.default_rng(dim)
     shape = (GROUPS, PARTICLES, dim)
     x0 = np.broadcast_to(rng.normal(size=(GROUPS, 1, dim)), shape)
@@ -92,48 +92,12 @@ def draw(dim: int) -> Noises:
     return Noises(*(each.astype(np.float32) for each in (x0, cond, uncond, eps, z, eps_target)))
 
 
-def reference(
-    noises: Noises, omega: np.ndarray, s: float, t: float, churn: float, coupling: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Losses (g,) and their gradients (g, m) of the particles of rectified flow, in float64."""
-    x0, cond, uncond, eps, z, eps_target = (each.astype(np.float64) for each in noises)
-    ratio = (1.0 - t) * s / ((1.0 - s) * t)
-    k = churn**2 * ratio + 1.0 - churn**2
-    x_t = (1.0 - t) * x0 + t * eps
-    scale = (1.0 - s) - s / t * k * (1.0 - t)
-    guided = scale * (cond - uncond)
-    proposal = scale * cond + s / t * k * x_t + s * np.sqrt(max(1.0 - k**2, 0.0)) * z
-    proposal = proposal + omega[:, :, None] * guided
-    target = (1.0 - s) * x0 + s * (eps if coupling == "shared" else eps_target)
-    cross, cross_slope = _powers(proposal, target, guided)
-    within, within_slope = _powers(proposal, proposal, guided)
-    off = 1.0 - np.eye(PARTICLES)
-    met = off if coupling == "shared" else np.ones((PARTICLES, PARTICLES))
-    pairs = met.sum(), off.sum()
-    loss = (cross * met).sum((1, 2)) / pairs[0] - 0.5 * LAM * (within * off).sum((1, 2)) / pairs[1]
-    slope = (cross_slope * met).sum(2) / pairs[0] - LAM * (within_slope * off).sum(2) / pairs[1]
-    return loss, slope
-
-
-def _powers(x: np.ndarray, y: np.ndarray, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``|x_i - y_j|^beta`` (g, m, m), and its derivative as x_i moves along its direction."""
-    values, slopes = np.zeros((2, len(x), x.shape[1], y.shape[1]))
-    for i, j in np.ndindex(x.shape[1], y.shape[1]):
-        apart = x[:, i] - y[:, j]
-        square = np.sum(apart**2, axis=-1)
-        positive = np.where(square > 0.0, square, 1.0)
-        values[:, i, j] = np.where(square > 0.0, positive ** (BETA / 2), 0.0)
-        slopes[:, i, j] = np.sum(apart * along[:, i], axis=-1) * BETA
-        slopes[:, i, j] *= np.where(square > 0.0, positive ** (BETA / 2 - 1.0), 0.0)
-    return values, slopes
-
-
 Data = Noises | Rows
 Path = Callable[[Any, Float[Array, "g m"], Float[Array, " g"], Float[Array, " g"]], Array]
 
 
 def particle_path(churn: float, coupling: str) -> Path:
-    """(noises, omega, s, t) -> losses (g,), on states in float32."""
+    """Return (noises, omega, s, t) -> losses (g,), on the states themselves."""
 
     def losses(noises: Noises, omega: Array, s: Array, t: Array) -> Array:
         x0, cond, uncond, eps, z, eps_target = noises
@@ -158,7 +122,7 @@ def _distances(x: Float[Array, "g m d"], y: Float[Array, "g m d"]) -> Float[Arra
 
 
 def rows_path(churn: float, coupling: Coupling) -> Path:
-    """(rows, omega, s, t) -> losses (g,)."""
+    """Return (rows, omega, s, t) -> losses (g,), on distances of Gram matrices."""
     pairs = SelfConsistency(coupling=coupling, lam=LAM).pairs
 
     def losses(rows: Rows, omega: Array, s: Array, t: Array) -> Array:
@@ -169,13 +133,13 @@ def rows_path(churn: float, coupling: Coupling) -> Path:
 
 
 def online_rows(noises: Noises) -> Rows:
-    """As in training without statistics."""
+    """Return rows as in training that asks at every step."""
     x0, cond, uncond, eps, z, eps_target = map(jnp.asarray, noises)
     return Rows(jnp.zeros_like(x0), cond - x0, cond - uncond, eps, z, eps_target)
 
 
 def statistics_rows(rows: Rows) -> Rows:
-    """From the Gram matrix of the frozen rows, and coordinates of the fresh ones beside them.
+    """Return rows from the Gram matrix of the frozen ones; the fresh ones by coordinates beside it.
 
     The factor of the float32 matrix times the orthonormal axes that bring it nearest to the rows.
     """
@@ -198,42 +162,32 @@ def statistics_rows(rows: Rows) -> Rows:
 def precision() -> list[dict[str, Any]]:
     """Return the errors of every dimension, gap, churn and coupling."""
     omega = np.random.default_rng(0).uniform(0.0, 2.0, (GROUPS, PARTICLES)).astype(np.float32)
-    lows = np.linspace(0.02, 0.45, GROUPS, dtype=np.float32)
-    paths = {
-        step: [jax.jit(_with_gradient(path(*step))) for path in (rows_path, particle_path)]
-        for step in STEPS
-    }
-    found = []
+    s, found = np.linspace(0.02, 0.45, GROUPS, dtype=np.float32), []
+    by_rows, by_particles = (
+        {step: jax.jit(with_gradient(path(*step))) for step in STEPS}
+        for path in (rows_path, particle_path)
+    )
     with bar("precision", len(DIMS) * len(STEPS) * len(GAPS)) as advance:
         for dim in DIMS:
             noises = draw(dim)
             online = online_rows(noises)
-            data = (statistics_rows(online), online, noises)
+            paths = ((by_rows, statistics_rows(online)), (by_rows, online), (by_particles, noises))
             for step, gap in itertools.product(STEPS, GAPS):
-                s, t = lows, lows + np.float32(gap)
-                truth = [
-                    reference(each, w[None], float(a), float(b), *step)
-                    for each, w, a, b in zip(_single(noises), omega, s, t, strict=True)
-                ]
-                exact = [np.concatenate(values) for values in zip(*truth, strict=True)]
-                by_rows, by_particles = paths[step]
-                entry: dict[str, Any] = {
-                    "dim": dim,
-                    "gap": gap,
-                    "churn": step[0],
-                    "coupling": step[1],
-                }
-                for name, arrays, path in zip(
-                    PATHS, data, (by_rows, by_rows, by_particles), strict=True
-                ):
-                    got = path(arrays, omega, s, t)
-                    entry[name] = dict(zip(PARTS, map(_error, got, exact), strict=True))
+                times = (s, s + np.float32(gap))
+                exact = in_float64(by_particles[step], noises, omega, *times)
+                entry: dict[str, Any] = {"dim": dim, "gap": gap}
+                entry |= {"churn": step[0], "coupling": step[1]}
+                for name, (path, data) in zip(PATHS, paths, strict=True):
+                    errors = map(_error, path[step](data, omega, *times), exact)
+                    entry[name] = dict(zip(PARTS, errors, strict=True))
                 found.append(entry)
                 advance("")
     return found
 
 
-def _with_gradient(path: Path) -> Callable[..., tuple[Array, Array]]:
+def with_gradient(path: Path) -> Callable[..., tuple[Array, Array]]:
+    """Return losses (g,), and their derivatives (g, m) in omega."""
+
     def both(data: Data, omega: Array, s: Array, t: Array) -> tuple[Array, Array]:
         values, pull = jax.vjp(lambda omega: path(data, omega, s, t), omega)
         return values, pull(jnp.ones_like(values))[0]
@@ -241,9 +195,11 @@ def _with_gradient(path: Path) -> Callable[..., tuple[Array, Array]]:
     return both
 
 
-def _single(noises: Noises) -> list[Noises]:
-    """Every example by itself."""
-    return [Noises(*(each[i : i + 1] for each in noises)) for i in range(GROUPS)]
+def in_float64(f: Callable[..., Any], *arguments: Any) -> Any:
+    """Return ``f(*arguments)`` in double precision."""
+    with jax.enable_x64(True):
+        doubles = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), arguments)
+        return jax.tree.map(np.asarray, f(*doubles))
 
 
 def _error(found: Array, exact: np.ndarray) -> float:
@@ -252,26 +208,18 @@ def _error(found: Array, exact: np.ndarray) -> float:
 
 
 def law(draws: int) -> list[dict[str, Any]]:
-    """`gram_law.compared` of every case: largest and root mean square z, and what would be seen."""
-    batch, found = draws // gram_law.BATCHES, []
+    """Return the largest and root mean square z of every case, and what would be seen."""
+    batch, drawn, found = draws // gram_law.BATCHES, ~gram_law.NO_NOISE, []
     with bar("law", len(CASES)) as advance:
-        for dim, members, num_directions in CASES:
-            compared = gram_law.compared(dim, members, num_directions, batch=batch)
+        for dim, members, directions in CASES:
+            case = {"dim": dim, "members": members, "directions": directions}
+            compared = gram_law.compared(dim, members, directions, batch=batch)
             for name, (gap, error) in compared.items():
-                z = (gap / np.maximum(error, 1e-30))[~gram_law.NO_NOISE]
-                seen = (LIMIT + gram_law.POWER_GAP) * error[~gram_law.NO_NOISE].max()
-                found.append(
-                    {
-                        "dim": dim,
-                        "members": members,
-                        "directions": num_directions,
-                        "of": name,
-                        "draws": batch * gram_law.BATCHES,
-                        "largest_z": float(np.abs(z).max()),
-                        "rms_z": float(np.sqrt(np.mean(z**2))),
-                        "seen_with_power_.99": float(seen),
-                    }
-                )
+                z = (gap / np.maximum(error, 1e-30))[drawn]
+                seen = (LIMIT + gram_law.POWER_GAP) * error[drawn].max()
+                row = {"of": name, "draws": batch * gram_law.BATCHES}
+                row |= {"largest_z": float(np.abs(z).max()), "rms_z": float(np.mean(z**2) ** 0.5)}
+                found.append(case | row | {"seen_with_power_.99": float(seen)})
             advance("")
     return found
 

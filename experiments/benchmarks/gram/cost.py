@@ -183,7 +183,7 @@ def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
     }
     ylabel = "gap to the best held-out loss,\n% of that of no guidance"
     paper = results["rows"][-1]
-    marks = {paper["denoiser"]: paper["calls"]}
+    marks = {paper["denoiser"]: float(paper["calls"])}
     return {"": plots.budget_curves(panels, ylabel=ylabel, marks=marks)}
 
 

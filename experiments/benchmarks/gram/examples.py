@@ -73,7 +73,11 @@ def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
     network, none = [row["network"] for row in rows], [0.0] * len(rows)
     values = [each["values"] for each in network]
     gains = {
-        "learned:network": (sizes, [each["mean"] for each in network], list(map(np.std, values))),
+        "learned:network": (
+            sizes,
+            [each["mean"] for each in network],
+            [float(np.std(each)) for each in values],
+        ),
         "learned:table": (sizes, [row["table"] for row in rows], none),
     }
     xlabel, ylabel = "examples collected", "held-out loss below that of no guidance"

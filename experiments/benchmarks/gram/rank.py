@@ -234,7 +234,7 @@ def measure(chosen: Namespace) -> dict[str, Any]:
     distances = {
         metric: np.asarray([each["quality"][metric] for each in schedules]) for metric in METRICS
     }
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": variant.name,
             **dataclasses.asdict(variant),
@@ -251,7 +251,7 @@ def measure(chosen: Namespace) -> dict[str, Any]:
         "schedules": schedules,
         "columns": COLUMNS,
         "rows": rows,
-        "note": _note(rows[0]["correlations"]["energy_distance"], schedules),
+        "note": _note(rows[0]["correlations"][METRICS[0]], schedules),
     }
 
 

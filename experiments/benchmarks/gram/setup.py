@@ -1,4 +1,4 @@
-"""What the benchmarks of the Gram form have in common: a trained denoiser, and its Gram matrices."""
+"""What the benchmarks of the Gram form share: a trained denoiser, and Gram matrices of it."""
 
 import contextlib
 from argparse import Namespace
@@ -60,7 +60,7 @@ class Setup(NamedTuple):
         )
 
     def training(self, num_examples: int) -> Statistics:
-        """Return Gram matrices of training data, by the objective's law of t; kept in the workdir."""
+        """Return Gram matrices of training data at the objective's times, kept in the workdir."""
         return self._collected("train", self.dataset.train, num_examples, seed=0)
 
     def held_out(self, num_examples: int) -> Statistics:

@@ -81,7 +81,8 @@ def measure(chosen: Namespace) -> dict[str, Any]:
             )[0].guidance.params
         )
 
-    fits, rows = {}, []
+    fits: dict[str, dict[str, float]] = {}
+    rows: list[dict[str, Any]] = []
     for kind, every in {"network": lanes(setup), "table": table_lanes(setup)}.items():
         one, many = _fit_seconds(run, every[-1:], rounds), _fit_seconds(run, every, rounds)
         fits |= {kind: one, f"64 {kind}s": many}

@@ -92,7 +92,7 @@ def measure(chosen: Namespace) -> dict[str, Any]:
 def _held_out(setup: Setup, objective: Objective, model: omega.LearnedModel) -> Evaluate:
     """Mean loss on validation groups, the same draws every time."""
     loss = jax.jit(omega_loss(objective, model, setup.denoiser))
-    groups = pipeline.groups(setup.dataset.validation, objective.group_size, seed=1)
+    groups = pipeline.groups(setup.dataset.validation, objective.group_size or 1, seed=1)
     batches = [groups(i) for i in range(HELD_OUT_BATCHES)]
     keys = jax.random.split(jax.random.key(7), HELD_OUT_BATCHES)
 
