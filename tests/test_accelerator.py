@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks.device import accelerator, accelerator_report, planned_memory
-from experiments.benchmarks.device.accelerator import TARGETS, TINY, measure
+from experiments.benchmarks.device.accelerator import TINY, measured
 from experiments.benchmarks.device.device_profile import KINDS, kind_of, profile
 from experiments.benchmarks.device.flops import matrix_flops
 from experiments.benchmarks.device.matrix_peak import convolution_rates, matrix_peak
@@ -19,8 +19,9 @@ from experiments.benchmarks.device.training_share import (
     planned_bytes,
     variants,
 )
-from experiments.journal import Journal
+from experiments.publish import markdown
 from lgd.denoisers import layers
+from lgd.evaluation import Journal
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 MLP = (  # compiles faster than TINY's networks, and has no attention
@@ -189,9 +190,8 @@ def test_programs_are_planned_from_shapes():
     gradient = works["trajectory: recomputes nothing, attention by xla"]()
     assert gradient["planned_bytes"] > 0
     assert {gradient[kind] for kind in ("attention", "convolutions", "products")} == {0}
-    text = accelerator_report.planned_table(
-        {"planned": {"a": {**gradient, "planned_bytes": 12_345_678_901}}, "targets": TARGETS}
-    )
+    rows = [{"name": "a", **gradient, "planned_bytes": 12_345_678_901}]
+    text = markdown.table({"columns": planned_memory.COLUMNS, "rows": rows})
     assert "| a | 12.3 | 0 | 0 |" in text
 
 
@@ -209,26 +209,29 @@ def scale(monkeypatch):
     """All parts, and little of each."""
     monkeypatch.setattr(accelerator, "variants", lambda batch: {f"batch {batch}": Variant(batch)})
     monkeypatch.setattr(accelerator, "get_args", lambda remat: ("none",))
-    ratio = {"training step": {"ratio": 1.0, "low": 0.9, "high": 1.1}}
+    ratio = {"ratio": 1.0, "low": 0.9, "high": 1.1}
     monkeypatch.setattr(accelerator.cost, "one_step", lambda case, rounds: ratio)
     return SCALE
 
 
+def table(found):
+    return markdown.everything({"tables": accelerator_report.tables(found)})
+
+
 def test_every_part_is_measured_once_and_drawn(scale, tmp_path, monkeypatch):
-    found = measure(scale, Journal(tmp_path / "measured.jsonl"), ("memory",))
-    assert found.keys() == {"peak", "memory"}
-    found = measure(scale, Journal(tmp_path / "measured.jsonl"), accelerator.PARTS)
-    assert found.keys() == {"peak", *accelerator.PARTS}
+    found = measured(scale, Journal(tmp_path / "measured.jsonl"), ("memory",))
+    assert found.keys() == {"targets", "peak", "memory"}
+    found = measured(scale, Journal(tmp_path / "measured.jsonl"), accelerator.PARTS)
+    assert found.keys() == {"targets", "peak", *accelerator.PARTS}
     for row in (*found["memory"].values(), *found["ratios"].values()):
         assert row["ratio"] > 0
-    results = {"targets": TARGETS, **found}
-    text = accelerator_report.table(results)
+    text = table(found)
     assert text.count("Best of the U-Net") == 1
     assert "nan" not in text
-    figure = accelerator_report.figure(results)
+    figure = accelerator_report.figure(found)
     assert [len(ax.get_yticks()) for ax in figure.axes] == [1, 1]
     monkeypatch.setattr(accelerator, "_fitting", pytest.fail)
-    again = measure(scale, Journal(tmp_path / "measured.jsonl"), ())
+    again = measured(scale, Journal(tmp_path / "measured.jsonl"), ())
     assert {**again, "peak": found["peak"]} == found
 
 
@@ -250,8 +253,8 @@ def test_what_fails_stands_in_the_table(scale, tmp_path, monkeypatch, message, s
     for name in ("one_step", "guided_sampler"):
         monkeypatch.setattr(accelerator.cost, name, fail)
     file = tmp_path / "measured.jsonl"
-    found = measure(scale, Journal(file), accelerator.PARTS)
-    text = accelerator_report.table({"targets": TARGETS, **found})
+    found = measured(scale, Journal(file), accelerator.PARTS)
+    text = table(found)
     assert text.count(said) == 1 + 1 + 3 + 1
     assert "Best" not in text
     assert file.exists() == kept

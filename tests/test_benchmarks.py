@@ -142,7 +142,7 @@ def test_the_particles_and_the_rows_of_agreement_have_one_loss():
         ahead, behind = (
             agreement.in_float64(path, noises, omega + by, *times)[0] for by in (where, -where)
         )
-        np.testing.assert_allclose(slope[:, 1], (ahead - behind) / (2 * step), rtol=1e-6)
+        np.testing.assert_allclose(slope[:, 1], (ahead - behind) / (2 * step), rtol=1e-6, atol=1e-9)
         rows = agreement.with_gradient(agreement.rows_path(*settings))
         frozen = agreement.in_float64(lambda *each: agreement.online_rows(each), *noises)
         for ours, theirs in zip(
