@@ -49,15 +49,18 @@ class Cfg:
     omega: a number; an omega function of (s, t, c), or also of `pair_features` of the predictions;
     or weights of every step and sample, (k, b) or (k, b, directions). omega (b,) guides along the
     first direction, ``cond - uncond``, omega (b, d) along every one of `diffusion.predictions`.
-    None: the weights are among the inputs of each step. Solvers with several stages take omega(s,
-    t) of the step in all of them, and the features of each.
+    None: the weights are among the inputs of each step, for as many directions as ``along`` says.
+    Solvers with several stages take omega(s, t) of the step in all of them, and the features of
+    each.
     """
 
     omega: Any
+    along: int = 1
 
     def calls(self, num_directions: int) -> int:
-        """Network rows for each sample and call: cond, and one for every direction."""
-        return 1 + num_directions
+        """Network rows for each sample and call: cond, and one for every direction it weighs."""
+        along = self.along if self.omega is None else _num_directions(self.omega)
+        return 1 + min(along, num_directions)
 
     def prepare(
         self, denoiser: Denoiser, times: Float[Array, " n"], c: Condition
@@ -76,7 +79,7 @@ class Cfg:
             expected = (len(times) - 1, batch)
             raise ValueError(f"expected omegas (num_steps, b) = {expected}, got {omegas.shape}")
         _check_directions(omegas.shape[2:], denoiser)
-        return Cfg(None), omegas
+        return Cfg(None, *omegas.shape[2:]), omegas
 
     def init(self, x: Float[Array, "b *dims"], c: Condition) -> None:
         """No state."""
@@ -186,6 +189,13 @@ def combine(dynamic: list[Any], rest: tuple[Any, ...]) -> PyTree:
         next(values) if is_traced else leaf for leaf, is_traced in zip(static, traced, strict=True)
     ]
     return jax.tree.unflatten(structure, leaves)
+
+
+def _num_directions(omega: Any) -> int:
+    """Directions that omega weighs, as far as it says; a function that does not say has one."""
+    if np.ndim(omega) > 2:
+        return int(np.shape(omega)[2])
+    return int(getattr(getattr(omega, "omega_fn", omega), "num_directions", 1))
 
 
 def _check_directions(shape: tuple[int, ...], denoiser: Denoiser) -> None:

@@ -27,6 +27,11 @@ class Learned:
     params: Params = dataclasses.field(repr=False)
 
     @property
+    def num_directions(self) -> int:
+        """Directions that it weighs; above 1, omega is (b, directions)."""
+        return self.model.num_directions
+
+    @property
     def num_features(self) -> int:
         """Number of features of the predictions that it takes; 0: none."""
         return self.model.num_features
@@ -81,6 +86,11 @@ class Guidance:
     def omega_fn(self) -> OmegaFn:
         """omega(s, t, c), a pytree."""
         return bind(self.model, self.params)
+
+    @property
+    def num_directions(self) -> int:
+        """Directions that it weighs; above 1, omega is (b, directions)."""
+        return self.model.num_directions
 
     @property
     def num_features(self) -> int:
