@@ -15,7 +15,7 @@ from lgd.evaluation import (
     paired_difference,
     screen,
     search,
-    search_per_class,
+    search_apart,
     summary,
 )
 
@@ -44,9 +44,9 @@ def grid(w, lo=None, *, bounds=ANY):
 
 
 def parabola(*best):
-    """A score with its least value, 1, at ``best``, for every class."""
+    """A score with its least value, 1, at ``best``, for every stratum."""
 
-    def score(point, per_class):
+    def score(point, per_stratum):
         gaps = np.asarray(point[: len(best)], float) - np.asarray(best)
         return 1.0 + np.sum(gaps**2) + np.zeros(3)
 
@@ -57,9 +57,9 @@ def counted(score):
     """The score, and a list of the (schedule, sample count) it was asked for."""
     asked = []
 
-    def counting(point, per_class):
-        asked.append((point, per_class))
-        return score(point, per_class)
+    def counting(point, per_stratum):
+        asked.append((point, per_stratum))
+        return score(point, per_stratum)
 
     return counting, asked
 
@@ -122,7 +122,7 @@ def test_screening_grows_past_the_edge_and_asks_for_nothing_twice():
 
 
 def test_growth_ends():
-    score, asked = counted(lambda point, per_class: np.full(2, -point.w))
+    score, asked = counted(lambda point, per_stratum: np.full(2, -point.w))
     screened = screen(grid((0.0, 1.0)), score, 7, advance=lambda: None)
     assert max(screened.points) == (1.0 + MAX_GROWTH,)
     assert len(asked) == 2 + MAX_GROWTH
@@ -133,7 +133,7 @@ def test_search_finds_the_optimum_over_two_axes():
         grid((0.0, 1.0, 2.0), (-1.0, 0.0)), parabola(4.0, -2.0), screening=10, full=90, finalists=3
     )
     assert found.params == {"w": 4.0, "lo": -2.0}
-    assert found.omega_fn == Point(4.0, -2.0)
+    assert found.guidance == Point(4.0, -2.0)
     assert found.score == 1.0
     assert screened.scores.shape == (len(screened.points), 3)
 
@@ -154,39 +154,39 @@ def test_finalists_are_run_again_in_full_and_decide():
 def test_first_look_in_full_is_the_last():
     score, asked = counted(parabola(1.2))
     found, screened = search(grid((0.0, 1.0, 2.0)), score, screening=90, full=90, finalists=2)
-    assert (found.params, found.omega_fn) == ({"w": 1.0}, Point(1.0))
+    assert (found.params, found.guidance) == ({"w": 1.0}, Point(1.0))
     assert found.score == pytest.approx(1.04)
     assert len(asked) == len(screened.points) == 3
 
 
-def by_class(point, best):
-    """A parabola for every class; the schedule may hold a list of weights, one for each."""
+def by_stratum(point, best):
+    """A parabola for every stratum; the schedule may hold a list of weights, one for each."""
     return (np.broadcast_to(point.w, 3) - np.asarray(best)) ** 2 + np.arange(3.0)
 
 
 @pytest.mark.parametrize(
     ("finalists", "winners", "score"), [(1, [0.0, 2.0, 1.0], 4.0 / 3), (2, [0.0, 1.0, 1.0], 1.0)]
 )
-def test_every_class_has_its_own_winner(finalists, winners, score):
-    """Class 1 seems best at 2, with 1 next to it, and in full is best at 1."""
+def test_every_stratum_has_its_own_winner(finalists, winners, score):
+    """Stratum 1 seems best at 2, with 1 next to it, and in full is best at 1."""
 
-    def measure(point, per_class):
-        return by_class(point, (0.0, 1.0 if per_class == 90 else 1.9, 1.0))
+    def measure(point, per_stratum):
+        return by_stratum(point, (0.0, 1.0 if per_stratum == 90 else 1.9, 1.0))
 
     counting, asked = counted(measure)
     screened = screen(grid((0.0, 1.0, 2.0), bounds=(0.0, 2.0)), measure, 10, advance=lambda: None)
-    found = search_per_class(screened, make, counting, screening=10, full=90, finalists=finalists)
+    found = search_apart(screened, make, counting, screening=10, full=90, finalists=finalists)
     assert found.params == {"w": winners}
-    assert found.omega_fn == Point(winners)
+    assert found.guidance == Point(winners)
     assert found.score == pytest.approx(score)
     assert [n for _, n in asked] == [90] * finalists
 
 
-def test_every_class_looks_past_its_own_edge_in_runs_that_all_share():
-    """Class 0 is best at the end of the grid, 1 inside, 2 at its bound, 3 two values further on."""
+def test_every_stratum_looks_past_its_own_edge_in_runs_that_all_share():
+    """Stratum 0 is best at the end of the grid, 1 inside, 2 at its bound, 3 two values beyond."""
     best = np.asarray([2.0, 1.0, 0.0, 4.1])
 
-    def measure(point, per_class):
+    def measure(point, per_stratum):
         return (np.broadcast_to(point.w, 4) - best) ** 2
 
     screened = screen(grid((0.0, 1.0, 2.0), bounds=(0.0, 9.0)), measure, 10, advance=lambda: None)
@@ -196,7 +196,7 @@ def test_every_class_looks_past_its_own_edge_in_runs_that_all_share():
         scores=screened.scores[:3],
     )
     counting, asked = counted(measure)
-    found = search_per_class(screened, make, counting, screening=10, full=90, finalists=1)
+    found = search_apart(screened, make, counting, screening=10, full=90, finalists=1)
     assert found.params == {"w": [2.0, 1.0, 0.0, 4.0]}
     assert [(point.w, n) for point, n in asked] == [
         ([3.0, 1.0, 0.0, 3.0], 10),
@@ -211,10 +211,10 @@ def test_neighbours_of_a_point_are_those_of_every_axis():
     assert list(both.around((3.0, 0.5))) == [(w, lo) for w in (2.0, 3.0) for lo in (0.0, 0.5, 1.0)]
 
 
-def test_more_finalists_than_points_are_all_points_of_the_class_that_has_fewest():
-    """Class 0 looks further, to a third point; class 1 has its two."""
+def test_more_finalists_than_points_are_all_points_of_the_stratum_that_has_fewest():
+    """Stratum 0 looks further, to a third point; stratum 1 has its two."""
 
-    def measure(point, per_class):
+    def measure(point, per_stratum):
         return (np.broadcast_to(point.w, 2) - np.asarray([2.1, 0.0])) ** 2
 
     screened = Screened(
@@ -223,12 +223,12 @@ def test_more_finalists_than_points_are_all_points_of_the_class_that_has_fewest(
         np.stack([measure(Point(w), 10) for w in (0.0, 1.0)]),
     )
     counting, asked = counted(measure)
-    found = search_per_class(screened, make, counting, screening=10, full=90, finalists=8)
+    found = search_apart(screened, make, counting, screening=10, full=90, finalists=8)
     assert found.params == {"w": [2.0, 0.0]}
     assert [n for _, n in asked] == [10, 10, 90, 90]
 
 
-def test_class_winners_keep_their_parameters_together():
+def test_winners_of_strata_keep_their_parameters_together():
     screened = screen(
         grid((1.0, 2.0), (0.0, 1.0), bounds=(0.0, 2.0)),
         lambda point, n: np.array([abs(point.w - 2.0) + point.lo, abs(point.w - 1.0) - point.lo]),
@@ -236,18 +236,18 @@ def test_class_winners_keep_their_parameters_together():
         advance=lambda: None,
     )
     score = lambda point, n: np.asarray(point.w) - np.asarray(point.lo)  # noqa: E731
-    found = search_per_class(screened, make, score, screening=10, full=90, finalists=1)
+    found = search_apart(screened, make, score, screening=10, full=90, finalists=1)
     assert found.params == {"w": [2.0, 1.0], "lo": [0.0, 1.0]}
     assert found.score == pytest.approx(np.mean([2.0 - 0.0, 1.0 - 1.0]))
 
 
 # Samples
 
-OFFSETS = (10.0, 20.0, 30.0, 0.0)  # of x0 for every class, and without one
+OFFSETS = (10.0, 20.0, 30.0, 0.0)  # of x0 for every label, and without one
 
 
 def shifted(params, x_t, t, c):
-    """x0_hat = x_t / 2 + the class's offset: cond - uncond is the offset."""
+    """x0_hat = x_t / 2 + the offset of the label: cond - uncond is the offset."""
     return 0.5 * x_t + jnp.asarray(OFFSETS)[c][:, None]
 
 
@@ -257,7 +257,7 @@ def generator():
         denoiser=from_function(shifted, schedule=schedules.rectified_flow(), kind="x0", null=3),
         params=(),
         shape=(2,),
-        num_classes=3,
+        conditions=np.arange(3, dtype=np.int32),
         times=jnp.asarray([1.0, 0.0]),
     )
 
@@ -267,7 +267,7 @@ def unguided(generator):
     return np.asarray(generator(guidance.constant(0.0), 5, seed=8))
 
 
-def test_samples_are_ordered_by_class(unguided):
+def test_samples_are_ordered_by_condition(unguided):
     assert unguided.shape == (3, 5, 2)
     noise = unguided - np.asarray(OFFSETS)[:3, None, None]
     assert np.abs(noise).max() < 5.0
@@ -275,7 +275,7 @@ def test_samples_are_ordered_by_class(unguided):
 
 
 @pytest.mark.parametrize(
-    ("omega_fn", "weights"),
+    ("schedule", "weights"),
     [
         (guidance.constant(1.5), (1.5, 1.5, 1.5)),
         (guidance.constant(-1.0), (-1.0, -1.0, -1.0)),
@@ -286,8 +286,8 @@ def test_samples_are_ordered_by_class(unguided):
         ),
     ],
 )
-def test_schedules_meet_the_same_noise(generator, unguided, omega_fn, weights):
-    guided = np.asarray(generator(omega_fn, 5, seed=8))
+def test_schedules_meet_the_same_noise(generator, unguided, schedule, weights):
+    guided = np.asarray(generator(schedule, 5, seed=8))
     expected = np.asarray(weights) * np.asarray(OFFSETS)[:3]
     moved = np.broadcast_to(expected[:, None, None], unguided.shape)
     np.testing.assert_allclose(guided - unguided, moved, atol=1e-4)
@@ -300,7 +300,7 @@ def test_another_seed_is_other_noise(generator, unguided):
 
 
 def test_generator_counts_network_evaluations(generator):
-    assert generator.nfe == 2
+    assert generator.nfe_of(guidance.constant(1.0), 5) == 2
 
 
 # Statistics

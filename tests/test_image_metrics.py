@@ -11,6 +11,7 @@ from lgd.data import labelled
 from lgd.metrics import kid as kid_module
 from lgd.metrics import precision_recall as neighbours
 from lgd.metrics import reference as references
+from lgd.metrics.checks import checked_pair
 from lgd.metrics.features import FeatureSet, extract
 from lgd.metrics.frechet import class_frechet_distances, frechet_distance, moments
 from lgd.metrics.kid import kid, kid_of_subsets, mean_within
@@ -52,13 +53,13 @@ def test_moments_in_a_stream_are_those_of_one_batch_in_any_order_and_from_shards
             np.testing.assert_allclose(each.moments().covariance, alone.covariance, atol=1e-9)
 
 
-def test_moments_refuse_other_sizes_values_and_labels():
+def test_moments_refuse_other_sizes_values_and_strata():
     empty = ClassMoments.empty(2, 3)
     with pytest.raises(ValueError, match=r"expected features \(n, 3\), got \(4, 2\)"):
         FeatureMoments.empty(3).update(np.zeros((4, 2)))
     with pytest.raises(ValueError, match="expected finite features"):
         empty.update(np.full((1, 3), np.nan), np.zeros(1, int))
-    with pytest.raises(ValueError, match="expected labels from 0 to 1, got 0 to 2"):
+    with pytest.raises(ValueError, match="expected strata from 0 to 1, got 0 to 2"):
         empty.update(np.zeros((2, 3)), np.array([0, 2]))
     with pytest.raises(ValueError, match="n >= 2, got"):
         FeatureMoments.empty(3).update(np.zeros((1, 3))).moments()
@@ -173,8 +174,27 @@ def test_kid_of_subsets_is_about_kid_and_refuses_what_it_cannot_draw():
     assert kid_of_subsets(x, x, num_subsets=1, size=80).std == 0.0
     with pytest.raises(ValueError, match=r"expected size in \[2, 60\], got 61"):
         kid_of_subsets(x, y, size=61)
-    with pytest.raises(ValueError, match="at least 2 features, got 1"):
+    with pytest.raises(ValueError, match=r"n >= 2, got \(1, 3\)"):
         kid(x[:1], y)
+
+
+@pytest.mark.parametrize("metric", [kid, precision_recall])
+def test_sets_that_are_not_finite_or_too_small_are_refused(metric):
+    x, y = normal((9, 3), 1), normal((8, 3), 2)
+    for other, message in [
+        (np.where(y > 1.0, np.nan, y), "expected finite features"),
+        (y[:1], r"expected features \(n, 3\) with n >= 2, got \(1, 3\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            metric(x, other)
+
+
+def test_pairs_of_sets_have_one_width():
+    x, y = checked_pair(normal((2, 3), 1), normal((5, 3), 2))
+    assert (x.shape, y.shape) == ((2, 3), (5, 3))
+    for other in (normal((5, 2)), normal((3,))):
+        with pytest.raises(ValueError, match=r"expected features \(n, 3\) with n >= 2, got"):
+            checked_pair(x, other)
 
 
 # Precision and recall
@@ -321,7 +341,7 @@ def test_reference_is_read_back_as_it_was_computed(tmp_path, counted):
         (network(WEIGHTS.at[0, 0].add(1e-3)), REAL),
         (network(preprocessing="scaled to [0, 1]"), REAL),
         (network(), REAL._replace(x=REAL.x + np.float32(1e-3))),
-        (network(), REAL._replace(labels=REAL.stratum[::-1].copy())),
+        (network(), REAL._replace(stratum=REAL.stratum[::-1].copy())),
     ],
 )
 def test_a_reference_of_something_else_is_computed_again(tmp_path, counted, caplog, other):

@@ -147,16 +147,33 @@ def test_class_energy_distance_of_far_sets_is_near_their_gap(measured):
 @pytest.mark.parametrize(
     ("counts", "num_classes"), [((5, 1, 5), 3), ((5, 5), 3), ((5, 5, 5), 2), ((5, 0, 5), 3)]
 )
-def test_class_energy_distance_refuses_small_and_unknown_classes(counts, num_classes):
-    with pytest.raises(ValueError, match=f"expected >= 2 examples of {num_classes} classes, got"):
+def test_class_energy_distance_refuses_small_and_unknown_strata(counts, num_classes):
+    with pytest.raises(ValueError, match=f"expected >= 2 examples of {num_classes} strata, got"):
         ClassEnergyDistance(unequal_classes(counts), num_classes)
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 2, 3), (3, 1, 2, 3)])
 def test_class_energy_distance_refuses_other_groups(measured, shape):
     distance = ClassEnergyDistance(measured[0], 3)
-    with pytest.raises(ValueError, match="expected 3 classes of >= 2 samples, got"):
+    with pytest.raises(ValueError, match="expected 3 strata of >= 2 samples, got"):
         distance(jnp.zeros(shape))
+
+
+def test_class_energy_distance_refuses_samples_of_another_size_and_far_away(measured):
+    distance = ClassEnergyDistance(measured[0], 3)
+    with pytest.raises(ValueError, match="expected samples of 6 numbers, got 4"):
+        distance(jnp.zeros((3, 5, 2, 2)))
+    for value in (np.nan, np.inf, 1e30):
+        with pytest.raises(ValueError, match="expected samples at finite distances"):
+            distance(jnp.full((3, 5, 2, 3), value))
+
+
+def test_examples_without_strata_are_one(measured):
+    real, samples, _ = measured
+    joined = samples.reshape(1, -1, *samples.shape[2:])
+    one = real._replace(stratum=np.zeros(len(real.x), np.int32))
+    got = ClassEnergyDistance(real._replace(stratum=None))(joined)
+    np.testing.assert_array_equal(got, ClassEnergyDistance(one, 1)(joined))
 
 
 def test_class_energy_distance_holds_no_array_of_differences():

@@ -4,6 +4,8 @@ All candidates of a search share their noise, so that differences are of the sch
 and test use different real data and different seeds. Grids whose best value lies at an edge grow.
 """
 
+from lgd.evaluation.compare import compare
+from lgd.evaluation.comparison import Comparison
 from lgd.evaluation.distances import Distance, ValidationFrechet, ValidationInception
 from lgd.evaluation.generator import Generator
 from lgd.evaluation.journal import Journal, JournalError, schedule_key
@@ -28,12 +30,15 @@ from lgd.evaluation.search import (
     search_apart,
 )
 from lgd.evaluation.seeds import paired_difference, summary
+from lgd.evaluation.settings import CompareSettings
 from lgd.evaluation.tuning import Remembered, ValidationScore, num_candidates, tune
 from lgd.evaluation.weights import guided_weight, squared_gap, weights_on_grid
 
 __all__ = [
     "MAX_GROWTH",
     "ClassifierMeasure",
+    "CompareSettings",
+    "Comparison",
     "Coordinates",
     "Distance",
     "EnergyMeasure",
@@ -52,6 +57,7 @@ __all__ = [
     "ValidationFrechet",
     "ValidationInception",
     "ValidationScore",
+    "compare",
     "grid_of",
     "guided_weight",
     "num_candidates",

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -18,12 +18,11 @@ Axes = Mapping[str, Mapping[str, Sequence[float]]]  # values to try, by family a
 _NO_AXES: Axes = {}
 
 
+@runtime_checkable
 class Drawing(Protocol):
     """Draws samples with the same noise for all guidance; `Generator` is one."""
 
-    def __call__(
-        self, guidance: Any, per_condition: int, *, seed: int
-    ) -> Float[Array, "g n *dims"]: ...
+    def __call__(self, guidance: Any, count: int, /, *, seed: int) -> Float[Array, "g n *dims"]: ...
 
 
 class Remembered:

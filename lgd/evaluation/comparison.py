@@ -1,0 +1,175 @@
+"""The result of a comparison: rows of metrics, and what to conclude of them."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lgd.evaluation.measures import PRIMARY
+from lgd.evaluation.seeds import paired_difference
+from lgd.machinery import storage
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+GIVEN = "given"  # the family of rows that are not hand-made
+UNGUIDED = "unguided"  # the first row
+_VERDICTS = {  # by the sign of a difference beyond two standard errors
+    -1: ("beats", "lower", "beyond"),
+    0: ("ties with", "apart", "within"),
+    1: ("loses to", "higher", "beyond"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """Weights that are known before sampling.
+
+    logsnr: at the start of every step, (k,). given, hand_made: omega by method, (g, k), a mean over
+    the conditions of each stratum. Of several directions each has a name of its own.
+    """
+
+    logsnr: list[float]
+    given: dict[str, list[list[float]]]
+    hand_made: dict[str, list[list[float]]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """Rows of metrics on test data, and paired differences between them.
+
+    Args:
+      rows: ``method``, ``family``, ``params``, ``metrics`` (each ``mean``, ``std`` and ``values``
+        over seeds), ``num_samples``, ``num_steps``, ``nfe``, ``validation`` and ``omega``. The
+        first is unguided, then come tuned hand-made schedules, then what was given.
+      comparisons: of every row that was given against the unguided and the best hand-made one,
+        ``mean`` of the difference, its ``standard_error`` over seeds, and ``real_error``, its
+        standard deviation over resamples of the real examples, null where there are none.
+      curves: weights of all rows that have them.
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    comparisons: tuple[dict[str, Any], ...]
+    curves: Curves
+
+    def __str__(self) -> str:
+        return f"{self.summary()}\n\n{self.table()}"
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {', '.join(row['method'] for row in self.rows)}>"
+
+    def summary(self) -> str:
+        """Sentences of conclusion: which row wins, by how much, and whether that is certain.
+
+        A difference counts beyond two standard errors, those of seeds and of the choice of real
+        examples taken together.
+        """
+        best = min(self.rows, key=_primary)
+        lines = [f"The least energy distance has {best['method']}, {_primary(best):.4g}."]
+        pairs = [pair for pair in self.comparisons if pair["metric"] == PRIMARY]
+        return "\n".join(lines + [_sentence(pair) for pair in pairs])
+
+    def table(self) -> str:
+        """The rows in Markdown: means and standard errors over seeds, the least distance bold."""
+        names = [*self.rows[0]["metrics"]]
+        head = ["method", "tuned", *(name.replace("_", " ") for name in names), "NFE"]
+        marks = ["---", "---", *["---:"] * (len(names) + 1)]
+        least = min(map(_primary, self.rows))
+        lines = ["| " + " | ".join(head) + " |", "|" + "|".join(marks) + "|"]
+        for row in self.rows:
+            cells = [_cell(row["metrics"][name]) for name in names]
+            if _primary(row) == least:
+                cells[names.index(PRIMARY)] = f"**{cells[names.index(PRIMARY)]}**"
+            shown = [row["method"], _params(row["params"]), *cells, f"{row['nfe']:g}"]
+            lines.append("| " + " | ".join(shown) + " |")
+        return "\n".join(lines)
+
+    def figure(self) -> "Figure":
+        """Omega over logsnr of what was given, hand-made schedules dashed.
+
+        Raises ValueError where no weights of what was given are known before sampling.
+        """
+        from lgd import plots  # matplotlib takes a while
+
+        given, hand_made = self.curves.given, self.curves.hand_made
+        if not given:
+            raise ValueError("expected guidance whose weights are known before sampling, got none")
+        count = len(next(iter(given.values())))
+        return plots.omega_curves(
+            given,
+            {name: np.mean(omega, axis=0) for name, omega in hand_made.items()},
+            logsnr=self.curves.logsnr,
+            class_names=[str(k) for k in range(count)] if count > 1 else ["all"],
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write rows, comparisons and curves as JSON."""
+        text = json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
+        storage.write(Path(path), f"{text}\n".encode())
+
+
+def comparisons_of(
+    rows: Sequence[Mapping[str, Any]], resampled: Mapping[str, Mapping[str, np.ndarray]]
+) -> tuple[dict[str, Any], ...]:
+    """Every given row against the unguided one and the best hand-made one, paired by seed.
+
+    Args:
+      rows: the first is unguided.
+      resampled: by method and metric, means over seeds on each resample of the real examples.
+    """
+    opponents = [row for row in rows[1:] if row["family"] != GIVEN]
+    others = [rows[0], *([min(opponents, key=_primary)] if opponents else [])]
+    pairs = [(row, other) for row in rows if row["family"] == GIVEN for other in others]
+    return tuple(
+        {
+            "method": row["method"],
+            "against": other["method"],
+            "metric": metric,
+            **paired_difference(
+                row["metrics"][metric]["values"], other["metrics"][metric]["values"]
+            ),
+            "real_error": _real_error(resampled, row["method"], other["method"], metric),
+        }
+        for row, other in pairs
+        for metric in row["metrics"]
+    )
+
+
+def _real_error(
+    resampled: Mapping[str, Mapping[str, np.ndarray]], method: str, other: str, metric: str
+) -> float | None:
+    if metric not in resampled[method]:
+        return None
+    return float(np.std(resampled[method][metric] - resampled[other][metric], ddof=1))
+
+
+def _primary(row: Mapping[str, Any]) -> float:
+    return row["metrics"][PRIMARY]["mean"]
+
+
+def _sentence(pair: Mapping[str, Any]) -> str:
+    error = 2.0 * math.hypot(pair["standard_error"], pair["real_error"] or 0.0)
+    gap, other = abs(pair["mean"]), pair["against"]
+    sign = int(np.sign(pair["mean"])) if gap > error else 0
+    verb, place, side = _VERDICTS[sign]
+    if other != UNGUIDED:
+        other += ", the best tuned schedule"
+    return (
+        f"{pair['method']} {verb} {other}: energy distance {gap:.4g} {place}, "
+        f"{side} two standard errors ({error:.2g})."
+    )
+
+
+def _cell(summary: Mapping[str, Any]) -> str:
+    error = summary["std"] / len(summary["values"]) ** 0.5
+    return f"{summary['mean']:.4f} ± {error:.4f}"
+
+
+def _params(params: Mapping[str, Any]) -> str:
+    if any(isinstance(value, list) for value in params.values()):
+        return "one for each label"
+    return ", ".join(f"{name} {value:g}" for name, value in params.items())

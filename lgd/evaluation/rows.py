@@ -1,0 +1,169 @@
+"""Rows of a comparison: tuned, measured, and with their weights."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from lgd import schedules
+from lgd.diffusion import direction_names
+from lgd.evaluation.comparison import GIVEN, Curves
+from lgd.evaluation.draws import Draws, taken
+from lgd.evaluation.measures import Measure, Measured
+from lgd.evaluation.seeds import summary
+from lgd.evaluation.settings import CompareSettings
+from lgd.evaluation.tuning import Remembered, ValidationScore, tune
+from lgd.evaluation.weights import guided_weight, squared_gap, weights_on_grid
+from lgd.metrics.energy import ClassEnergyDistance
+
+Advance = Callable[..., None]
+
+
+class Row(NamedTuple):
+    """A row before it is measured. validation: its score, where it was tuned."""
+
+    method: str
+    family: str
+    params: dict[str, Any]
+    guidance: Any
+    validation: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """A measure whose metrics have a name before their own: ``name.metric``."""
+
+    name: str
+    measure: Measure
+
+    def __call__(self, x: Float[Array, "g n *dims"]) -> Measured:
+        """The metrics."""
+        return {
+            kind: {f"{self.name}.{metric}": value for metric, value in values.items()}
+            for kind, values in self.measure(x).items()
+        }
+
+
+def tuned(
+    families: Sequence[str], draws: Draws, seed: int, settings: CompareSettings, advance: Advance
+) -> list[Row]:
+    """Hand-made families, tuned on the examples that draws have their conditions from.
+
+    Args:
+      families: rows of `guidance.FAMILIES`.
+      draws: draws the samples.
+      seed: of the first run.
+      settings: numbers of samples and seeds, and what is tried.
+      advance: called after every run.
+    """
+    full, first_look = settings.per_stratum(draws.num_strata)
+    score = ValidationScore(
+        generator=draws,
+        journal=Remembered(),
+        distance=ClassEnergyDistance(draws.real),
+        full=full,
+        screening=first_look,
+        num_seeds=settings.validation_seeds,
+        first_seed=seed,
+    )
+    selected, _ = tune(
+        families,
+        score,
+        schedule=draws.generator(full).denoiser.schedule,
+        axes=settings.axes,
+        finalists=settings.finalists,
+        advance=advance,
+    )
+    return [
+        Row(name, name, best.params, best.guidance, best.score) for name, best in selected.items()
+    ]
+
+
+def runs(
+    row: Row,
+    draws: Draws,
+    measure: Measure,
+    first_seed: int,
+    settings: CompareSettings,
+    advance: Advance,
+) -> list[Measured]:
+    """What is measured of a row, for every seed.
+
+    Args:
+      row: the row.
+      draws: draws the samples.
+      measure: samples -> metrics.
+      first_seed: the first seed.
+      settings: numbers of samples and seeds.
+      advance: called after every run.
+    """
+    full, _ = settings.per_stratum(draws.num_strata)
+    measured = []
+    for seed in range(first_seed, first_seed + settings.test_seeds):
+        measured.append(measure(draws(row.guidance, full, seed=seed)))
+        advance(row.method)
+    return measured
+
+
+def resampled(runs: Sequence[Measured]) -> dict[str, Float[np.ndarray, " r"]]:
+    """Metrics on resampled real examples, means over seeds."""
+    return {
+        name: np.mean([run["resampled"][name] for run in runs], axis=0)
+        for name in runs[0]["resampled"]
+    }
+
+
+def results(
+    rows: Sequence[Row],
+    runs: Mapping[str, Sequence[Measured]],
+    draws: Draws,
+    settings: CompareSettings,
+) -> tuple[dict[str, Any], ...]:
+    """The rows as JSON."""
+    full, _ = settings.per_stratum(draws.num_strata)
+    generator = draws.generator(full)
+    at_once = full if settings.batch == 0 else max(1, settings.batch // draws.num_strata)
+    real = taken(draws.real, np.unique(draws.index(min(full, at_once))))
+    gap, c = squared_gap(generator, real), jax.tree.map(jnp.asarray, real.c)
+    return tuple(
+        {
+            "method": row.method,
+            "family": row.family,
+            "params": row.params,
+            "metrics": {
+                name: summary([run["metrics"][name] for run in runs[row.method]])
+                for name in runs[row.method][0]["metrics"]
+            },
+            "num_samples": full * draws.num_strata,
+            "num_steps": len(generator.times) - 1,
+            "nfe": generator.nfe_of(row.guidance, 1),
+            "validation": row.validation,
+            "omega": guided_weight(row.guidance, generator, c, gap),
+        }
+        for row in rows
+    )
+
+
+def curves(rows: Sequence[Row], draws: Draws, settings: CompareSettings) -> Curves:
+    """The weights of all rows but the unguided one, where they are known before sampling."""
+    generator = draws.generator(settings.per_stratum(draws.num_strata)[0])
+    schedule, times = generator.denoiser.schedule, generator.times[:-1]
+    known = Curves(np.asarray(schedules.clipped_logsnr(schedule, times)).tolist(), {}, {})
+    names, c = direction_names(generator.denoiser), generator.repeated(1)
+    for row in rows[1:]:
+        omega = weights_on_grid(row.guidance, generator, c)
+        if omega is None:
+            continue
+        grouped = np.asarray(omega).reshape(len(times), draws.num_strata, -1, *omega.shape[2:])
+        means = np.moveaxis(grouped.mean(axis=2), 0, 1)  # (g, k, *d)
+        of_kind = known.given if row.family == GIVEN else known.hand_made
+        if means.ndim == 2:
+            of_kind[row.method] = means.tolist()
+            continue
+        for j, name in enumerate(names):
+            of_kind[f"{row.method} ({name})"] = means[..., j].tolist()
+    return known
