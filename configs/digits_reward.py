@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.reward.weights = (0.0, 0.1, 0.3, 1.0)
     config.reward.one_step_num_steps = 100
     config.reward.trajectory_num_steps = 60
+    config.evaluation.num_screening = 2000  # every point of a grid is looked at in full
     config.evaluation.validation_seeds = 1
     config.evaluation.test_seeds = 3
     config.evaluation.constant_weights = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)

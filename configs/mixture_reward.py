@@ -36,6 +36,7 @@ def get_config() -> ConfigDict:
     config.reward.weights = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
     config.reward.trajectory_num_steps = 120
     config.evaluation.num_samples = 4000
+    config.evaluation.num_screening = 4000  # every point of a grid is looked at in full
     config.evaluation.validation_seeds = 1
     config.evaluation.test_seeds = 5
     config.evaluation.constant_weights = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.5)
