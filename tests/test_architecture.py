@@ -16,12 +16,12 @@ FLOORS = (  # a room may import from the floors below its own
     "diffusion",
     "guidance denoisers",
     "omega data sampling",
-    "training metrics",
+    "training metrics plots",
     "objectives starts",
     "gram",
     "learn",
     "evaluation",
-    "plots exchange",
+    "exchange",
 )
 FOREIGN = {"torch", "diffusers", "transformers", "tensorflow"}  # for lgd.exchange alone, lazily
 LAUNCHER = {"absl", "ml_collections", "experiments", "tests"}  # not for the library
