@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from lgd import encoders, guidance, omega, sampling, schedules
 from lgd.denoisers import Directions, from_function
-from lgd.diffusion import denoise_pair, from_x0
+from lgd.diffusion import denoise_pair, expand, from_x0
 from lgd.types import Prediction
 
 FLOW = schedules.rectified_flow()
@@ -52,7 +52,7 @@ DENOISERS = {
 class Momentum:
     """``cond + omega m`` with ``m = (cond - uncond) + beta m_last``: the momentum of APG.
 
-    Sadat et al. (2024), arXiv 2410.02416.
+    Sadat et al. (2024), arXiv 2410.02416. omega: as in `guidance.Cfg`, of one direction.
     """
 
     omega: Any
@@ -62,7 +62,8 @@ class Momentum:
         return 2
 
     def prepare(self, denoiser, times, c):
-        return self, None
+        _, omegas = guidance.Cfg(self.omega).prepare(denoiser, times, c)
+        return Momentum(None, self.beta), omegas
 
     def init(self, x, c):
         return jnp.zeros_like(x)
@@ -70,7 +71,7 @@ class Momentum:
     def apply(self, denoiser, params, state, x_t, *, step, t, c):
         cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c)
         state = cond - uncond + self.beta * state
-        return Prediction(cond + self.omega * state), state
+        return Prediction(cond + expand(step.inputs, x_t) * state), state
 
 
 @guidance.rule
