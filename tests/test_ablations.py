@@ -1,17 +1,21 @@
+import dataclasses
 import functools
 import json
+from argparse import Namespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build
+from experiments import build_guidance as build
 from experiments import config as configs
+from experiments.publish import markdown, study, tables
 from experiments.studies import ablations
 from experiments.studies.ablation_settings import SETTINGS, Variant, config_of, replaced, values_of
-from experiments.workdir import Workdir
+from experiments.workdir import Workdir, write_json
 from lgd import guidance, omega
+from lgd.data import Dataset, labelled
 
 TINY = (
     "denoiser.level=exact",
@@ -31,10 +35,22 @@ TINY = (
     *("statistics.batch_size=16", "statistics.shard_examples=64"),
 )
 
+LABELS = np.arange(8, dtype=np.int32)
+SPLIT = labelled(np.zeros((8, 2), np.float32), LABELS)
+DATASET = Dataset(SPLIT, SPLIT, SPLIT, tuple(map(str, LABELS)))
+
 
 @pytest.fixture(scope="module")
 def config():
     return configs.load("configs/mixture.py", TINY)
+
+
+def chosen(path, *only, seeds=2, samples=None):
+    return Namespace(workdir=path, only=list(only), seeds=seeds, samples=samples)
+
+
+def command(*words):
+    study.main("experiments.studies", {"ablations": ablations.__name__}, ["ablations", *words])
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +61,7 @@ def found(config, quick_compilation, tmp_path_factory):
         field = "guidance.one_step.learning_rate"  # one compilation for all its values
         rates = values_of("self_consistency", field, (0.02,))
         patch.setitem(SETTINGS, "rate", rates)
-        yield path, ablations.measure(config, path, ["rate"], 2)
+        yield path, ablations.measure(chosen(path, "rate"))
 
 
 @pytest.mark.parametrize("name", ["digits", "fashion_mnist", "mixture"])
@@ -75,7 +91,7 @@ def test_what_a_run_has_learned_is_not_learned_again(config, tmp_path, monkeypat
     Workdir(path, config).save_params("guidance/l2-000003", {"w": np.zeros(2, np.float32)})
     ablation = ablations.Ablation(config, path, 2, None)
     monkeypatch.setattr("lgd.gram.fit", lambda *_, **__: pytest.fail("trained"))
-    monkeypatch.setattr(ablations.tune, "select", lambda *_: pytest.fail("as far as this"))
+    monkeypatch.setattr(ablations.select, "best_snapshot", lambda *_: pytest.fail("as far as this"))
     with pytest.raises(pytest.fail.Exception, match="as far as this"):
         ablation(Variant("own", "l2", {}))
     with pytest.raises(pytest.fail.Exception, match="trained"):
@@ -84,7 +100,7 @@ def test_what_a_run_has_learned_is_not_learned_again(config, tmp_path, monkeypat
 
 def test_values_are_measured_with_the_same_noise_against_the_runs_own(found):
     _, results = found
-    entries = results["settings"]["rate"]
+    entries = results["rows"]
     assert [entry["label"] for entry in entries] == ["0.02", "0.1"]
     assert [entry["is_own"] for entry in entries] == [False, True]
     own = np.asarray(entries[1]["metric"]["values"])
@@ -93,40 +109,47 @@ def test_values_are_measured_with_the_same_noise_against_the_runs_own(found):
     assert entries[0]["difference"]["mean"] == pytest.approx(gaps.mean(), abs=1e-12)
     assert entries[1]["difference"] is None
     assert entries[0]["metric"]["values"] != entries[1]["metric"]["values"]
-    assert "| rate | **0.1** | " in ablations.table(results)
-    ablations.figure(results, "rate", "energy_distance")
+    assert "| rate | **0.1** | " in markdown.table(results)
+    assert list(ablations.figures(results)) == ["rate"]
 
 
 def test_differences_are_to_the_runs_own_value_of_the_same_method():
     def entry(method, is_own, value):
         values = [value, value + 1.0]
-        return {"label": f"{value:g}", "method": method, "is_own": is_own, "values": values}
+        label = f"{value:g}"
+        row = {"setting": "model", "label": label, "method": method, "is_own": is_own}
+        return row | {"values": values}
 
     given = [
         *(("l2", False, 2.0), ("l2", True, 3.0)),
         *(("trajectory", False, 7.0), ("trajectory", True, 9.0)),
     ]
-    others = ablations._against_own([entry(*each) for each in given])
-    found = [each["difference"] and each["difference"]["mean"] for each in others]
+    rows = ablations.against_own([entry(*each) for each in given])
+    found = [each["difference"] and each["difference"]["mean"] for each in rows]
     assert found == [-1.0, None, -2.0, 6.0]
-    lines = ablations.table({"settings": {"model": others}}).splitlines()[2:]
+    lines = markdown.table({"columns": ablations.COLUMNS, "rows": rows}).splitlines()[2:]
     assert [line.split("|")[4].split() for line in lines] == [
         *(["-1.00000", "±", "0.00000"], [], ["-2.00000", "±", "0.00000"]),
         ["+6.00000", "±", "0.00000"],
     ]
-    alone = ablations._against_own([entry("l2", False, 2.0)])
+    alone = ablations.against_own([entry("l2", False, 2.0)])
     assert alone[0]["difference"] is None
 
 
 def test_a_run_that_settings_do_not_fit_is_refused_before_anything_is_made(tmp_path):
-    rewarded = configs.load("configs/mixture_reward.py")
-    with pytest.raises(configs.ConfigError, match=r"reward.name: expected none, .* got 'tanh'"):
-        ablations.measure(rewarded, tmp_path / "run", ["beta"], 2)
-    low = [*TINY, "guidance.omega.init=0.5", "guidance.omega.max=0.8"]
-    huge = configs.load("configs/mixture.py", low)
-    with pytest.raises(configs.ConfigError, match=r"guidance.omega.init: expected init < .* got 1"):
-        ablations.measure(huge, tmp_path / "run", ["initial-omega"], 2)
-    assert not (tmp_path / "run").exists()
+    low = ["guidance.omega.init=0.5", "guidance.omega.max=0.8"]
+    cases = {
+        "mixture_reward": ([], r"reward.name: expected none, .* got 'tanh'"),
+        "mixture": ([*TINY, *low], r"guidance.omega.init: expected init < .* got 1"),
+    }
+    for name, (fields, message) in cases.items():
+        config = configs.load(f"configs/{name}.py", fields)
+        path = tmp_path / name
+        path.mkdir()
+        write_json(path / "config.json", configs.to_dict(config))
+        with pytest.raises(configs.ConfigError, match=message):
+            ablations.measure(chosen(path, "initial-omega"))
+        assert [file.name for file in path.iterdir()] == ["config.json"]
 
 
 def contents(path):
@@ -141,18 +164,17 @@ def test_what_was_done_is_not_done_again(found, config, monkeypatch):
         raise AssertionError("expected nothing to be trained")
 
     monkeypatch.setattr("lgd.gram.fit", refuse)
-    again = ablations.measure(config, path, ["rate"], 2)
+    again = ablations.measure(chosen(path, "rate"))
     assert json.dumps(again) == json.dumps(results)
     assert contents(path) == before
 
 
-def test_a_folder_that_is_no_run_is_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["ablations", f"--workdir={tmp_path}"])
-    with pytest.raises(SystemExit, match=r"ablations: .*expected a JSON file, found none"):
-        ablations.main()
-    monkeypatch.setattr("sys.argv", ["ablations", f"--workdir={tmp_path}", "--only=beta,gamma"])
+def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        ablations.main()
+        command(f"--workdir={tmp_path}")
+    assert "config.json: expected a JSON file, found none" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command(f"--workdir={tmp_path}", "--only=beta,gamma")
     assert "got ['gamma']" in capsys.readouterr().err
 
 
@@ -161,7 +183,7 @@ def test_models_are_what_the_config_asks_for(config):
         values = configs.to_dict(config)
         for group, kind in fields.items():
             values["guidance"][group]["model"] = kind
-        return build.omega_model(configs.from_dict(values), method, 8)
+        return build.omega_model(configs.from_dict(values), method, DATASET)
 
     assert isinstance(model("l2"), omega.Network)
     assert isinstance(model("l2", one_step="table"), omega.BinTable)
@@ -188,7 +210,7 @@ def test_trajectories_start_where_the_config_says(config, steps, start, length, 
     assert (objective.times[0], objective.times[-1]) == (pytest.approx(start), 0.0)
     assert len(objective.times) == length
     assert len(objective.more_times[0]) > length
-    model = build.omega_model(config, "trajectory", 8)
+    model = build.omega_model(config, "trajectory", DATASET)
     assert len(model.times) == steps + 1  # where samples are drawn, omega has a value for all
     grid, c = jnp.asarray(objective.times), jnp.zeros(1, jnp.int32)
     slopes = jax.jacobian(
@@ -209,18 +231,17 @@ def test_the_command_publishes_results_and_a_figure_of_every_setting(
     found, tmp_path, monkeypatch, capsys
 ):
     path, results = found
-    monkeypatch.setattr(ablations, "measure", lambda *_: results)
-    monkeypatch.setattr(ablations, "RESULTS", tmp_path)
-    monkeypatch.setattr(ablations, "ROOT", tmp_path)
+    same = dataclasses.replace(ablations.STUDY, measure=lambda chosen: results)
+    monkeypatch.setattr(ablations, "STUDY", same)
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
-    flags = [f"--workdir={path}", "--only=beta,m", "--seeds=2", "--samples=80", "--name=some"]
-    monkeypatch.setattr("sys.argv", ["ablations", *flags])
-    ablations.main()
+    command(f"--workdir={path}", "--only=beta,m", "--seeds=2", "--samples=80", "--name=some")
     published = json.loads((tmp_path / "some.json").read_text())
-    assert published["settings"] == results["settings"]
+    assert published["rows"] == results["rows"]
     assert published["command"] == (
-        "python -m experiments.studies.ablations --workdir=... --seeds=2 --samples=80 --only=beta,m"
+        "python -m experiments.studies ablations --workdir=... --only=beta,m --seeds=2 --samples=80"
     )
     assert (tmp_path / "docs" / "some-rate.png").stat().st_size > 1000
-    assert (path / "report" / "ablation-rate.png").is_file()
-    assert ablations.table(results) in capsys.readouterr().out
+    assert (path / "report" / "ablations-rate.png").is_file()
+    assert markdown.table(results) in capsys.readouterr().out

@@ -1,8 +1,11 @@
 """How far guidance can go is learned on the network that measures, and on nothing else."""
 
+from argparse import Namespace
+
 import pytest
 
 from experiments import config as configs
+from experiments.publish import markdown
 from experiments.stages import denoiser as denoiser_stage
 from experiments.stages import guidance
 from experiments.studies import floor
@@ -38,30 +41,31 @@ def test_the_floor_is_learned_by_the_features_that_measure_and_once(run, monkeyp
         return load(config, workdir, dataset, name)
 
     monkeypatch.setattr(denoiser_stage, "load_classifier", noted)
-    found = floor.measure(config, path)
+    found = floor.measure(Namespace(workdir=path))
     assert loaded == {"classifier"}
-    assert found["rows"] == ROWS
-    assert len(found["floor"]["values"]) == config.evaluation.test_seeds
+    *rows, learned, real = found["rows"]
+    assert {row["method"]: row[floor.METRIC] for row in rows} == ROWS
+    assert len(learned[floor.METRIC]["values"]) == config.evaluation.test_seeds
     # Samples of a network that nobody trained are farther away than real images.
-    assert 0.0 < found["real"] < found["floor"]["mean"]
+    assert 0.0 < real[floor.METRIC] < learned[floor.METRIC]["mean"]
     monkeypatch.setattr(guidance, "learn_guidance", lambda *_, **__: pytest.fail("learned again"))
     monkeypatch.setattr("lgd.evaluation.Generator.__call__", lambda *_: pytest.fail("sampled"))
-    assert floor.measure(config, path) == found
+    assert floor.measure(Namespace(workdir=path)) == found
 
 
 def test_rows_are_told_how_far_they_go_towards_the_floor():
-    lines = floor.table({"rows": ROWS, "floor": summary([1.0, 1.0]), "real": 0.25}).splitlines()
+    lines = markdown.table(floor.rows_to_the_floor(ROWS, summary([1.0, 1.0]), 0.25)).splitlines()
     assert [line.split("|")[3].strip() for line in lines[2:]] == ["0%", "44%", "100%", ""]
-    assert lines[-1] == "| training images | 0.2500 | |"
+    assert lines[-1] == "| training images | 0.2500 |  |"
 
 
 def test_runs_that_have_no_such_floor_are_refused(run, tmp_path):
     _, config = run
+    write_json(tmp_path / "config.json", configs.to_dict(configs.load("configs/mixture.py")))
     with pytest.raises(configs.ConfigError, match=r"a run on images, .* data.name mixture"):
-        floor.measure(configs.load("configs/mixture.py"), tmp_path)
-    many = configs.from_dict(configs.to_dict(config), is_older=True)
-    many.evaluation.num_samples = 10_000
+        floor.measure(Namespace(workdir=tmp_path))
     with pytest.raises(configs.ConfigError, match="training images, got 1000"):
-        floor._real_samples(floor.build.dataset(many), many.evaluation.num_samples)
+        floor._real_samples(floor.build.dataset(config), 10_000)
+    write_json(tmp_path / "config.json", configs.to_dict(config))
     with pytest.raises(WorkdirError, match=r"results.json: expected a JSON file, found none"):
-        floor.measure(config, tmp_path)
+        floor.measure(Namespace(workdir=tmp_path))

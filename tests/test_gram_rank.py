@@ -1,38 +1,33 @@
 import numpy as np
 import pytest
-from scipy import stats
 
-from experiments.benchmarks.checks.correlation import kendall, rank_correlations, spearman
+from experiments.benchmarks.checks import correlation
+from experiments.benchmarks.checks.correlation import rank_correlations
 from experiments.benchmarks.gram import rank
 
 
-@pytest.mark.parametrize("ties", [False, True])
-def test_correlations_are_those_of_scipy(ties):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(5, 30))
-    y = x + rng.normal(size=(5, 30))
-    if ties:
-        x, y = np.round(x), np.round(y)
-    expected = [stats.spearmanr(*each).statistic for each in zip(x, y, strict=True)]
-    np.testing.assert_allclose(spearman(x, y), expected, atol=1e-12)
-    expected = [stats.kendalltau(*each).statistic for each in zip(x, y, strict=True)]
-    np.testing.assert_allclose(kendall(x, y), expected, atol=1e-12)
+def test_correlations_of_pairs_with_ties():
+    """Ranks 1, 2.5, 2.5, 4 against 1 to 4; of 6 pairs one is tied, all others agree."""
+    found = rank_correlations(np.asarray([0.0, 1.0, 1.0, 2.0]), np.arange(4.0))
+    assert found["spearman"]["value"] == pytest.approx(4.5 / np.sqrt(4.5 * 5.0))
+    assert found["kendall"]["value"] == pytest.approx(5 / np.sqrt(5 * 6))
 
 
-def test_intervals_cover_the_correlation_of_a_normal_law():
+def test_intervals_cover_the_correlation_of_a_normal_law(monkeypatch):
     """Spearman's of a normal pair with correlation r is 6 / pi asin(r / 2); Kendall's 2 / pi."""
+    monkeypatch.setattr(correlation, "RESAMPLES", 100)
     r, rng, covered = 0.6, np.random.default_rng(1), {"spearman": 0, "kendall": 0}
     truth = {
         "spearman": 6 / np.pi * np.arcsin(r / 2),
         "kendall": 2 / np.pi * np.arcsin(r),
     }
-    for _ in range(60):
+    for _ in range(40):
         x, y = rng.multivariate_normal([0, 0], [[1, r], [r, 1]], size=60).T
         for name, found in rank_correlations(x, y).items():
             low, high = found["interval"]
             assert low < found["value"] < high
             covered[name] += low < truth[name] < high
-    assert all(count >= 50 for count in covered.values())  # of 57; fewer: chance below 0.3%
+    assert all(count >= 31 for count in covered.values())  # of 37; fewer: chance below 0.2%
 
 
 def test_a_monotone_relation_is_of_correlation_one():

@@ -1,27 +1,28 @@
 """Weights that are shipped are those of a published run, and give its rows again."""
 
 import hashlib
+from argparse import Namespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build
+from experiments import build, build_guidance
 from experiments import config as configs
-from experiments.journal import Journal
-from experiments.publish import tables
-from experiments.stages import evaluate, guidance, tune
+from experiments.publish import markdown, tables
+from experiments.stages import evaluate, select
+from experiments.stages.guidance import Training
 from experiments.studies import pretrained
 from experiments.workdir import Workdir, WorkdirError, read_json, write_json
 from lgd import guidance as schedules
 from lgd import omega, sampling
-from lgd.evaluation import Found
+from lgd.evaluation import Journal, Selected
 from tests import untrained
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-METHOD, STEP = "trajectory", 10
+TRAINING, STEP = Training("trajectory"), 10
 NAN = float("nan")
 
 
@@ -30,20 +31,20 @@ def run(quick_compilation, tmp_path_factory):
     """A folder as a run leaves it, of networks that nobody trained."""
     config = configs.load("configs/smoke.py", ["classifier.num_features=5"])
     workdir, dataset = untrained.image_run(tmp_path_factory.mktemp("run"), config)
-    table = build.omega_model(config, METHOD, 10)
+    table = build_guidance.omega_model(config, TRAINING.method, dataset)
     learned = table.tabulate(schedules.limited_interval(3.0, 0.2, 0.8), np.arange(10))
-    workdir.save_params(guidance.snapshot_name(METHOD, STEP), learned)
+    workdir.save_params(TRAINING.snapshot(STEP), learned)
     rows = {
-        "unguided": Found({}, schedules.constant(0.0), NAN),
-        "learned:self_consistency": Found({"step": 5}, schedules.constant(1.0), NAN),
-        f"learned:{METHOD}": Found({"step": STEP}, omega.bind(table, learned), NAN),
+        "unguided": Selected({}, schedules.constant(0.0), NAN),
+        "learned:self_consistency": Selected({"step": 5}, schedules.constant(1.0), NAN),
+        f"learned:{TRAINING.name}": Selected({"step": STEP}, omega.bind(table, learned), NAN),
     }
     measured, _ = evaluate.measure_rows(
         config,
-        workdir,
         dataset,
         evaluate.make_generator(config, workdir, dataset),
-        tune.Candidates(rows, {}),
+        evaluate.make_measure(config, workdir, dataset),
+        [select.Row(name, None, each) for name, each in rows.items()],
         Journal(workdir.path / "measured.jsonl"),
     )
     results = evaluate.provenance(config, "a command") | {"rows": measured}
@@ -57,23 +58,29 @@ def shipped(run, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     write_json(tmp_path / "digits-tiny.json", read_json(run / "results.json"))
-    pretrained.pack(run, "tiny", "digits-tiny", METHOD)
+    pretrained.pack(run, "tiny", "digits-tiny", TRAINING.method)
     return tmp_path / "weights" / "tiny"
 
 
+def measured(workdir):
+    return pretrained.measure(Namespace(workdir=workdir, weights="tiny", data=None))
+
+
 def test_weights_that_are_shipped_give_the_published_rows_again(run, shipped, tmp_path):
-    found = pretrained.measure(tmp_path / "new", "tiny", None)
-    names = [row["method"] for row in found["here"]["rows"]]
-    assert names == ["unguided", f"learned:{METHOD}"]
-    assert [row["method"] for row in found["published"]["rows"]] == names
-    for here, published in zip(*(each["rows"] for each in found.values()), strict=True):
+    found = measured(tmp_path / "new")
+    each = {name: table["rows"] for name, table in found["tables"].items()}
+    names = [row["method"] for row in each["here"]]
+    assert names == ["unguided", f"learned:{TRAINING.name}"]
+    assert [row["method"] for row in each["published"]] == names
+    for here, published in zip(*each.values(), strict=True):
         for name, metric in published["metrics"].items():
             np.testing.assert_allclose(here["metrics"][name]["values"], metric["values"], rtol=1e-6)
     # What has been measured is read again, and other parameters are not overwritten.
-    assert pretrained.measure(tmp_path / "new", "tiny", None) == found
+    assert measured(tmp_path / "new") == found
+    assert markdown.everything(found).startswith("here:\n\n| method |")
     (tmp_path / "new" / "params" / "denoiser.safetensors").write_bytes(b"of another run")
     with pytest.raises(WorkdirError, match="expected no parameters of another run"):
-        pretrained.measure(tmp_path / "new", "tiny", None)
+        measured(tmp_path / "new")
 
 
 def test_weights_are_read_without_data(run, shipped, monkeypatch):
@@ -97,14 +104,14 @@ def test_another_file_than_the_published_one_is_refused(shipped, tmp_path, part)
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(ValueError, match=rf"{part}.safetensors: expected .*published"):
-        pretrained.measure(tmp_path / "new", "tiny", None)
+        measured(tmp_path / "new")
 
 
 def test_other_test_images_and_unknown_names_are_refused(shipped, tmp_path):
     manifest = read_json(shipped / "manifest.json")
     write_json(shipped / "manifest.json", manifest | {"test_sha256": "0" * 64})
     with pytest.raises(WorkdirError, match="expected the test images of the published table"):
-        pretrained.measure(tmp_path / "new", "tiny", None)
+        measured(tmp_path / "new")
     with pytest.raises(FileNotFoundError, match="expected one of tiny, got 'huge'"):
         pretrained.load("huge")
 
@@ -150,8 +157,8 @@ def test_samples_of_the_weights_shipped_are_of_the_classes_asked_for(fashion):
             jax.random.key(3),
             fashion.denoiser,
             fashion.params,
-            omegas,
             c,
+            guidance=omegas,
             shape=fashion.shape,
             times=fashion.times,
         ).x0

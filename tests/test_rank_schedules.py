@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.publish import study
 from experiments.studies import rank_schedules, ranking
-from experiments.studies.rank_schedules import main
 from lgd import gram, guidance, objectives, schedules
 from lgd.data import spiral
+from lgd.denoisers import Directions
 from lgd.exchange.schedules import table_entry, write
 from lgd.gram import StatisticsError
 from lgd.types import Batch
@@ -50,12 +51,21 @@ def scored(folder, named, **settings):
     return gram.score(found, named, schedule=SCHEDULE, **settings)
 
 
+def ranked(scores):
+    return [row["name"] for row in ranking.rank(scores, "constant(0)")]
+
+
+def main(argv):
+    name = rank_schedules.__name__
+    study.main("experiments.studies", {"rank_schedules": name}, ["rank_schedules", *argv])
+
+
 def test_l2_ranks_constants_by_the_distance_to_the_optimum_of_the_particles(folder):
     """The l2 loss of constants is a parabola; its least value is found here on particles."""
     objective = objectives.l2()
     denoiser, params = spiral.mixture(SCHEDULE)
     data = spiral.load(8, 4096, 8, schedule=SCHEDULE).validation
-    batch = Batch(jnp.asarray(data.x), jnp.asarray(data.labels))
+    batch = Batch(jnp.asarray(data.x), jnp.asarray(data.c))
 
     def loss(w):
         key, omega_fn = jax.random.key(3), guidance.constant(w)
@@ -69,23 +79,21 @@ def test_l2_ranks_constants_by_the_distance_to_the_optimum_of_the_particles(fold
     expected = sorted(weights, key=lambda w: abs(w - optimum))
     gaps = [abs(w - optimum) for w in expected]
     assert all(near < 0.9 * far for near, far in itertools.pairwise(gaps))  # beyond the noise
-    found = ranking.rank(scores, "constant(0)")
-    assert found.names == [f"constant({w:g})" for w in expected]
+    assert ranked(scores) == [f"constant({w:g})" for w in expected]
 
 
 def test_exact_denoiser_unguided_is_the_best_constant_for_marginals(tmp_path):
     """The deterministic step of an exact denoiser has the marginals; guidance leaves them."""
     path = collected(tmp_path / "condition", members="condition", num_particles=8)
     objective = objectives.ConditionalMarginalConsistency(group_size=8, beta=1.0)
-    found = ranking.rank(scored(path, constants(), objective=objective), "constant(0)")
-    assert found.names == [f"constant({w:g})" for w in WEIGHTS]
-    assert all(row["decisive"] for row in found.rows[2:])
+    scores = scored(path, constants(), objective=objective)
+    assert ranked(scores) == [f"constant({w:g})" for w in WEIGHTS]
+    assert all(row["decisive"] for row in ranking.rank(scores, "constant(0)")[2:])
 
 
 def test_a_ranking_holds_paired_intervals(folder):
     scores = scored(folder, constants(), objective=objectives.SelfConsistency())
-    found = ranking.rank(scores, "constant(0)")
-    rows = {row["name"]: row for row in found.rows}
+    rows = {row["name"]: row for row in ranking.rank(scores, "constant(0)")}
     gap = rows["constant(0.25)"]["difference"]
     direct = scores.mean("constant(0.25)") - scores.mean("constant(0)")
     np.testing.assert_allclose(gap["mean"], direct, rtol=1e-9)
@@ -146,24 +154,27 @@ def test_the_command_ranks_and_leaves_files(small, tmp_path):
     entry = table_entry(guidance.constant(4.0), name="$4$ [red]", times=times, num_strata=8)
     write(mine, [entry])
     command = [
-        *(sys.executable, "-m", "experiments.studies.rank_schedules", f"--stats={small}"),
+        *(sys.executable, "-m", "experiments.studies", "rank_schedules", f"--stats={small}"),
         *(f"--schedules=constant:0.5,{mine}", "--schedules=limited_interval:1:0.2:0.8"),
         *("--law=grid", "--steps=10", "--churn=0", "--num_draws=1", f"--out={tmp_path / 'out'}"),
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "$4$ [red]" in done.stdout
-    found = json.loads((tmp_path / "out" / "ranking.json").read_text())
+    found = json.loads((tmp_path / "out" / "rank_schedules.json").read_text())
     names = {row["name"] for row in found["rows"]}
     expected = {"unguided", "constant(0.5)", "limited_interval(1, 0.2, 0.8)", "$4$ [red]"}
     assert names == expected
     losses = [row["loss"]["mean"] for row in found["rows"]]
     assert losses == sorted(losses)
     assert found["baseline"] == "unguided"
-    text = (tmp_path / "out" / "ranking.md").read_text()
+    report = tmp_path / "out" / "report"
+    text = (report / "rank_schedules.md").read_text()
     for name in ("differences", "maps", "classes"):
-        assert (tmp_path / "out" / f"{name}.png").stat().st_size > 5000
-        assert f"({name}.png)" in text
+        assert (report / f"rank_schedules-{name}.png").stat().st_size > 5000
+        assert f"(rank_schedules-{name}.png)" in text
+    again = ranking.figures(found)  # of what was written
+    assert list(again) == ["differences", "maps", "classes"]
 
 
 def refused(capsys, *argv):
@@ -186,9 +197,10 @@ def test_all_mistakes_come_in_one_message(small, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--beta=2.5"], "argument --beta: expected a number in (0, 2], got 2.5"),
-        (["--churn=-1"], "argument --churn: expected a number in [0, 1], got -1"),
-        (["--num_draws=0"], "argument --num_draws: expected a whole number >= 1, got 0"),
+        (["--beta=2.5"], "expected 0 < beta <= 2, got 2.5"),
+        (["--churn=-1"], "expected churn in [0, 1], got -1.0"),
+        (["--num_draws=0"], "num_draws: expected >= 1, got 0"),
+        (["--beta=x"], "argument --beta: invalid float value: 'x'"),
         (["--baseline=best"], "--baseline: expected one of the schedules, got 'best'"),
         (["--draw=a,b(1,2)"], "--draw: expected one of the schedules, got 'b(1,2)'"),
     ],
@@ -206,7 +218,10 @@ def test_bad_folders(small, capsys, tmp_path):
 
 def test_statistics_of_several_directions_are_refused(tmp_path):
     denoiser, params = spiral.mixture(SCHEDULE)
-    path = collected(tmp_path / "two", num_examples=256, weaker={"weak": (denoiser, params)})
+    two = Directions(denoiser, {"weak": denoiser})
+    data = spiral.load(8, 1024, 8, schedule=SCHEDULE).validation
+    path = tmp_path / "two"
+    gram.collect(path, two, (params, {"weak": params}), data, num_examples=256, progress=False)
     with pytest.raises(StatisticsError, match="directions: expected one"):
         rank_schedules.read_statistics(path)
 
@@ -222,4 +237,4 @@ def test_other_statistics_are_ranked_too(tmp_path, capsys, settings, argv):
     path = collected(tmp_path / "other", num_examples=256, **settings)
     main([f"--stats={path}", "--schedules=constant:1", f"--out={tmp_path / 'out'}", *argv])
     assert "constant(1)" in capsys.readouterr().out
-    assert (tmp_path / "out" / "maps.png").exists()
+    assert (tmp_path / "out" / "report" / "rank_schedules-maps.png").exists()

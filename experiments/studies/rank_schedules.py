@@ -131,6 +131,8 @@ def _note(chosen: Namespace, found: Statistics, objective: OneStep) -> str:
 
 def measure(chosen: Namespace) -> dict[str, Any]:
     """Return the ranking. Raises StatisticsError, ScheduleError, ValueError or OSError."""
+    if chosen.num_draws < 1:
+        raise StatisticsError(f"num_draws: expected >= 1, got {chosen.num_draws}")
     found = read_statistics(chosen.stats)
     objective = objective_for(found.layout, beta=chosen.beta, lam=chosen.lam, churn=chosen.churn)
     process = gram.schedule_behind(found)
