@@ -1,9 +1,29 @@
 """The catalogue of faults, injected into the real launcher: one of a kind; with -m slow, all."""
 
+import importlib
+import re
+from pathlib import Path
+
 import pytest
 
+from experiments import faults
 from experiments.faults.bench import Bench
 from experiments.faults.catalogue import FAULTS
+
+PLACES = sorted(
+    place
+    for file in Path(faults.__file__).parent.glob("*.py")
+    for place in re.findall(r'"((?:lgd|experiments)[\w.]*:[\w.]+)"', file.read_text())
+)
+
+
+@pytest.mark.parametrize("place", dict.fromkeys(PLACES))
+def test_every_place_of_a_fault_is_a_function(place):
+    module, _, path = place.partition(":")
+    function = importlib.import_module(module)
+    for name in path.split("."):
+        function = getattr(function, name)
+    assert hasattr(function, "__code__") or hasattr(function, "__wrapped__")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from experiments.faults.endings import STOPPED, not_resumed
 LIMIT = 10.0  # seconds from the signal to the end, on a processor of one's own
 
 MOMENTS: dict[str, tuple[str, Strike]] = {
-    "first compile": ("denoiser", Strike("lgd.training:make_step", 1, "")),
+    "first compile": ("denoiser", Strike("lgd.training.loop:make_step", 1, "")),
     "data fetch": ("denoiser", Strike("lgd.data.pipeline:IndexedBatches.__call__", 9, "")),
     "step": ("denoiser", Strike("lgd.machinery.parallel:place_batch", 8, "")),
     "before the first commit": ("denoiser", Strike("lgd.machinery.ledger:fsync", 3, "")),
@@ -28,7 +28,7 @@ MOMENTS: dict[str, tuple[str, Strike]] = {
     "guidance save": ("guidance", Strike("lgd.machinery.ledger:fsync", 10, "")),
     "sampling": ("evaluate", Strike("lgd.sampling:sample", 5, "")),
     "evaluation": ("evaluate", Strike("lgd.evaluation.journal:Journal._append", 9, "")),
-    "measuring": ("evaluate", Strike("experiments.stages.measure:Measure.__call__", 3, "")),
+    "measuring": ("evaluate", Strike("lgd.evaluation.measures:EnergyMeasure.__call__", 3, "")),
     "results": ("evaluate", Strike("experiments.workdir.folder:write_text", 1, "")),
     "report": ("report", Strike("lgd.plots:save", 2, "")),
 }
@@ -53,7 +53,7 @@ def twice(bench: Bench) -> Iterator[str]:
 
 def no_answer(bench: Bench) -> Iterator[str]:
     """One signal ends a run in which no step ends, as in a long compilation."""
-    strike = Strike("lgd.training:make_step", 1, "TERM+sleep:60")
+    strike = Strike("lgd.training.loop:make_step", 1, "TERM+sleep:60")
     yield from _deaf(bench, strike, code=STOPPED, limit=LIMIT)
 
 
