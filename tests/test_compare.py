@@ -11,10 +11,11 @@ import pytest
 
 import lgd
 from lgd import guidance, schedules
-from lgd.data.dataset import Split, labelled
+from lgd.data.dataset import FileImages, Split, labelled
 from lgd.denoisers import Directions, GaussianMixture, from_function
 from lgd.evaluation import CompareSettings, EnergyMeasure, Generator
 from lgd.evaluation.draws import Draws, halves
+from lgd.machinery import parallel
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -248,6 +249,25 @@ def test_several_directions_are_compared():
     assert [ax.get_title() for ax in result.figure().axes] == ["two (uncond)", "two (weak)"]
 
 
+def test_devices_and_parts_change_rounding_only():
+    """In parts other noise is drawn, so that those are compared with each other."""
+    numbers = []
+    for mesh, batch in [
+        (None, 0),
+        (parallel.make_mesh(2), 0),
+        (None, 20),
+        (parallel.make_mesh(2), 20),
+    ]:
+        result = lgd.compare(
+            jax.random.key(0), PULLED, PULL, {"remedy": remedy}, X0[:80], LABELS[:80],
+            settings=quick(num_samples=40, num_steps=2, families=(), mesh=mesh, batch=batch),
+        )  # fmt: skip
+        numbers.append([row["metrics"]["energy_distance"]["values"] for row in result.rows])
+    np.testing.assert_allclose(numbers[1], numbers[0], atol=1e-5)
+    np.testing.assert_allclose(numbers[3], numbers[2], atol=1e-5)
+    assert not np.allclose(numbers[2], numbers[0], atol=1e-5)
+
+
 # Halves
 
 
@@ -262,6 +282,15 @@ def test_halves_are_stratified_and_share_no_example():
     assert np.bincount(few.strata).tolist() == np.bincount(fewer.strata).tolist() == [3, 3]
     with pytest.raises(ValueError, match=r"expected >= 4 examples of every stratum, got 3 of 0"):
         halves(labelled(np.zeros((12, 1)), np.repeat([0, 1], (3, 9))), seed=0, most=100)
+
+
+def test_halves_of_images_in_files_are_read():
+    images = FileImages((9, 2, 2, 1), lambda i: np.full((2, 2, 1), i, np.uint8), "nine")
+    first, second = halves(Split(images, np.arange(9), None), seed=0, most=100)
+    assert (first.x.shape, second.x.shape) == ((4, 2, 2, 1), (5, 2, 2, 1))
+    both = np.concatenate([first.x, second.x])[:, 0, 0, 0]
+    np.testing.assert_allclose(np.sort(both), np.arange(9) / 127.5 - 1.0, rtol=1e-6)
+    assert (first.stratum, second.stratum) == (None, None)
 
 
 def test_samples_have_the_conditions_of_examples_in_turn():

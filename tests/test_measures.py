@@ -14,7 +14,7 @@ from lgd.evaluation import (
     EnergyMeasure,
     Generator,
     InceptionMeasure,
-    Joined,
+    JointMeasure,
     PlaneMeasure,
     ValidationFrechet,
     ValidationInception,
@@ -110,7 +110,7 @@ def test_joined_measures_have_the_metrics_of_all():
     def other(x):
         return {"metrics": {"b": 2.0}, "resampled": {"b": [0.0, 1.0]}}
 
-    joined = Joined((one, other))(X)
+    joined = JointMeasure((one, other))(X)
     assert joined == {"metrics": {"a": 1.0, "b": 2.0}, "resampled": {"b": [0.0, 1.0]}}
 
 

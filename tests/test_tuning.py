@@ -8,7 +8,7 @@ from lgd import guidance, schedules
 from lgd.evaluation import (
     Grid,
     Journal,
-    Remembered,
+    MemoryJournal,
     ValidationScore,
     num_candidates,
     schedule_key,
@@ -40,7 +40,7 @@ def distance(x):
 
 
 def score(**settings):
-    defaults = {"journal": Remembered(), "distance": distance, "full": 8, "part": slice(1, None)}
+    defaults = {"journal": MemoryJournal(), "distance": distance, "full": 8, "part": slice(1, None)}
     return ValidationScore(generator=Shifting(), **defaults | settings)
 
 

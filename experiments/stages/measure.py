@@ -20,7 +20,7 @@ from lgd.metrics.energy import ClassEnergyDistance
 def make(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Measure:
     """What is measured of test samples: the energy distance, and metrics of features."""
     energy = measures.EnergyMeasure(dataset.test, seed=config.seed)
-    return measures.Joined((energy, _of_features(config, workdir, dataset)))
+    return measures.JointMeasure((energy, _of_features(config, workdir, dataset)))
 
 
 def validation_distance(
@@ -63,10 +63,10 @@ def _log_posterior(config: ConfigDict) -> Callable[[Array], Array]:
     @jax.jit
     def log_densities(x: Float[Array, "b d"]) -> Float[Array, "b g"]:
         t = jnp.full(len(x), 1e-3)
-        each = [
+        by_class = [
             exact.log_density(params, x, t=t, c=jnp.full(len(x), k, jnp.int32))
             for k in range(exact.num_classes)
         ]
-        return jnp.stack(each, axis=-1)
+        return jnp.stack(by_class, axis=-1)
 
     return log_densities

@@ -13,7 +13,7 @@ from lgd.evaluation.measures import (
     ClassifierMeasure,
     EnergyMeasure,
     InceptionMeasure,
-    Joined,
+    JointMeasure,
     Measure,
     PlaneMeasure,
 )
@@ -31,7 +31,7 @@ from lgd.evaluation.search import (
 )
 from lgd.evaluation.seeds import paired_difference, summary
 from lgd.evaluation.settings import CompareSettings
-from lgd.evaluation.tuning import Remembered, ValidationScore, num_candidates, tune
+from lgd.evaluation.tuning import MemoryJournal, ValidationScore, num_candidates, tune
 from lgd.evaluation.weights import guided_weight, squared_gap, weights_on_grid
 
 __all__ = [
@@ -45,12 +45,12 @@ __all__ = [
     "Generator",
     "Grid",
     "InceptionMeasure",
-    "Joined",
+    "JointMeasure",
     "Journal",
     "JournalError",
     "Measure",
+    "MemoryJournal",
     "PlaneMeasure",
-    "Remembered",
     "Score",
     "Screened",
     "Selected",

@@ -15,7 +15,7 @@ from lgd.evaluation import rows
 from lgd.evaluation.comparison import GIVEN, UNGUIDED, Comparison, comparisons_of
 from lgd.evaluation.draws import Draws, halves
 from lgd.evaluation.generator import Generator
-from lgd.evaluation.measures import EnergyMeasure, Joined, Measure
+from lgd.evaluation.measures import EnergyMeasure, JointMeasure, Measure
 from lgd.evaluation.settings import CompareSettings
 from lgd.evaluation.tuning import num_candidates
 from lgd.guidance import FAMILIES, constant
@@ -91,8 +91,8 @@ def compare(
     split_key, noise_key = jax.random.split(key)
     split_seed, noise_seed = _integer(split_key), _integer(noise_key)
     validation, test = halves(split, seed=split_seed, most=settings.num_real)
-    further = [rows.Named(name, make(test)) for name, make in (measures or {}).items()]
-    measure = Joined((EnergyMeasure(test, seed=split_seed + 1), *further))
+    further = [rows.NamedMeasure(name, make(test)) for name, make in (measures or {}).items()]
+    measure = JointMeasure((EnergyMeasure(test, seed=split_seed + 1), *further))
     generator = _generator(denoiser, params, test, settings)
     given = [rows.Row(name, GIVEN, {}, guidance, None) for name, guidance in guidances.items()]
     with _bar(families, denoiser.schedule, len(given), settings) as advance:
@@ -104,7 +104,7 @@ def compare(
             for entry in entries
         }
     results = rows.results(entries, runs, draws, settings)
-    resampled = {method: rows.resampled(each) for method, each in runs.items()}
+    resampled = {method: rows.resampled(of_row) for method, of_row in runs.items()}
     curves = rows.curves(entries, draws, settings)
     return Comparison(results, comparisons_of(results, resampled), curves)
 

@@ -31,21 +31,21 @@ PRIMARY = "energy_distance"
 NUM_RESAMPLES = 100
 BATCH = 4096  # samples that a network sees at once
 
-Measured: TypeAlias = dict[str, dict[str, Any]]
-Measure: TypeAlias = Callable[[Float[Array, "g n *dims"]], Measured]
+Measurement: TypeAlias = dict[str, dict[str, Any]]
+Measure: TypeAlias = Callable[[Float[Array, "g n *dims"]], Measurement]
 # x (b, *dims) -> features (b, f) and logits (b, k)
 Outputs: TypeAlias = Callable[[Array], tuple[Array, Array]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Joined:
+class JointMeasure:
     """Several measures as one, whose metrics have different names."""
 
     parts: tuple[Measure, ...]
 
-    def __call__(self, x: Float[Array, "g n *dims"]) -> Measured:
+    def __call__(self, x: Float[Array, "g n *dims"]) -> Measurement:
         """The metrics of all parts."""
-        joined: Measured = {"metrics": {}, "resampled": {}}
+        joined: Measurement = {"metrics": {}, "resampled": {}}
         for part in self.parts:
             measured = part(x)
             for kind, values in joined.items():
@@ -65,7 +65,7 @@ class EnergyMeasure:
         self._resamples = resamples(stratum, seed=seed)
         self._share = 1.0 / ((stratum.max() + 1) * np.bincount(stratum)[stratum])
 
-    def __call__(self, x: Float[Array, "g n *dims"]) -> Measured:
+    def __call__(self, x: Float[Array, "g n *dims"]) -> Measurement:
         """``energy_distance``, also resampled."""
         distances, mean_distances = self._distance.with_mean_distances(x)
         energy, cross = float(jnp.mean(distances)), mean_distances * self._share
@@ -108,10 +108,10 @@ class ClassifierMeasure:
         drawn = resamples(real.strata, seed=seed)
         self._resampled = _stacked([moments(features[index]) for index in drawn])
 
-    def __call__(self, x: Float[Array, "g n *dims"]) -> Measured:
+    def __call__(self, x: Float[Array, "g n *dims"]) -> Measurement:
         """The metrics; resampled: ``frechet_distance``."""
         flat, stratum = flattened(x)
-        features = gathered(
+        features = sample_statistics(
             lambda part: self._classify(part)[::-1],
             flat,
             stratum,
@@ -149,7 +149,7 @@ class PlaneMeasure:
         ]
         self._resampled = [_stacked(group) for group in zip(*resampled, strict=True)]
 
-    def __call__(self, x: Float[Array, "g n d"]) -> Measured:
+    def __call__(self, x: Float[Array, "g n d"]) -> Measurement:
         """The metrics; resampled: ``frechet_distance``."""
         flat, stratum = flattened(x)
         samples = _moments_by_stratum(np.asarray(flat), stratum)
@@ -181,10 +181,10 @@ class InceptionMeasure:
         self._outputs = outputs
         self._reference = reference(file, network, pooled(real), 1)
 
-    def __call__(self, x: Float[Array, "g n *dims"]) -> Measured:
+    def __call__(self, x: Float[Array, "g n *dims"]) -> Measurement:
         """The metrics; nothing is resampled."""
         flat, stratum = flattened(x)
-        features = gathered(
+        features = sample_statistics(
             self._outputs,
             flat,
             np.zeros_like(stratum),
@@ -197,7 +197,7 @@ class InceptionMeasure:
         return {"metrics": metrics, "resampled": {}}
 
 
-class Gathered(NamedTuple):
+class SampleStatistics(NamedTuple):
     """What samples leave behind of their features and labels."""
 
     moments: ClassMoments
@@ -205,14 +205,14 @@ class Gathered(NamedTuple):
     predictions: Predictions
 
 
-def gathered(
+def sample_statistics(
     outputs: Outputs,
     x: Float[Array, "b *dims"],
     stratum: Int[np.ndarray, " b"],
     *,
     num_strata: int,
     num_features: int,
-) -> Gathered:
+) -> SampleStatistics:
     """Features and labels of samples, in batches.
 
     Args:
@@ -234,7 +234,7 @@ def gathered(
         predictions = predictions.update(logits, asked)
     if predictions is None:
         raise ValueError("expected samples, got none")
-    return Gathered(moments_of, features, predictions)
+    return SampleStatistics(moments_of, features, predictions)
 
 
 def batches(
@@ -278,5 +278,5 @@ def _moments_by_stratum(
     return [moments(features[stratum == k]) for k in np.unique(stratum)]
 
 
-def _stacked(each: Sequence[Moments]) -> Moments:
-    return Moments(*(np.stack(values) for values in zip(*each, strict=True)))
+def _stacked(sets: Sequence[Moments]) -> Moments:
+    return Moments(*(np.stack(values) for values in zip(*sets, strict=True)))

@@ -13,10 +13,10 @@ from lgd import schedules
 from lgd.diffusion import direction_names
 from lgd.evaluation.comparison import GIVEN, Curves
 from lgd.evaluation.draws import Draws, taken
-from lgd.evaluation.measures import Measure, Measured
+from lgd.evaluation.measures import Measure, Measurement
 from lgd.evaluation.seeds import summary
 from lgd.evaluation.settings import CompareSettings
-from lgd.evaluation.tuning import Remembered, ValidationScore, tune
+from lgd.evaluation.tuning import MemoryJournal, ValidationScore, tune
 from lgd.evaluation.weights import guided_weight, squared_gap, weights_on_grid
 from lgd.metrics.energy import ClassEnergyDistance
 
@@ -34,13 +34,13 @@ class Row(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Named:
+class NamedMeasure:
     """A measure whose metrics have a name before their own: ``name.metric``."""
 
     name: str
     measure: Measure
 
-    def __call__(self, x: Float[Array, "g n *dims"]) -> Measured:
+    def __call__(self, x: Float[Array, "g n *dims"]) -> Measurement:
         """The metrics."""
         return {
             kind: {f"{self.name}.{metric}": value for metric, value in values.items()}
@@ -63,7 +63,7 @@ def tuned(
     full, first_look = settings.per_stratum(draws.num_strata)
     score = ValidationScore(
         generator=draws,
-        journal=Remembered(),
+        journal=MemoryJournal(),
         distance=ClassEnergyDistance(draws.real),
         full=full,
         screening=first_look,
@@ -90,7 +90,7 @@ def runs(
     first_seed: int,
     settings: CompareSettings,
     advance: Advance,
-) -> list[Measured]:
+) -> list[Measurement]:
     """What is measured of a row, for every seed.
 
     Args:
@@ -109,7 +109,7 @@ def runs(
     return measured
 
 
-def resampled(runs: Sequence[Measured]) -> dict[str, Float[np.ndarray, " r"]]:
+def resampled(runs: Sequence[Measurement]) -> dict[str, Float[np.ndarray, " r"]]:
     """Metrics on resampled real examples, means over seeds."""
     return {
         name: np.mean([run["resampled"][name] for run in runs], axis=0)
@@ -119,7 +119,7 @@ def resampled(runs: Sequence[Measured]) -> dict[str, Float[np.ndarray, " r"]]:
 
 def results(
     rows: Sequence[Row],
-    runs: Mapping[str, Sequence[Measured]],
+    runs: Mapping[str, Sequence[Measurement]],
     draws: Draws,
     settings: CompareSettings,
 ) -> tuple[dict[str, Any], ...]:

@@ -25,7 +25,7 @@ class Drawing(Protocol):
     def __call__(self, guidance: Any, count: int, /, *, seed: int) -> Float[Array, "g n *dims"]: ...
 
 
-class Remembered:
+class MemoryJournal:
     """Measurements by key in memory: a `Journal` without a file."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class ValidationScore:
 
     Args:
       generator: draws the samples.
-      journal: what it holds is not measured again, see `Journal` and `Remembered`.
+      journal: what it holds is not measured again, see `Journal` and `MemoryJournal`.
       distance: samples (g, n, *dims) -> entries (d,).
       full: samples of every stratum in a full run.
       screening: samples of every stratum in a first look; None: as in a full run.
@@ -212,7 +212,7 @@ def _scored_again(screened: Screened, score: ValidationScore, in_part: bool) -> 
     """The same points by another score; the journal has their runs already."""
     count = score.first_look if in_part else score.full
     guidances = [screened.grid.make(**screened.params(i)) for i in range(len(screened.points))]
-    return screened._replace(scores=np.stack([score(each, count) for each in guidances]))
+    return screened._replace(scores=np.stack([score(guidance, count) for guidance in guidances]))
 
 
 def _grids(names: Sequence[str], schedule: Schedule, axes: Axes) -> dict[str, Grid]:

@@ -69,7 +69,8 @@ def guided_weight(
       gap: see `squared_gap`.
 
     Returns:
-      ``mean`` and ``mean_by_delta``, or None for guidance whose weights are not known before.
+      ``mean`` and ``mean_by_delta``, or None for guidance whose weights are not known before
+      sampling.
     """
     omega = weights_on_grid(guidance, generator, c)
     if omega is None:
