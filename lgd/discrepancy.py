@@ -1,8 +1,8 @@
-"""Distances between two sets of particles, from the particles or from their squared distances.
+"""Energy distances between two sets of particles, and the pieces that they are made of.
 
-Knows nothing of diffusion. ``beta`` in (0, 2] is the power of the distance, ``lam`` in [0, 1] the
-weight of the within-set terms: lam = 1 is the energy distance (strictly proper for beta < 2),
-lam = 0 a plain mean of distances.
+``beta`` in (0, 2] is the power of the distance, ``lam`` in [0, 1] the weight of the within-set
+terms: lam = 1 is the energy distance (strictly proper for beta < 2; Gneiting & Raftery, 2007,
+doi 10.1198/016214506000001437), lam = 0 a plain mean of distances.
 """
 
 import jax
@@ -15,21 +15,28 @@ _SMALLEST_SQUARE = 1e-20  # squared distances below this count as zero, with zer
 
 
 def power(squares: Float[Array, "*s"], beta: Scalar) -> Float[Array, "*s"]:
-    """``|x|^beta`` from ``|x|^2``; 0 with zero gradient at (and, by rounding, below) 0.
+    """Return ``|x|^beta`` given ``|x|^2``, of any shape.
 
-    NaN stays NaN: samples that are not finite must not be at distance 0 of anything.
+    Squares up to 1e-20, negative ones by rounding included, give 0 with zero gradient. NaN stays
+    NaN: samples that are not finite must not be at distance 0 of anything.
     """
     positive = ~(squares <= _SMALLEST_SQUARE)
     return jnp.where(positive, jnp.where(positive, squares, 1.0) ** (0.5 * beta), 0.0)
 
 
 def squared_distances(x: Float[Array, "m d"], y: Float[Array, "n d"]) -> Float[Array, "m n"]:
-    """``|x_i - y_j|^2``, by direct differences: exact for close pairs, m n d operations."""
+    """Return the matrix ``|x_i - y_j|^2``, (m, n).
+
+    It is computed from differences, in m n d operations, so that close pairs keep their digits.
+    """
     return jnp.sum(jnp.square(x[:, None, :] - y[None, :, :]), axis=-1)
 
 
 def off_diagonal_mean(a: Float[Array, "*s m m"]) -> Float[Array, "*s"]:
-    """Mean over j != k of a square matrix: the U-statistic of a within-set term; 0 for m = 1."""
+    """Return the mean of the entries j != k of square matrices (m, m), 0 for m = 1.
+
+    This is the U-statistic of a within-set term.
+    """
     m = a.shape[-1]
     total = jnp.sum(a, axis=(-2, -1)) - jnp.trace(a, axis1=-2, axis2=-1)
     return total / max(m * (m - 1), 1)
@@ -38,11 +45,23 @@ def off_diagonal_mean(a: Float[Array, "*s m m"]) -> Float[Array, "*s"]:
 def energy_distance(
     x: Float[Array, "m d"], y: Float[Array, "n d"], *, beta: Scalar = 1.0, lam: Scalar = 1.0
 ) -> Float[Array, ""]:
-    """``E|x - y|^beta - lam/2 (E|x - x'|^beta + E|y - y'|^beta)`` (paper, Eq. 9).
+    """Return ``E|x - y|^beta - lam/2 (E|x - x'|^beta + E|y - y'|^beta)`` of two sets of particles.
 
-    Half of the textbook's energy distance for lam = 1. Within-set terms are means over pairs of
-    different particles (U-statistics), so that equal laws have mean 0. Raises ValueError for beta
-    outside (0, 2] or sets of one particle when lam > 0.
+    Galashov et al., 2025, arXiv 2510.00815, Eq. 9; for lam = 1 half of the energy distance of
+    Szekely & Rizzo (2013, doi 10.1016/j.jspi.2013.03.018). Within-set terms are means over pairs
+    of different particles (U-statistics), so that equal laws have mean 0 and values may be
+    negative.
+
+    >>> import jax.numpy as jnp
+    >>> from lgd import discrepancy
+    >>> x, y = jnp.array([[0.0], [1.0]]), jnp.array([[3.0], [4.0]])
+    >>> discrepancy.energy_distance(x, y).item()  # 3 - (1 + 1) / 2
+    2.0
+    >>> discrepancy.energy_distance(x, y, lam=0.0).item()
+    3.0
+
+    Raises:
+      ValueError: for beta outside (0, 2], lam outside [0, 1], or sets of one particle at lam > 0.
     """
     check_settings(beta, lam)
     if _is_concrete(lam) and float(lam) > 0.0 and min(len(x), len(y)) < 2:
@@ -54,7 +73,7 @@ def energy_distance(
 
 
 def check_settings(beta: Scalar, lam: Scalar) -> None:
-    """Raise ValueError for concrete beta outside (0, 2] or lam outside [0, 1]."""
+    """Raise ValueError for a beta outside (0, 2] or a lam outside [0, 1]; traced values pass."""
     if _is_concrete(beta) and not 0.0 < float(beta) <= 2.0:
         raise ValueError(f"expected 0 < beta <= 2, got {beta}")
     if _is_concrete(lam) and not 0.0 <= float(lam) <= 1.0:

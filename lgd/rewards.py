@@ -1,11 +1,12 @@
 """Rewards R(x0, c): closed forms, the log-probability of a classifier, any function; tilting.
 
-A reward maps samples (b, *dims) and conditions (b, ...) to (b,), more is better, and an objective
-takes it with a weight gamma_R (paper, Alg. 4): ``loss = distance - gamma_R E R(x0, c)``.
+A reward maps samples (b, *dims) and conditions (b, ...) to (b,); larger is better. An objective
+weighs it by gamma_R: ``loss = distance - gamma_R E R(x0, c)`` (Galashov et al., 2025,
+arXiv 2510.00815, Alg. 4).
 
-Mind its range: moving all samples by r adds about ``r^beta`` to an energy distance and up to
-``gamma_R |a| r`` to a `Linear` reward, so the loss is unbounded below for beta < 1 (for beta = 1,
-where ``gamma_R |a| > 1``) and only the bound on omega holds it. Rewards bounded above are safe.
+Prefer rewards that are bounded above. Moving all samples by r adds about ``r^beta`` to an energy
+distance and up to ``|a| r`` to a `Linear` reward, so the loss is unbounded below for beta < 1, and
+for beta = 1 where ``gamma_R |a| > 1``; then only the bound on omega limits it.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ _SMALLEST_SQUARE = 1e-20  # squared distances below this have no direction
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-    """``R = <a, x0>``, in (-inf, inf). a: as many numbers as x0 has, flattened."""
+    """The reward ``R = <a, x0>``, in (-inf, inf), with a of the size of x0, flattened."""
 
     direction: tuple[float, ...]
 
@@ -35,7 +36,11 @@ class Linear:
 
 @dataclasses.dataclass(frozen=True)
 class Tanh:
-    """``R = tanh((<a, x0> - offset) / scale)``, in (-1, 1): `Linear`, levelling off."""
+    """The reward ``R = tanh((<a, x0> - offset) / scale)``, in (-1, 1): a bounded `Linear`.
+
+    Raises:
+      ValueError: for a scale that is not finite and above 0.
+    """
 
     direction: tuple[float, ...]
     scale: float = 1.0
@@ -52,7 +57,13 @@ class Tanh:
 
 @dataclasses.dataclass(frozen=True)
 class Bump:
-    """``R = exp(-|x0 - mu|^2 / (2 l^2))``, in (0, 1]: near mu. Flat, without gradient, far off."""
+    """The reward ``R = exp(-|x0 - mu|^2 / (2 l^2))``, in (0, 1], for samples near a centre mu.
+
+    Its gradient vanishes many lengths l away from mu.
+
+    Raises:
+      ValueError: for a length that is not finite and above 0.
+    """
 
     centre: tuple[float, ...]
     length: float = 1.0
@@ -67,7 +78,7 @@ class Bump:
 
 @dataclasses.dataclass(frozen=True)
 class NegativeDistance:
-    """``R = -|x0 - mu|``, in (-inf, 0]: as strong a pull from afar; gradient 0 at mu."""
+    """The reward ``R = -|x0 - mu|``, in (-inf, 0], whose gradient has norm 1 except at mu, 0."""
 
     centre: tuple[float, ...]
 
@@ -81,10 +92,17 @@ class NegativeDistance:
 def class_log_probability(
     apply: Callable[[Params, Array], Float[Array, "b classes"]], params: Params
 ) -> RewardFn:
-    """``R = log p(c | x0)`` of a trained classifier, in (-inf, 0]; c holds labels (b,).
+    """Return the reward ``R = log p(c | x0)`` of a trained classifier, in (-inf, 0].
 
-    ``apply(params, x0)`` returns logits (b, classes); a label that has none gets NaN. Never reward
-    with the classifier that measures the samples.
+    It takes labels c (b,); a label without a logit has reward NaN. Do not reward with the
+    classifier that evaluates the samples.
+
+    Args:
+      apply: ``apply(params, x0)`` returns logits (b, classes).
+      params: parameters of the classifier.
+
+    Raises:
+      ValueError: when the reward is called and the logits are not (b, classes).
     """
 
     def reward(x0: Float[Array, "b *dims"], c: Int[Array, " b"]) -> Float[Array, " b"]:
@@ -100,14 +118,22 @@ def class_log_probability(
 def from_function(
     function: Callable[..., Array], *, single: bool = False, conditional: bool = True
 ) -> RewardFn:
-    """A reward from any differentiable function that JAX can trace.
+    """Return a reward that calls a differentiable function which JAX can trace.
+
+    >>> import jax.numpy as jnp
+    >>> from lgd import rewards
+    >>> brightness = rewards.from_function(jnp.mean, single=True, conditional=False)
+    >>> images, labels = jnp.stack([jnp.zeros((2, 2)), jnp.ones((2, 2))]), jnp.array([0, 1])
+    >>> brightness(images, labels).tolist()
+    [0.0, 1.0]
 
     Args:
       function: R(x0, c) on batches x0 (b, *dims), c (b, ...), returning (b,).
       single: the function takes one example x0 (*dims), c (...) and returns a scalar instead.
       conditional: whether the function takes c; if not, it is R(x0).
 
-    The reward raises ValueError where the function returns another shape, or no floats.
+    Raises:
+      ValueError: when the reward is called and the function returns another shape, or no floats.
     """
 
     def call(x0: Array, c: Condition) -> Any:
@@ -122,17 +148,17 @@ def from_function(
 
 
 def tilt_weights(values: Float[Array, "*s n"], gamma: Scalar) -> Float[Array, "*s n"]:
-    """Weights ``exp(gamma R_i) / sum_j exp(gamma R_j)`` of draws of p(x0 | c) with rewards R_i.
+    """Return weights ``exp(gamma R_i) / sum_j exp(gamma R_j)`` of draws with rewards R_i, (..., n).
 
-    By them the draws stand for the tilted law ``p_gamma(x0 | c) ~ p(x0 | c) exp(gamma R(x0, c))``
-    (self-normalised importance weights): means are consistent, with a bias of order one over
-    `effective_size`. gamma = 0: equal weights, no tilt.
+    Draws of p(x0 | c) with these self-normalised importance weights represent the tilted law
+    ``p_gamma(x0 | c) ~ p(x0 | c) exp(gamma R(x0, c))``: weighted means are consistent, with a bias
+    of order one over `effective_size`. gamma = 0: equal weights, no tilt.
     """
     return jax.nn.softmax(gamma * values, axis=-1)
 
 
 def effective_size(weights: Float[Array, "*s n"]) -> Float[Array, "*s"]:
-    """``1 / sum_i w_i^2``: how many equally weighted draws these are worth, from 1 to n."""
+    """Return the effective sample size ``1 / sum_i w_i^2`` of weights, from 1 to n."""
     return 1.0 / jnp.sum(jnp.square(weights), axis=-1)
 
 

@@ -1,8 +1,9 @@
-"""Noise schedules ``alpha(t), sigma(t), logsnr(t)`` and the grids of times that samplers walk.
+"""Noise schedules ``alpha(t), sigma(t), logsnr(t)`` and the time grids that samplers walk.
 
-Values and derivatives of alpha and sigma are finite on the closed interval [0, 1]; logsnr is
-infinite where alpha or sigma vanishes. What feeds a logsnr to a network goes through
-`clipped_logsnr`, whose gradient is finite everywhere.
+A schedule is the forward process ``x_t = alpha(t) x0 + sigma(t) eps`` on t in [0, 1], where 0 is
+data. Values and derivatives of alpha and sigma are finite on the closed interval; logsnr is
+infinite where alpha or sigma vanishes. Networks therefore take `clipped_logsnr`, whose gradient is
+finite everywhere.
 """
 
 import dataclasses
@@ -21,7 +22,10 @@ Times = Float[Array, "*s"]
 
 @dataclasses.dataclass(frozen=True)
 class RectifiedFlow:
-    """``alpha = 1 - t, sigma = t`` (Liu et al., 2022; Lipman et al., 2022)."""
+    """Schedule of straight paths, ``alpha = 1 - t, sigma = t``.
+
+    Liu et al., 2022, arXiv 2209.03003; Lipman et al., 2022, arXiv 2210.02747.
+    """
 
     def alpha(self, t: Times) -> Times:
         return 1.0 - t
@@ -38,7 +42,10 @@ class RectifiedFlow:
 
 @dataclasses.dataclass(frozen=True)
 class Cosine:
-    """``alpha = cos(pi t / 2), sigma = sin(pi t / 2)`` (Nichol & Dhariwal, 2021; no offset)."""
+    """Variance-preserving schedule ``alpha = cos(pi t / 2), sigma = sin(pi t / 2)``.
+
+    Nichol & Dhariwal, 2021, arXiv 2102.09672, Eq. 17 with offset 0.
+    """
 
     def alpha(self, t: Times) -> Times:
         return jnp.sin(0.5 * math.pi * (1.0 - t))  # exactly 0 at t = 1, which cos is not
@@ -55,10 +62,14 @@ class Cosine:
 
 @dataclasses.dataclass(frozen=True)
 class LinearVP:
-    """Variance preserving with a rate linear in t: ``alpha^2 = exp(-B), sigma^2 = 1 - exp(-B)``.
+    """Variance-preserving schedule ``alpha^2 = exp(-B), sigma^2 = 1 - exp(-B)``, B' linear in t.
 
-    ``B(t) = beta_min t + (beta_max - beta_min) t^2 / 2`` (Song et al., 2021; Ho et al., 2020).
-    sigma grows like sqrt(t) at 0, where its derivative is infinite; 0 is returned there.
+    ``B(t) = beta_min t + (beta_max - beta_min) t^2 / 2`` (Ho et al., 2020, arXiv 2006.11239;
+    Song et al., 2021, arXiv 2011.13456, Appendix C). sigma grows like sqrt(t) at t = 0, where its
+    derivative is infinite; `rates` returns 0 there.
+
+    Raises:
+      ValueError: unless 0 < beta_min < beta_max.
     """
 
     beta_min: float = 0.1
@@ -93,10 +104,14 @@ class LinearVP:
 
 @dataclasses.dataclass(frozen=True)
 class EDM:
-    """``alpha = 1, sigma(t) = (lo + t (hi - lo))^rho``, lo, hi = the rho-th roots of the ends.
+    """Variance-exploding schedule ``alpha = 1, sigma(t) = (lo + t (hi - lo))^rho``.
 
-    Karras et al. (2022), Eq. 5, with t = 1 the largest noise. sigma(0) = sigma_min > 0: samplers
-    end by returning x0_hat.
+    lo and hi are the rho-th roots of sigma_min and sigma_max (Karras et al., 2022,
+    arXiv 2206.00364, Eq. 5, with t = 1 the largest noise). sigma(0) = sigma_min > 0: samplers end
+    by returning x0_hat.
+
+    Raises:
+      ValueError: unless 0 < sigma_min < sigma_max and rho > 0.
     """
 
     sigma_min: float = 0.002
@@ -131,22 +146,39 @@ class EDM:
 
 
 def rectified_flow() -> Schedule:
-    """Straight paths: ``alpha = 1 - t, sigma = t``."""
+    """Return the schedule of straight paths ``alpha = 1 - t, sigma = t``; see `RectifiedFlow`.
+
+    >>> import jax.numpy as jnp
+    >>> from lgd import schedules
+    >>> schedule = schedules.rectified_flow()
+    >>> schedule.alpha(jnp.array([0.0, 0.25, 1.0])).tolist()
+    [1.0, 0.75, 0.0]
+    >>> schedule.logsnr(jnp.array(0.5)).item()
+    0.0
+    """
     return RectifiedFlow()
 
 
 def cosine() -> Schedule:
-    """Cosine variance-preserving schedule."""
+    """Return the schedule ``alpha = cos(pi t / 2), sigma = sin(pi t / 2)``; see `Cosine`."""
     return Cosine()
 
 
 def linear_vp(beta_min: float = 0.1, beta_max: float = 20.0) -> Schedule:
-    """Variance-preserving schedule whose rate goes linearly from beta_min to beta_max."""
+    """Return the schedule whose rate rises linearly from beta_min to beta_max; see `LinearVP`."""
     return LinearVP(beta_min, beta_max)
 
 
 def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Schedule:
-    """Variance-exploding schedule of EDM, uniform in ``sigma^(1/rho)``."""
+    """Return the schedule of EDM, where t is uniform in ``sigma^(1/rho)``; see `EDM`.
+
+    >>> import jax.numpy as jnp
+    >>> from lgd import schedules
+    >>> schedule = schedules.edm(sigma_min=0.25, sigma_max=4.0, rho=2.0)
+    >>> sigma = schedule.sigma(jnp.array([0.0, 0.5, 1.0]))
+    >>> [round(value, 4) for value in sigma.tolist()]  # squares of 0.5, 1.25 and 2
+    [0.25, 1.5625, 4.0]
+    """
     return EDM(sigma_min, sigma_max, rho)
 
 
@@ -159,14 +191,18 @@ BY_NAME = {
 
 
 def clipped_logsnr(schedule: Schedule, t: Times) -> Times:
-    """logsnr(t) within [-20, 20]; t is clipped, so that gradients stay finite at both ends."""
+    """Return logsnr(t), in nats, clipped to [-20, 20].
+
+    t itself is clipped to where logsnr is in that range, so that gradients stay finite at t = 0
+    and t = 1.
+    """
     ends = schedule.t_from_logsnr(jnp.asarray([LOGSNR_LIMIT, -LOGSNR_LIMIT], t.dtype))
     inside = schedule.logsnr(jnp.clip(t, ends[0], ends[1]))
     return jnp.clip(inside, -LOGSNR_LIMIT, LOGSNR_LIMIT)
 
 
 def rates(schedule: Schedule, t: Times) -> tuple[Times, Times]:
-    """Time derivatives ``(alpha'(t), sigma'(t))``."""
+    """Return the time derivatives ``(alpha'(t), sigma'(t))``, each of the shape of t."""
     ones = jnp.ones_like(t)
     return (
         jax.jvp(schedule.alpha, (t,), (ones,))[1],
@@ -175,7 +211,15 @@ def rates(schedule: Schedule, t: Times) -> tuple[Times, Times]:
 
 
 def uniform_times(num_steps: int, *, start: Scalar = 1.0, end: Scalar = 0.0) -> Float[Array, " n"]:
-    """num_steps + 1 decreasing times, equally spaced from start to end."""
+    """Return num_steps + 1 decreasing times, equally spaced from start to end.
+
+    >>> from lgd import schedules
+    >>> schedules.uniform_times(4).tolist()
+    [1.0, 0.75, 0.5, 0.25, 0.0]
+
+    Raises:
+      ValueError: for num_steps < 1, or unless 0 <= end < start <= 1.
+    """
     _check_grid(num_steps, start, end)
     return jnp.linspace(start, end, num_steps + 1)
 
@@ -183,10 +227,13 @@ def uniform_times(num_steps: int, *, start: Scalar = 1.0, end: Scalar = 0.0) -> 
 def logsnr_times(
     num_steps: int, schedule: Schedule, *, start: Scalar = 1.0, end: Scalar = 0.0
 ) -> Float[Array, " n"]:
-    """num_steps + 1 decreasing times, interior ones equally spaced in logsnr.
+    """Return num_steps + 1 decreasing times whose interior is equally spaced in logsnr.
 
-    The range of logsnr is clipped to [-20, 20], where a schedule is infinite at its ends; the first
-    and last times are start and end exactly.
+    The first and last times are start and end exactly. The spacing uses `clipped_logsnr`, because
+    logsnr may be infinite at 0 and 1.
+
+    Raises:
+      ValueError: for num_steps < 1, or unless 0 <= end < start <= 1.
     """
     _check_grid(num_steps, start, end)
     ends = jnp.asarray([start, end], jnp.float32)
@@ -202,12 +249,22 @@ def edm_times(
     sigma_max: Scalar = 80.0,
     rho: Scalar = 7.0,
 ) -> Float[Array, " n"]:
-    """num_steps + 1 decreasing times: EDM's rho grid of noise-to-data ratios, then 0.
+    """Return N + 1 decreasing times: EDM's rho grid of N noise-to-data ratios, then 0.
 
-    Karras et al. (2022), Eq. 5: ``sigma_i = (hi + i/(N-1) (lo - hi))^rho`` for i < N; the ratio
-    sigma/alpha of the given schedule takes these values, and the last time is 0. Raises ValueError
-    where the schedule does not reach sigma_max, or reaches sigma_min only at t = 0: on `edm` with
-    its own ends the rho grid is `uniform_times`.
+    The ratio sigma/alpha of the schedule takes the values
+    ``sigma_i = (hi + i/(N-1) (lo - hi))^rho`` for i < N, with lo and hi the rho-th roots of
+    sigma_min and sigma_max (Karras et al., 2022, arXiv 2206.00364, Eq. 5).
+
+    Args:
+      num_steps: N, at least 2.
+      schedule: the schedule that is sampled from.
+      sigma_min: smallest ratio above 0.
+      sigma_max: largest ratio, the first one.
+      rho: exponent; larger values put more steps at small noise.
+
+    Raises:
+      ValueError: where the schedule does not reach sigma_max, or reaches sigma_min only at t = 0.
+        The latter holds for `edm` with the same ends, where `uniform_times` is the rho grid.
     """
     if num_steps < 2:
         raise ValueError(f"expected num_steps >= 2, got {num_steps}")
