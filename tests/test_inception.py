@@ -305,7 +305,7 @@ def test_features_and_logits(params):
 def test_what_the_comparison_needs_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(
-        SystemExit, match="pip install torch torchvision pytorch-fid torch-fidelity"
+        ImportError, match="pip install torch torchvision pytorch-fid torch-fidelity"
     ):
         inception_agreement.imported()
 
