@@ -43,10 +43,9 @@ def test_two_pairs_have_no_rank_correlation():
 
 
 def test_variants_differ_and_fit_their_statistics():
-    each = rank.variants()
-    assert len({variant.name for variant in each}) == len(each) == 15
-    for variant in each:
-        objective = variant.objective()
+    assert len({variant.name for variant in rank.VARIANTS}) == len(rank.VARIANTS) == 15
+    for variant in rank.VARIANTS:
+        objective = variant.objective
         assert (objective.beta, objective.lam, objective.churn) == (
             variant.beta,
             variant.lam,

@@ -12,7 +12,6 @@ from experiments import build, build_guidance
 from experiments import config as configs
 from experiments.publish import markdown, tables
 from experiments.stages import evaluate, select
-from experiments.stages.guidance import Training
 from experiments.studies import pretrained
 from experiments.workdir import Workdir, WorkdirError, read_json, write_json
 from lgd import guidance as schedules
@@ -22,7 +21,7 @@ from tests import untrained
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-TRAINING, STEP = Training("trajectory"), 10
+METHOD, STEP = "trajectory", 10
 NAN = float("nan")
 
 
@@ -31,14 +30,17 @@ def run(quick_compilation, tmp_path_factory):
     """A folder as a run leaves it, of networks that nobody trained."""
     config = configs.load("configs/smoke.py", ["classifier.num_features=5"])
     workdir, dataset = untrained.image_run(tmp_path_factory.mktemp("run"), config)
-    table = build_guidance.omega_model(config, TRAINING.method, dataset)
+    table = build_guidance.omega_model(config, METHOD, dataset)
     learned = table.tabulate(schedules.limited_interval(3.0, 0.2, 0.8), np.arange(10))
-    workdir.save_params(TRAINING.snapshot(STEP), learned)
+    guided = omega.Guidance(table, learned, METHOD, schedule=build.schedule(config))
     rows = {
         "unguided": Selected({}, schedules.constant(0.0), NAN),
         "learned:self_consistency": Selected({"step": 5}, schedules.constant(1.0), NAN),
-        f"learned:{TRAINING.name}": Selected({"step": STEP}, omega.bind(table, learned), NAN),
+        f"learned:{METHOD}": Selected({"step": STEP}, guided, NAN),
     }
+    evaluate.save_guidance(
+        workdir, [select.Row(f"learned:{METHOD}", None, rows[f"learned:{METHOD}"])]
+    )
     measured, _ = evaluate.measure_rows(
         config,
         dataset,
@@ -58,7 +60,7 @@ def shipped(run, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     write_json(tmp_path / "digits-tiny.json", read_json(run / "results.json"))
-    pretrained.pack(run, "tiny", "digits-tiny", TRAINING.method)
+    pretrained.pack(run, "tiny", "digits-tiny", METHOD)
     return tmp_path / "weights" / "tiny"
 
 
@@ -70,7 +72,7 @@ def test_weights_that_are_shipped_give_the_published_rows_again(run, shipped, tm
     found = measured(tmp_path / "new")
     each = {name: table["rows"] for name, table in found["tables"].items()}
     names = [row["method"] for row in each["here"]]
-    assert names == ["unguided", f"learned:{TRAINING.name}"]
+    assert names == ["unguided", f"learned:{METHOD}"]
     assert [row["method"] for row in each["published"]] == names
     for here, published in zip(*each.values(), strict=True):
         for name, metric in published["metrics"].items():
@@ -94,7 +96,7 @@ def test_weights_are_read_without_data(run, shipped, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, found.params, expected)
     assert found.shape == (8, 8, 1)
     assert len(found.class_names) == 10
-    omegas = schedules.on_grid(found.omega_fn, found.times, jnp.arange(10))
+    omegas = schedules.on_grid(found.guidance, found.times, jnp.arange(10))
     assert float(omegas.max()) == pytest.approx(3.0)
 
 
@@ -164,7 +166,7 @@ def test_samples_of_the_weights_shipped_are_of_the_classes_asked_for(fashion):
         ).x0
         return jnp.mean(classifier.apply(params, x)[0].argmax(axis=1) == c)
 
-    omegas = schedules.on_grid(fashion.omega_fn, fashion.times, c)
+    omegas = schedules.on_grid(fashion.guidance, fashion.times, c)
     guided, plain = right(omegas), right(jnp.zeros_like(omegas))
     assert guided >= 0.85
     assert guided > plain

@@ -13,28 +13,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, build_guidance
+import lgd
+from experiments import build
 from experiments import config as configs
 from experiments.publish import tables
 from experiments.publish.study import Add, Study
 from experiments.stages import evaluate
-from experiments.stages import guidance as guidance_stage
-from experiments.stages.guidance import Training
 from experiments.stages.select import Row
 from experiments.workdir import Workdir, WorkdirError, lock, read_json, write_json
 from lgd import guidance, omega
-from lgd.data import Dataset, labelled
 from lgd.data.dataset import fingerprint
 from lgd.data.image_files import DataFileError
 from lgd.evaluation import Journal, Selected
 from lgd.machinery import digests, storage
-from lgd.types import Denoiser, OmegaFn, Params
+from lgd.types import Denoiser, Params
 
 WEIGHTS = tables.ROOT / "experiments" / "weights"
 DEFAULT = "fashion_mnist"
+NETWORKS = ("denoiser", "classifier")
 
 
 class Pretrained(NamedTuple):
@@ -42,7 +40,7 @@ class Pretrained(NamedTuple):
 
     denoiser: Denoiser
     params: Params
-    omega_fn: OmegaFn
+    guidance: omega.Guidance
     times: jax.Array
     shape: tuple[int, ...]
     class_names: tuple[str, ...]
@@ -56,21 +54,24 @@ def load(name: str = DEFAULT) -> Pretrained:
     manifest = read_manifest(name)
     config = _config(manifest)
     shape, class_names = tuple(manifest["shape"]), tuple(manifest["class_names"])
-    labels = np.arange(len(class_names), dtype=np.int32)
-    split = labelled(np.zeros((len(labels), *shape), np.float32), labels)
-    denoiser = build.network_denoiser(config, len(labels))
-    model = build_guidance.omega_model(
-        config, manifest["method"], Dataset(split, split, split, class_names)
-    )
-    key = jax.random.key(0)
-    params = _read(name, manifest, "denoiser", jax.eval_shape(lambda: denoiser.init(key, shape)))
-    learned = _read(name, manifest, "guidance", jax.eval_shape(lambda: model.init(key, labels)))
-    omega_fn = omega.bind(model, learned)
-    return Pretrained(denoiser, params, omega_fn, build.times(config), shape, class_names)
+    denoiser = build.network_denoiser(config, len(class_names))
+    like = jax.eval_shape(lambda: denoiser.init(jax.random.key(0), shape))
+    file = _published(name, manifest, "denoiser")
+    params = jax.device_put(storage.load_params(file, like))
+    guidance = lgd.load(_published(name, manifest, "guidance"))
+    return Pretrained(denoiser, params, guidance, build.times(config), shape, class_names)
+
+
+def _published(name: str, manifest: Mapping, part: str) -> Path:
+    """A file of a folder of weights. Raises ValueError where it is not the one published."""
+    file = WEIGHTS / name / f"{part}.safetensors"
+    if digests.of_bytes(file.read_bytes()) != manifest["sha256"][part]:
+        raise ValueError(f"{name}/{part}.safetensors: expected the published file, got another")
+    return file
 
 
 def read_manifest(name: str) -> dict[str, Any]:
-    """What a folder says of its files. Raises FileNotFoundError with the names there are."""
+    """Return what a folder says of its files. Raises FileNotFoundError with the names there are."""
     file = WEIGHTS / name / "manifest.json"
     if not file.is_file():
         known = ", ".join(sorted(each.parent.name for each in WEIGHTS.glob("*/manifest.json")))
@@ -89,35 +90,29 @@ def _config(manifest: Mapping, data_path: str | None = None) -> ConfigDict:
     return configs.from_dict(values, is_older=True)
 
 
-def _read(name: str, manifest: Mapping, part: str, like: Params) -> Params:
-    file = WEIGHTS / name / f"{part}.safetensors"
-    return jax.device_put(storage.load_params(file, like, sha256=manifest["sha256"][part]))
-
-
 def pack(workdir: Path, name: str, results: str, method: str) -> None:
     """Copy what a finished run learned with a method into experiments/weights/NAME.
 
     results: the name under which the run is published.
     """
     found = read_json(workdir / "results.json")
-    config = configs.from_dict(found["config"])
-    dataset = build.dataset(config)
-    folder = WEIGHTS / name
-    folder.mkdir(parents=True, exist_ok=True)
-    sha256 = {}
-    for part, source in _sources(_row(found, method), Training(method)).items():
-        content = (workdir / "params" / f"{source}.safetensors").read_bytes()
-        storage.write(folder / f"{part}.safetensors", content)
-        sha256[part] = digests.of_bytes(content)
+    dataset = build.dataset(configs.from_dict(found["config"]))
+    _row(found, method)
+    sources = {part: workdir / "params" / f"{part}.safetensors" for part in NETWORKS}
+    sources["guidance"] = workdir / "guidance" / f"{method}.safetensors"
+    (WEIGHTS / name).mkdir(parents=True, exist_ok=True)
+    contents = {part: source.read_bytes() for part, source in sources.items()}
+    for part, content in contents.items():
+        storage.write(WEIGHTS / name / f"{part}.safetensors", content)
     manifest = {
         "results": results,
         "method": method,
         "shape": list(dataset.shape),
         "class_names": list(dataset.class_names),
         "test_sha256": fingerprint(dataset.test),
-        "sha256": sha256,
+        "sha256": {part: digests.of_bytes(content) for part, content in contents.items()},
     }
-    write_json(folder / "manifest.json", manifest)
+    write_json(WEIGHTS / name / "manifest.json", manifest)
 
 
 def _row(results: Mapping, method: str) -> Mapping:
@@ -127,12 +122,6 @@ def _row(results: Mapping, method: str) -> Mapping:
     if learned not in rows:
         raise WorkdirError(f"expected a row of {', '.join(rows)}, got {learned!r}")
     return rows[learned]
-
-
-def _sources(row: Mapping, training: Training) -> dict[str, str]:
-    """Every part, and its name among the parameters of a run."""
-    snapshot = training.snapshot(row["params"]["step"])
-    return {"denoiser": "denoiser", "guidance": snapshot, "classifier": "classifier"}
 
 
 def measure(chosen: Namespace) -> dict[str, Any]:
@@ -150,7 +139,6 @@ def measure(chosen: Namespace) -> dict[str, Any]:
 
 def _rows(path: Path, name: str, data_path: str | None) -> tuple[list[dict], list[dict]]:
     manifest = read_manifest(name)
-    training = Training(manifest["method"])
     published = read_json(tables.RESULTS / f"{manifest['results']}.json")
     config = _config(manifest, data_path)
     dataset = build.dataset(config)
@@ -158,35 +146,32 @@ def _rows(path: Path, name: str, data_path: str | None) -> tuple[list[dict], lis
         raise WorkdirError(
             f"{config.data.path}: expected the test images of the published table, got others"
         )
-    workdir, row = Workdir(path, config), _row(published, training.name)
-    _install(workdir, name, manifest, _sources(row, training))
-    learned = guidance_stage.load(config, workdir, dataset, training, row["params"]["step"])
+    workdir, row = Workdir(path, config), _row(published, manifest["method"])
+    learned = lgd.load(_published(name, manifest, "guidance"))
+    for part in NETWORKS:
+        _install(workdir, part, _published(name, manifest, part).read_bytes())
     selected = [
         Row("unguided", None, Selected({}, guidance.constant(0.0), float("nan"))),
         Row(row["method"], None, Selected(row["params"], learned, float("nan"))),
     ]
-    generator = evaluate.final_generator(config, evaluate.make_generator(config, workdir, dataset))
-    measuring, journal = (
+    rows, _ = evaluate.measure_rows(
+        config,
+        dataset,
+        evaluate.final_generator(config, evaluate.make_generator(config, workdir, dataset)),
         evaluate.make_measure(config, workdir, dataset),
+        selected,
         Journal(path / "measured.jsonl"),
     )
-    rows, _ = evaluate.measure_rows(config, dataset, generator, measuring, selected, journal)
     names = [each.method for each in selected]
     return rows, [each for each in published["rows"] if each["method"] in names]
 
 
-def _install(workdir: Workdir, name: str, manifest: Mapping, sources: Mapping[str, str]) -> None:
-    """The parameters, where a run has its own; those already there must be the same."""
-    for part, source in sources.items():
-        content = (WEIGHTS / name / f"{part}.safetensors").read_bytes()
-        if digests.of_bytes(content) != manifest["sha256"][part]:
-            raise ValueError(f"{name}/{part}.safetensors: expected the published file, got another")
-        target = workdir.params_file(source)
-        if target.exists() and target.read_bytes() != content:
-            raise WorkdirError(
-                f"{target}: expected no parameters of another run; use an empty folder"
-            )
-        workdir.put_params(source, content)
+def _install(workdir: Workdir, part: str, content: bytes) -> None:
+    """Parameters where a run has its own; those already there must be the same."""
+    target = workdir.params_file(part)
+    if target.exists() and target.read_bytes() != content:
+        raise WorkdirError(f"{target}: expected no parameters of another run; use an empty folder")
+    workdir.put_params(part, content)
 
 
 def arguments(add: Add) -> None:

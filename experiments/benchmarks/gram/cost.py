@@ -11,6 +11,7 @@ matrices of validation data: the gap to the best mean of all, relative to that o
 are without compilation.
 """
 
+import dataclasses
 import functools
 import time
 from argparse import Namespace
@@ -131,14 +132,16 @@ def _best_rate(losses: np.ndarray) -> dict[str, Any]:
 def _fit_step_seconds(setup: Setup, train: Statistics) -> float:
     """Of one step of one fit, the same for any number of examples, without compilation."""
     marks: list[float] = []
+    optimizer = Optimizer(num_steps=150, ema_decay=0.98)
     gram.fit(
         train,
         setup.objective,
         setup.network(),
         schedule=setup.schedule,
-        optimizer=Optimizer(num_steps=150, ema_decay=0.98),
-        on_steps=lambda step, ema, value: marks.append(time.perf_counter()),
-        progress=False,
+        trainer=dataclasses.replace(
+            gram_setup.fit_trainer(optimizer, progress=False),
+            on_step=lambda step, ema: marks.append(time.perf_counter()),
+        ),
     )
     return (marks[2] - marks[0]) / 100
 

@@ -10,12 +10,11 @@ those that beat no guidance, and the distance of the schedule that each loss wou
 where it was interrupted.
 """
 
-import dataclasses
 import functools
 import time
 from argparse import Namespace
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +43,6 @@ from lgd.objectives import (
     ConditionalMarginalConsistency,
     GridLaw,
     SelfConsistency,
-    StepLaw,
     TimeLaw,
 )
 from lgd.types import OmegaFn
@@ -54,7 +52,6 @@ METRICS = ("energy_distance", "frechet_distance")  # of samples to validation da
 FAMILIES = ("constant", "limited_interval", "clamp_linear")
 GROUP = 8  # members of a group of one class
 NUM_EXAMPLES: dict[Members, int] = {"copies": 16_384, "condition": 8_192}
-BETA = 1.75
 _INTERVAL = "{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
 _CORRELATIONS = {
     "Kendall, all": "energy_distance.all.kendall",
@@ -72,14 +69,13 @@ COLUMNS = [
 ]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Variant:
+class Variant(NamedTuple):
     """One loss: what is compared, at which times, by which power of the distance."""
 
     members: Members
     churn: float
     grid: bool  # the steps of the sampler, or else the paper's law of times
-    beta: float = BETA
+    beta: float = 1.75
     lam: float = 1.0
 
     @property
@@ -89,33 +85,25 @@ class Variant:
         times = "sampling steps" if self.grid else "paper's times"
         return f"{what}, {times}, churn {self.churn:g}, β {self.beta:g}, λ {self.lam:g}"
 
+    @property
     def objective(self) -> SelfConsistency | ConditionalMarginalConsistency:
-        """Return self-consistency, or that of the law given the class."""
+        """Self-consistency, or that of the law given the class."""
         energy: dict[str, Any] = {"beta": self.beta, "lam": self.lam, "churn": self.churn}
         if self.members == "copies":
             return SelfConsistency(**energy)
         return ConditionalMarginalConsistency(group_size=GROUP, **energy)
 
-    def law(self, setup: Setup) -> StepLaw:
-        """Return the law of (s, t)."""
-        if self.grid:
-            return GridLaw(times=tuple(np.asarray(build.times(setup.config)).tolist()))
-        return TimeLaw()
 
-
-def variants() -> list[Variant]:
-    """Return three laws of a step, by what is compared and the energy's settings."""
-    energies: dict[Members, list[dict[str, Any]]] = {
-        "copies": [{}, {"beta": 1.0}, {"lam": 0.0}],
-        "condition": [{}, {"beta": 1.0}],
-    }
-    steps = ((False, 1.0), (False, 0.0), (True, 0.0))
-    return [
-        Variant(members=members, grid=grid, churn=churn, **energy)
-        for members, each in energies.items()
-        for energy in each
-        for grid, churn in steps
-    ]
+_STEPS = ((1.0, False), (0.0, False), (0.0, True))  # churn, and whether it is the sampler's grid
+_ENERGIES: tuple[tuple[Members, float, float], ...] = (
+    *(("copies", 1.75, 1.0), ("copies", 1.0, 1.0), ("copies", 1.75, 0.0)),
+    *(("condition", 1.75, 1.0), ("condition", 1.0, 1.0)),
+)
+VARIANTS = [
+    Variant(members, churn, grid, beta, lam)
+    for members, beta, lam in _ENERGIES
+    for churn, grid in _STEPS
+]
 
 
 def collect(setup: Setup, members: Members) -> Statistics:
@@ -127,8 +115,9 @@ def collect(setup: Setup, members: Members) -> Statistics:
         setup.params,
         setup.dataset.validation,
         num_examples=NUM_EXAMPLES[members],
-        members=members,
-        num_particles=GROUP if members == "condition" else 4,
+        particles=gram.Particles(
+            members=members, num_particles=GROUP if members == "condition" else 4
+        ),
         data_name="validation",
         seed=1,
     )
@@ -139,53 +128,48 @@ def losses(
     setup: Setup, named: Mapping[str, OmegaFn]
 ) -> dict[Variant, Float[np.ndarray, " schedules"]]:
     """Return the held-out loss of every schedule, less that of unguided, under every variant."""
-    collected = {members: collect(setup, members) for members in NUM_EXAMPLES}
-    found = {}
-    with bar("losses", len(variants())) as advance:
-        for variant in variants():
+    collected, found = {members: collect(setup, members) for members in NUM_EXAMPLES}, {}
+    grid = GridLaw(times=tuple(np.asarray(build.times(setup.config)).tolist()))
+    with bar("losses", len(VARIANTS)) as advance:
+        for variant in VARIANTS:
             scores = gram.score(
                 collected[variant.members],
                 named,
-                objective=variant.objective(),
+                objective=variant.objective,
                 schedule=setup.schedule,
-                law=variant.law(setup),
+                law=grid if variant.grid else TimeLaw(),
             )
             found[variant] = np.asarray([scores.difference(n, UNGUIDED)[0] for n in named])
             advance(variant.name)
     return found
 
 
-class Quality:
-    """Distances of a schedule's samples to validation data, means over seeds; measured once."""
+def distances(setup: Setup, named: Mapping[str, OmegaFn]) -> dict[str, dict[str, float]]:
+    """Return how far samples of each schedule are from validation data; measured once."""
+    config, real = setup.config, setup.dataset.validation
+    workdir, generator = Workdir(setup.workdir, config), setup.generator()
+    classifier, params = denoiser_stage.load_classifier(config, workdir, setup.dataset)
+    features = jax.jit(lambda x: classifier.apply(params, x)[1])
+    of_real = moments(np.asarray(features(jnp.asarray(real.x))))
+    energy = ClassEnergyDistance(real, setup.dataset.num_classes)
+    journal, n, found = Journal(setup.workdir / "rank-measured.jsonl"), setup.num_per_class, {}
 
-    def __init__(self, setup: Setup) -> None:
-        config, dataset = setup.config, setup.dataset
-        workdir = Workdir(setup.workdir, config)
-        classifier, params = denoiser_stage.load_classifier(config, workdir, dataset)
-        self._features = jax.jit(lambda x: classifier.apply(params, x)[1])
-        self._real = ClassEnergyDistance(dataset.validation, dataset.num_classes)
-        self._moments = moments(np.asarray(self._features(jnp.asarray(dataset.validation.x))))
-        self._per_class = setup.num_per_class
-        self._seeds = range(config.evaluation.validation_seeds)
-        self._journal = Journal(setup.workdir / "rank-measured.jsonl")
-        self._generator = setup.generator()
+    def measured(omega_fn: OmegaFn, seed: int) -> dict[str, float]:
+        x = generator(omega_fn, n, seed=seed)
+        of_samples = moments(np.asarray(features(x.reshape(-1, *x.shape[2:]))))
+        values = (float(jnp.mean(energy(x))), frechet_distance(of_samples, of_real))
+        return dict(zip(METRICS, values, strict=True))
 
-    def __call__(self, omega_fn: OmegaFn) -> dict[str, float]:
-        """Return the distances by metric."""
-        runs = [
-            self._journal(
-                f"{schedule_key(omega_fn)} n={self._per_class} seed={seed}",
-                functools.partial(self._measure, omega_fn, seed),
-            )
-            for seed in self._seeds
-        ]
-        return {metric: float(np.mean([run[metric] for run in runs])) for metric in METRICS}
-
-    def _measure(self, omega_fn: OmegaFn, seed: int) -> dict[str, float]:
-        x = self._generator(omega_fn, self._per_class, seed=seed)
-        mine = moments(np.asarray(self._features(x.reshape(-1, *x.shape[2:]))))
-        energy, frechet = float(jnp.mean(self._real(x))), frechet_distance(mine, self._moments)
-        return dict(zip(METRICS, (energy, frechet), strict=True))
+    with bar("sample", len(named)) as advance:
+        for name, omega_fn in named.items():
+            key = f"{schedule_key(omega_fn)} n={n}"
+            runs = [
+                journal(f"{key} seed={seed}", functools.partial(measured, omega_fn, seed))
+                for seed in range(config.evaluation.validation_seeds)
+            ]
+            found[name] = {m: float(np.mean([run[m] for run in runs])) for m in METRICS}
+            advance(name)
+    return found
 
 
 def compare(
@@ -226,25 +210,18 @@ def measure(chosen: Namespace) -> dict[str, Any]:
         named[f"learned:{method}"] = learned_schedules.load(str(setup.workdir), method)
     start = time.perf_counter()
     by_variant = losses(setup, named)
-    scored, quality, schedules = time.perf_counter(), Quality(setup), []
-    with bar("sample", len(named)) as advance:
-        for name, omega_fn in named.items():
-            schedules.append({"name": name, "quality": quality(omega_fn)})
-            advance(name)
-    distances = {
-        metric: np.asarray([each["quality"][metric] for each in schedules]) for metric in METRICS
-    }
+    scored, quality = time.perf_counter(), distances(setup, named)
+    columns = {m: np.asarray([each[m] for each in quality.values()]) for m in METRICS}
     rows: list[dict[str, Any]] = [
         {
             "name": variant.name,
-            **dataclasses.asdict(variant),
+            **variant._asdict(),
             "losses": loss.tolist(),
-            "correlations": {
-                metric: compare(list(named), loss, each) for metric, each in distances.items()
-            },
+            "correlations": {m: compare(list(named), loss, columns[m]) for m in METRICS},
         }
         for variant, loss in by_variant.items()
     ]
+    schedules = [{"name": name, "quality": each} for name, each in quality.items()]
     return {
         "seconds": {"losses": scored - start, "samples": time.perf_counter() - scored},
         "num_examples": NUM_EXAMPLES,

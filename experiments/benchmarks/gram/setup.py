@@ -75,7 +75,7 @@ class Setup(NamedTuple):
             self.params,
             data,
             num_examples=num_examples,
-            law=self.objective.time_law,
+            particles=gram.Particles(law=self.objective.time_law),
             data_name=name,
             seed=seed,
         )
@@ -95,10 +95,8 @@ class Setup(NamedTuple):
             for rate in rates
             for seed in seeds
         ]
-        optimizer = Optimizer(num_steps=num_steps, ema_decay=0.98)
-        return gram.sweep(
-            data, lanes, schedule=self.schedule, optimizer=optimizer, held_out=held_out
-        )
+        trainer = fit_trainer(Optimizer(num_steps=num_steps, ema_decay=0.98))
+        return gram.sweep(data, lanes, schedule=self.schedule, trainer=trainer, held_out=held_out)
 
     def online(
         self,
@@ -140,6 +138,11 @@ class Setup(NamedTuple):
         schedules = {"it": omega_fn}
         scores = gram.score(held_out, schedules, objective=self.objective, schedule=self.schedule)
         return scores.mean("it")
+
+
+def fit_trainer(optimizer: Optimizer, *, progress: bool = True) -> Trainer:
+    """Return the settings of a fit on Gram matrices: a report after every 50 steps."""
+    return Trainer(optimizer=optimizer, log_every=50, progress=progress)
 
 
 def arguments(add: Add) -> None:

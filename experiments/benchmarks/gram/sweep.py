@@ -74,11 +74,11 @@ def measure(chosen: Namespace) -> dict[str, Any]:
     gathered = setup.training(NUM_EXAMPLES)
 
     def run(some: list[Lane], num_steps: int) -> Any:
-        optimizer = Optimizer(num_steps=num_steps, ema_decay=0.98)
+        trainer = gram_setup.fit_trainer(
+            Optimizer(num_steps=num_steps, ema_decay=0.98), progress=False
+        )
         return lambda: (
-            gram.sweep(
-                gathered, some, schedule=setup.schedule, optimizer=optimizer, progress=False
-            )[0].guidance.params
+            gram.sweep(gathered, some, schedule=setup.schedule, trainer=trainer)[0].guidance.params
         )
 
     fits: dict[str, dict[str, float]] = {}
@@ -133,7 +133,7 @@ def _collection_seconds(setup: Setup) -> float:
                 setup.dataset.train,
                 num_examples=size,
                 shard_examples=512 if size == 512 else 8192,
-                law=setup.objective.time_law,
+                particles=gram.Particles(law=setup.objective.time_law),
             )
             seconds.append(time.perf_counter() - start)
     return 8.0 * seconds[1]

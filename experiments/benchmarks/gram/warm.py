@@ -52,9 +52,9 @@ def fitted(setup: Setup) -> tuple[OmegaFn, float]:
     train = setup.training(NUM_EXAMPLES)
     model = dataclasses.replace(setup.network(), output="softplus")
     model, params = gram.started(model, train, setup.objective, schedule=setup.schedule)
-    optimizer = Optimizer(num_steps=1000, learning_rate=3e-3, ema_decay=0.98)
+    trainer = gram_setup.fit_trainer(Optimizer(num_steps=1000, learning_rate=3e-3, ema_decay=0.98))
     found = gram.fit(
-        train, setup.objective, model, schedule=setup.schedule, optimizer=optimizer, params=params
+        train, setup.objective, model, schedule=setup.schedule, trainer=trainer, params=params
     )
     return found.guidance.omega_fn, time.perf_counter() - start
 
