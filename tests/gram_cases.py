@@ -1,11 +1,14 @@
 """Shared by the tests of lgd.gram: small denoisers, data, and collections of them."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 
 from lgd import gram, schedules
 from lgd.data import labelled
 from lgd.denoisers import GaussianMixture
+from lgd.training import Trainer
 from lgd.types import Batch
 
 FLOW = schedules.rectified_flow()
@@ -49,16 +52,27 @@ def fresh(size, seed=0):
 
 
 def collect(folder, data=None, **settings):
-    """`gram.collect` of 32 examples of the blurred denoiser, in shards of 16."""
-    defaults = {
-        "denoiser": DENOISER,
-        "params": wide_params(),
-        "num_examples": 32,
-        "batch_size": 8,
-        "shard_examples": 16,
-        "progress": False,
-    }
-    gram.collect(folder, data=split() if data is None else data, **(defaults | settings))
+    """`gram.collect` of 32 examples of the blurred denoiser, 8 a batch, in shards of 16.
+
+    Fields of the particles and of the trainer are among the settings.
+    """
+    settings = {"denoiser": DENOISER, "params": wide_params(), "num_examples": 32} | settings
+    particles = taken(settings, gram.Particles)
+    trainer = Trainer(**({"batch_size": 8, "progress": False} | taken(settings, Trainer)))
+    settings = {"shard_examples": 16} | settings
+    gram.collect(
+        folder,
+        data=split() if data is None else data,
+        particles=gram.Particles(**particles),
+        trainer=trainer,
+        **settings,
+    )
+
+
+def taken(settings, made):
+    """The settings that are fields of a dataclass, taken out of the others."""
+    names = [field.name for field in dataclasses.fields(made)]
+    return {name: settings.pop(name) for name in names if name in settings}
 
 
 def collected(folder, data=None, **settings):

@@ -157,14 +157,16 @@ def test_omega_is_fitted_from_statistics(kind, tmp_path):
     split = Split(np.asarray(X0, np.float32), conditions.checked(c))
     gram.collect(
         tmp_path, denoiser, PARAMS, split,
-        num_examples=32, num_particles=2, batch_size=16, shard_examples=32, progress=False,
+        num_examples=32, particles=gram.Particles(num_particles=2), shard_examples=32,
+        trainer=Trainer(batch_size=16, progress=False),
     )  # fmt: skip
     statistics = gram.read(tmp_path, progress=False)
     objective = objectives.SelfConsistency(num_particles=2, time_law=LAW)
     model = objective.default_model(FLOW, example(c))
     fitted = gram.fit(
-        statistics, objective, model, schedule=FLOW, batch_size=8,
-        optimizer=Optimizer(num_steps=2, learning_rate=1e-3), progress=False,
+        statistics, objective, model, schedule=FLOW, trainer=Trainer(
+            optimizer=Optimizer(num_steps=2, learning_rate=1e-3), batch_size=8, progress=False
+        ),
     )  # fmt: skip
     scores = gram.score(
         statistics,

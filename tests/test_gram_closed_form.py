@@ -152,7 +152,9 @@ def test_copies_of_an_x0_do_not_shrink_the_errors(blurred):
 
 def test_ridge_goes_from_single_bins_to_a_constant(blurred):
     objective = objectives.l2(time_law=WIDE)
-    single, some, one = (solve(blurred, objective, ridge=r, rows=ByLabel(2)) for r in (0.0, 0.3, 1e8))
+    single, some, one = (
+        solve(blurred, objective, ridge=r, rows=ByLabel(2)) for r in (0.0, 0.3, 1e8)
+    )
     assert values(one).std() < 1e-3
     assert values(some).std() < 0.9 * values(single).std()
     sums = loss.relative_weights(blurred, WIDE)  # the constant is the optimum of them all
@@ -202,7 +204,9 @@ def test_the_solver_finds_the_bounded_least_squares_solution(shape, ridge):
     parabolas = (slope.reshape(shape), curvature.reshape(shape))
     found = minimise(*parabolas, table, ridge=ridge, upper=3.0)
     strength = max(ridge, 1e-9) * curvature[curvature > 0].mean()
-    pull = np.stack([penalty_gradient(each.reshape(shape)).ravel() for each in np.eye(size)], axis=1)
+    pull = np.stack(
+        [penalty_gradient(each.reshape(shape)).ravel() for each in np.eye(size)], axis=1
+    )
     np.testing.assert_allclose(pull, pull.T, atol=1e-12)
     np.testing.assert_allclose(np.diag(pull), penalty_curvature(shape).ravel())
     whole = np.diag(curvature) + strength * pull

@@ -292,6 +292,17 @@ def test_a_damaged_shard_is_found_before_a_collection_goes_on(tmp_path):
         collect(tmp_path, BATCHES, data_name="draws")
 
 
+@pytest.mark.parametrize("done", [0, 2])
+def test_every_batch_is_announced(tmp_path, done):
+    """With its number, also behind an interruption; there are no parameters to tell of."""
+    if done:
+        with pytest.raises(ConnectionError):
+            collect(tmp_path, interrupted(BATCHES, done), data_name="draws")
+    seen = []
+    collect(tmp_path, BATCHES, data_name="draws", on_step=lambda *told: seen.append(told))
+    assert seen == [(step, ()) for step in range(done + 1, 5)]
+
+
 # Devices
 
 

@@ -12,12 +12,13 @@ from lgd.denoisers import Directions
 from lgd.encoders import Labels
 from lgd.gram import Lane, StatisticsError, fit, sweep
 from lgd.guidance import PAIR_FEATURES
+from lgd.machinery.checkpoint import CheckpointStore
 from lgd.machinery.digests import describe
 from lgd.objectives import ConditionalMarginalConsistency, SelfConsistency, TimeLaw, l2
 from lgd.starts import START_WEIGHTS
-from lgd.training import Optimizer
+from lgd.training import Optimizer, Trainer
 from lgd.types import Batch
-from tests.gram_cases import DENOISER, FLOW, collected, fresh, true_params, wide_params
+from tests.gram_cases import DENOISER, FLOW, collected, fresh, taken, true_params, wide_params
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 LAW = TimeLaw(s_min=0.1, delta=0.2)
@@ -64,9 +65,16 @@ def plain(tmp_path_factory):
     )
 
 
+def trainer(**settings):
+    """50 steps of 32 examples, and a report after them."""
+    defaults = {"optimizer": quick(), "batch_size": 32, "log_every": 50, "progress": False}
+    return Trainer(**(defaults | settings))
+
+
 def run(found, lanes, **settings):
-    defaults = {"schedule": FLOW, "optimizer": quick(), "batch_size": 32, "progress": False}
-    return sweep(found, lanes, **(defaults | settings))
+    """A sweep; fields of the trainer are among the settings."""
+    trained = trainer(**taken(settings, Trainer))
+    return sweep(found, lanes, trainer=trained, **({"schedule": FLOW} | settings))
 
 
 def close(ours, theirs, rtol=2e-3):
@@ -102,26 +110,44 @@ def test_every_lane_of_a_sweep_is_the_fit_of_its_own(plain):
     assert all(np.abs(f.guidance.omega_fn(**QUERY) - started).max() > 0.01 for f in together)
 
 
+def reports(**settings):
+    """A trainer, and the lists that its reports fill: (step, loss) and (step, values)."""
+    logged, seen = [], []
+    settings = settings | {
+        "on_log": lambda step, info: logged.append((step, info["loss"])),
+        "on_step": lambda step, ema: seen.append((step, np.asarray(ema["values"]))),
+    }
+    return trainer(**settings), logged, seen
+
+
 def test_a_fit_is_a_sweep_of_one(plain):
     """And tells the mean of its parameters on the way, at the end those that it returns."""
-    seen = []
-    found = fit(
-        plain,
-        OBJECTIVE,
-        CONSTANT,
-        schedule=FLOW,
-        optimizer=quick(num_steps=60),
-        batch_size=32,
-        on_steps=lambda step, ema, loss: seen.append((step, np.asarray(ema["values"]), loss)),
-        progress=False,
-    )
+    reporting, logged, seen = reports(optimizer=quick(num_steps=60))
+    found = fit(plain, OBJECTIVE, CONSTANT, schedule=FLOW, trainer=reporting)
     lane = Lane(objective=OBJECTIVE, model=CONSTANT, learning_rate=0.02)
     close(found, run(plain, [lane], optimizer=quick(60))[0], rtol=1e-5)
-    assert [step for step, _, _ in seen] == [50, 60]
-    np.testing.assert_allclose([loss for _, _, loss in seen], found.losses)
+    assert [step for step, _ in logged] == [step for step, _ in seen] == [50, 60]
+    np.testing.assert_allclose([loss for _, loss in logged], found.losses)
     np.testing.assert_array_equal(seen[-1][1], found.guidance.params["values"])
     assert found.losses.shape == (2,)
     assert found.held_out is None
+
+
+def test_a_sweep_reports_the_mean_loss_and_all_parameters(plain):
+    """Once, at the end, where it logs never else; and learns the same."""
+    lanes = [Lane(objective=OBJECTIVE, model=CONSTANT, learning_rate=rate) for rate in (0.02, 0.05)]
+    reporting, logged, seen = reports(optimizer=quick(num_steps=60), log_every=0)
+    whole = sweep(plain, lanes, schedule=FLOW, trainer=reporting)
+    assert [step for step, _ in logged] == [step for step, _ in seen] == [60]
+    assert logged[0][1] == pytest.approx(np.mean([found.losses for found in whole]))
+    values = [found.guidance.params["values"] for found in whole]
+    np.testing.assert_array_equal(seen[0][1], values)
+    parts = run(plain, lanes, optimizer=quick(60), log_every=20)
+    for found, part in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(found.losses, [part.losses.mean()], rtol=1e-5)
+        np.testing.assert_array_equal(
+            part.guidance.params["values"], found.guidance.params["values"]
+        )
 
 
 def test_training_starts_from_the_parameters_given(plain):
@@ -299,6 +325,12 @@ def test_lanes_that_do_not_fit_are_refused(plain, lanes, message):
     made = [Lane(**({"objective": OBJECTIVE, "model": network(4)} | each)) for each in lanes]
     with pytest.raises(StatisticsError, match=message):
         run(plain, made)
+
+
+def test_a_fit_refuses_a_store(plain, tmp_path):
+    lanes = [Lane(objective=OBJECTIVE, model=CONSTANT)]
+    with pytest.raises(StatisticsError, match="trainer: expected no store"):
+        run(plain, lanes, store=CheckpointStore(tmp_path))
 
 
 def test_statistics_that_do_not_fit_are_refused(plain):

@@ -15,19 +15,27 @@ from lgd.data import spiral
 from lgd.denoisers import Directions
 from lgd.exchange.schedules import table_entry, write
 from lgd.gram import StatisticsError
+from lgd.training import Trainer
 from lgd.types import Batch
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 SCHEDULE = schedules.rectified_flow()
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+QUIET = Trainer(progress=False)
 
 
-def collected(path, schedule=SCHEDULE, num_examples=4096, **settings):
+def collected(path, schedule=SCHEDULE, num_examples=4096, **particles):
     denoiser, params = spiral.mixture(schedule)
     data = spiral.load(8, 1024, 8, schedule=schedule).validation
     gram.collect(
-        path, denoiser, params, data, num_examples=num_examples, progress=False, **settings
+        path,
+        denoiser,
+        params,
+        data,
+        num_examples=num_examples,
+        particles=gram.Particles(**particles),
+        trainer=QUIET,
     )
     return path
 
@@ -221,7 +229,7 @@ def test_statistics_of_several_directions_are_refused(tmp_path):
     two = Directions(denoiser, {"weak": denoiser})
     data = spiral.load(8, 1024, 8, schedule=SCHEDULE).validation
     path = tmp_path / "two"
-    gram.collect(path, two, (params, {"weak": params}), data, num_examples=256, progress=False)
+    gram.collect(path, two, (params, {"weak": params}), data, num_examples=256, trainer=QUIET)
     with pytest.raises(StatisticsError, match="directions: expected one"):
         rank_schedules.read_statistics(path)
 

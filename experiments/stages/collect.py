@@ -12,6 +12,7 @@ from lgd.data import Dataset
 from lgd.gram.layout import Members
 from lgd.machinery import processes
 from lgd.objectives import OneStep
+from lgd.training import Trainer
 from lgd.types import Denoiser, Params
 
 HELD_OUT = "held_out"
@@ -76,12 +77,15 @@ def _collect(
             *frozen,
             dataset.validation if held_out else dataset.train,
             num_examples=settings.num_held_out if held_out else settings.num_examples,
-            members=_members(objective),
-            num_particles=objective.num_members,
+            particles=gram.Particles(
+                members=_members(objective), num_particles=objective.num_members
+            ),
             data_name=f"{config.data.name} {'validation' if held_out else 'train'}",
-            batch_size=settings.batch_size,
             shard_examples=settings.shard_examples,
             seed=config.seed + held_out,
-            mesh=build.mesh(config),
-            on_call=tick,
+            trainer=Trainer(
+                batch_size=settings.batch_size,
+                mesh=build.mesh(config),
+                on_step=lambda step, params: tick(),
+            ),
         )

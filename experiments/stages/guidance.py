@@ -198,10 +198,8 @@ def _objective(
 def _fit(config: ConfigDict, workdir: Workdir, dataset: Dataset, training: Training) -> None:
     """Learn from statistics; process 0 alone, since it takes seconds."""
     steps = snapshot_steps(config, training)
-    log = workdir.metrics(training.name)
 
-    def keep(step: int, ema: Params, loss: float) -> None:
-        log(step, {"loss": loss})
+    def keep(step: int, ema: Params) -> None:
         if step in steps:
             workdir.save_params(training.snapshot(step), ema)
 
@@ -214,7 +212,7 @@ def _fit_here(
     workdir: Workdir,
     dataset: Dataset,
     training: Training,
-    keep: Callable[[int, Params, float], None],
+    keep: Callable[[int, Params], None],
 ) -> None:
     method, schedule = training.method, build.schedule(config)
     objective = build_guidance.one_step_objective(config, method)
@@ -230,10 +228,13 @@ def _fit_here(
         objective,
         model,
         schedule=schedule,
-        optimizer=build_guidance.optimizer(config, method),
-        batch_size=config.guidance.one_step.batch_size,
+        trainer=Trainer(
+            optimizer=build_guidance.optimizer(config, method),
+            batch_size=config.guidance.one_step.batch_size,
+            log_every=math.gcd(*snapshot_steps(config, training)),
+            on_log=workdir.metrics(training.name),
+            on_step=keep,
+        ),
         seed=config.seed,
         params=params,
-        steps_at_once=math.gcd(*snapshot_steps(config, training)),
-        on_steps=keep,
     )

@@ -10,7 +10,7 @@ from lgd.gram.closed_form import Solved, closed_form
 from lgd.gram.collect import collect
 from lgd.gram.fit import Fitted, fit, sweep
 from lgd.gram.lanes import Lane
-from lgd.gram.layout import Layout, Statistics, StatisticsError
+from lgd.gram.layout import Layout, Particles, Statistics, StatisticsError
 from lgd.gram.score import ClassDifferences, DifferenceMap, Scores, schedule_behind, score
 from lgd.gram.start import started
 from lgd.gram.store import is_complete, read
@@ -21,6 +21,7 @@ __all__ = [
     "Fitted",
     "Lane",
     "Layout",
+    "Particles",
     "Scores",
     "Solved",
     "Statistics",

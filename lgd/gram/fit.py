@@ -4,6 +4,7 @@ A `Lane` is one setting. All lanes of a sweep train in one compiled loop: lanes 
 same examples, times and noise at every step, so that only the settings differ between them.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from lgd.gram.lanes import (
     make_program,
     narrowed,
 )
-from lgd.gram.layout import Statistics
+from lgd.gram.layout import Statistics, StatisticsError
 from lgd.gram.learned import learned_guidance
 from lgd.gram.loss import Examples, example_conditions, examples, prepared
 from lgd.gram.score import score
@@ -34,10 +35,11 @@ from lgd.machinery.failures import NonFiniteError
 from lgd.machinery.progress import bar
 from lgd.objectives import OneStep
 from lgd.omega import Guidance, LearnedModel
-from lgd.training import Optimizer
+from lgd.training import Optimizer, Trainer
 from lgd.types import Params, PRNGKey, Schedule
 
-OnSteps = Callable[[int, Params, Float[np.ndarray, " l"]], None]
+_OPTIMIZER = Optimizer(num_steps=1000, learning_rate=3e-3, ema_decay=0.98)
+_LOG_EVERY = 50
 
 
 class Fitted(NamedTuple):
@@ -45,7 +47,7 @@ class Fitted(NamedTuple):
 
     lane: Lane
     guidance: Guidance
-    losses: Float[np.ndarray, " k"]  # of training: means over ``steps_at_once`` steps each
+    losses: Float[np.ndarray, " k"]  # of training: means over the steps between reports
     held_out: float | None  # the loss of the objective on held-out statistics, if there are any
 
 
@@ -55,14 +57,10 @@ def fit(
     model: LearnedModel,
     *,
     schedule: Schedule,
-    optimizer: Optimizer | None = None,
-    batch_size: int = 256,
+    trainer: Trainer | None = None,
     seed: int = 0,
     params: Params | None = None,
     held_out: Statistics | None = None,
-    steps_at_once: int = 50,
-    on_steps: Callable[[int, Params, float], None] | None = None,
-    progress: bool = True,
 ) -> Fitted:
     """Learn omega with one objective.
 
@@ -71,40 +69,32 @@ def fit(
       objective: what is minimised.
       model: what is learned.
       schedule: the forward process of the denoiser.
-      optimizer: by default 1,000 steps at learning rate 3e-3.
-      batch_size: examples of a step.
+      trainer: see `sweep`; ``on_step`` gets the parameters of the model.
       seed: of the parameters, the batches and the noise.
       params: where training starts; by default ``model.init``.
       held_out: statistics of other data, to judge what was learned.
-      steps_at_once: steps of the compiled loop, between two updates of the bar.
-      on_steps: called with (step, EMA of the parameters, mean loss) every so many steps and at the
-        end.
-      progress: show a bar.
 
     Raises:
-      StatisticsError: for statistics that do not fit the objective, the model or the schedule.
+      StatisticsError: for statistics that do not fit the objective, the model or the schedule, or
+        a trainer with a store.
       NonFiniteError: when a loss is not finite.
       Stopped: when a signal asked for it.
     """
-    if optimizer is None:
-        optimizer = Optimizer(num_steps=1000, learning_rate=3e-3, ema_decay=0.98)
+    trainer, optimizer = _settings(trainer)
+    on_step = trainer.on_step
     lane = Lane(objective=objective, model=model, learning_rate=optimizer.learning_rate, seed=seed)
 
-    def first_lane(step: int, ema: Params, losses: Float[np.ndarray, " l"]) -> None:
-        if on_steps is not None:
-            on_steps(step, jax.tree.map(lambda leaf: leaf[0], ema), float(losses[0]))
+    def first_lane(step: int, ema: Params) -> None:
+        if on_step is not None:
+            on_step(step, jax.tree.map(lambda leaf: leaf[0], ema))
 
     return sweep(
         statistics,
         [lane],
         schedule=schedule,
-        optimizer=optimizer,
-        batch_size=batch_size,
+        trainer=dataclasses.replace(trainer, on_step=first_lane),
         params=params,
         held_out=held_out,
-        steps_at_once=steps_at_once,
-        on_steps=first_lane,
-        progress=progress,
     )[0]
 
 
@@ -113,13 +103,9 @@ def sweep(
     lanes: Sequence[Lane],
     *,
     schedule: Schedule,
-    optimizer: Optimizer,
-    batch_size: int = 256,
+    trainer: Trainer | None = None,
     params: Params | None = None,
     held_out: Statistics | None = None,
-    steps_at_once: int = 50,
-    on_steps: OnSteps | None = None,
-    progress: bool = True,
 ) -> list[Fitted]:
     """Learn omega in many settings at once, as one vmapped program.
 
@@ -131,37 +117,38 @@ def sweep(
       statistics: what `collect` gathered, of members that the objective compares.
       lanes: the settings, at least one.
       schedule: the forward process of the denoiser.
-      optimizer: its learning rate is replaced by that of each lane.
-      batch_size: examples of a step.
+      trainer: by default 1,000 steps at learning rate 3e-3, with a report after every 50. The
+        compiled loop runs ``log_every`` steps (0: all) and then reports: ``on_log`` gets the mean
+        loss of these steps and all lanes, ``on_step`` the EMA of the parameters, stacked over lanes
+        and as wide as the widest. The learning rate of the optimizer is replaced by that of each
+        lane. A fit runs on one device, so ``mesh`` is not used.
       params: where training starts, for every lane; by default ``model.init`` by its seed.
       held_out: statistics of other data, to compare what was learned.
-      steps_at_once: steps of the compiled loop, between two updates of the bar.
-      on_steps: called with (step, EMA of the parameters, mean losses (lanes,)) every so many steps
-        and at the end; the parameters of all lanes are stacked, and as wide as the widest.
-      progress: show a bar.
 
     Raises:
-      StatisticsError: for lanes that cannot share a program, or statistics that do not fit.
+      StatisticsError: for lanes that cannot share a program, statistics that do not fit, or a
+        trainer with a store.
       NonFiniteError: when a loss is not finite.
       Stopped: when a signal asked for it.
     """
+    trainer, optimizer = _settings(trainer)
     first = check_lanes(lanes, statistics.layout)
     statistics, weights = prepared(statistics, first.objective, schedule)
     seeds = tuple(dict.fromkeys(lane.seed for lane in lanes))
     program, settings = make_program(lanes, seeds, statistics.layout, schedule, optimizer)
-    index_of = _drawing(weights, batch_size)
+    index_of = _drawing(weights, trainer.batch_size)
     data, c = examples(statistics), example_conditions(statistics)
     keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), 1) for seed in seeds])
     state, losses, num_steps = initial_state(lanes, program, params, c), [], optimizer.num_steps
+    every = trainer.log_every if trainer.log_every > 0 else num_steps
     label = f"fit omega: {type(first.objective).__name__}"
-    with bar(label, num_steps, show=progress) as advance:
-        for start in range(0, num_steps, steps_at_once):
-            steps = np.arange(start, min(start + steps_at_once, num_steps), dtype=np.int32)
+    with bar(label, num_steps, show=trainer.progress) as advance:
+        for start in range(0, num_steps, every):
+            steps = np.arange(start, min(start + every, num_steps), dtype=np.int32)
             index = np.stack([[index_of(seed, int(i)) for seed in seeds] for i in steps])
             state, values = _run(state, settings, data, keys, steps, index, program=program)
             losses.append(_finite(np.asarray(values), lanes, steps))
-            if on_steps is not None:
-                on_steps(int(steps[-1]) + 1, state.ema, losses[-1])
+            _report(trainer, int(steps[-1]) + 1, losses[-1], state.ema)
             stopping.check(f"step {steps[-1] + 1}")
             for _ in steps:
                 advance(f"loss {losses[-1].mean():.5g}")
@@ -180,6 +167,24 @@ def sweep(
     ]
     scores = _held_out(held_out, lanes, learned, schedule)
     return [Fitted(*parts) for parts in zip(lanes, learned, curves, scores, strict=True)]
+
+
+def _settings(trainer: Trainer | None) -> tuple[Trainer, Optimizer]:
+    """The trainer with an optimizer, and the optimizer. Raises StatisticsError for a store."""
+    if trainer is None:
+        trainer = Trainer(log_every=_LOG_EVERY)
+    if trainer.store is not None:
+        raise StatisticsError("trainer: expected no store (a fit is not resumed), got one")
+    optimizer = _OPTIMIZER if trainer.optimizer is None else trainer.optimizer
+    return dataclasses.replace(trainer, optimizer=optimizer), optimizer
+
+
+def _report(trainer: Trainer, step: int, losses: Float[np.ndarray, " l"], ema: Params) -> None:
+    """Tell the trainer the mean loss of some steps and the EMA after them."""
+    if trainer.on_log is not None:
+        trainer.on_log(step, {"loss": float(losses.mean())})
+    if trainer.on_step is not None:
+        trainer.on_step(step, ema)
 
 
 @functools.partial(jax.jit, static_argnames="program", donate_argnames="state")

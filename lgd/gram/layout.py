@@ -21,6 +21,24 @@ class StatisticsError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Particles:
+    """The particles of one example of a collection, and what is kept of them.
+
+    Args:
+      members: what they are, see `Layout`.
+      num_particles: how many, m.
+      law: of their time t; `UniformTimes` serves any law of (s, t) by weights, a `TimeLaw` serves
+        itself best.
+      features: whether `guidance.PAIR_FEATURES` of every particle are kept, 16 bytes each.
+    """
+
+    members: Members = "copies"
+    num_particles: int = 4
+    law: CollectionLaw = UniformTimes()
+    features: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
     """The shape of every example of statistics.
 

@@ -157,9 +157,8 @@ def score(
     """
     law = objective.time_law if law is None else law
     statistics, weights = prepared(statistics, objective, schedule, law)
-    data, m = examples(statistics), objective.num_members
+    data, chunks = examples(statistics), _equal_chunks(statistics.size)
     losses, times = [], []
-    chunks = _equal_chunks(statistics.size)
     with bar("score schedules", num_draws * len(chunks), show=progress) as advance:
         for draw in range(num_draws):
             parts: list[tuple[np.ndarray, np.ndarray]] = []
@@ -168,21 +167,10 @@ def score(
                 key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), draw), number)
                 s_key, rows_key = jax.random.split(key)
                 s = law.sample_s(s_key, part.t)
-                omegas = [
-                    weights_of(fn, part, statistics.layout, s=s, num_particles=m)
-                    for fn in schedules.values()
-                ]
-                values = _losses(
-                    rows_key,
-                    part,
-                    s,
-                    jnp.stack(omegas),
-                    jnp.asarray(objective.energy, jnp.float32),
-                    objective=objective.frame,
-                    layout=statistics.layout,
-                    schedule=schedule,
+                values = _losses_of(
+                    rows_key, part, s, schedules, objective, statistics.layout, schedule
                 )
-                parts.append((np.asarray(values), np.asarray(s)))
+                parts.append((values, np.asarray(s)))
                 advance("")
             losses.append(np.concatenate([value for value, _ in parts], axis=1))
             times.append(np.concatenate([s for _, s in parts]))
@@ -195,6 +183,33 @@ def score(
         statistics.source,
         statistics.c,
     )
+
+
+def _losses_of(
+    key: PRNGKey,
+    batch: Examples,
+    s: Float[Array, " g"],
+    schedules: Mapping[str, OmegaFn],
+    objective: OneStep,
+    layout: Layout,
+    schedule: Schedule,
+) -> Float[np.ndarray, "schedules g"]:
+    """The loss of every example of a batch under every schedule, on the same noise."""
+    omegas = [
+        weights_of(omega_fn, batch, layout, s=s, num_particles=objective.num_members)
+        for omega_fn in schedules.values()
+    ]
+    losses = _losses(
+        key,
+        batch,
+        s,
+        jnp.stack(omegas),
+        jnp.asarray(objective.energy, jnp.float32),
+        objective=objective.frame,
+        layout=layout,
+        schedule=schedule,
+    )
+    return np.asarray(losses)
 
 
 def _equal_chunks(size: int) -> list[Int[np.ndarray, " g"]]:
