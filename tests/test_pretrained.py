@@ -17,6 +17,7 @@ from experiments.workdir import Workdir, WorkdirError, read_json, write_json
 from lgd import guidance as schedules
 from lgd import omega, sampling
 from lgd.evaluation import Journal, Selected
+from lgd.machinery import storage
 from tests import untrained
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -38,15 +39,14 @@ def run(quick_compilation, tmp_path_factory):
         "learned:self_consistency": Selected({"step": 5}, schedules.constant(1.0), NAN),
         f"learned:{METHOD}": Selected({"step": STEP}, guided, NAN),
     }
-    evaluate.save_guidance(
-        workdir, [select.Row(f"learned:{METHOD}", None, rows[f"learned:{METHOD}"])]
-    )
+    selected = [select.Row(name, None, each) for name, each in rows.items()]
+    evaluate.save_guidance(workdir, selected[-1:])
     measured, _ = evaluate.measure_rows(
         config,
         dataset,
         evaluate.make_generator(config, workdir, dataset),
         evaluate.make_measure(config, workdir, dataset),
-        [select.Row(name, None, each) for name, each in rows.items()],
+        selected,
         Journal(workdir.path / "measured.jsonl"),
     )
     results = evaluate.provenance(config, "a command") | {"rows": measured}
@@ -149,8 +149,8 @@ def test_samples_of_the_weights_shipped_are_of_the_classes_asked_for(fashion):
     config = pretrained._config(pretrained.read_manifest(pretrained.DEFAULT))
     classifier = build.classifier(config, 10)
     like = jax.eval_shape(lambda: classifier.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1))))
-    manifest = pretrained.read_manifest(pretrained.DEFAULT)
-    params = pretrained._read(pretrained.DEFAULT, manifest, "classifier", like)
+    file = pretrained.WEIGHTS / pretrained.DEFAULT / "classifier.safetensors"
+    params = storage.load_params(file, like)
     c = jnp.repeat(jnp.arange(10), 8)
 
     @jax.jit
