@@ -176,7 +176,7 @@ def test_nothing_is_compiled_after_the_first_step(monkeypatch):
         made.append(make_step(*arguments, **settings))
         return made[-1]
 
-    monkeypatch.setattr(training, "make_step", remembered)
+    monkeypatch.setattr(training.loop, "make_step", remembered)
     train(parallel.make_mesh(4, 2))
     assert [step._cache_size() for step in made] == [1]
 

@@ -59,7 +59,8 @@ class Journal:
             entry = json.loads(line)
         except (ValueError, RecursionError):
             entry = None
-        if not isinstance(entry, dict) or entry.keys() != {"key", "value"}:
+        whole = isinstance(entry, dict) and entry.keys() == {"key", "value"}
+        if not whole or not isinstance(entry["key"], str):
             raise JournalError(
                 f"{self._file}:{number}: expected an object with key and value, got {line[:80]!r}"
             )
