@@ -251,9 +251,22 @@ def predictions(
     further ones, of weaker denoisers (autoguidance; Karras et al., 2024, arXiv 2406.02507).
     """
     cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c)
+    return cond, (uncond, *weaker_predictions(denoiser, params, x_t, t=t, c=c))
+
+
+def weaker_predictions(
+    denoiser: Denoiser,
+    params: Params,
+    x_t: Float[Array, "b *dims"],
+    *,
+    t: Float[Array, " b"],
+    c: Condition,
+) -> tuple[Float[Array, "b *dims"], ...]:
+    """The predictions of the weaker denoisers of a `denoisers.Directions`; () of any other."""
     weaker = getattr(denoiser, "weaker_predictions", None)
-    further = () if weaker is None else weaker(params, x_t, t=t, c=c)
-    return cond, (uncond, *(other.astype(x_t.dtype) for other in further))
+    if weaker is None:
+        return ()
+    return tuple(other.astype(x_t.dtype) for other in weaker(params, x_t, t=t, c=c))
 
 
 def direction_names(denoiser: Denoiser) -> tuple[str, ...]:

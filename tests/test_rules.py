@@ -180,11 +180,12 @@ def test_a_state_advances_once_a_step(solver):
 
 def test_an_eps_of_its_own_puts_the_noise_back():
     """``x_s = alpha_s x0 + sigma_s eps`` at churn 0, with both of them the rule's."""
-    states, t, s = loop(RULES["cfg++"], 0.7, START), TIMES[0], TIMES[1]
-    cond, uncond = denoise_pair(PLAIN, EMBEDDING, START, t=jnp.full(5, t), c=CLASSES)
-    eps = (START - FLOW.alpha(t) * uncond) / FLOW.sigma(t)
+    states, t, s = loop(RULES["cfg++"], 0.7, START), TIMES[1], TIMES[2]
+    x_t = states[1].x
+    cond, uncond = denoise_pair(PLAIN, EMBEDDING, x_t, t=jnp.full(5, t), c=CLASSES)
+    eps = (x_t - FLOW.alpha(t) * uncond) / FLOW.sigma(t)
     expected = FLOW.alpha(s) * (uncond + 0.7 * (cond - uncond)) + FLOW.sigma(s) * eps
-    np.testing.assert_allclose(states[1].x, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(states[2].x, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_learned_network_looks_at_the_features():

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lgd.diffusion import direction_names, expand, predictions
+from lgd.diffusion import denoise_pair, direction_names, expand, weaker_predictions
 from lgd.guidance import skipping
 from lgd.guidance.hand_made import constant
 from lgd.guidance.mixing import mix, on_grid, pair_features, takes_features
@@ -96,13 +96,14 @@ class Cfg:
         c: Condition,
     ) -> tuple[Prediction, None]:
         """The guided prediction at x_t."""
-        cond, others = predictions(denoiser, params, x_t, t=t, c=c)
+        cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c)
         omega = step.inputs
         if self.omega is not None:
             of_step = {"s": jnp.full(len(x_t), step.s), "t": jnp.full(len(x_t), step.t)}
-            omega = self.omega(**of_step, c=c, features=pair_features(cond, others[0]))
+            omega = self.omega(**of_step, c=c, features=pair_features(cond, uncond))
             _check_directions(omega.shape[1:], denoiser)
-        return Prediction(mixed(cond, others, omega)), None
+        further = weaker_predictions(denoiser, params, x_t, t=t, c=c) if omega.ndim > 1 else ()
+        return Prediction(mixed(cond, (uncond, *further), omega)), None
 
     def skipping(self, omegas: PyTree, calls: np.ndarray) -> tuple[Rule, PyTree, float]:
         """The rule and inputs that leave out the unconditional half where omega is 0.
