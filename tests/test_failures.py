@@ -37,9 +37,11 @@ LABELS = np.arange(40, dtype=np.int32) % 2
 @pytest.mark.parametrize("without_condition", [False, True])
 def test_times_at_which_a_denoiser_is_not_finite(without_condition):
     broken = broken_between(0.4, 0.6, without_condition=without_condition)
-    found = probe.non_finite_times(broken, PARAMS, X0, LABELS, TIMES)
-    assert found == [0.5]
-    assert "NaN or inf at t = 0.5" in probe.non_finite_report(broken, PARAMS, X0, LABELS, TIMES)
+    halves = ["conditional", "unconditional"][without_condition:]
+    assert probe.non_finite_times(broken, PARAMS, X0, LABELS, TIMES) == {0.5: halves}
+    which = " for unconditional inputs" if without_condition else ""
+    report = probe.non_finite_report(broken, PARAMS, X0, LABELS, TIMES)
+    assert report.endswith(f"NaN or inf{which} at t = 0.5")
     fine = broken_between(2.0, 3.0)
     assert "finite at each of 5 times" in probe.non_finite_report(fine, PARAMS, X0, LABELS, TIMES)
 
