@@ -1,4 +1,4 @@
-"""How a network learns to denoise: its loss, the law of times, augmentations."""
+"""Training of a denoiser: its loss, the distribution of times, augmentations of images."""
 
 import dataclasses
 from typing import Literal, get_args
@@ -18,15 +18,24 @@ Times = Literal["uniform", "logit_normal"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DenoisingLoss:
-    """``E |output - target|^2``, in the denoiser's kind, with conditions dropped at random.
+    """Mean squared error ``E |output - target|^2`` of a network, with conditions dropped at random.
 
-    The target is that of `scaled_target`. Everything random is a function of the key alone.
+    The target is `scaled_target` in the denoiser's prediction kind. All randomness is a function of
+    the key. Dropping conditions trains the unconditional prediction in the same network (Ho &
+    Salimans, 2022, arXiv 2207.12598).
 
-    label_dropout: share of examples trained without their condition, in [0, 1).
-    times: "uniform" on [0, 1), or "logit_normal": t = sigmoid(location + scale N(0, 1)) (Esser et
-      al., 2024); location 0, scale 1: half of all times in (0.34, 0.66); location > 0: more noise.
-    flip: mirror images with probability 1/2; shift: move images by up to so many pixels each way.
-      Both are for images (b, h, w, channels); see `augmented`.
+    Args:
+      label_dropout: share of examples trained without their condition, in [0, 1).
+      times: "uniform" on [0, 1), or "logit_normal", ``t = sigmoid(location + scale N(0, 1))``
+        (Esser et al., 2024, arXiv 2403.03206, Eq. 19).
+      times_location: location of "logit_normal"; above 0: more noise. With location 0 and scale 1
+        half of all times lie in (0.34, 0.66).
+      times_scale: scale of "logit_normal", above 0.
+      flip: whether images (b, h, w, channels) are mirrored with probability 1/2; see `augmented`.
+      shift: largest number of pixels that images (b, h, w, channels) are moved along each axis.
+
+    Raises:
+      ValueError: for a field outside its range.
     """
 
     label_dropout: float = 0.1
@@ -54,19 +63,27 @@ class DenoisingLoss:
         x0: Float[Array, "b *dims"],
         c: Conditions,
     ) -> Float[Array, ""]:
-        """Mean loss of a batch."""
+        """Return the mean loss of a batch, over examples and entries.
+
+        Args:
+          key: for times, noise, dropped conditions and augmentations.
+          denoiser: the denoiser that is trained.
+          params: its parameters.
+          x0: examples (b, *dims).
+          c: their conditions, labels (b,) or vectors (b, e).
+        """
         time_key, eps_key, drop_key, augment_key = jax.random.split(key, 4)
         x0 = augmented(augment_key, x0, flip=self.flip, shift=self.shift)
         t = self.draw_times(time_key, len(x0))
         eps = jax.random.normal(eps_key, x0.shape)
         x_t = noised(x0, eps, t=t, schedule=denoiser.schedule)
         dropped = jax.random.bernoulli(drop_key, self.label_dropout, (len(x0),))
-        output = denoiser.output(params, x_t, t=t, c=_chosen(dropped, denoiser.null(c), c))
+        output = denoiser.output(params, x_t, t=t, c=_where(dropped, denoiser.null(c), c))
         target = scaled_target(x0, eps, t=t, schedule=denoiser.schedule, kind=denoiser.kind)
         return jnp.mean(jnp.square(output - target))
 
     def draw_times(self, key: PRNGKey, count: int) -> Float[Array, " b"]:
-        """Times of a batch, in [0, 1]; both ends may come, and are safe."""
+        """Return times (count,) in [0, 1]; both ends may occur, and the loss is finite there."""
         if self.times == "uniform":
             return jax.random.uniform(key, (count,))
         normal = jax.random.normal(key, (count,))
@@ -81,10 +98,18 @@ def scaled_target(
     schedule: Schedule,
     kind: Kind,
 ) -> Float[Array, "b *dims"]:
-    """The prediction of a kind that means x0, over `output_scale`; x0 and eps in unit size.
+    """Return the exact prediction of a kind, divided by `output_scale`, (b, *dims).
 
-    From eps itself rather than from x_t, as `from_x0` has to: exact at t = 0, where that divides by
-    sigma = 0. So the loss of "score" is that of "eps", weighted by sigma^2 as usual.
+    It is computed from eps, not from x_t as in `diffusion.from_x0`, so it is exact at t = 0, where
+    the latter divides by sigma = 0. The loss of "score" is therefore that of "eps", with the usual
+    weight sigma^2.
+
+    Args:
+      x0: examples (b, *dims).
+      eps: standard normal noise (b, *dims).
+      t: times (b,) in [0, 1].
+      schedule: the noise schedule.
+      kind: what the network predicts, one of `diffusion.KINDS`.
     """
     if kind == "x0":
         return x0
@@ -103,9 +128,12 @@ def scaled_target(
 def augmented(
     key: PRNGKey, x: Float[Array, "b *dims"], *, flip: bool, shift: int
 ) -> Float[Array, "b *dims"]:
-    """Images mirrored with probability 1/2 and moved by -shift to shift pixels along each axis.
+    """Return images mirrored with probability 1/2 and moved by -shift to shift pixels a side.
 
-    False and 0: x. Raises ValueError for what is not (b, h, w, channels).
+    With flip = False and shift = 0 x is returned as it is, whatever its shape.
+
+    Raises:
+      ValueError: for x that is not (b, h, w, channels), if it is to be changed.
     """
     if not flip and shift == 0:
         return x
@@ -119,12 +147,12 @@ def augmented(
 
 
 def flipped(x: Float[Array, "b h w k"], which: Bool[Array, " b"]) -> Float[Array, "b h w k"]:
-    """The images named, mirrored left to right."""
-    return _chosen(which, x[:, :, ::-1], x)
+    """Return x with the images where ``which`` is true mirrored left to right."""
+    return _where(which, x[:, :, ::-1], x)
 
 
 def shifted(x: Float[Array, "b h w k"], by: Int[Array, "b 2"]) -> Float[Array, "b h w k"]:
-    """Images moved down and right by so many pixels; what they leave repeats the border."""
+    """Return images moved by (rows down, columns right); border pixels fill the gap."""
     rows, columns = (
         jnp.clip(jnp.arange(size)[None] - by[:, axis, None], 0, size - 1)
         for axis, size in enumerate(x.shape[1:3])
@@ -133,6 +161,6 @@ def shifted(x: Float[Array, "b h w k"], by: Int[Array, "b 2"]) -> Float[Array, "
     return jnp.take_along_axis(x, columns[:, None, :, None], axis=2)
 
 
-def _chosen(which: Bool[Array, " b"], x: Array, y: Array) -> Array:
-    """Examples of x where ``which``, else of y."""
+def _where(which: Bool[Array, " b"], x: Array, y: Array) -> Array:
+    """Return examples of x where ``which`` is true, else of y."""
     return jnp.where(which.reshape(-1, *(1,) * (x.ndim - 1)), x, y)

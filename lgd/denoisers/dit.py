@@ -1,4 +1,4 @@
-"""A diffusion transformer for images (Peebles & Xie, 2023)."""
+"""A diffusion transformer for images (Peebles & Xie, 2022, arXiv 2212.09748)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -20,13 +20,20 @@ from lgd.denoisers.layers import (
 
 
 class DiT(nn.Module):
-    """Patches as tokens, ``depth`` blocks of attention and MLP with adaLN-zero, in one scan.
+    """Transformer on image patches: blocks of attention and MLP with adaLN-zero, in one scan.
 
-    Conditions: see `ConditionEmbedding`. Positions are learned and start as 2-D sines and cosines.
-    The output starts at zero and is float32.
+    Learned positions start as 2-D sines and cosines. The output is zero at initialisation, and
+    float32.
 
-    dtype: of matrix products and tokens; parameters, norms and softmax are float32.
-    remat: what the backward pass recomputes, for less memory; see `layers.rematerialised`.
+    Args:
+      num_classes: number of labels, or None for conditions that are vectors; see
+        `layers.ConditionEmbedding`.
+      width: size of a token; 4 divides it.
+      depth: number of blocks.
+      heads: attention heads, which divide the width.
+      patch_size: side of a patch in pixels, which divides the image's sides.
+      dtype: type of matrix products and tokens; parameters, norms and softmax are float32.
+      remat: what the backward pass recomputes to save memory; see `layers.rematerialised`.
     """
 
     num_classes: int | None
@@ -41,10 +48,10 @@ class DiT(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w k"], logsnr: Float[Array, " b"], c: Conditions
     ) -> Float[Array, "b h w k"]:
-        """A prediction of the shape of x.
+        """Return a prediction of the shape of x.
 
-        Raises ValueError where patch_size does not divide the image, heads the width, or 4 the
-        width.
+        Raises:
+          ValueError: if patch_size does not divide the image, or heads or 4 the width.
         """
         grid = self._grid(x.shape)
         embedding = Embedding(self.num_classes, self.width, name="embedding")(logsnr, c)
@@ -59,7 +66,7 @@ class DiT(nn.Module):
         return from_patches(out, self.patch_size, grid)
 
     def _blocks(self) -> nn.Module:
-        """All blocks as one, with a leading layer axis in its parameters."""
+        """Return all blocks as one module, with a leading layer axis in its parameters."""
         block = rematerialised(DiTBlock, self.remat, prevent_cse=False)
         blocks = nn.scan(
             block,
@@ -71,7 +78,7 @@ class DiT(nn.Module):
         return blocks(self.heads, self.dtype, name="blocks")
 
     def _grid(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Rows and columns of patches."""
+        """Return the numbers of rows and columns of patches, after checks of the sizes."""
         check_images(shape)
         rows, columns = shape[1:3]
         if rows % self.patch_size or columns % self.patch_size:
@@ -84,7 +91,11 @@ class DiT(nn.Module):
 
 
 class DiTBlock(nn.Module):
-    """``h += gate attention(h')``, then ``h += gate mlp(h')``, with h' the modulated norm of h."""
+    """Block ``h += gate attention(h')``, then ``h += gate mlp(h')``; h' is the modulated norm of h.
+
+    Gate, scale and shift are linear in silu(embedding) and zero at initialisation (adaLN-zero;
+    Peebles & Xie, 2022, arXiv 2212.09748).
+    """
 
     heads: int
     dtype: DType = "float32"
@@ -93,7 +104,7 @@ class DiTBlock(nn.Module):
     def __call__(
         self, h: Float[Array, "b n w"], embedding: Float[Array, "b e"]
     ) -> tuple[Float[Array, "b n w"], None]:
-        """New tokens, and nothing for `nn.scan` to stack."""
+        """Return the new tokens (b, n, w), and None because `nn.scan` has nothing to stack."""
         width, dtype = h.shape[-1], jnp.dtype(self.dtype)
         first = Modulation(3, width, name="attention_modulation")(embedding)
         second = Modulation(3, width, name="mlp_modulation")(embedding)
@@ -109,7 +120,7 @@ class DiTBlock(nn.Module):
 
 
 def layer_norm(h: Float[Array, "b n w"]) -> Float[Array, "b n w"]:
-    """Every token to mean 0 and variance 1, in float32."""
+    """Return tokens normalised to mean 0 and variance 1 each, in float32."""
     h = h.astype(jnp.float32)
     h = h - jnp.mean(h, axis=-1, keepdims=True)
     return h / jnp.sqrt(jnp.mean(jnp.square(h), axis=-1, keepdims=True) + 1e-6)
@@ -122,7 +133,7 @@ def _gated(
 
 
 def to_patches(x: Float[Array, "b h w k"], size: int) -> Float[Array, "b n p"]:
-    """Squares of ``size`` pixels, row by row, flattened."""
+    """Return the squares of ``size`` pixels a side, row by row, flattened to (b, n, p)."""
     b, rows, columns, k = x.shape
     x = x.reshape(b, rows // size, size, columns // size, size, k)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, -1, size * size * k)
@@ -131,16 +142,17 @@ def to_patches(x: Float[Array, "b h w k"], size: int) -> Float[Array, "b n p"]:
 def from_patches(
     patches: Float[Array, "b n p"], size: int, grid: tuple[int, int]
 ) -> Float[Array, "b h w k"]:
-    """The image of a grid of patches; the inverse of `to_patches`."""
+    """Return the images of a grid (rows, columns) of patches; the inverse of `to_patches`."""
     rows, columns = grid
     x = patches.reshape(len(patches), rows, columns, size, size, -1).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(len(patches), rows * size, columns * size, -1)
 
 
 def sincos_positions(grid: tuple[int, int], width: int) -> Float[Array, "n w"]:
-    """Sines and cosines of row and of column, a quarter of the width each.
+    """Return sines and cosines of row and column, (n, w), for patches row by row.
 
-    Wavelengths from 2 pi to 2 pi 10,000 (Vaswani et al., 2017), for patches row by row.
+    Each of the four takes a quarter of the width, with wavelengths from 2 pi to 2 pi 10,000
+    (Vaswani et al., 2017, arXiv 1706.03762).
     """
     frequencies = 10_000.0 ** -np.linspace(0.0, 1.0, width // 4, endpoint=False)
     row, column = (i.ravel()[:, None] * frequencies for i in np.indices(grid))

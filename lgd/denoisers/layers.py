@@ -1,7 +1,7 @@
-"""What image networks share: embeddings of noise level and condition, adaptive scales, attention.
+"""Layers of the image networks: embeddings of noise level and condition, adaLN, attention.
 
-Parameters, statistics of norms, softmax and embeddings are float32 whatever ``dtype`` is; it is the
-type of convolutions, matrix products and of what flows between layers.
+``dtype`` is the type of convolutions, matrix products and the arrays between layers; parameters,
+statistics of norms, softmax and embeddings are always float32.
 """
 
 import functools
@@ -20,18 +20,17 @@ Conditions = Int[Array, " b"] | Float[Array, "b e"]
 
 
 def fourier_features(logsnr: Float[Array, " b"], size: int) -> Float[Array, "b f"]:
-    """Sines and cosines of logsnr at ``size / 2`` wavelengths from 1 to 100."""
+    """Return sines and cosines of logsnr at ``size / 2`` wavelengths from 1 to 100, (b, size)."""
     wavelengths = jnp.geomspace(1.0, 100.0, size // 2)
     angles = 2.0 * math.pi * logsnr[:, None] / wavelengths[None]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
 class ConditionEmbedding(nn.Module):
-    """Labels 0 to num_classes, where num_classes means "no condition"; or vectors (b, e).
+    """Embedding of a condition that is a label (b,), or with num_classes = None a vector (b, e).
 
-    With num_classes = None conditions are vectors. One that is all zeros means "no condition" and
-    has an embedding of its own: like the label num_classes it is a reserved value, and every dtype
-    has it.
+    Two values are reserved for "no condition", and have a learned embedding: the label num_classes,
+    and the vector of zeros.
     """
 
     num_classes: int | None
@@ -39,7 +38,11 @@ class ConditionEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, c: Conditions) -> Float[Array, "b w"]:
-        """Embeddings; ValueError for labels where vectors are expected, and the reverse."""
+        """Return embeddings (b, width).
+
+        Raises:
+          ValueError: for labels where vectors are expected, or vectors where labels are.
+        """
         labels = jnp.issubdtype(c.dtype, jnp.integer)
         if labels != (self.num_classes is not None) or c.ndim != (1 if labels else 2):
             expected = "vectors (b, e)" if self.num_classes is None else "integer labels (b,)"
@@ -47,34 +50,37 @@ class ConditionEmbedding(nn.Module):
         if self.num_classes is not None:
             return nn.Embed(self.num_classes + 1, self.width, name="labels")(c)
         null = self.param("null", nn.initializers.normal(0.02), (1, self.width))
-        given = jnp.any(c != 0.0, axis=-1, keepdims=True)
+        has_condition = jnp.any(c != 0.0, axis=-1, keepdims=True)
         vectors = nn.Dense(self.width, use_bias=False, name="vectors")(c.astype(jnp.float32))
-        return jnp.where(given, vectors, null)
+        return jnp.where(has_condition, vectors, null)
 
 
 class Embedding(nn.Module):
-    """Noise level and condition as one vector: an MLP of logsnr plus a `ConditionEmbedding`."""
+    """Embedding of noise level and condition: an MLP of logsnr plus a `ConditionEmbedding`."""
 
     num_classes: int | None
     width: int
 
     @nn.compact
     def __call__(self, logsnr: Float[Array, " b"], c: Conditions) -> Float[Array, "b w"]:
-        """The sum of both."""
+        """Return embeddings (b, width)."""
         times = nn.silu(nn.Dense(self.width)(fourier_features(logsnr, 64)))
         condition = ConditionEmbedding(self.num_classes, self.width)(c)
         return nn.Dense(self.width)(times) + condition
 
 
 class Modulation(nn.Module):
-    """``count`` vectors, linear in silu(embedding) and zero at first (adaLN-zero)."""
+    """Vectors that modulate a layer: linear in silu(embedding), with a kernel that starts at zero.
+
+    This is adaLN-zero (Peebles & Xie, 2022, arXiv 2212.09748).
+    """
 
     count: int
     width: int
 
     @nn.compact
     def __call__(self, embedding: Float[Array, "b e"]) -> list[Float[Array, "b w"]]:
-        """As many arrays as ``count``."""
+        """Return ``count`` arrays (b, width)."""
         zeros = nn.initializers.zeros
         out = nn.Dense(self.count * self.width, kernel_init=zeros)(nn.silu(embedding))
         return jnp.split(out, self.count, axis=-1)
@@ -83,19 +89,22 @@ class Modulation(nn.Module):
 def modulated(
     h: Float[Array, "b *n w"], scale: Float[Array, "b w"], shift: Float[Array, "b w"]
 ) -> Float[Array, "b *n w"]:
-    """``(1 + scale) h + shift``, the same at every position; 0 and 0: h."""
+    """Return ``(1 + scale) h + shift``, with the same scale and shift at every position.
+
+    scale = shift = 0: h is unchanged.
+    """
     return (1.0 + over_positions(scale, h)) * h + over_positions(shift, h)
 
 
 def over_positions(
     vector: Float[Array, "b w"], like: Float[Array, "b *n w"]
 ) -> Float[Array, "b *ones w"]:
-    """A vector per example as one that broadcasts over the axes between."""
+    """Return a vector per example with axes of length 1, to broadcast over the positions of h."""
     return vector.reshape(len(vector), *(1,) * (like.ndim - 2), -1)
 
 
 class Attention(nn.Module):
-    """Self-attention among tokens; softmax in float32. ``heads`` divides the width."""
+    """Multi-head self-attention among tokens, with softmax in float32."""
 
     heads: int
     dtype: DType = "float32"
@@ -103,7 +112,11 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, h: Float[Array, "b n w"]) -> Float[Array, "b n w"]:
-        """Mixed tokens, in ``dtype``. Raises ValueError where heads do not divide w."""
+        """Return new tokens (b, n, w) in ``dtype``.
+
+        Raises:
+          ValueError: if heads do not divide w.
+        """
         width = h.shape[-1]
         if width % self.heads:
             raise ValueError(f"expected heads that divide the width {width}, got {self.heads}")
@@ -122,11 +135,11 @@ class Attention(nn.Module):
 def softmax_attention(
     q: Float[Array, "b n h d"], k: Float[Array, "b n h d"], v: Float[Array, "b n h d"]
 ) -> Float[Array, "b n h d"]:
-    """``softmax(q k' / sqrt(d)) v`` for each of h heads, softmax in float32.
+    """Return ``softmax(q k' / sqrt(d)) v`` for each of h heads, with softmax in float32.
 
-    Where the program is lowered for CUDA and `cudnn_supports` q: cuDNN's fused kernel, which keeps
-    no n x n weights. Elsewhere XLA's operations. Where the kernel may be used there is no
-    forward-mode derivative, nor one vmapped over cotangents alone (`jax.jacrev`): both raise.
+    Programs lowered for CUDA use cuDNN's fused kernel, which stores no n x n weights, if
+    `cudnn_supports` q; all others use XLA's operations. If the kernel may be used, forward-mode
+    derivatives and those vmapped over cotangents alone (`jax.jacrev`) raise.
     """
     xla = functools.partial(jax.nn.dot_product_attention, implementation="xla")
     if not cudnn_supports(q.shape, q.dtype):
@@ -138,10 +151,11 @@ _cudnn_attention = functools.partial(jax.nn.dot_product_attention, implementatio
 
 
 def cudnn_supports(shape: tuple[int, ...], dtype: Any) -> bool:
-    """Whether cuDNN's attention of q, k and v (b, n, h, d) runs, and trains, on all devices here.
+    """Return whether cuDNN's attention of q, k and v (b, n, h, d) can train on all local devices.
 
-    For training NVIDIA names d <= 128 on every GPU from Ampere on, and more than one token (cuDNN
-    frontend, "Attention"; cuDNN 9.18, known issues); jax wants an even n. The rest is asked of jax.
+    NVIDIA documents training for d <= 128 and more than one token on GPUs from Ampere on (cuDNN
+    frontend, "Attention"; cuDNN 9.18, known issues), and jax requires an even n; the remaining
+    conditions are jax's, which is asked.
     """
     _, tokens, _, size = shape
     half = dtype in (jnp.float16, jnp.bfloat16)
@@ -150,13 +164,16 @@ def cudnn_supports(shape: tuple[int, ...], dtype: Any) -> bool:
 
 
 def _is_ampere_or_later(device: Any) -> bool:
-    """Compute capability 8.0 or more. AMD's GPUs have a name there, other devices nothing."""
+    """Return whether a device has CUDA compute capability 8.0 or more.
+
+    AMD's GPUs have a name in that attribute, other devices do not have the attribute.
+    """
     major = getattr(device, "compute_capability", "").split(".")[0]
     return major.isdigit() and int(major) >= 8
 
 
 def _jax_accepts(shape: tuple[int, ...], dtype: Any) -> bool:
-    """False where jax finds no cuDNN, one too old for the GPU, or a size that it does not train."""
+    """Return False if jax has no cuDNN, one too old for the GPU, or cannot train this size."""
     q = jax.ShapeDtypeStruct(shape, dtype)
     try:
         jax.eval_shape(lambda q: jax.vjp(_cudnn_attention, q, q, q)[0], q)
@@ -168,12 +185,19 @@ def _jax_accepts(shape: tuple[int, ...], dtype: Any) -> bool:
 def rematerialised(
     block: type[nn.Module], remat: Remat, *, prevent_cse: bool = True
 ) -> Callable[..., nn.Module]:
-    """A block that recomputes in the backward pass what it does not keep; the same numbers.
+    """Return a block that recomputes activations in the backward pass instead of storing them.
 
-    remat: "none" keeps everything; "activations" keeps results of convolutions and of products with
-    parameters and recomputes norms, activations and attention, few FLOPs and most of the memory;
-    "blocks" keeps a block's inputs. prevent_cse: see `jax.checkpoint`; not needed in a scan.
-    Raises ValueError for another remat.
+    Values and gradients are the same.
+
+    Args:
+      block: a Flax module class.
+      remat: what is stored. "none" (no rematerialisation): everything. "activations": results of
+        convolutions and of products with parameters; norms, activations and attention, which are
+        few FLOPs and most of the memory, are recomputed. "blocks": inputs of blocks only.
+      prevent_cse: see `jax.checkpoint`; not needed within a scan.
+
+    Raises:
+      ValueError: for another remat.
     """
     if remat not in get_args(Remat):
         raise ValueError(f"expected remat in {get_args(Remat)}, got {remat!r}")
@@ -184,13 +208,16 @@ def rematerialised(
 
 
 def _is_product(primitive: Any, *args: Any, **params: Any) -> bool:
-    """A convolution, or a product without a batch axis: attention's have one."""
+    """Return whether an operation is a convolution or a product without a batch axis.
+
+    The products of attention have a batch axis.
+    """
     if primitive is jax.lax.conv_general_dilated_p:
         return True
     return jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *args, **params)
 
 
 def check_images(shape: tuple[int, ...]) -> None:
-    """Raise ValueError for what is no batch of images (b, h, w, channels)."""
+    """Raise ValueError for a shape that is not (b, h, w, channels)."""
     if len(shape) != 4:
         raise ValueError(f"expected images (b, h, w, channels), got shape {shape}")

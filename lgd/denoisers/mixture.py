@@ -1,4 +1,4 @@
-"""The exact denoiser of a labelled Gaussian mixture."""
+"""The exact denoiser of a Gaussian mixture with class labels."""
 
 import dataclasses
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from lgd.types import PRNGKey, Schedule
 
 
 class MixtureParams(NamedTuple):
-    """Components with diagonal covariance: means (n, d), variances (n, d), log-weights (n,)."""
+    """Components of a mixture with diagonal covariances: means, variances and log-weights."""
 
     means: Float[Array, "n d"]
     variances: Float[Array, "n d"]
@@ -21,11 +21,28 @@ class MixtureParams(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class GaussianMixture:
-    """Posterior mean E[x0 | x_t, c] of a mixture whose component i belongs to class labels[i].
+    """Exact denoiser E[x0 | x_t, c] of a Gaussian mixture of vectors (d,) with class labels.
 
-    The label ``num_classes`` is the unconditional input: all components. Data are vectors (d,).
     ``p(x_t | i) = N(alpha m_i, alpha^2 v_i + sigma^2)`` and
-    ``E[x0 | x_t, i] = m_i + alpha v_i / (alpha^2 v_i + sigma^2) (x_t - alpha m_i)``.
+    ``E[x0 | x_t, i] = m_i + alpha v_i / (alpha^2 v_i + sigma^2) (x_t - alpha m_i)`` for component i
+    with mean m_i and variances v_i; components are averaged with their posterior weights.
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from lgd import denoisers, schedules
+    >>> denoiser = denoisers.GaussianMixture(labels=(0, 1), schedule=schedules.rectified_flow())
+    >>> params = denoiser.params(jnp.array([[-2.0], [2.0]]), variances=1.0)
+    >>> x_t, t, c = jnp.zeros((3, 1)), jnp.ones(3), jnp.array([0, 1, denoiser.num_classes])
+    >>> jax.jit(denoiser.apply)(params, x_t, t=t, c=c).tolist()  # class means, and the mean of all
+    [[-2.0], [2.0], [0.0]]
+
+    Args:
+      labels: the class of every component; classes are 0 to the largest, without gaps. The label
+        ``num_classes`` is the unconditional input, all components.
+      schedule: the noise schedule.
+
+    Raises:
+      ValueError: for labels with gaps.
     """
 
     labels: tuple[int, ...]
@@ -37,7 +54,7 @@ class GaussianMixture:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; also the label of the unconditional input."""
+        """Number of classes, which is also the label of the unconditional input."""
         return max(self.labels) + 1
 
     def params(
@@ -46,7 +63,16 @@ class GaussianMixture:
         variances: Float[Array, "n d"] | Float[Array, " n"] | float,
         weights: Float[Array, " n"] | None = None,
     ) -> MixtureParams:
-        """Parameters from means, variances (per axis, per component or one) and weights (equal)."""
+        """Return parameters.
+
+        Args:
+          means: means (n, d), one for every label.
+          variances: variances of every axis (n, d), of every component (n,), or one number.
+          weights: positive weights (n,), normalised here; None: equal ones.
+
+        Raises:
+          ValueError: for another number of means than of labels.
+        """
         means = jnp.asarray(means, jnp.float32)
         if len(means) != len(self.labels):
             raise ValueError(f"expected {len(self.labels)} means, got {len(means)}")
@@ -64,14 +90,14 @@ class GaussianMixture:
         t: Float[Array, " b"],
         c: Int[Array, " b"],
     ) -> Float[Array, "b d"]:
-        """``E[x0 | x_t, c]``, (b, d)."""
+        """Return ``E[x0 | x_t, c]``, (b, d)."""
         alpha, residual, total = self._noised(params, x_t, t)
         posterior = jax.nn.softmax(self._log_joint(params, residual, total, c), axis=-1)
         means = params.means[None] + alpha * params.variances[None] / total * residual
         return jnp.sum(posterior[..., None] * means, axis=1)
 
     def null(self, c: Int[Array, " b"]) -> Int[Array, " b"]:
-        """The label num_classes: all components."""
+        """Return the unconditional input, labels num_classes of the shape of c."""
         return jnp.full_like(c, self.num_classes)
 
     def log_density(
@@ -82,14 +108,14 @@ class GaussianMixture:
         t: Float[Array, " b"],
         c: Int[Array, " b"],
     ) -> Float[Array, " b"]:
-        """``log p(x_t | c)``, (b,)."""
+        """Return ``log p(x_t | c)``, (b,), in nats."""
         _, residual, total = self._noised(params, x_t, t)
         joint = self._log_joint(params, residual, total, c)
         prior = jnp.where(self._member(c), params.log_weights[None], -jnp.inf)
         return jax.nn.logsumexp(joint, axis=-1) - jax.nn.logsumexp(prior, axis=-1)
 
     def draw(self, key: PRNGKey, params: MixtureParams, c: Int[Array, " b"]) -> Float[Array, "b d"]:
-        """Draw x0 ~ p(x0 | c), (b, d)."""
+        """Return draws of p(x0 | c), (b, d)."""
         component_key, normal_key = jax.random.split(key)
         logits = jnp.where(self._member(c), params.log_weights[None], -jnp.inf)
         i = jax.random.categorical(component_key, logits)
@@ -99,7 +125,7 @@ class GaussianMixture:
     def _noised(
         self, params: MixtureParams, x_t: Float[Array, "b d"], t: Float[Array, " b"]
     ) -> tuple[Float[Array, "b 1 1"], Float[Array, "b n d"], Float[Array, "b n d"]]:
-        """alpha, ``x_t - alpha m_i`` and ``alpha^2 v_i + sigma^2`` of every component."""
+        """Return alpha, and ``x_t - alpha m_i`` and ``alpha^2 v_i + sigma^2`` per component."""
         alpha, sigma = (
             expand(f(t), x_t)[..., None] for f in (self.schedule.alpha, self.schedule.sigma)
         )
@@ -113,7 +139,7 @@ class GaussianMixture:
         total: Float[Array, "b n d"],
         c: Int[Array, " b"],
     ) -> Float[Array, "b n"]:
-        """``log w_i + log p(x_t | i)`` for the components of class c, else -inf."""
+        """Return ``log w_i + log p(x_t | i)`` for the components of class c, -inf for others."""
         log_normal = -0.5 * jnp.sum(residual**2 / total + jnp.log(2 * jnp.pi * total), axis=-1)
         return jnp.where(self._member(c), params.log_weights[None] + log_normal, -jnp.inf)
 

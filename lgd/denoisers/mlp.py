@@ -1,4 +1,4 @@
-"""A residual MLP with class conditioning, for vectors and small images."""
+"""A residual MLP with class labels, for vectors and small images."""
 
 import flax.linen as nn
 from jaxtyping import Array, Float, Int
@@ -7,12 +7,18 @@ from lgd.denoisers.layers import fourier_features
 
 
 class ResidualMLP(nn.Module):
-    """Flattens its input; every block sees logsnr and label, through its own embeddings.
+    """Residual MLP on flattened input; every block embeds logsnr and label separately.
 
-    Labels go from 0 to num_classes, where num_classes means "no label". The output starts at zero.
+    Labels go from 0 to num_classes, where num_classes means "no label". The output is zero at
+    initialisation.
 
-    gain: add the input to the output, every entry times a learned function of logsnr. Then layers
-      narrower than the input need not pass its noise on, as predictions of eps, v or velocity ask.
+    Args:
+      num_classes: number of labels.
+      width: size of the hidden layers.
+      depth: number of blocks.
+      gain: whether every entry of the input, times a learned function of logsnr, is added to the
+        output. Layers narrower than the input then need not carry its noise, which predictions of
+        eps, v and velocity contain.
     """
 
     num_classes: int
@@ -24,7 +30,7 @@ class ResidualMLP(nn.Module):
     def __call__(
         self, x: Float[Array, "b *dims"], logsnr: Float[Array, " b"], labels: Int[Array, " b"]
     ) -> Float[Array, "b *dims"]:
-        """A prediction of the shape of x."""
+        """Return a prediction of the shape of x."""
         times = fourier_features(logsnr, 32)
         flat = x.reshape(len(x), -1)
         h = nn.Dense(self.width)(flat)
@@ -40,5 +46,5 @@ class ResidualMLP(nn.Module):
 
 
 def _zeros(size: int, name: str | None = None) -> nn.Dense:
-    """A layer that starts at zero."""
+    """Return a dense layer whose kernel is zero at initialisation."""
     return nn.Dense(size, kernel_init=nn.initializers.zeros, name=name)

@@ -1,4 +1,4 @@
-"""A trained network as a denoiser: what it is given, what its output means, its null input."""
+"""A network as a denoiser: its inputs, the meaning of its output, its unconditional input."""
 
 import dataclasses
 
@@ -16,13 +16,35 @@ _SMALLEST_SCALE = 1e-6  # floor of what a scale divides by
 
 @dataclasses.dataclass(frozen=True)
 class NetworkDenoiser:
-    """A Flax module ``(x, logsnr, c) -> output`` behind the contract ``-> x0_hat``.
+    """Denoiser made of a Flax module ``(x, logsnr, c) -> output``.
 
-    The module sees x_t scaled to unit size, ``x_t / sqrt(alpha^2 + sigma^2)``, the clipped logsnr
-    of t, and c. Its output times `output_scale` is a prediction of ``kind``.
+    The module takes x_t at unit scale, ``x_t / sqrt(alpha^2 + sigma^2)``, the clipped logsnr of t,
+    and c. Its output times `output_scale` is a prediction of ``kind``, from which x0_hat follows.
 
-    num_classes: c are labels below it, (b,), and it is the unconditional input; None: c are vectors
-    (b, e), and zeros are the unconditional input. A vector that is a condition is never all zeros.
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from lgd import denoisers, schedules
+    >>> module = denoisers.ResidualMLP(num_classes=10, width=8, depth=1)
+    >>> denoiser = denoisers.NetworkDenoiser(module, schedules.rectified_flow(), num_classes=10)
+    >>> c = jnp.array([3, 5])
+    >>> denoiser.null(c).tolist()  # the unconditional input
+    [10, 10]
+    >>> key, x_t, t = jax.random.key(0), jnp.zeros((2, 28, 28, 1)), jnp.full(2, 0.5)
+    >>> def x0_hat(key, x_t, t, c):
+    ...     return denoiser.apply(denoiser.init(key, x_t.shape[1:]), x_t, t=t, c=c)
+    >>> jax.eval_shape(x0_hat, key, x_t, t, c).shape  # shapes alone, without computation
+    (2, 28, 28, 1)
+
+    Args:
+      module: the network, with shapes as in `ResidualMLP`, `UNet` or `DiT`.
+      schedule: the noise schedule it is trained on.
+      num_classes: number of labels; conditions are labels (b,) below it, and num_classes is the
+        unconditional input. None: conditions are vectors (b, e), never all zeros, and zeros are
+        the unconditional input.
+      kind: what the module predicts, one of `diffusion.KINDS`.
+
+    Raises:
+      ValueError: for another kind.
     """
 
     module: nn.Module
@@ -35,7 +57,16 @@ class NetworkDenoiser:
             raise ValueError(f"expected kind in {KINDS}, got {self.kind!r}")
 
     def init(self, key: PRNGKey, shape: tuple[int, ...], c: Conditions | None = None) -> Params:
-        """Parameters for samples of the given shape; c (1, e): a vector like those to come."""
+        """Return new parameters for examples of a shape (*dims).
+
+        Args:
+          key: for the draws of the parameters.
+          shape: shape of one example.
+          c: an example condition (1, e), needed if conditions are vectors.
+
+        Raises:
+          ValueError: without c where conditions are vectors.
+        """
         if c is None and self.num_classes is None:
             raise ValueError("expected c, a vector (1, e) like the conditions to come, got None")
         c = jnp.zeros(1, jnp.int32) if c is None else c
@@ -44,7 +75,7 @@ class NetworkDenoiser:
     def output(
         self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Conditions
     ) -> Float[Array, "b *dims"]:
-        """What the module returns: a prediction of ``kind`` in units of `output_scale`."""
+        """Return the output of the module: a prediction of ``kind`` divided by `output_scale`."""
         size = jnp.sqrt(self.schedule.alpha(t) ** 2 + self.schedule.sigma(t) ** 2)
         logsnr = clipped_logsnr(self.schedule, t)
         return self.module.apply(params, x_t / expand(size, x_t), logsnr, c)  # type: ignore[return-value]
@@ -52,22 +83,24 @@ class NetworkDenoiser:
     def apply(
         self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Conditions
     ) -> Float[Array, "b *dims"]:
-        """``x0_hat``, shape of x_t."""
+        """Return x0_hat, of the shape of x_t."""
         scale = output_scale(t, schedule=self.schedule, kind=self.kind)
         prediction = expand(scale, x_t) * self.output(params, x_t, t=t, c=c)
         return to_x0(prediction, x_t, t=t, schedule=self.schedule, kind=self.kind)
 
     def null(self, c: Conditions) -> Conditions:
-        """The label num_classes, or zeros for vectors."""
+        """Return the unconditional input: labels num_classes, or zeros where c are vectors."""
         return jnp.full_like(c, 0 if self.num_classes is None else self.num_classes)
 
 
 def output_scale(t: Float[Array, " b"], *, schedule: Schedule, kind: Kind) -> Float[Array, " b"]:
-    """Size of a prediction for data and noise of unit size, so that outputs have unit size too.
+    """Return the scale (b,) of predictions of a kind when data and noise have unit scale.
 
     ``x0, eps: 1; v: sqrt(alpha^2 + sigma^2); velocity: sqrt((alpha'^2 + sigma'^2) / 2); score:
-    1 / sigma``. With `v` on the EDM schedule this is the preconditioning of Karras et al. (2022),
-    Table 1, with sigma_data = 1 and the output's sign changed. On rectified flow a velocity's is 1.
+    1 / sigma``. Networks predict in units of it, so that their outputs have unit scale. With "v" on
+    the EDM schedule this is the preconditioning of Karras et al. (2022, arXiv 2206.00364, Table 1)
+    with sigma_data = 1 and the opposite sign of the output. A velocity of rectified flow has
+    scale 1.
     """
     if kind == "v":
         return jnp.sqrt(schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2)

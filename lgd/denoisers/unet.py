@@ -1,6 +1,6 @@
-"""A U-Net for images: residual blocks with adaptive norms, attention at chosen resolutions.
+"""A U-Net for images: residual blocks with adaptive norms, attention at some resolutions.
 
-After Ho et al. (2020) and Dhariwal & Nichol (2021).
+Ho et al., 2020, arXiv 2006.11239; Dhariwal & Nichol, 2021, arXiv 2105.05233.
 """
 
 import math
@@ -24,15 +24,20 @@ from lgd.denoisers.layers import (
 
 
 class UNet(nn.Module):
-    """Levels of half the size each, down and up again, with skip connections between.
+    """U-Net whose levels halve the image and double it again, with skip connections.
 
-    Conditions: see `ConditionEmbedding`. The output starts at zero and is float32.
+    The output is zero at initialisation, and float32.
 
-    channels, multipliers: level i has ``channels * multipliers[i]`` channels.
-    blocks: residual blocks of each level on the way down; one more on the way up.
-    attention: numbers of rows of a feature map at which every block is followed by attention.
-    dtype: of convolutions and feature maps; parameters, norms and softmax are float32.
-    remat: what the backward pass recomputes, for less memory; see `layers.rematerialised`.
+    Args:
+      num_classes: number of labels, or None for conditions that are vectors; see
+        `layers.ConditionEmbedding`.
+      channels: channels of the first convolution.
+      multipliers: level i has ``channels * multipliers[i]`` channels.
+      blocks: residual blocks of each level on the way down; one more on the way up.
+      attention: numbers of rows of a feature map at which every block is followed by attention.
+      heads: attention heads, which divide the channels of a level with attention.
+      dtype: type of convolutions and feature maps; parameters, norms and softmax are float32.
+      remat: what the backward pass recomputes to save memory; see `layers.rematerialised`.
     """
 
     num_classes: int | None
@@ -48,10 +53,11 @@ class UNet(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w k"], logsnr: Float[Array, " b"], c: Conditions
     ) -> Float[Array, "b h w k"]:
-        """A prediction of the shape of x.
+        """Return a prediction of the shape of x.
 
-        Raises ValueError where a level's size is odd and has to be halved, no level has the rows
-        of an attention, or heads do not divide the channels of one.
+        Raises:
+          ValueError: if a size that has to be halved is odd, no level has the rows of an entry of
+            ``attention``, or heads do not divide the channels of a level with attention.
         """
         self._check(x.shape)
         embedding = Embedding(self.num_classes, 4 * self.channels, name="embedding")(logsnr, c)
@@ -93,15 +99,18 @@ class UNet(nn.Module):
                 f"times, got {shape[1]} x {shape[2]}"
             )
         rows = [shape[1] // 2**level for level in range(halvings + 1)]
-        if never := sorted(set(self.attention) - set(rows)):
-            raise ValueError(f"expected attention at rows of a level, {rows}, got {never}")
+        if unknown := sorted(set(self.attention) - set(rows)):
+            raise ValueError(f"expected attention at rows of a level, {rows}, got {unknown}")
         attended = [w for w, n in zip(self._widths, rows, strict=True) if n in self.attention]
         if any(width % self.heads for width in attended):
             raise ValueError(f"expected heads that divide {attended} channels, got {self.heads}")
 
 
 class ResidualBlock(nn.Module):
-    """Norm, convolution, adaptive norm, convolution that starts at zero; attention if heads > 0."""
+    """Residual block: norm, convolution, adaptive norm, convolution; attention if heads > 0.
+
+    The last convolution and the attention are zero at initialisation.
+    """
 
     width: int
     heads: int
@@ -111,7 +120,7 @@ class ResidualBlock(nn.Module):
     def __call__(
         self, h: Float[Array, "b h w k"], embedding: Float[Array, "b e"]
     ) -> Float[Array, "b h w n"]:
-        """Feature maps of ``width`` channels."""
+        """Return feature maps of ``width`` channels, with the rows and columns of h."""
         change = nn.silu(group_norm(h.shape[-1], name="norm_0")(h))
         change = conv(self.width, self.dtype, name="conv_0")(change)
         scale, shift = Modulation(2, self.width, name="modulation")(embedding)
@@ -131,7 +140,15 @@ class ResidualBlock(nn.Module):
 def conv(
     features: int, dtype: DType, *, name: str, strides: int = 1, zero: bool = False
 ) -> nn.Conv:
-    """3 x 3, of kept size; ``zero``: starts at 0."""
+    """Return a 3 x 3 convolution that keeps the size of the image at strides = 1.
+
+    Args:
+      features: output channels.
+      dtype: type of the product and of the output.
+      name: name of the submodule.
+      strides: 2 halves rows and columns.
+      zero: whether the kernel is zero at initialisation.
+    """
     init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
     return nn.Conv(
         features, (3, 3), strides=strides, dtype=jnp.dtype(dtype), kernel_init=init, name=name
@@ -139,11 +156,11 @@ def conv(
 
 
 def group_norm(channels: int, *, name: str) -> nn.GroupNorm:
-    """At most 32 groups of at least 4 channels each, or one group; in float32."""
+    """Return a float32 group norm of at most 32 groups, each of at least 4 channels or all."""
     groups = math.gcd(32, max(1, channels // 4), channels)
     return nn.GroupNorm(groups, dtype=jnp.float32, name=name)
 
 
 def doubled(h: Float[Array, "b h w k"]) -> Float[Array, "b h2 w2 k"]:
-    """Every pixel four times."""
+    """Return images of twice the rows and columns, by repeating pixels."""
     return jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2)
