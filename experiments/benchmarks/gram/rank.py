@@ -34,7 +34,7 @@ from experiments.workdir import Workdir
 from lgd import gram, guidance, plots
 from lgd.evaluation import Journal, schedule_key
 from lgd.exchange.schedules import standard_schedules
-from lgd.gram import Statistics
+from lgd.gram import Particles
 from lgd.gram.layout import Members
 from lgd.machinery.progress import bar
 from lgd.metrics.energy import ClassEnergyDistance
@@ -51,7 +51,10 @@ UNGUIDED = "unguided"
 METRICS = ("energy_distance", "frechet_distance")  # of samples to validation data
 FAMILIES = ("constant", "limited_interval", "clamp_linear")
 GROUP = 8  # members of a group of one class
-NUM_EXAMPLES: dict[Members, int] = {"copies": 16_384, "condition": 8_192}
+COLLECTED = (
+    (Particles(), 16_384),
+    (Particles(members="condition", num_particles=GROUP), 8_192),
+)
 _INTERVAL = "{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
 _CORRELATIONS = {
     "Kendall, all": "energy_distance.all.kendall",
@@ -106,29 +109,12 @@ VARIANTS = [
 ]
 
 
-def collect(setup: Setup, members: Members) -> Statistics:
-    """Return held-out Gram matrices, kept in the workdir."""
-    folder = setup.workdir / "statistics" / f"rank-{members}"
-    gram.collect(
-        folder,
-        setup.denoiser,
-        setup.params,
-        setup.dataset.validation,
-        num_examples=NUM_EXAMPLES[members],
-        particles=gram.Particles(
-            members=members, num_particles=GROUP if members == "condition" else 4
-        ),
-        data_name="validation",
-        seed=1,
-    )
-    return gram.read(folder)
-
-
 def losses(
     setup: Setup, named: Mapping[str, OmegaFn]
 ) -> dict[Variant, Float[np.ndarray, " schedules"]]:
     """Return the held-out loss of every schedule, less that of unguided, under every variant."""
-    collected, found = {members: collect(setup, members) for members in NUM_EXAMPLES}, {}
+    collected = {each.members: setup.held_out(number, each) for each, number in COLLECTED}
+    found = {}
     grid = GridLaw(times=tuple(np.asarray(build.times(setup.config)).tolist()))
     with bar("losses", len(VARIANTS)) as advance:
         for variant in VARIANTS:
@@ -224,7 +210,7 @@ def measure(chosen: Namespace) -> dict[str, Any]:
     schedules = [{"name": name, "quality": each} for name, each in quality.items()]
     return {
         "seconds": {"losses": scored - start, "samples": time.perf_counter() - scored},
-        "num_examples": NUM_EXAMPLES,
+        "num_examples": {each.members: number for each, number in COLLECTED},
         "schedules": schedules,
         "columns": COLUMNS,
         "rows": rows,

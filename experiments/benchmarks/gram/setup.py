@@ -19,7 +19,7 @@ from lgd.data import Dataset
 from lgd.data.dataset import Split
 from lgd.encoders import Labels
 from lgd.evaluation import Generator
-from lgd.gram import Fitted, Lane, Statistics
+from lgd.gram import Fitted, Lane, Particles, Statistics
 from lgd.objectives import SelfConsistency
 from lgd.training import Optimizer, Trainer
 from lgd.types import Denoiser, OmegaFn, Params, Schedule
@@ -60,14 +60,20 @@ class Setup(NamedTuple):
         )
 
     def training(self, num_examples: int) -> Statistics:
-        """Return Gram matrices of training data at the objective's times, kept in the workdir."""
-        return self._collected("train", self.dataset.train, num_examples, seed=0)
+        """Return Gram matrices of training data at the objective's times."""
+        particles = Particles(law=self.objective.time_law)
+        return self._collected("train", self.dataset.train, num_examples, particles, seed=0)
 
-    def held_out(self, num_examples: int) -> Statistics:
-        """Return Gram matrices of validation data, likewise."""
-        return self._collected("validation", self.dataset.validation, num_examples, seed=1)
+    def held_out(self, num_examples: int, particles: Particles | None = None) -> Statistics:
+        """Return Gram matrices of validation data, by default at the objective's times."""
+        particles = particles or Particles(law=self.objective.time_law)
+        name = f"validation-{particles.members}"
+        return self._collected(name, self.dataset.validation, num_examples, particles, seed=1)
 
-    def _collected(self, name: str, data: Split, num_examples: int, *, seed: int) -> Statistics:
+    def _collected(
+        self, name: str, data: Split, num_examples: int, particles: Particles, *, seed: int
+    ) -> Statistics:
+        """Gram matrices, kept in the workdir."""
         folder = self.workdir / "statistics" / f"{name}-{num_examples}"
         gram.collect(
             folder,
@@ -75,7 +81,7 @@ class Setup(NamedTuple):
             self.params,
             data,
             num_examples=num_examples,
-            particles=gram.Particles(law=self.objective.time_law),
+            particles=particles,
             data_name=name,
             seed=seed,
         )
