@@ -89,15 +89,9 @@ def save(guidance: Guidance, path: str | Path) -> None:
         of classes that are not registered.
       OSError: where the disk does not take it.
 
-    >>> import pathlib, tempfile
     >>> import jax.numpy as jnp, lgd
-    >>> from lgd.exchange import files
-    >>> table = lgd.omega.StepTable(times=(1.0, 0.5, 0.0))
-    >>> guidance = lgd.omega.Guidance(table, {"values": jnp.array([[0.0, 2.0]])}, "constant(1)")
-    >>> file = pathlib.Path(tempfile.mkdtemp()) / "guidance.safetensors"
-    >>> files.save(guidance, file)
-    >>> float(files.load(file)(0.5))
-    2.0
+    >>> table, values = lgd.omega.StepTable(times=(1.0, 0.0)), {"values": jnp.array([[2.0]])}
+    >>> lgd.save(lgd.omega.Guidance(table, values, "init"), "guidance.safetensors")
     """
     path = Path(path)
     tensors = _named(path, guidance.params)
@@ -130,10 +124,15 @@ def load(path: str | Path) -> Guidance:
     Raises:
       FileNotFoundError: where there is no file.
       FileError: for a file that is damaged or holds something else, naming what was expected.
+
+    >>> import jax.numpy as jnp, lgd
+    >>> table, values = lgd.omega.StepTable(times=(1.0, 0.0)), {"values": jnp.array([[2.0]])}
+    >>> lgd.save(lgd.omega.Guidance(table, values, "init"), "guidance.safetensors")
+    >>> float(lgd.load("guidance.safetensors")(0.5))
+    2.0
     """
     path = Path(path)
-    raw = _read(path)
-    metadata, tensors = _parsed(path, raw)
+    metadata, tensors = _parsed(path, _read(path))
     if _DESCRIPTION not in metadata:
         raise FileError(f"{path}: expected {_GUIDANCE}, got {_without_description(metadata)}")
     text = metadata[_DESCRIPTION]
