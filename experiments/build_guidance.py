@@ -67,8 +67,8 @@ def objective(
     if unrolls(method):
         made = dataclasses.replace(made, features=feature_fn)
     if reward is None:
-        return made  # type: ignore[no-any-return]
-    return dataclasses.replace(made, reward=reward, reward_weight=gamma)  # type: ignore[no-any-return]
+        return made
+    return dataclasses.replace(made, reward=reward, reward_weight=gamma)
 
 
 def one_step_objective(config: ConfigDict, method: str) -> OneStep:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,9 +15,10 @@ from lgd.data import pipeline
 from lgd.data.dataset import FileImages, Split
 from lgd.data.dataset import fingerprint as data_fingerprint
 from lgd.denoisers import probe
-from lgd.machinery import failures, parallel, processes
+from lgd.machinery import digests, failures, parallel, processes
 from lgd.machinery.progress import bar
 from lgd.objectives import Objective, Trajectory
+from lgd.starts import START_BATCHES
 from lgd.training import Batches, Loss, Optimizer, Trainer
 from lgd.types import Batch, Condition, Denoiser, OmegaFn, OmegaModel, Params, PRNGKey
 
@@ -88,63 +88,41 @@ def learn_guidance(
     >>> guidance(t=0.5, c=1).shape
     ()
     """
-    trainer = Trainer() if trainer is None else trainer
     if isinstance(start, omega.Guidance) and model is not None:
         raise ValueError("expected no model beside guidance to start from, got both")
+    trainer, mesh = _with_mesh(trainer)
     split = _checked_split(x0, c, stratum)
-    objective = default_objective() if objective is None else objective
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
-    mesh = parallel.make_mesh(1) if trainer.mesh is None else trainer.mesh
     objective, seen = _prepared(objective, split, trainer)
     batches, batch_axis = _batches(objective, seen, trainer.batch_size, mesh, data_key)
-    denoiser = parallel.spread(denoiser, mesh)
-    denoiser_params = parallel.place(
-        denoiser_params, parallel.param_sharding(denoiser_params, mesh)
-    )
+    denoiser, denoiser_params = _placed(denoiser, denoiser_params, mesh)
     with (
         _blaming(denoiser, denoiser_params, split, objective),
         pipeline.reading_ahead(batches) as batches,
     ):
         if isinstance(start, omega.Guidance):
-            model, params, name = start.model, start.params, start.start
+            begun = start
         else:
-            examples = _example_conditions(split)
-            if model is None:
-                model = objective.default_model(denoiser.schedule, examples)
-            some = [
-                parallel.place_batch(batches(i), mesh, batch_axis)
-                for i in range(starts.START_BATCHES)
-            ]
-            named = model.start_candidates(starts.start_schedules()) if start is None else start
-            name = _best_start(
-                start_key, objective, model, denoiser, denoiser_params, some, named, examples,
-                mesh=mesh, progress=trainer.progress,
+            places = range(START_BATCHES)
+            some = [parallel.place_batch(batches(i), mesh, batch_axis) for i in places]
+            begun = _started(
+                (start_key, init_key), objective, model, denoiser, denoiser_params,
+                _example_conditions(split), some, start, trainer,
             )  # fmt: skip
-            model, params = model.started(init_key, named[name], examples)
-        trainer = dataclasses.replace(
-            trainer, mesh=mesh, optimizer=trainer.optimizer or default_optimizer(model)
-        )
-        fingerprint = _fingerprint(key, split, objective, trainer)
-        loss = omega_loss(objective, model, denoiser)
-        with _reporting(trainer, type(objective).__name__) as (trainer, history):
+        with _reporting(trainer, begun.model, objective) as (reporting, history):
             state = training.fit(
                 fit_key,
-                loss,
-                params,
+                omega_loss(objective, begun.model, denoiser),
+                begun.params,
                 frozen=denoiser_params,
                 batches=batches,
-                trainer=trainer,
-                project=model.project,
+                trainer=reporting,
+                project=begun.model.project,
                 batch_axis=batch_axis,
-                fingerprint=fingerprint,
+                fingerprint=_fingerprint(key, split, objective, reporting),
             )
-    return omega.Guidance(
-        model,
-        jax.device_put(processes.to_host(state.ema)),
-        name,
-        schedule=denoiser.schedule,
-        history=history,
-    )
+    ema = jax.device_put(processes.to_host(state.ema))
+    return omega.Guidance(begun.model, ema, begun.start, denoiser.schedule, history)
 
 
 def omega_loss(objective: Objective, model: OmegaModel, denoiser: Denoiser) -> Loss:
@@ -172,30 +150,34 @@ def default_optimizer(model: omega.LearnedModel) -> Optimizer:
     )
 
 
-def _best_start(
-    key: PRNGKey,
+def _started(
+    keys: tuple[PRNGKey, PRNGKey],
     objective: Objective,
-    model: omega.LearnedModel,
+    model: omega.LearnedModel | None,
     denoiser: Denoiser,
     denoiser_params: Params,
-    batches: list[Batch],
-    named: Mapping[str, OmegaFn],
     c: Condition,
-    *,
-    mesh: Mesh,
-    progress: bool,
-) -> str:
-    """Name of the best start, all compared as they stand in one table."""
-    table = model.tabulated()
-    return starts.best_schedule(
-        key,
-        omega_loss(objective, table, denoiser),
-        denoiser_params,
-        batches,
-        {name: table.started(key, omega_fn, c)[1] for name, omega_fn in named.items()},
-        mesh=mesh,
-        progress=progress,
-    )
+    batches: list[Batch],
+    named: Mapping[str, OmegaFn] | None,
+    trainer: Trainer,
+) -> omega.Guidance:
+    """The model at the best of some schedules, all compared as they stand in one table."""
+    if model is None:
+        model = objective.default_model(denoiser.schedule, c)
+    named = model.start_candidates(starts.start_schedules()) if named is None else named
+    name, table = next(iter(named)), model.tabulated()
+    if len(named) > 1 and table is not None:
+        name = starts.best_schedule(
+            keys[0],
+            omega_loss(objective, table, denoiser),
+            denoiser_params,
+            batches,
+            {name: table.started(keys[0], omega_fn, c)[1] for name, omega_fn in named.items()},
+            mesh=_with_mesh(trainer)[1],
+            progress=trainer.progress,
+        )
+    model, params = model.started(keys[1], named[name], c)
+    return omega.Guidance(model, params, name)
 
 
 def _example_conditions(split: Split) -> Condition:
@@ -208,11 +190,14 @@ def _example_conditions(split: Split) -> Condition:
 
 
 @contextlib.contextmanager
-def _reporting(trainer: Trainer, name: str) -> Iterator[tuple[Trainer, dict[str, list[float]]]]:
+def _reporting(
+    trainer: Trainer, model: omega.LearnedModel, objective: Objective
+) -> Iterator[tuple[Trainer, dict[str, list[float]]]]:
     """The trainer with a bar, and the loss over the steps that it logs."""
-    assert trainer.optimizer is not None
+    optimizer = trainer.optimizer or default_optimizer(model)
+    label = f"learn omega: {type(objective).__name__}"
     history: dict[str, list[float]] = {"step": [], "loss": []}
-    with bar(f"learn omega: {name}", trainer.optimizer.num_steps, show=trainer.progress) as advance:
+    with bar(label, optimizer.num_steps, show=trainer.progress) as advance:
 
         def on_step(step: int, ema: Params) -> None:
             advance("")
@@ -226,7 +211,10 @@ def _reporting(trainer: Trainer, name: str) -> Iterator[tuple[Trainer, dict[str,
             if trainer.on_log is not None:
                 trainer.on_log(step, info)
 
-        yield dataclasses.replace(trainer, on_step=on_step, on_log=on_log), history
+        reporting = dataclasses.replace(
+            trainer, optimizer=optimizer, on_step=on_step, on_log=on_log
+        )
+        yield reporting, history
 
 
 def _fingerprint(key: PRNGKey, split: Split, objective: Objective, trainer: Trainer) -> str:
@@ -234,7 +222,7 @@ def _fingerprint(key: PRNGKey, split: Split, objective: Objective, trainer: Trai
     name, optimizer = type(objective).__name__, trainer.optimizer
     settings = f"{name} {optimizer} batch_size={trainer.batch_size}"
     drawn = np.asarray(jax.random.key_data(key)).tolist()
-    return hashlib.sha256(f"{settings} {drawn} {data_fingerprint(split)}".encode()).hexdigest()
+    return digests.of_bytes(f"{settings} {drawn} {data_fingerprint(split)}".encode())
 
 
 @contextlib.contextmanager
@@ -252,8 +240,24 @@ def _blaming(
         raise failures.NonFiniteError(f"{error}; {why}", error.steps, error.examples) from None
 
 
-def _prepared(objective: Objective, split: Split, trainer: Trainer) -> tuple[Objective, Split]:
-    """What the objective makes of all examples once, instead of in every step."""
+def _with_mesh(trainer: Trainer | None) -> tuple[Trainer, Mesh]:
+    """The trainer with its devices, one by default."""
+    trainer = Trainer() if trainer is None else trainer
+    mesh = parallel.make_mesh(1) if trainer.mesh is None else trainer.mesh
+    return dataclasses.replace(trainer, mesh=mesh), mesh
+
+
+def _placed(denoiser: Denoiser, params: Params, mesh: Mesh) -> tuple[Denoiser, Params]:
+    """The denoiser with its calls split over the devices, and its parameters on them."""
+    sharding = parallel.param_sharding(params, mesh)
+    return parallel.spread(denoiser, mesh), parallel.place(params, sharding)
+
+
+def _prepared(
+    objective: Objective | None, split: Split, trainer: Trainer
+) -> tuple[Objective, Split]:
+    """The objective, and what it makes of all examples once instead of in every step."""
+    objective = default_objective() if objective is None else objective
     if objective.group_size is None:
         return objective, split
     num_steps = _STEPS if trainer.optimizer is None else trainer.optimizer.num_steps

@@ -1,0 +1,90 @@
+"""Settings of a training: the optimizer, and how it runs."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import optax
+from jax.sharding import Mesh
+
+from lgd.types import Params, PyTree
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """Adam with clipping of the gradient's norm, warm-up, and a cosine decay to 0.
+
+    ema_decay: of the parameters, bias-corrected by a warm-up ``min(decay, (1+i)/(10+i))``.
+    clip: global norm of the gradient above which it is scaled down; 0: no clipping.
+    max_skipped: so many steps in a row that are not finite end the training; fewer are skipped.
+    """
+
+    num_steps: int
+    learning_rate: float = 1e-3
+    warmup_steps: int = 0
+    decay: bool = True
+    clip: float = 1.0
+    ema_decay: float = 0.999
+    max_skipped: int = 10
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1 or not 0 <= self.warmup_steps < self.num_steps:
+            raise ValueError(f"expected 0 <= warmup_steps < num_steps, got {self}")
+        if not self.learning_rate > 0.0 or self.clip < 0.0 or not 0.0 <= self.ema_decay < 1.0:
+            raise ValueError(
+                f"expected learning_rate > 0, clip >= 0, ema_decay in [0, 1), got {self}"
+            )
+        if self.max_skipped < 1:
+            raise ValueError(f"expected max_skipped >= 1, got {self}")
+
+    def transformation(self) -> optax.GradientTransformation:
+        """The optax transformation."""
+        steps = self.num_steps - self.warmup_steps
+        main = (
+            optax.cosine_decay_schedule(self.learning_rate, steps)
+            if self.decay
+            else optax.constant_schedule(self.learning_rate)
+        )
+        warmup = optax.linear_schedule(0.0, self.learning_rate, max(self.warmup_steps, 1))
+        rate = optax.join_schedules([warmup, main], [self.warmup_steps])
+        clip = optax.clip_by_global_norm(self.clip) if self.clip else optax.identity()
+        return optax.chain(clip, optax.adam(rate))
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Where `fit` saves; `lgd.machinery.checkpoint.CheckpointStore` is one."""
+
+    def save(self, step: int, state: PyTree, metadata: dict[str, Any] | None = None) -> None: ...
+    def restore(self, like: PyTree) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """How a training runs: settings that `learn_guidance` and `fit` share.
+
+    Args:
+      optimizer: None: what suits the model that is learned.
+      batch_size: examples of a step. Objectives on groups take as many rounds of one group for
+        every stratum as fit, and at least one.
+      mesh: devices, see `parallel.make_mesh`; None: one device for `learn_guidance`, all devices
+        along "data" for `fit`.
+      store: checkpoints, every ``save_every`` steps, at the end, and before `Stopped`.
+      save_every: steps between checkpoints; 0: at the end only.
+      log_every: steps between calls of ``on_log``; 0: at the end only.
+      on_log: called with (step, info). Info has what is finite of the loss, its parts and the
+        gradient's norm; and "skipped", once there are any.
+      on_step: called with (step, EMA of the parameters) after every step; the next step donates
+        these arrays, so copy what you keep.
+      progress: show a bar.
+    """
+
+    optimizer: Optimizer | None = None
+    batch_size: int = 256
+    mesh: Mesh | None = None
+    store: "Store | None" = None
+    save_every: int = 0
+    log_every: int = 10
+    on_log: Callable[[int, dict[str, float]], None] | None = None
+    on_step: Callable[[int, Params], None] | None = None
+    progress: bool = True
