@@ -1,4 +1,4 @@
-"""Data sets in three splits, and batches that are functions of the step."""
+"""Data sets in three splits, and batches that are functions of the training step."""
 
 from lgd.data.dataset import Dataset, FileImages, Split, labelled
 

@@ -1,4 +1,4 @@
-"""Examples with conditions in three splits: train, validation (all tuning), test (once)."""
+"""Examples with conditions, in three splits: train, validation for all tuning, test for results."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,11 +15,13 @@ from lgd.types import Condition
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FileImages:
-    """Images (n, h, w, channels) in [-1, 1] that stay in their files: each is read when asked for.
+    """Images (n, h, w, channels) in [-1, 1] that stay in files until they are indexed.
 
-    read: the number of an image -> its pixels (h, w, channels); several threads call it. Raises
-    DataFileError where a file is not what it was.
-    fingerprint: of the files and of how they are read.
+    Args:
+      shape: (n, h, w, channels).
+      read: function of the number of an image that returns its pixels (h, w, channels), uint8. It
+        is called by several threads, and raises DataFileError if a file has changed.
+      fingerprint: text that identifies the contents of the files and how they are read.
     """
 
     shape: tuple[int, ...]
@@ -32,7 +34,7 @@ class FileImages:
     def __getitem__(
         self, index: Int[np.ndarray, "*any"] | slice
     ) -> Float[np.ndarray, "*any h w channels"]:
-        """Images of these numbers, in an array of the index's shape."""
+        """Read the images of an index, an array of numbers of any shape or a slice."""
         if isinstance(index, slice):
             index = np.arange(*index.indices(len(self)))
         pixels = np.empty((index.size, *self.shape[1:]), np.uint8)
@@ -45,9 +47,18 @@ Examples: TypeAlias = np.ndarray | FileImages
 
 
 class Split(NamedTuple):
-    """Examples x (n, *dims), float32, in memory or in files, with their conditions and strata.
+    """Examples x (n, *dims), float32, in memory or in files, with conditions and strata.
 
-    c: leaves (n, ...). stratum: which law an example belongs to, (n,) int32 from 0, or None.
+    Conditions c are any pytree with leaves (n, ...). The stratum (n,), int32 from 0, says which law
+    an example belongs to: statistics are computed per stratum. None: all examples have one law.
+
+    >>> import numpy as np
+    >>> from lgd import data
+    >>> images, vectors = np.zeros((6, 8, 8, 1), np.float32), np.ones((6, 16), np.float32)
+    >>> data.Split(images, c={"prompt": vectors}).num_strata
+    0
+    >>> data.Split(images, c=vectors, stratum=np.array([0, 0, 1, 1, 2, 2], np.int32)).num_strata
+    3
     """
 
     x: Any  # Examples
@@ -56,27 +67,44 @@ class Split(NamedTuple):
 
     @property
     def num_strata(self) -> int:
-        """Number of strata; 0 without any."""
+        """Number of strata, 0 if examples have none."""
         return 0 if self.stratum is None else int(self.stratum.max()) + 1
 
     @property
     def strata(self) -> Int[np.ndarray, " n"]:
-        """Strata of all examples. Raises ValueError where there are none."""
+        """Strata (n,) of all examples.
+
+        Raises:
+          ValueError: if examples have none.
+        """
         if self.stratum is None:
             raise ValueError("expected examples with strata, got none: give stratum=")
         return self.stratum
 
 
 def labelled(x: Examples, labels: Int[np.ndarray, " n"]) -> Split:
-    """Examples whose conditions and strata are their labels (n,)."""
+    """Return a split whose conditions and strata are labels (n,).
+
+    >>> import numpy as np
+    >>> from lgd import data
+    >>> split = data.labelled(np.zeros((4, 8, 8, 1), np.float32), np.array([0, 1, 0, 2], np.int32))
+    >>> split.num_strata
+    3
+    >>> split.c.tolist()
+    [0, 1, 0, 2]
+    """
     return Split(x, labels, labels)
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Three splits that share no example. Only the train split may lie in files.
+    """A data set in three splits that share no example; only the train split may lie in files.
 
-    class_names: names of the strata, in their order.
+    Args:
+      train: for the denoiser and learned guidance.
+      validation: for all tuning.
+      test: for results.
+      class_names: names of the strata, in their order.
     """
 
     train: Split
@@ -91,7 +119,7 @@ class Dataset:
 
     @property
     def conditions(self) -> Condition:
-        """One condition for every stratum, leaves (num_classes, ...)."""
+        """Conditions of the first example of every stratum, leaves (num_classes, ...)."""
         return conditions.representatives(self.train.c, self.train.strata)
 
     @property
@@ -101,12 +129,12 @@ class Dataset:
 
 
 def scaled(pixels: UInt8[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Bytes as float32 in [-1, 1]."""
+    """Return pixels 0 to 255 as float32 in [-1, 1]."""
     return pixels.astype(np.float32) / 127.5 - 1.0
 
 
 def fingerprint(split: Split) -> str:
-    """sha256 of a split: of its arrays, or of the files and of how they are read."""
+    """Return the sha256 of a split; images in files enter by their shape and fingerprint."""
     arrays = [split.x, *jax.tree.leaves(split.c)]
     if split.stratum is not None and split.stratum is not split.c:
         arrays.append(split.stratum)

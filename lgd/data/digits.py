@@ -1,4 +1,7 @@
-"""Scikit-learn's 1,797 handwritten digits (UCI Optical Recognition), 8x8."""
+"""The 1,797 handwritten digits of scikit-learn, 8x8 (Alpaydin & Kaynak, 1998, UCI, 8x8 digits).
+
+https://archive.ics.uci.edu/dataset/80
+"""
 
 import itertools
 
@@ -10,9 +13,10 @@ from lgd.data.dataset import Dataset, labelled
 def load(
     num_train: int = 900, num_validation: int = 400, num_test: int = 497, *, seed: int = 0
 ) -> Dataset:
-    """Images (n, 8, 8, 1) in [-1, 1], shuffled by seed and split.
+    """Return digits (n, 8, 8, 1) in [-1, 1], shuffled by seed, in three splits of these sizes.
 
-    Raises ValueError when the three sizes exceed the 1,797 images.
+    Raises:
+      ValueError: for sizes below 1, or whose sum is above 1,797.
     """
     from sklearn.datasets import load_digits
 

@@ -1,13 +1,13 @@
-"""Fashion-MNIST (Xiao et al., 2017): 60,000 training and 10,000 test images of clothing, 28x28.
+"""Fashion-MNIST: 60,000 training and 10,000 test images of clothing, 28x28.
 
-It comes with Debian's package dataset-fashion-mnist, and from
+Xiao et al., 2017, arXiv 1708.07747. Debian's package dataset-fashion-mnist contains it, and
 https://github.com/zalandoresearch/fashion-mnist (MIT licence).
 """
 
 import os
 from pathlib import Path
 
-from lgd.data import image_files
+from lgd.data import image_files, splits
 from lgd.data.dataset import Dataset
 from lgd.data.image_files import DataFileError, Pin
 
@@ -30,11 +30,20 @@ def load(
     *,
     seed: int = 0,
 ) -> Dataset:
-    """Images (n, 28, 28, 1) in [-1, 1], shuffled by seed.
+    """Return images (n, 28, 28, 1) in [-1, 1] in three splits, shuffled by seed.
 
     Train and validation are disjoint parts of the training images, test is part of the test images.
-    path: see `image_files.read`. Raises DataFileError for files that are missing, damaged or hold
-    too few images, ValueError for sizes below 1.
+
+    Args:
+      path: one .npz file, or a folder of the four IDX files; see `image_files.read`.
+      num_train: images of the train split.
+      num_validation: images of the validation split.
+      num_test: images of the test split.
+      seed: for the order of the images.
+
+    Raises:
+      DataFileError: if files are missing, damaged or have too few images.
+      ValueError: for sizes below 1.
     """
     if not os.path.exists(path):
         raise DataFileError(
@@ -43,6 +52,6 @@ def load(
             "/usr/share/datasets/fashion-mnist) or get the files from "
             "https://github.com/zalandoresearch/fashion-mnist"
         )
-    found = image_files.read(path, size=(28, 28), num_classes=len(CLASS_NAMES), pins=PINS)
+    parts = image_files.read(path, size=(28, 28), num_classes=len(CLASS_NAMES), pins=PINS)
     sizes = (num_train, num_validation, num_test)
-    return image_files.dataset(path, *found, sizes, CLASS_NAMES, seed=seed)
+    return splits.dataset(path, *parts, sizes, CLASS_NAMES, seed=seed)

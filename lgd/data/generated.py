@@ -1,7 +1,7 @@
-"""Images made up, in the shape of a data set that is not there: for trying a run, not for results.
+"""Generated images in the shape of a data set that is not at hand: to try a run, not for results.
 
-Every class is a grating of its own frequency, direction and colours, under noise; examples of one
-differ in contrast and phase. So classifiers and guidance have something to learn.
+Every class is a grating with its own frequency, direction and colours, under noise; examples of a
+class differ in contrast and phase, so that classifiers and guidance have something to learn.
 """
 
 import numpy as np
@@ -23,10 +23,17 @@ def load(
     seed: int = 0,
     streaming: bool = False,
 ) -> Dataset:
-    """Images (n, *shape) in [-1, 1], the classes in turn.
+    """Return images (n, *shape) in [-1, 1] in three splits, whose classes alternate.
 
-    streaming: the train split makes each image when it is asked for, as if it were read from a
-    file. The same seed gives the same images, in three splits that differ.
+    Args:
+      shape: (h, w, channels).
+      num_classes: number of classes.
+      num_train: images of the train split.
+      num_validation: images of the validation split.
+      num_test: images of the test split.
+      seed: of all images; the three splits differ.
+      streaming: whether images of the train split are drawn when they are indexed, as if they were
+        read from files.
     """
     sizes = (num_train, num_validation, num_test)
     train, *others = (
@@ -53,10 +60,10 @@ def _split(
 def drawn(
     shape: tuple[int, int, int], label: int, seed: tuple[int, ...]
 ) -> UInt8[np.ndarray, "h w channels"]:
-    """One image of a class: ``127.5 + 100 a cos(2 pi f (u cos r + v sin r) + p + q) + noise``.
+    """Return an image ``127.5 + 100 a cos(2 pi f (u cos r + v sin r) + p + q) + noise`` of a class.
 
-    Frequency f, direction r and phases p of the channels are of the class; contrast a in [.5, 1]
-    and phase q of the image. u, v in [0, 1): position.
+    Frequency f, direction r and a phase p for each channel follow from the label; contrast a in
+    [0.5, 1], phase q and noise from the seed. u, v in [0, 1) are the position.
     """
     of_class, of_image = np.random.default_rng(label), np.random.default_rng(seed)
     frequency, direction = of_class.uniform((_FREQUENCIES[0], 0.0), (_FREQUENCIES[1], np.pi))

@@ -1,9 +1,8 @@
 """Labelled images on disk: one .npz file, or a folder of IDX files (MNIST's format).
 
-Nothing is ever unpickled. Whatever is wrong with a file is a `DataFileError`. A changed byte is
-found by the checksums of .npz and .gz files; plain IDX files have none, so those of known data sets
-are compared with pinned sums, and one's own only with what a run has seen of them before (data.json
-of its workdir).
+Nothing is ever unpickled, and every fault of a file is a `DataFileError`. Checksums of .npz and .gz
+files detect a changed byte. Plain IDX files have none: those of known data sets are compared with
+pinned sums, other ones only with what a run recorded before (data.json of its workdir).
 """
 
 import contextlib
@@ -17,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lgd.data.dataset import Dataset, Split, labelled, scaled
 from lgd.machinery import digests
 
 IDX_UINT8 = b"\x00\x00\x08"  # the magic number but for its last byte, the number of dimensions
@@ -30,7 +28,7 @@ IDX_FILES = {
 
 
 class DataFileError(ValueError):
-    """A file that cannot be read or does not fit: "file: field: expected ..., got ..."."""
+    """A file cannot be read or does not fit: "file: field: expected ..., got ..."."""
 
 
 class LabelledImages(NamedTuple):
@@ -41,21 +39,21 @@ class LabelledImages(NamedTuple):
 
 
 class _Field(NamedTuple):
-    """An array, and where it was found."""
+    """An array of a file, and the place that messages name."""
 
     where: str
     values: np.ndarray
 
 
 class _IdxFile(NamedTuple):
-    """The array of an IDX file, and its bytes, unzipped."""
+    """The array of an IDX file, and the bytes of the file, decompressed."""
 
     field: _Field
     content: bytes
 
 
 class Pin(NamedTuple):
-    """A published IDX file of a known data set: its number of examples, and sha256 unzipped."""
+    """A published IDX file: its number of examples, and the sha256 of its decompressed bytes."""
 
     num_examples: int
     sha256: str
@@ -68,16 +66,22 @@ def read(
     num_classes: int,
     pins: Mapping[str, Pin] = MappingProxyType({}),
 ) -> tuple[LabelledImages, LabelledImages]:
-    """Training and test images of this size, with labels in [0, num_classes).
+    """Return training and test images of a file or folder.
 
-    path: a .npz file of uint8 arrays x, y (training) and xt, yt (test), or a folder of the IDX
-    files that MNIST has (train-images-idx3-ubyte, ...), each gzipped (.gz) or not. Raises
-    DataFileError.
+    Pins protect a known data set: if a file of the folder is a published one under any name, or has
+    as many examples as the published one of its name, or training and test images have each other's
+    numbers, then all four must be the files published under their names. Any other folder is taken
+    for another data set.
 
-    pins: of the four IDX files of a known set, by the names of their arrays. As soon as a file of
-    the folder is a published one under any name, or has as many examples as the published one of
-    its name, or training and test images have each other's numbers, each of the four has to be the
-    one published under its name; any other folder is a set of one's own.
+    Args:
+      path: a .npz file of uint8 arrays x, y (training) and xt, yt (test), or a folder of IDX files
+        with the names of MNIST (train-images-idx3-ubyte, ...), each gzipped (.gz) or not.
+      size: (h, w) that images must have.
+      num_classes: labels must be below it.
+      pins: the four published IDX files of a known data set, by the names of their arrays.
+
+    Raises:
+      DataFileError: if a file is missing, damaged or does not fit.
     """
     fields = _read_folder(Path(path), pins) if os.path.isdir(path) else _read_npz(Path(path))
     for name in ("x", "xt"):
@@ -91,9 +95,12 @@ def read(
 
 
 def read_npz(path: str | Path) -> tuple[LabelledImages, LabelledImages]:
-    """Training and test images of a .npz file: uint8 arrays x, y and xt, yt.
+    """Return training and test images of a .npz file of uint8 arrays x, y and xt, yt.
 
-    Images are (n, h, w) or (n, h, w, channels), all of one shape. Raises DataFileError.
+    Images are (n, h, w) or (n, h, w, channels), all of one shape.
+
+    Raises:
+      DataFileError: if the file is missing, damaged or does not fit.
     """
     fields = _read_npz(Path(path))
     shape = fields["x"].values.shape[1:]
@@ -111,54 +118,6 @@ def read_npz(path: str | Path) -> tuple[LabelledImages, LabelledImages]:
     return training, _labelled(fields["xt"], fields["yt"], num_classes)
 
 
-def dataset(
-    path: str | Path,
-    training: LabelledImages,
-    testing: LabelledImages,
-    sizes: tuple[int, int, int],
-    class_names: tuple[str, ...],
-    *,
-    seed: int,
-) -> Dataset:
-    """Images (n, h, w, channels) in [-1, 1]: three splits of these sizes, shuffled by seed.
-
-    Train and validation are disjoint parts of the training images, test is part of the test images.
-    Raises DataFileError where a file has too few, ValueError for sizes below 1.
-    """
-    num_train, num_validation, num_test = sizes
-    order, test_order = split_orders(path, len(training.labels), len(testing.labels), sizes, seed)
-    return Dataset(
-        train=_split(training, order[:num_train]),
-        validation=_split(training, order[num_train : num_train + num_validation]),
-        test=_split(testing, test_order[:num_test]),
-        class_names=class_names,
-    )
-
-
-def split_orders(
-    path: str | Path, num_training: int, num_testing: int, sizes: tuple[int, int, int], seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Orders in which training and test images are taken; both have enough of them."""
-    num_train, num_validation, num_test = sizes
-    if min(sizes) < 1:
-        raise ValueError(f"expected positive sizes, got {num_train}, {num_validation}, {num_test}")
-    _check_count(path, "training", num_training, num_train + num_validation)
-    _check_count(path, "test", num_testing, num_test)
-    rng = np.random.default_rng(seed)
-    return rng.permutation(num_training), rng.permutation(num_testing)
-
-
-def _check_count(path: str | Path, name: str, count: int, least: int) -> None:
-    if count < least:
-        raise DataFileError(f"{path}: {name} images: expected {least} or more, got {count}")
-
-
-def _split(images: LabelledImages, index: np.ndarray) -> Split:
-    x = images.images[index]
-    x = x[..., None] if x.ndim == 3 else x
-    return labelled(scaled(x), images.labels[index].astype(np.int32))
-
-
 def _labelled(images: _Field, labels: _Field, num_classes: int) -> LabelledImages:
     if len(labels.values) != len(images.values):
         raise DataFileError(
@@ -173,7 +132,7 @@ def _labelled(images: _Field, labels: _Field, num_classes: int) -> LabelledImage
 
 
 def _check(field: _Field, shape: tuple[int | None, ...]) -> None:
-    """None stands for any length above 0."""
+    """Raise DataFileError unless a field is uint8 of this shape; None is any length above 0."""
     got = field.values.shape
     fits = len(got) == len(shape) and all(
         length == wanted if wanted is not None else length > 0
@@ -216,7 +175,7 @@ def _read_folder(folder: Path, pins: Mapping[str, Pin]) -> dict[str, _Field]:
 
 
 def _idx_file(plain: Path) -> _IdxFile:
-    """An IDX file: magic number, one uint32 (big-endian) a dimension, and the bytes."""
+    """Read an IDX file: magic number, a big-endian uint32 for each dimension, and the bytes."""
     gzipped = plain.with_name(plain.name + ".gz")
     file = gzipped if gzipped.exists() and not plain.exists() else plain
     with reading(f"{file}", "an IDX file"):
@@ -251,17 +210,17 @@ def _check_published(files: Mapping[str, _IdxFile], pins: Mapping[str, Pin]) -> 
             raise DataFileError(
                 f"{files[key].field.where}: data: expected the {pins[key].num_examples} published "
                 f"as {IDX_FILES[key]}, of sha256 {pins[key].sha256}, got {got}, of {sums[key]}; "
-                "images of one's own go into a .npz file (data npz)"
+                "put other images into a .npz file (data npz)"
             )
 
 
 def _bound(
     sums: Mapping[str, str], counts: Mapping[str, int], pins: Mapping[str, Pin]
 ) -> list[str]:
-    """The arrays whose files have to be those published, by the rule of `read`.
+    """Return the arrays whose files must be the published ones, by the rule of `read`.
 
-    A published file binds the other pair. In its own pair numbers tell: there are as many labels as
-    images, and as many as published are bound.
+    A published file binds both files of the other pair. Within its pair numbers decide: labels are
+    as many as images, and both are bound if they are as many as published.
     """
     published = {pin.sha256 for pin in pins.values()}
     known = {key for key in pins if sums[key] in published}
@@ -279,7 +238,12 @@ def _bound(
 
 @contextlib.contextmanager
 def reading(where: str, expected: str) -> Iterator[None]:
-    """Turns any failure into a DataFileError: parsers fail in many ways on damaged files."""
+    """Turn any exception into a DataFileError, because parsers fail in many ways on damaged files.
+
+    Args:
+      where: file, or file and field, at the beginning of the message.
+      expected: what the file should be, for the message.
+    """
     try:
         yield
     except DataFileError:

@@ -1,6 +1,6 @@
-"""Images of one's own in folders, one for each class: PNG or JPEG files of any size.
+"""Images in folders, one for each class: PNG or JPEG files of any size.
 
-The files of the train split stay where they are and are read when they are needed.
+Files of the train split stay where they are and are read when they are indexed.
 """
 
 import io
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from lgd.data import image_files, manifest
+from lgd.data import manifest, splits
 from lgd.data.dataset import Dataset, FileImages, Split, labelled
 from lgd.data.image_files import DataFileError, reading
 from lgd.machinery import digests
@@ -20,7 +20,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class _Listed(NamedTuple):
-    """Files, relative to the root, and their classes."""
+    """Paths of files relative to the root, and their classes (n,)."""
 
     files: list[str]
     labels: np.ndarray
@@ -35,12 +35,21 @@ def load(
     size: int,
     seed: int = 0,
 ) -> Dataset:
-    """Colour images (n, size, size, 3) in [-1, 1], shuffled by seed; see `fitted` for the rule.
+    """Return colour images (n, size, size, 3) in [-1, 1] in three splits, shuffled by seed.
 
-    path: a folder with one folder of images for each class; or one with the folders ``train`` and
-    ``test`` of that kind. Without these all splits are parts of the same images. Raises
-    DataFileError for a folder that does not fit, and when an image is read that is damaged or not
-    what it was when the folder was first used, see `manifest`.
+    Args:
+      path: a folder with one folder of images for each class, or one with two such folders
+        ``train`` and ``test``. Without these all splits are parts of the same images.
+      num_train: images of the train split.
+      num_validation: images of the validation split.
+      num_test: images of the test split.
+      size: side in pixels that images are resized to, see `fitted`.
+      seed: for the order of the images.
+
+    Raises:
+      DataFileError: for a folder that does not fit; also when an image is read that is damaged or
+        has changed since the folder was first used, see `manifest`.
+      ValueError: for a size or number below 1.
     """
     if size < 1:
         raise ValueError(f"expected size >= 1, got {size}")
@@ -53,13 +62,13 @@ def load(
     testing = _listed(root, "test/", class_names) if parted else training
     pinned = manifest.pins(root, sorted({*training.files, *testing.files}))
     if parted:
-        order, test_order = image_files.split_orders(
+        order, test_order = splits.orders(
             root, len(training.files), len(testing.files), sizes, seed
         )
     else:
         count = len(training.files)
         total = (num_train, num_validation + num_test, 1)
-        order, _ = image_files.split_orders(root, count, count, total, seed)
+        order, _ = splits.orders(root, count, count, total, seed)
         test_order = order[num_train + num_validation :]
 
     def split(listed: _Listed, numbers: np.ndarray) -> Split:
@@ -77,7 +86,7 @@ def load(
 
 
 def fitted(image: Image.Image, size: int) -> Image.Image:
-    """The largest square in the centre, resized to (size, size) by bicubic filtering."""
+    """Return the largest central square of an image, resized to (size, size) by bicubic filter."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side))
@@ -86,7 +95,7 @@ def fitted(image: Image.Image, size: int) -> Image.Image:
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     with reading(f"{folder}", "a folder of one folder of images for each class"):
-        names = sorted(each.name for each in folder.iterdir() if each.is_dir())
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     names = [name for name in names if not name.startswith(".")]
     if not names:
         raise DataFileError(f"{folder}: expected a folder of images for each class, got none")
@@ -98,11 +107,11 @@ def _listed(root: Path, part: str, class_names: tuple[str, ...]) -> _Listed:
     for label, name in enumerate(class_names):
         folder = root / part / name
         with reading(f"{folder}", "a folder of images"):
-            found = sorted(each.name for each in folder.iterdir())
-        images = [each for each in found if each.lower().endswith(SUFFIXES)]
+            entries = sorted(path.name for path in folder.iterdir())
+        images = [entry for entry in entries if entry.lower().endswith(SUFFIXES)]
         if not images:
             raise DataFileError(f"{folder}: expected {', '.join(SUFFIXES)} files, got none")
-        files += [f"{part}{name}/{each}" for each in images]
+        files += [f"{part}{name}/{image}" for image in images]
         labels += [label] * len(images)
     return _Listed(files, np.asarray(labels, np.int32))
 

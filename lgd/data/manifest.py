@@ -1,9 +1,8 @@
-"""What the files of a data set were when they were first used: lgd-manifest.json beside them.
+"""Size and sha256 of every file of a data set, recorded at first use in lgd-manifest.json.
 
-Formats of images and of records have weak checksums or none, and nothing in them tells that two
-files changed places. So the size and the sha256 of every file are written down once, and compared
-ever after. Where the folder cannot be written to, there is no manifest; a run is then bound to its
-data by the data.json of its workdir alone.
+Formats of images and records have weak checksums or none, and cannot detect that two files changed
+places. Later uses are therefore compared with the manifest. A folder that cannot be written to has
+no manifest; then only data.json in the workdir of a run identifies its data.
 """
 
 import contextlib
@@ -28,21 +27,23 @@ class Entry(NamedTuple):
 
 
 def pins(root: Path, files: Sequence[str]) -> dict[str, Entry]:
-    """What each of these files in a folder has to be: from its manifest, or measured now.
+    """Return the manifest's entries of these files of a folder; without a manifest, measure them.
 
-    Names and sizes are compared at once; `check` compares contents. Raises DataFileError naming the
-    file that is missing, new or of another size.
+    Names and sizes are compared here, contents by `check`. The main process writes a new manifest.
+
+    Raises:
+      DataFileError: naming the file that is missing, new or of another size.
     """
     manifest = root / NAME
     if not manifest.exists():
-        found = _measure(root, files)
+        measured = _measure(root, files)
         if is_main_process():
             with contextlib.suppress(OSError):
-                storage.write(manifest, json.dumps(found, indent=1).encode())
-        return found
+                storage.write(manifest, json.dumps(measured, indent=1).encode())
+        return measured
     with reading(f"{manifest}", "a manifest of lgd"):
         before = {
-            name: Entry(int(each[0]), str(each[1])) for name, each in _parsed(manifest).items()
+            name: Entry(int(pair[0]), str(pair[1])) for name, pair in _parsed(manifest).items()
         }
     present = set(files)
     for name in before:
@@ -66,12 +67,12 @@ _NEW = f"if the data were changed on purpose, remove {NAME}"
 
 
 def check(file: Path, content: bytes, pin: Entry) -> None:
-    """Raises DataFileError for the content of another file."""
+    """Raise DataFileError if the content of a file has another sha256 than its entry."""
     _compare(file, digests.of_bytes(content), pin)
 
 
 def check_all(root: Path, pinned: dict[str, Entry]) -> None:
-    """Read every file once and compare; a second or so for each GB. Raises DataFileError."""
+    """Read all files, about a second for each GB, and raise DataFileError if a sha256 differs."""
     with bar(f"verify {root.name}", len(pinned), show=_is_large(pinned)) as advance:
         for name, pin in pinned.items():
             _compare(root / name, digests.of_file(root / name), pin)

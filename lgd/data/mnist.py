@@ -1,9 +1,12 @@
-"""MNIST (LeCun, Cortes and Burges, 1998): 60,000 training, 10,000 test images of digits, 28x28."""
+"""MNIST: 60,000 training and 10,000 test images of handwritten digits, 28x28.
+
+LeCun et al., 1998, doi 10.1109/5.726791.
+"""
 
 import os
 from pathlib import Path
 
-from lgd.data import image_files
+from lgd.data import image_files, splits
 from lgd.data.dataset import Dataset
 from lgd.data.image_files import DataFileError, Pin
 
@@ -24,7 +27,21 @@ def load(
     *,
     seed: int = 0,
 ) -> Dataset:
-    """Images (n, 28, 28, 1) in [-1, 1], shuffled by seed; see `fashion_mnist.load`."""
+    """Return images (n, 28, 28, 1) in [-1, 1] in three splits, shuffled by seed.
+
+    Train and validation are disjoint parts of the training images, test is part of the test images.
+
+    Args:
+      path: one .npz file, or a folder of the four IDX files; see `image_files.read`.
+      num_train: images of the train split.
+      num_validation: images of the validation split.
+      num_test: images of the test split.
+      seed: for the order of the images.
+
+    Raises:
+      DataFileError: if files are missing, damaged or have too few images.
+      ValueError: for sizes below 1.
+    """
     if not os.path.exists(path):
         raise DataFileError(
             f"{path}: expected MNIST, one .npz file or a folder of its four IDX files, gzipped or "
@@ -32,6 +49,6 @@ def load(
             "t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz from "
             "https://storage.googleapis.com/cvdf-datasets/mnist/"
         )
-    found = image_files.read(path, size=(28, 28), num_classes=len(CLASS_NAMES), pins=PINS)
+    parts = image_files.read(path, size=(28, 28), num_classes=len(CLASS_NAMES), pins=PINS)
     sizes = (num_train, num_validation, num_test)
-    return image_files.dataset(path, *found, sizes, CLASS_NAMES, seed=seed)
+    return splits.dataset(path, *parts, sizes, CLASS_NAMES, seed=seed)

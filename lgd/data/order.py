@@ -1,4 +1,4 @@
-"""Shuffling without a table: where an example goes is computed, whatever the number of examples."""
+"""Shuffling without a table: the position of an example is computed, in constant memory."""
 
 import functools
 
@@ -9,7 +9,7 @@ ROUNDS = 12  # with 8, permutations of 5 are not yet uniform
 
 
 def keys(seed: int, *purpose: int, count: int) -> UInt64[np.ndarray, "rounds count"]:
-    """Keys of so many independent permutations; a function of the seed and of the numbers."""
+    """Return keys of ``count`` independent permutations, a function of seed and purpose."""
     return _generator(seed, *purpose).integers(2**64, size=(ROUNDS, count), dtype=np.uint64)
 
 
@@ -18,11 +18,12 @@ def permuted(
     size: Int[np.ndarray, "*s"],
     key: UInt64[np.ndarray, "rounds *s"],
 ) -> Int[np.ndarray, "*s"]:
-    """Where a permutation of range(size) takes a position in it; elements may differ in size, key.
+    """Return the image of positions under random permutations of range(size).
 
-    A Feistel network (Luby and Rackoff, 1988) on the digits (u, v) of u height + v, width x height
-    >= size: each round adds to one digit a hash of the other and its key, which can be undone. What
-    falls outside goes through again, so that no two positions meet.
+    Every element has its own position, size and key. The permutation is a Feistel network (Luby &
+    Rackoff, 1988, doi 10.1137/0217022) on the digits (u, v) of ``u height + v`` with width x height
+    >= size: every round adds to one digit a hash of the other and the key, which is invertible.
+    Results outside range(size) pass through the network again, so that no two positions collide.
     """
     width = np.ceil(np.sqrt(size)).astype(np.int64)
     height = -(-size // width)
@@ -44,7 +45,7 @@ def _network(
 
 
 def _hash(digit: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """32 bits of the finaliser of splitmix64 (Steele, Lea and Flood, 2014)."""
+    """Return 32 bits of the finaliser of splitmix64 (Steele et al., 2014)."""
     mixed = digit + key
     mixed ^= mixed >> np.uint64(30)
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
@@ -55,7 +56,7 @@ def _hash(digit: np.ndarray, key: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1)
 def identity() -> str:
-    """What the permutations are, in a few numbers: others mean another order."""
+    """Return a few values of a permutation, which change if the way of shuffling does."""
     size = np.full(5, 1000)
     return " ".join(map(str, permuted(np.arange(5), size, np.repeat(keys(0, 0, count=1), 5, 1))))
 

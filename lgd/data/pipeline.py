@@ -1,8 +1,8 @@
-"""Batches as pure functions of the step: the step number is all the state there is.
+"""Batches as pure functions of the step: the step number is the only state.
 
-One of several processes names the part of each batch that it reads, see `parallel.local_rows`; the
-parts of all make up the batch that one process would read. Nothing grows with the number of
-examples but their conditions.
+With several processes each one reads its part of every batch, see `parallel.local_rows`; together
+the parts are the batch that a single process would read. Only conditions take memory for every
+example.
 """
 
 import contextlib
@@ -28,10 +28,12 @@ Part = Int[np.ndarray, " n"] | None  # ascending; None: everything
 
 @dataclasses.dataclass(frozen=True)
 class IndexedBatches:
-    """Step -> batch of a split.
+    """Batches of a split, as a function of the step.
 
-    index: step -> which examples: (b,), or (g, n) for groups of one stratum each.
-    settings: what the index is made from, but for the part that is read.
+    Args:
+      split: the examples.
+      index: function of the step that returns numbers of examples, (b,), or (g, n) for groups.
+      settings: numbers that determine the index, apart from the part that this process reads.
     """
 
     split: Split
@@ -39,28 +41,34 @@ class IndexedBatches:
     settings: Mapping[str, int]
 
     def __call__(self, step: int) -> Batch:
-        """x0 (b, *dims) or (g, n, *dims), and their conditions, leaves (b, ...) or (g, n, ...)."""
+        """Return the batch of a step, x0 and c with the leading axes (b,) or (g, n)."""
         index = self.index(step)
         return Batch(self.split.x[index], conditions.take(self.split.c, index))
 
     @functools.cached_property
     def identity(self) -> dict[str, str]:
-        """What a training that goes on must share with its beginning, by name."""
+        """Digests and settings, by name, that a resumed training must share with its start."""
         settings = {name: str(value) for name, value in self.settings.items()}
         return {**settings, "order": order.identity(), "data sha256": fingerprint(self.split)}
 
     def dataset(self) -> Any:
-        """The batches of all steps as a `grain.MapDataset`, for pipelines of one's own."""
+        """Return the batches of all steps as a `grain.MapDataset`, to use in other pipelines."""
         import grain  # takes a while, and examples in memory need none of it
 
         return grain.MapDataset.range(sys.maxsize).map(self)
 
 
 def examples(split: Split, batch_size: int, *, seed: int, rows: Part = None) -> IndexedBatches:
-    """Step -> examples x0 (b, *dims), c (b,): shuffled epochs, every example once in each.
+    """Return batches of examples x0 (b, *dims), c (b, ...), in epochs that are shuffled anew.
 
-    rows: which of the batch's entries are read, all by default. Raises ValueError for a batch size
-    below 1 or an empty split.
+    Args:
+      split: the examples.
+      batch_size: b.
+      seed: for the order of the examples.
+      rows: entries of the batch that are read, ascending; None: all.
+
+    Raises:
+      ValueError: for a batch size below 1 or an empty split.
     """
     if batch_size < 1 or not len(split.x):
         raise ValueError(f"expected batch_size >= 1 and data, got {batch_size} and {len(split.x)}")
@@ -73,8 +81,8 @@ def examples(split: Split, batch_size: int, *, seed: int, rows: Part = None) -> 
 
     def index(step: int) -> np.ndarray:
         epochs, positions = np.divmod(step * batch_size + rows, size)
-        found, where = np.unique(epochs, return_inverse=True)
-        key = np.concatenate([keys(int(epoch)) for epoch in found], axis=1)[:, where]
+        distinct, where = np.unique(epochs, return_inverse=True)
+        key = np.concatenate([keys(int(epoch)) for epoch in distinct], axis=1)[:, where]
         return order.permuted(positions, np.full_like(positions, size), key)
 
     return IndexedBatches(split, index, {"batch_size": batch_size, "seed": seed})
@@ -89,21 +97,22 @@ def groups(
     groups: Part = None,
     members: Part = None,
 ) -> IndexedBatches:
-    """Step -> ``rounds`` groups of every stratum: x0 (g, n, *dims), c (g, n, ...).
+    """Return batches of groups x0 (g, n, *dims), c (g, n, ...), ``rounds`` of every stratum.
 
-    n = group_size, g = rounds x strata; without strata all examples are one. Members are drawn
-    without replacement, or in whole rounds where a stratum has too few.
+    n = group_size, g = rounds x strata; without strata all examples are one stratum. Members of a
+    group are drawn without replacement; a stratum with fewer than n examples is repeated in whole
+    permutations.
 
     Args:
       split: the examples.
       group_size: members of a group.
-      seed: of the draws.
+      seed: for the draws.
       rounds: groups of every stratum.
-      groups: which groups are read, ascending; None: all.
-      members: which members are read, ascending; None: all.
+      groups: groups that are read, ascending; None: all.
+      members: members that are read, ascending; None: all.
 
     Raises:
-      ValueError: if a stratum below the largest one has no example.
+      ValueError: if a stratum below the largest one has no example, or for a group size below 1.
     """
     stratum = np.zeros(len(split.x), np.int32) if split.stratum is None else split.stratum
     counts = np.bincount(stratum)
@@ -133,32 +142,37 @@ def groups(
 
 @runtime_checkable
 class Indexed(Protocol):
-    """Batches that can say which examples they hold."""
+    """Batches that know the numbers of their examples."""
 
-    def index(self, step: int) -> Int[np.ndarray, "..."]: ...
+    def index(self, step: int) -> Int[np.ndarray, "..."]:
+        """Return the numbers of the examples of a step."""
 
 
 @runtime_checkable
 class Identified(Protocol):
-    """Batches that know what they are made from: data, order, seed, batch size, in words."""
+    """Batches that know what they are drawn from."""
 
     @property
-    def identity(self) -> Mapping[str, str]: ...
+    def identity(self) -> Mapping[str, str]:
+        """Data, order, seed and batch size as texts, by name."""
 
 
 def identity_of(batches: Any) -> dict[str, str]:
-    """What batches are made from, or nothing where they do not say."""
+    """Return the identity of batches, empty if they are not `Identified`."""
     return dict(batches.identity) if isinstance(batches, Identified) else {}
 
 
-def check_identity(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
-    """Raise ValueError where batches are made from other things, naming what differs."""
+def check_identity(recorded: Mapping[str, str], current: Mapping[str, str]) -> None:
+    """Raise ValueError, naming the differences, if recorded batches have another identity.
+
+    Without either of the two there is nothing to compare, and nothing is raised.
+    """
     lines = [
-        f"{name}: expected {found.get(name, 'none')}, got {expected.get(name, 'none')}"
-        for name in sorted({*found, *expected})
-        if found.get(name) != expected.get(name)
+        f"{name}: expected {recorded.get(name, 'none')}, got {current.get(name, 'none')}"
+        for name in sorted({*recorded, *current})
+        if recorded.get(name) != current.get(name)
     ]
-    if found and expected and lines:
+    if recorded and current and lines:
         raise ValueError(
             "store: expected checkpoints of a training with the same batches, use another folder; "
             + "; ".join(lines)
@@ -169,10 +183,15 @@ def check_identity(found: Mapping[str, str], expected: Mapping[str, str]) -> Non
 def reading_ahead(
     batches: Callable[[int], Batch], *, threads: int = READ_THREADS, ahead: int = READ_BATCHES
 ) -> Iterator[Callable[[int], Batch]]:
-    """The same batches, those of examples in files read by threads before they are asked for.
+    """Yield the same batches, read ahead by threads if their examples are in files.
 
-    Still a function of the step, fast where steps follow one another. What a thread raises is
-    raised again at its step. The threads end with the context.
+    They are still a function of the step, and fast if steps are consecutive. An exception in a
+    thread is raised at its step. The threads end with the context.
+
+    Args:
+      batches: a function of the step.
+      threads: threads that read, a batch each.
+      ahead: batches held in memory.
     """
     if not (isinstance(batches, IndexedBatches) and isinstance(batches.split.x, FileImages)):
         yield batches
@@ -182,7 +201,7 @@ def reading_ahead(
 
 
 class _ReadingAhead:
-    """`IndexedBatches` from an iterator over the steps that follow the last one asked for."""
+    """`IndexedBatches` read by an iterator over the steps after the last one."""
 
     def __init__(self, batches: IndexedBatches, threads: int, ahead: int) -> None:
         self._batches, self._threads, self._ahead = batches, threads, ahead
@@ -211,7 +230,7 @@ class _ReadingAhead:
         self._iterator = iter(self._batches.dataset()[step:].to_iter_dataset(options))
 
     def close(self) -> None:
-        """Let the threads end."""
+        """End the threads."""
         if self._iterator is not None:
             self._iterator.close()
         self._iterator, self._last = None, (-1, None)

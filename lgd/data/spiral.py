@@ -1,4 +1,4 @@
-"""A 2-D toy with a known law: a spiral of classes, each a chain of Gaussian components."""
+"""A 2-D toy with a known law: spiral arms, which are classes, made of Gaussian components."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,10 @@ COMPONENTS = 4  # of each class
 
 
 def mixture(schedule: Schedule) -> tuple[GaussianMixture, MixtureParams]:
-    """Eight arms of four components; neighbours overlap near the centre. Data fit in [-2, 2]^2."""
+    """Return the exact denoiser of eight arms of four components, and its parameters.
+
+    Neighbouring arms overlap near the centre; data fit in [-2, 2]^2.
+    """
     arm, position = np.divmod(np.arange(NUM_CLASSES * COMPONENTS), COMPONENTS)
     radius = 0.35 + 0.4 * position
     angle = 2.0 * np.pi * arm / NUM_CLASSES + 0.35 * position
@@ -29,7 +32,15 @@ def mixture(schedule: Schedule) -> tuple[GaussianMixture, MixtureParams]:
 def load(
     num_train: int, num_validation: int, num_test: int, *, schedule: Schedule, seed: int = 0
 ) -> Dataset:
-    """Independent draws from the true law, equally many of every class (sizes rounded down)."""
+    """Return independent draws (n, 2) of the mixture in three splits, equally many of every class.
+
+    Args:
+      num_train: draws of the train split, rounded down to a multiple of the number of classes.
+      num_validation: draws of the validation split, likewise.
+      num_test: draws of the test split, likewise.
+      schedule: noise schedule of the mixture's denoiser; draws do not depend on it.
+      seed: for the draws.
+    """
     exact, params = mixture(schedule)
     keys = jax.random.split(jax.random.key(seed), 3)
 

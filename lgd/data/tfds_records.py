@@ -1,6 +1,7 @@
-"""Data sets of TensorFlow Datasets (tfds), from array_record files; reading takes no TensorFlow.
+"""Data sets of TensorFlow Datasets (tfds), from array_record files.
 
-Preparing one takes TensorFlow, once, perhaps elsewhere: see `PREPARE`.
+Reading needs no TensorFlow. Preparing a data set needs it once, possibly on another machine: see
+`PREPARE`.
 """
 
 import bisect
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from lgd.data import image_files, manifest
+from lgd.data import manifest, splits
 from lgd.data.dataset import Dataset, FileImages, Split, labelled
 from lgd.data.image_files import DataFileError, reading
 from lgd.data.image_folder import fitted
@@ -37,25 +38,32 @@ def load(
     attributes: tuple[str, ...] = (),
     seed: int = 0,
 ) -> Dataset:
-    """Images (n, h, w, channels) in [-1, 1] of a data set with features image and label.
+    """Return images (n, h, w, channels) in [-1, 1] of a data set with features image and label.
 
     Train and validation are disjoint parts of its split train, test is part of its split test, or
-    of validation where there is none; the records of train stay in their files, which are read once
-    here and compared with what they were when first used, see `manifest`.
+    of validation if it has no test. Records of train stay in their files, which are read once here
+    and compared with the manifest of their first use, see `manifest`.
 
-    path: the folder of the data set below the data_dir of tfds, for instance
-      ~/tensorflow_datasets/cifar10; a mere name stands for a folder in ~/tensorflow_datasets.
-    size: of images, see `image_folder.fitted`; 0: as they are.
-    attributes: names of binary ones in the feature attributes (celeb_a), whose combinations are
-      the classes: the first one counts 1, the second 2, the third 4, ...
+    Args:
+      path: the folder of the data set below the data_dir of tfds, for instance
+        ~/tensorflow_datasets/cifar10; a name without folders is taken in ~/tensorflow_datasets.
+      num_train: images of the train split.
+      num_validation: images of the validation split.
+      num_test: images of the test split.
+      size: side in pixels that images are resized to, see `image_folder.fitted`; 0: unchanged.
+      attributes: names of binary entries of the feature attributes (celeb_a), whose combinations
+        are the classes: the first one counts 1, the second 2, the third 4, ...
+      seed: for the order of the images.
 
-    Raises DataFileError for one that is not prepared, with the command that prepares it, or whose
-    files are not what they were.
+    Raises:
+      DataFileError: for a data set that is not prepared, with the command that prepares it; for one
+        whose files have changed, or with too few images.
+      ValueError: for a number of images below 1.
     """
     path = Path(path).expanduser()
     path = path if len(path.parts) > 1 else Path.home() / "tensorflow_datasets" / path
     folder = _prepared(path)
-    files = sorted(each.name for each in folder.iterdir() if _belongs(each))
+    files = sorted(file.name for file in folder.iterdir() if _belongs(file))
     if (folder / manifest.NAME).exists():
         manifest.check_all(folder, manifest.pins(folder, files))
     builder = _builder(path, folder)
@@ -68,7 +76,7 @@ def load(
     sources = {name: builder.as_data_source(split=part) for name, part in parts.items()}
     shards = {name: _shards(builder.info.splits[part]) for name, part in parts.items()}
     shape = _shape(folder, features["image"].shape, size)
-    order, test_order = image_files.split_orders(
+    order, test_order = splits.orders(
         path, len(labels["train"]), len(labels["test"]), (num_train, num_validation, num_test), seed
     )
     content = digests.of_bytes(f"{sorted(pinned.items())} {size}".encode())
@@ -94,11 +102,13 @@ def load(
 
 
 def _prepared(path: Path) -> Path:
-    """The folder of the newest version."""
-    found = [each.parent for each in path.glob("*/dataset_info.json")]
-    if not found:
+    """Return the folder of the newest version."""
+    versions = [info.parent for info in path.glob("*/dataset_info.json")]
+    if not versions:
         raise _unprepared(path, "no version of it")
-    return max(found, key=lambda folder: [int(n) for n in folder.name.split(".") if n.isdecimal()])
+    return max(
+        versions, key=lambda folder: [int(n) for n in folder.name.split(".") if n.isdecimal()]
+    )
 
 
 def _unprepared(path: Path, got: str) -> DataFileError:
@@ -117,7 +127,7 @@ def _belongs(file: Path) -> bool:
 
 
 def _builder(path: Path, folder: Path) -> Any:
-    """What tfds reads a prepared data set with."""
+    """Return the builder with which tfds reads a prepared data set."""
     try:
         import tensorflow_datasets as tfds
     except ImportError:
@@ -134,7 +144,7 @@ def _builder(path: Path, folder: Path) -> Any:
 def _labelling(
     folder: Path, features: Any, attributes: tuple[str, ...]
 ) -> tuple[Callable[[Any], int], tuple[str, ...]]:
-    """From a record to its class, and the names of the classes."""
+    """Return the function from a record to its class, and the names of the classes."""
     if not attributes:
         if "label" not in features:
             raise DataFileError(f"{folder}: expected a feature label, got {sorted(features)}")
@@ -150,15 +160,16 @@ def _labelling(
     bits = itertools.product((False, True), repeat=len(attributes))  # the last one counts most
     names = (
         ", ".join(
-            name if has else f"not {name}" for name, has in zip(attributes, each[::-1], strict=True)
+            name if has else f"not {name}"
+            for name, has in zip(attributes, values[::-1], strict=True)
         )
-        for each in bits
+        for values in bits
     )
     return label, tuple(names)
 
 
 def _labels(folder: Path, builder: Any, name: str, label: Callable[[Any], int]) -> np.ndarray:
-    """All of them (n,), without decoding an image."""
+    """Return the labels (n,) of a split, without decoding images."""
     import tensorflow_datasets as tfds
 
     with reading(f"{folder}: {name}", "records of images with labels"):
@@ -179,13 +190,13 @@ def _labels(folder: Path, builder: Any, name: str, label: Callable[[Any], int]) 
 
 
 class _Shards(NamedTuple):
-    """Files of a split, and how many records it has up to the end of each."""
+    """Files of a split, and its number of records up to the end of each file."""
 
     files: tuple[str, ...]
     ends: tuple[int, ...]
 
     def holding(self, number: int) -> str:
-        """The file of this record."""
+        """Return the file of a record."""
         return self.files[bisect.bisect_right(self.ends, number)]
 
 
@@ -195,12 +206,12 @@ def _shards(split: Any) -> _Shards:
 
 
 def _shape(
-    folder: Path, found: tuple[int | None, int | None, int], size: int
+    folder: Path, declared: tuple[int | None, int | None, int], size: int
 ) -> tuple[int, int, int]:
-    height, width = (size, size) if size else found[:2]
+    height, width = (size, size) if size else declared[:2]
     if height is None or width is None:
         raise DataFileError(f"{folder}: expected images of one size, or data.size above 0, got 0")
-    return height, width, found[2]
+    return height, width, declared[2]
 
 
 def _sized(pixels: np.ndarray, size: int) -> np.ndarray:
