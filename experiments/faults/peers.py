@@ -32,7 +32,15 @@ def run_two(
     flags: Mapping[int, Sequence[str]] | None = None,
     absent: Sequence[int] = (),
 ) -> list[Ended]:
-    """The endings of two processes of the denoiser stage, of which some may not start."""
+    """The endings of two processes of the denoiser stage.
+
+    Args:
+      bench: where runs take place.
+      workdir: the folder of the run.
+      strikes: the fault of a process, by its number.
+      flags: further flags of a process, by its number.
+      absent: numbers of processes that are not started.
+    """
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"

@@ -88,7 +88,16 @@ def classification_loss(
     *,
     noise: float = 0.1,
 ) -> Float[Array, ""]:
-    """Cross-entropy on inputs blurred by Gaussian noise, with labels smoothed by 0.1."""
+    """Cross-entropy on inputs with Gaussian noise, with labels smoothed by 0.1.
+
+    Args:
+      classifier: the network to train.
+      params: its arrays.
+      x: inputs (b, *dims).
+      labels: classes (b,), integers from 0.
+      key: source of the noise.
+      noise: standard deviation of the noise; 0: none.
+    """
     logits, _ = classifier.apply(params, x + noise * jax.random.normal(key, x.shape))
     targets = optax.smooth_labels(jax.nn.one_hot(labels, classifier.num_classes), 0.1)
     return jnp.mean(optax.softmax_cross_entropy(logits, targets))

@@ -43,7 +43,21 @@ def kid_of_subsets(
     size: int = 1000,
     seed: int = 0,
 ) -> SubsetDistance:
-    """`kid` between subsets drawn without replacement, as large sets are usually compared."""
+    """`kid` between subsets drawn without replacement, as large sets are usually compared.
+
+    Args:
+      x: features (m, f).
+      y: features (n, f).
+      num_subsets: number of pairs of subsets.
+      size: number of features in a subset.
+      seed: source of the draws.
+
+    Returns:
+      Mean and standard deviation over the pairs.
+
+    Raises:
+      ValueError: for a size below 2 or above that of x or y.
+    """
     if not 2 <= size <= min(len(x), len(y)):
         raise ValueError(f"expected size in [2, {min(len(x), len(y))}], got {size}")
     rng = np.random.default_rng(seed)
