@@ -53,9 +53,14 @@ def run(
     command: str = "",
     restart_damaged: bool = False,
 ) -> None:
-    """Run the stages named, in order.
+    """Run some stages in order.
 
-    command: noted in the results. restart_damaged: see `Workdir`.
+    Args:
+      config: settings of the run.
+      path: the workdir.
+      stages: names of the stages.
+      command: the command that makes this run, noted in the results.
+      restart_damaged: start a training over whose every checkpoint is damaged.
     """
     _check_agreement(config, stages)
     _check_devices(config)

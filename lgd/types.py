@@ -116,8 +116,13 @@ class Rule(Protocol):
     def calls(self, num_directions: int) -> int:
         """Network rows for each sample and call of `apply`; 2: cond and uncond."""
 
-    def prepare(self, denoiser: Denoiser, times: Float[Array, " n"], c: Condition) -> PyTree:
-        """Inputs of every step, leaves (k, ...), computed before the walk; None: there are none."""
+    def prepare(
+        self, denoiser: Denoiser, times: Float[Array, " n"], c: Condition
+    ) -> tuple["Rule", PyTree]:
+        """The rule as it walks, and inputs of every step, leaves (k, ...), or None for none.
+
+        It is called once, before the walk: weights of (s, t, c) are computed here.
+        """
 
     def init(self, x: Float[Array, "b *dims"], c: Condition) -> PyTree:
         """State before the first step, leaves (b, ...) or scalars; None: there is none."""

@@ -105,7 +105,15 @@ def snapshot_steps(config: ConfigDict, training: Training) -> list[int]:
 def load(
     config: ConfigDict, workdir: Workdir, dataset: Dataset, training: Training, step: int
 ) -> omega.Guidance:
-    """The guidance as it was after a step of training."""
+    """The guidance as it was after a step of training.
+
+    Args:
+      config: settings of the run.
+      workdir: folder of the run.
+      dataset: real examples.
+      training: which training.
+      step: one of `snapshot_steps`.
+    """
     model = build_guidance.omega_model(config, training.method, dataset)
     like = jax.eval_shape(lambda: model.init(jax.random.key(0), dataset.conditions))
     params = jax.device_put(workdir.load_params(training.snapshot(step), like))

@@ -29,7 +29,15 @@ class Slopes(NamedTuple):
 def slopes(
     generator: Generator, dataset: Dataset, reward: RewardFn, per_class: int, *, seed: int
 ) -> Slopes:
-    """Both kinds; ``per_class`` samples, and all test examples."""
+    """Derivatives of the mean reward of every class by omega, at omega = 0.
+
+    Args:
+      generator: the sampler.
+      dataset: real examples, of which those of the test split are noised for one step.
+      reward: R(x0, c).
+      per_class: samples of each class for the derivatives through all steps.
+      seed: of the noise.
+    """
     return Slopes(
         _trajectory_slopes(generator, reward, per_class, seed),
         _one_step_slopes(generator, dataset, reward, seed),

@@ -81,7 +81,15 @@ def select(
     generator: Generator,
     journal: Journal,
 ) -> Candidates:
-    """Select every row on validation data."""
+    """Select every row on validation data.
+
+    Args:
+      config: settings of the run.
+      workdir: folder of the run.
+      dataset: real examples.
+      generator: the sampler.
+      journal: measurements that are there already.
+    """
     base, by_stratum = scores_for(config, workdir, dataset, generator, journal)
     rows = [Row("unguided", None, Selected({}, guidance.constant(0.0), float("nan")))]
     constants = None
@@ -104,6 +112,13 @@ def scores_for(
 
     The Frechet distance of all strata at once has none: strata are then told apart by their own
     Frechet distances, or by their energy distances where features are those of Inception.
+
+    Args:
+      config: settings of the run.
+      workdir: folder of the run.
+      dataset: real examples.
+      generator: the sampler.
+      journal: measurements that are there already.
     """
     distance, has_pooled = measure.validation_distance(config, workdir, dataset)
     reward = guidance_stage.load_reward(config, workdir, dataset)
@@ -129,7 +144,15 @@ def best_snapshot(
     training: Training,
     score: ValidationScore,
 ) -> Selected:
-    """The best snapshot of a training, by the same score and sample count as its opponents."""
+    """The best snapshot of a training, by the same score and sample count as its opponents.
+
+    Args:
+      config: settings of the run.
+      workdir: folder of the run.
+      dataset: real examples.
+      training: which training.
+      score: of guidance on validation data.
+    """
     found = []
     for step in guidance_stage.snapshot_steps(config, training):
         learned = guidance_stage.load(config, workdir, dataset, training, step)

@@ -23,6 +23,13 @@ def measured(
 
     The first two steps are left out: the first one compiles, and a training step may be announced
     while it is still computed.
+
+    Args:
+      config: settings of the run; only one with fake_data is measured.
+      workdir: folder of the run.
+      name: of what is measured.
+      amount: units of one step.
+      unit: what is counted.
     """
     ends: list[float] = []
     yield lambda: ends.append(time.perf_counter())

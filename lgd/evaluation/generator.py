@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from lgd import conditions, sampling
 from lgd.denoisers import probe
 from lgd.guidance import as_rule
+from lgd.guidance.rules import skipping_of
 from lgd.machinery import failures, parallel, processes
 from lgd.types import Condition, Denoiser, Params, Solver
 
@@ -61,8 +62,9 @@ class Generator:
         c, counts = self.repeated(per_condition), []
         for rows in self._parts(conditions.size(c)):
             part = conditions.take(c, rows)
-            _, omegas = as_rule(guidance).prepare(self.denoiser, self.times, part)
-            counts.append(sampling.count_skipping_nfe(omegas, self.solver))
+            rule, inputs = as_rule(guidance).prepare(self.denoiser, self.times, part)
+            calls = sampling.solver_of(self.solver).calls(len(self.times) - 1)
+            counts.append(skipping_of(rule, inputs, calls)[2])
         return float(np.mean(counts))
 
     @failures.memory_advice()

@@ -149,6 +149,14 @@ def search(
     """The point of least mean score: all screened, the best ones run again in full.
 
     With screening = full, the first look is the last.
+
+    Args:
+      grid: the points; it grows while the best one lies at an edge.
+      score: (guidance, samples of each stratum) -> (strata,), less is better.
+      screening: samples of each stratum in the first look.
+      full: samples of each stratum in a full run.
+      finalists: points that are run in full.
+      advance: called after every run.
     """
     screened = screen(grid, score, screening, advance=advance)
     means = screened.scores.mean(axis=1)
@@ -176,11 +184,19 @@ def search_apart(
     finalists: int,
     advance: Callable[..., None] = lambda note="": None,
 ) -> Selected:
-    """The best point of every class by itself.
+    """The best point of every stratum by itself.
 
-    First every class whose best lies at an edge looks further, see `_look_further`. Then run j
-    gives every class its j-th best point so far, so that ``finalists`` full runs serve all classes.
-    ``make`` takes one list for each axis, an entry for each class.
+    First every stratum whose best lies at an edge looks further. Then run j gives every stratum its
+    j-th best point so far, so that ``finalists`` full runs serve all strata.
+
+    Args:
+      screened: a first look at the points.
+      make: from one list for each axis, an entry for each stratum, to guidance.
+      score: (guidance, samples of each stratum) -> (strata,), less is better.
+      screening: samples of each stratum in the first look.
+      full: samples of each stratum in a full run.
+      finalists: points that are run in full.
+      advance: called after every run.
     """
 
     def schedule(points: Sequence[Coordinates]) -> tuple[dict[str, list[float]], Any]:

@@ -56,11 +56,20 @@ def make_step(
 ) -> StepFn:
     """One training step: jitted, state donated, every argument and result explicitly sharded.
 
-    ``state``, ``frozen`` and ``batch`` stand for what the step will be given: arrays or
-    ShapeDtypeStructs. State and frozen parameters lie as `parallel.param_sharding` says, the batch
-    is split along ``batch_axis``, see `parallel.batch_sharding`. Returns ``(new_state, info)``,
-    where info has the loss, its parts, the gradient's norm and the counts of skipped steps: one
-    with NaN or inf in its loss, gradient or result is skipped.
+    Args:
+      loss: ``loss(params, frozen, batch, key) -> (scalar, info)``.
+      optimizer: settings.
+      state: stands for the states to come: arrays or ShapeDtypeStructs.
+      frozen: the same for what the loss reads and training does not change.
+      batch: the same for the batches.
+      mesh: devices; state and frozen parameters lie on them as `parallel.param_sharding` says.
+      batch_axis: along which a batch is split, see `parallel.batch_sharding`.
+      project: applied to the parameters after every update.
+
+    Returns:
+      A function ``(state, frozen, batch, key) -> (new_state, info)``, where info has the loss, its
+      parts, the norm of the gradient and the counts of skipped steps: one with NaN or inf in its
+      loss, gradient or result is skipped.
     """
     transformation = optimizer.transformation()
 

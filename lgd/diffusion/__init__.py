@@ -1,0 +1,30 @@
+"""The forward process and its reversal: noising, kinds of prediction, the bridge kernel, pairs."""
+
+from lgd.diffusion.kernel import (
+    BridgeCoefficients,
+    add_noise,
+    bridge_coefficients,
+    bridge_mean,
+    bridge_step,
+    noised,
+)
+from lgd.diffusion.kinds import KINDS, Kind, expand, from_x0, to_x0
+from lgd.diffusion.pairs import denoise_pair, direction_names, predictions, weaker_predictions
+
+__all__ = [
+    "KINDS",
+    "BridgeCoefficients",
+    "Kind",
+    "add_noise",
+    "bridge_coefficients",
+    "bridge_mean",
+    "bridge_step",
+    "denoise_pair",
+    "direction_names",
+    "expand",
+    "from_x0",
+    "noised",
+    "predictions",
+    "to_x0",
+    "weaker_predictions",
+]
