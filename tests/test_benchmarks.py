@@ -33,7 +33,7 @@ def test_ratios_are_taken_round_by_round():
         time.sleep(seconds)
 
     found = ratio(lambda: run("slow", 0.04), lambda: run("fast", 0.02), 3)
-    assert calls == ["slow", "fast"] * 4  # a call of each before, to compile
+    assert calls == ["slow", "fast"] * 5  # two calls of each before, to compile
     assert 1.2 < found["ratio"] < 3.0
     assert found["low"] <= found["ratio"] <= found["high"]
     assert found["against_seconds"] < found["seconds"]

@@ -66,8 +66,8 @@ class Setup(NamedTuple):
 
     def held_out(self, num_examples: int, particles: Particles | None = None) -> Statistics:
         """Return Gram matrices of validation data, by default at the objective's times."""
+        name = "validation" if particles is None else f"rank-{particles.members}"
         particles = particles or Particles(law=self.objective.time_law)
-        name = f"validation-{particles.members}"
         return self._collected(name, self.dataset.validation, num_examples, particles, seed=1)
 
     def _collected(

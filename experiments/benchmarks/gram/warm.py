@@ -72,10 +72,11 @@ def measure(chosen: Namespace) -> dict[str, Any]:
     objective = build_guidance.objective(setup.config, "trajectory")
     model = build_guidance.omega_model(setup.config, "trajectory", setup.dataset)
     evaluate = _held_out(setup, objective, model)
-    rows = [
-        {"name": name} | _curve(setup, objective, model, start, evaluate)
-        for name, start in starts.items()
-    ]
+    rows = []
+    for name, start in starts.items():
+        row = _curve(setup, objective, model, start, evaluate)
+        label = f"{name}, {row['start']}" if name == BEST else name.removeprefix("learned:")
+        rows.append({"name": name, "label": label, **row})
     params = model.started(jax.random.key(0), guidance.constant(0.0), setup.dataset.train.c)[1]
     unguided, best = evaluate(params), min(row["last"] for row in rows)
     for row in rows:
@@ -130,10 +131,8 @@ def _curve(
         trainer=Trainer(optimizer=optimizer, on_step=keep),
     )
     seconds, losses = time.perf_counter() - began, [evaluate(each) for each in kept.values()]
-    name = next(iter(start)) if start else f"{BEST}, {guide.start}"
     return {
         "start": guide.start,
-        "label": name,
         "seconds": seconds,
         "first": losses[0],
         "last": losses[-1],
