@@ -58,6 +58,7 @@ def test_gradient_of_mix_is_the_difference_of_the_predictions(predictions):
 FORMULAS = [  # of every family, computed by hand
     (guidance.constant(0.7), [0.7, 0.7, 0.7, 0.7, 0.7]),
     (guidance.limited_interval(0.7, 0.25, 0.75), [0.0, 0.7, 0.7, 0.7, 0.0]),
+    (guidance.sigma_interval(0.7, 0.4, 1.5, schedule=FLOW), [0.0, 0.0, 0.7, 0.0, 0.0]),
     (PER_CLASS, [0.0, 2.0, 2.0, 3.0, 3.0]),  # of labels 0, 1, 1, 2, 2
     (guidance.logsnr_interval(0.7, -3.0, 1.0, schedule=FLOW), [0.0, 0.0, 0.7, 0.7, 0.0]),
     (guidance.linear(2.0), [3.0, 2.0, 1.0, 0.0, -1.0]),

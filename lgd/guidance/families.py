@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Callable
 
+from lgd.guidance.edm import sigma_interval
 from lgd.guidance.hand_made import (
     HandMade,
     clamp_cosine,
@@ -124,6 +125,16 @@ _ROWS = (
         },
         screened=True,
     ),
+    Family(
+        make=sigma_interval,
+        fields={
+            "w": Field(grid=(0.1, 0.2, 0.4, 0.7, 1.2, 2.4, 4.8)),
+            "lo": Field(low=0.0, grid=(0.0, 0.1, 0.2, 0.4, 0.8)),
+            "hi": Field(low=0.0, grid=(0.2, 0.4, 0.8, 1.6, 5.0)),
+        },
+        screened=True,
+        dashes=(1.0, 1.0, 4.0, 1.0),
+    ),
     Family(make=linear, fields={"cfg_scale": _SCALE}, colour="#3d3d5c"),
     Family(
         make=clamp_linear,
@@ -135,12 +146,12 @@ _ROWS = (
     Family(
         make=clamp_cosine,
         fields={"cfg_scale": _SCALE, "cfg_floor": _FLOOR},
-        colour="#6b4fa0",
+        colour="#5a5f8f",
         dashes=(4.0, 1.0, 1.0, 1.0),
     ),
     Family(
         make=power_cosine,
-        colour="#2f6f5e",
+        colour="#3f5e6f",
         dashes=(2.0, 1.0),
         fields={
             "cfg_scale": Field(grid=(1.0, 1.2, 1.5, 2.0, 3.0), growth=(0.0, math.inf)),

@@ -73,7 +73,7 @@ def constant(w: float) -> HandMade:
     >>> str(lgd.guidance.constant(0.5))
     'constant(0.5)'
     """
-    _check_finite(w=w)
+    check_finite(w=w)
     return HandMade("constant", (("w", w),), lambda s, t, c: jnp.full_like(t, w))
 
 
@@ -83,8 +83,8 @@ def limited_interval(w: float, lo: float, hi: float) -> HandMade:
     lo and hi are times in [0, 1], both ends included (Kynkäänniemi et al., 2024, arXiv 2404.07724).
     Raises ValueError unless lo < hi.
     """
-    _check_finite(w=w)
-    _check_interval(lo, hi, in_times=True)
+    check_finite(w=w)
+    check_interval(lo, hi, in_times=True)
 
     def formula(s: Array, t: Array, c: Condition) -> Array:
         return jnp.where((t >= lo) & (t <= hi), w, 0.0).astype(t.dtype)
@@ -102,8 +102,8 @@ def limited_interval_per_class(
     if not len(w) == len(lo) == len(hi):
         raise ValueError(f"expected equal lengths, got {len(w)}, {len(lo)} and {len(hi)}")
     for one_w, one_lo, one_hi in zip(w, lo, hi, strict=True):
-        _check_finite(w=one_w)
-        _check_interval(one_lo, one_hi, in_times=True)
+        check_finite(w=one_w)
+        check_interval(one_lo, one_hi, in_times=True)
     values = tuple(tuple(float(one) for one in each) for each in (w, lo, hi))
 
     def formula(s: Array, t: Array, c: Condition) -> Array:
@@ -121,8 +121,8 @@ def logsnr_interval(w: float, lo: float, hi: float, *, schedule: Schedule) -> Ha
     Bounds on the log signal-to-noise ratio of the noise schedule, which may be infinite.
     Raises ValueError unless lo < hi.
     """
-    _check_finite(w=w)
-    _check_interval(lo, hi, in_times=False)
+    check_finite(w=w)
+    check_interval(lo, hi, in_times=False)
 
     def formula(s: Array, t: Array, c: Condition) -> Array:
         logsnr = schedule.logsnr(t)
@@ -134,13 +134,13 @@ def logsnr_interval(w: float, lo: float, hi: float, *, schedule: Schedule) -> Ha
 
 def linear(cfg_scale: float) -> HandMade:
     """``omega = 2 cfg_scale p - 1``: CFG scale from 0 to 2 cfg_scale (Wang et al., 2024)."""
-    _check_finite(cfg_scale=cfg_scale)
+    check_finite(cfg_scale=cfg_scale)
     return HandMade("linear", (("cfg_scale", cfg_scale),), lambda s, t, c: _linear(cfg_scale, t))
 
 
 def clamp_linear(cfg_scale: float, cfg_floor: float = 1.0) -> HandMade:
     """``omega = max(cfg_floor, 2 cfg_scale p) - 1`` (Wang et al., 2024). 0 and 1: no guidance."""
-    _check_finite(cfg_scale=cfg_scale, cfg_floor=cfg_floor)
+    check_finite(cfg_scale=cfg_scale, cfg_floor=cfg_floor)
 
     def formula(s: Array, t: Array, c: Condition) -> Array:
         return jnp.maximum(_linear(cfg_scale, t), cfg_floor - 1.0)
@@ -150,13 +150,13 @@ def clamp_linear(cfg_scale: float, cfg_floor: float = 1.0) -> HandMade:
 
 def cosine(cfg_scale: float) -> HandMade:
     """``omega = cfg_scale (1 - cos(pi p)) - 1`` (Wang et al., 2024, arXiv 2404.13040)."""
-    _check_finite(cfg_scale=cfg_scale)
+    check_finite(cfg_scale=cfg_scale)
     return HandMade("cosine", (("cfg_scale", cfg_scale),), lambda s, t, c: _cosine(cfg_scale, t))
 
 
 def clamp_cosine(cfg_scale: float, cfg_floor: float = 1.0) -> HandMade:
     """``omega = max(cfg_floor, cfg_scale (1 - cos(pi p))) - 1``. 0 and 1: no guidance."""
-    _check_finite(cfg_scale=cfg_scale, cfg_floor=cfg_floor)
+    check_finite(cfg_scale=cfg_scale, cfg_floor=cfg_floor)
 
     def formula(s: Array, t: Array, c: Condition) -> Array:
         return jnp.maximum(_cosine(cfg_scale, t), cfg_floor - 1.0)
@@ -169,7 +169,7 @@ def power_cosine(cfg_scale: float, power: float) -> HandMade:
 
     Raises ValueError unless power > 0.
     """
-    _check_finite(cfg_scale=cfg_scale, power=power)
+    check_finite(cfg_scale=cfg_scale, power=power)
     if power <= 0.0:
         raise ValueError(f"expected power > 0, got {power}")
 
@@ -185,7 +185,7 @@ def constant_directions(w: float, v: float) -> HandMade:
     w weighs ``cond - uncond`` and v ``cond - weaker`` of a `denoisers.Directions` (autoguidance;
     Karras et al., 2024, arXiv 2406.02507).
     """
-    _check_finite(w=w, v=v)
+    check_finite(w=w, v=v)
 
     def formula(s: Array, t: Array, c: Condition) -> Array:
         return jnp.broadcast_to(jnp.asarray([w, v], t.dtype), (len(t), 2))
@@ -217,13 +217,15 @@ def _at_label(values: Float[Array, " n"], c: Condition) -> Float[Array, " b"]:
     return jnp.where(outside, jnp.nan, values[jnp.where(outside, 0, c)])
 
 
-def _check_finite(**values: float) -> None:
+def check_finite(**values: float) -> None:
+    """Raise ValueError for a value that is not finite, by its name."""
     for name, value in values.items():
         if not math.isfinite(value):
             raise ValueError(f"expected a finite {name}, got {value}")
 
 
-def _check_interval(lo: float, hi: float, *, in_times: bool) -> None:
+def check_interval(lo: float, hi: float, *, in_times: bool) -> None:
+    """Raise ValueError unless lo < hi, and both in [0, 1] where they are times."""
     if not lo < hi:
         raise ValueError(f"expected lo < hi, got lo {lo} and hi {hi}")
     if in_times and not (lo >= 0.0 and hi <= 1.0):
