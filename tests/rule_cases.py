@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lgd import encoders, guidance, omega, sampling, schedules
 from lgd.denoisers import Directions, from_function
@@ -98,6 +99,29 @@ class CfgPlusPlus:
         return Prediction(uncond + self.lam * (cond - uncond), eps), None
 
 
+def apg_answers():
+    """Orthogonal to cond at eta 0; momentum of a constant Delta goes to 1 / (1 - beta); CFG."""
+    denoiser, params = DENOISERS["plain"]
+    t = jnp.full(5, 0.5)
+    cond, uncond = denoise_pair(denoiser, params, START, t=t, c=CLASSES)
+
+    def guided(rule, state):
+        step = sampling.steps(jax.random.key(0), TIMES, None, jnp.full((4, 5), 2.0))
+        step = jax.tree.map(lambda leaf: leaf[1], step)
+        return rule.apply(denoiser, params, state, START, step=step, t=t, c=CLASSES)
+
+    moved = guided(guidance.Apg(None), jnp.zeros_like(START))[0].x0 - cond
+    np.testing.assert_allclose(jnp.sum(moved * cond, axis=1), 0.0, atol=1e-6)
+    state = jnp.zeros_like(START)
+    for share in (1.0, 0.5, 0.75, 0.625):
+        _, state = guided(guidance.Apg(None), state)
+        np.testing.assert_allclose(state, share * (cond - uncond), rtol=1e-5)
+    plain = guided(guidance.Apg(None, eta=1.0, momentum=0.0), jnp.zeros_like(START))[0].x0
+    np.testing.assert_allclose(plain, guidance.mix(cond, uncond, 2.0), rtol=1e-5)
+    short = guided(guidance.Apg(None, eta=1.0, momentum=0.0, radius=1e-3), state)[0].x0 - cond
+    np.testing.assert_allclose(jnp.linalg.norm(short, axis=1), 2e-3, rtol=1e-3)
+
+
 # The matrix
 
 
@@ -113,6 +137,7 @@ class Row:
     exact: bool = True  # whether strength 0 is it to the bit
     refused_by: tuple[str, ...] = ()
     rows: int = 2  # of the network, for each sample and call
+    known_answer: Callable[[], None] = lambda: None  # asserts what the paper says of the rule
 
 
 def by_time(w):
@@ -159,6 +184,7 @@ RULES = {
     ),
     "momentum": Row(make=lambda w: Momentum(w, -0.5)),
     "momentum, clipped": Row(make=lambda w: clipped(Momentum(w, -0.5)), around=clipped),
+    "apg": Row(make=lambda w: guidance.Apg(w, radius=0.5), known_answer=apg_answers),
     "cfg++": Row(make=CfgPlusPlus, neutral="uncond", exact=False, refused_by=("heun", "dpmpp_2m")),
 }
 

@@ -248,3 +248,8 @@ def test_rules_can_be_stacked_and_mapped_over():
     for one, rule in zip(found, rules, strict=True):
         np.testing.assert_array_equal(one, rule.limited(x0))
     assert jax.tree.map(lambda _: "any", rules[0]).low == "any"
+
+
+@each_rule
+def test_what_the_paper_says_of_a_rule_holds(name):
+    RULES[name].known_answer()

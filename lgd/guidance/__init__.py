@@ -6,6 +6,9 @@ plain conditional sampling, omega = -1 unconditional sampling; tools that speak 
 mean ``cfg_scale = 1 + omega``.
 """
 
+from typing import Any
+
+from lgd.guidance.apg import Apg
 from lgd.guidance.clipping import Clipped, DynamicThreshold
 from lgd.guidance.families import FAMILIES, Family, Field
 from lgd.guidance.hand_made import (
@@ -27,6 +30,7 @@ from lgd.guidance.rules import Cfg, as_rule, mixed, rule
 __all__ = [
     "FAMILIES",
     "PAIR_FEATURES",
+    "Apg",
     "Cfg",
     "Clipped",
     "DynamicThreshold",
@@ -51,3 +55,10 @@ __all__ = [
     "rule",
     "takes_features",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The maker of any hand-made family, by its name in `FAMILIES`."""
+    if name in FAMILIES:
+        return FAMILIES[name].make
+    raise AttributeError(f"module 'lgd.guidance' has no attribute {name!r}")
