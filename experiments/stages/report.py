@@ -117,7 +117,7 @@ def omega_figure(
             panels[name] = values.T
             continue
         for k, direction in enumerate(values.transpose(2, 1, 0)):
-            panels[f"{name}, direction {k + 1}"] = direction
+            panels[f"{name}, away from {('uncond', 'weaker')[k]}"] = direction
     dashed = {
         name: np.asarray(guidance.on_grid(function, times, c))[inside, 0]
         for name, function in drawn_in.items()
