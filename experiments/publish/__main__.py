@@ -31,7 +31,7 @@ def publish(workdir: Path, name: str, figures: list[str]) -> None:
         )
     results["seconds"] = _seconds(workdir)
     results["given_networks"] = _given(results["config"], results["seconds"])
-    write_json(tables.RESULTS / f"{name}.json", {**results, **tables.of_run(results)})
+    write_json(tables.RESULTS / f"{name}.json", results)
     for figure in figures:
         shutil.copyfile(
             workdir / "report" / f"{figure}.png", tables.ROOT / "docs" / f"{name}-{figure}.png"

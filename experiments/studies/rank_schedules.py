@@ -20,11 +20,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.publish.study import Add, Study
 from experiments.studies import learned_schedules, ranking
-from lgd import gram, guidance, schedules
+from lgd import conditions, gram, guidance, schedules
 from lgd.exchange.schedules import ScheduleError, read
 from lgd.gram import Layout, Statistics, StatisticsError
 from lgd.objectives import (
@@ -68,10 +69,10 @@ def read_statistics(path: Path) -> Statistics:
 def num_classes(found: Statistics) -> int | None:
     """Return the number above all labels; None where conditions are no labels."""
     c = found.c
-    if not isinstance(c, np.ndarray) or not np.issubdtype(c.dtype, np.integer):
-        return None
-    is_labels = c.ndim == (2 if found.layout.members == "mixed" else 1)
-    return int(c.max()) + 1 if is_labels else None
+    if found.layout.members == "mixed":  # each particle has its own
+        c = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), c)
+    labels = conditions.labels_of(c)
+    return None if labels is None else int(labels.max()) + 1
 
 
 def _all_schedules(chosen: Namespace, classes: int | None, process: Schedule) -> dict[str, OmegaFn]:

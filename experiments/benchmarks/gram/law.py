@@ -34,7 +34,7 @@ POWER_GAP = 2.33  # standard errors behind the limit from which a difference is 
 
 
 def frozen_rows(dim: int, members: Members, num_directions: int) -> list[Array]:
-    """Rows as a frozen denoiser might give them: correlated, and of unequal size."""
+    """Return rows as a frozen denoiser might give them: correlated, and of unequal size."""
     rng = np.random.default_rng(0)
     shape = (GROUPS, PARTICLES, dim)
     centred = rng.normal(size=shape) * (members != "copies")
@@ -51,7 +51,7 @@ def frozen_rows(dim: int, members: Members, num_directions: int) -> list[Array]:
 def as_examples(
     blocks: list[Array], *, members: Members, claimed_dim: int | None = None
 ) -> tuple[Examples, Layout]:
-    """Those rows as statistics on the device; perhaps of another number of dimensions."""
+    """Return those rows as examples on the device, perhaps of another number of dimensions."""
     kept = blocks[1:] if members == "copies" else blocks
     matrix = np.asarray(gram_matrix(jnp.concatenate(kept, axis=1)), np.float64)
     num_directions = blocks[2].shape[1] // PARTICLES
@@ -67,7 +67,7 @@ def as_examples(
 
 
 def losses_and_gradients(rows: Rows, omega: Float[Array, "g m k"]) -> Float[Array, "8 g n"]:
-    """Of all SETTINGS, by (coupling, lam, churn): a loss and its 1 + m k derivatives."""
+    """Return a loss and its 1 + m k derivatives, for all SETTINGS (coupling, lam, churn)."""
     t = jnp.asarray(T)
 
     def of_setting(
@@ -100,7 +100,7 @@ Moments = list[Float[np.ndarray, "batches 8 g n"]]
 def moments(
     rows_of: Callable[[PRNGKey], Rows], omega: Float[Array, "g m k"], *, seed: int, batch: int
 ) -> Moments:
-    """Means and variances over the ``batch`` draws of each of `BATCHES` batches."""
+    """Return means and variances over the ``batch`` draws of each of `BATCHES` batches."""
 
     @jax.jit
     def of_batch(key: PRNGKey) -> tuple[Array, Array]:
@@ -114,7 +114,7 @@ def moments(
 
 
 def relative_gaps(ours: Moments, theirs: Moments) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """By what: relative difference of each setting (8,), and its standard error.
+    """Return by what: the relative difference of each setting (8,), and its standard error.
 
     Of batches projected on the average of both, so that all examples and particles count.
     """
@@ -133,14 +133,14 @@ def relative_gaps(ours: Moments, theirs: Moments) -> dict[str, tuple[np.ndarray,
 
 
 def weights(num_directions: int) -> Float[Array, "g m k"]:
-    """Another omega for every particle and direction."""
+    """Return another omega for every particle and direction."""
     shape = (GROUPS, PARTICLES, num_directions)
     return jnp.asarray(np.random.default_rng(1).uniform(0.0, 2.0, shape), jnp.float32)
 
 
 @functools.cache
 def direct_moments(dim: int, members: Members, num_directions: int, batch: int) -> Moments:
-    """With the fresh noise drawn in R^dim."""
+    """Return the moments with the fresh noise drawn in R^dim."""
     blocks = frozen_rows(dim, members, num_directions)
 
     def rows_of(key: PRNGKey) -> Rows:
@@ -154,7 +154,15 @@ def direct_moments(dim: int, members: Members, num_directions: int, batch: int) 
 def compared(
     dim: int, members: Members, num_directions: int, *, batch: int, claimed_dim: int | None = None
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """`relative_gaps` of redrawn rows against those of R^dim."""
+    """Return `relative_gaps` of redrawn rows against those of R^dim.
+
+    Args:
+      dim: numbers of an example.
+      members: what its particles are.
+      num_directions: directions of guidance.
+      batch: draws in each of `BATCHES` batches.
+      claimed_dim: dimensions that the redrawn rows are told; by default the true ones.
+    """
     blocks = frozen_rows(dim, members, num_directions)
     examples, layout = as_examples(blocks, members=members, claimed_dim=claimed_dim)
 

@@ -95,7 +95,15 @@ class Setup(NamedTuple):
         num_steps: int,
         held_out: Statistics | None = None,
     ) -> list[Fitted]:
-        """Return the paper's network, learned from Gram matrices, for every rate and seed."""
+        """Return the paper's network, learned from Gram matrices, for every rate and seed.
+
+        Args:
+          data: what is learned from.
+          rates: learning rates.
+          seeds: of the parameters, the batches and the noise.
+          num_steps: of every fit.
+          held_out: what is judged on.
+        """
         lanes = [
             Lane(objective=self.objective, model=self.network(), learning_rate=rate, seed=seed)
             for rate in rates
