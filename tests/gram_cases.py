@@ -69,9 +69,9 @@ def collect(folder, data=None, **settings):
     )
 
 
-def taken(settings, made):
+def taken(settings, kind):
     """The settings that are fields of a dataclass, taken out of the others."""
-    names = [field.name for field in dataclasses.fields(made)]
+    names = [field.name for field in dataclasses.fields(kind)]
     return {name: settings.pop(name) for name in names if name in settings}
 
 

@@ -52,14 +52,14 @@ def interrupted(batches, at):
 
 def test_gram_matrices_hold_the_inner_products_of_the_particles(whole):
     """Draws, calls and products made anew from the seed, in float64 after the calls."""
-    found = gram.read(whole, progress=False)
-    assert found.size == 32
+    statistics = gram.read(whole, progress=False)
+    assert statistics.size == 32
     key, start = jax.random.fold_in(jax.random.key(0), 1), 8
     time_key, rows_key = jax.random.split(key)
-    t = found.law.sample_t(time_key, 8)
-    np.testing.assert_array_equal(found.t[start : start + 8], t)
+    t = statistics.law.sample_t(time_key, 8)
+    np.testing.assert_array_equal(statistics.t[start : start + 8], t)
     x0 = split().x[_order(64)[start : start + 8]]
-    c = jnp.asarray(found.c[start : start + 8])
+    c = jnp.asarray(statistics.c[start : start + 8])
     eps = np.asarray(jax.random.normal(rows_key, (32, 3)), np.float64)
     each_t, each_x0 = np.repeat(np.asarray(t, np.float64), 4)[:, None], np.repeat(x0, 4, axis=0)
     x_t = jnp.asarray((1 - each_t) * each_x0 + each_t * eps, jnp.float32)
@@ -68,7 +68,7 @@ def test_gram_matrices_hold_the_inner_products_of_the_particles(whole):
     cond, uncond = (np.asarray(call(label), np.float64) for label in (member_c, member_c * 0 + 2))
     blocks = [each.reshape(8, 4, 3) for each in (cond - each_x0, cond - uncond, eps)]
     rows = np.concatenate(blocks, axis=1)
-    lower = unpack(found.gram[start : start + 8], 12)
+    lower = unpack(statistics.gram[start : start + 8], 12)
     np.testing.assert_allclose(lower, np.tril(rows @ rows.swapaxes(1, 2)), rtol=1e-4, atol=1e-4)
 
 
@@ -104,20 +104,22 @@ def test_an_example_takes_400_bytes_at_most_whatever_its_size(tmp_path):
 
 
 def test_examples_of_one_x0_have_one_source(tmp_path):
-    found = collected(tmp_path, split(24), num_examples=48, batch_size=16, shard_examples=48)
+    statistics = collected(tmp_path, split(24), num_examples=48, batch_size=16, shard_examples=48)
     order = _order(24, epochs=2)
-    same_source = found.source[:, None] == found.source[None]
+    same_source = statistics.source[:, None] == statistics.source[None]
     np.testing.assert_array_equal(same_source, order[:, None] == order[None])
-    np.testing.assert_array_equal(found.c, split(24).c[order])
+    np.testing.assert_array_equal(statistics.c, split(24).c[order])
 
 
 def test_features_are_those_of_every_particle(tmp_path):
     """The log size of cond - uncond is that of Delta's diagonal entries."""
-    found = collected(tmp_path, features=True)
-    lower = unpack(found.gram, 12)
+    statistics = collected(tmp_path, features=True)
+    lower = unpack(statistics.gram, 12)
     squares = np.diagonal(lower, axis1=1, axis2=2)[:, 4:8]
     column = PAIR_FEATURES.index("log rms of cond - uncond")
-    np.testing.assert_allclose(found.features[:, :, column], 0.5 * np.log(squares / 3), atol=1e-4)
+    np.testing.assert_allclose(
+        statistics.features[:, :, column], 0.5 * np.log(squares / 3), atol=1e-4
+    )
 
 
 def unconditional(params, x, t, c):
@@ -135,15 +137,15 @@ def test_a_weaker_denoiser_is_a_further_direction(tmp_path):
     """A weaker one that is the unconditional one gives Delta again; another gives another."""
     same = from_function(unconditional, schedule=FLOW, kind="x0", null=2)
     settings = worse(same=(same, wide_params()), blurred=(DENOISER, wide_params(2.0)))
-    found = collected(tmp_path, **settings)
-    assert found.layout.directions == ("uncond", "same", "blurred")
-    lower = unpack(found.gram, 20)
+    statistics = collected(tmp_path, **settings)
+    assert statistics.layout.directions == ("uncond", "same", "blurred")
+    lower = unpack(statistics.gram, 20)
     squares = np.diagonal(lower, axis1=1, axis2=2).reshape(-1, 5, 4)
     np.testing.assert_allclose(squares[:, 2], squares[:, 1], rtol=1e-3)
     assert (np.abs(squares[:, 3] / squares[:, 1] - 1.0) > 0.01).mean() > 0.9
     alone = collected(tmp_path / "alone")
-    assert found.fingerprint["denoiser"] != alone.fingerprint["denoiser"]
-    assert found.fingerprint["denoiser_params"] != alone.fingerprint["denoiser_params"]
+    assert statistics.fingerprint["denoiser"] != alone.fingerprint["denoiser"]
+    assert statistics.fingerprint["denoiser_params"] != alone.fingerprint["denoiser_params"]
 
 
 def by_vector(params, x, t, c):
@@ -171,26 +173,26 @@ def test_conditions_may_be_vectors_or_dicts(tmp_path, structure):
             c = {"label": np.arange(8, dtype=np.int32), "text": {"vector": vector}}
         return Batch(rng.normal(size=(8, 3)).astype(np.float32), c)
 
-    found = collected(tmp_path, batch, denoiser=denoiser, params=(), data_name="draws")
+    statistics = collected(tmp_path, batch, denoiser=denoiser, params=(), data_name="draws")
     expected = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(batch(i).c for i in range(4)))
-    jax.tree.map(np.testing.assert_array_equal, found.c, expected)
+    jax.tree.map(np.testing.assert_array_equal, statistics.c, expected)
 
 
 @pytest.mark.parametrize("members", ["condition", "mixed"])
 def test_groups_of_different_examples(tmp_path, members):
     """Rows of x0 about their mean come first; classes are one a group, or one a member."""
     data = split()
-    found = collected(tmp_path, members=members)
-    squared = unpack(found.gram, 16)[:, :4, :4]
+    statistics = collected(tmp_path, members=members)
+    squared = unpack(statistics.gram, 16)[:, :4, :4]
     centred = squared + np.swapaxes(np.tril(squared, -1), 1, 2)
     np.testing.assert_allclose(centred.sum(axis=2), 0.0, atol=1e-4)
     assert (np.diagonal(centred, axis1=1, axis2=2) > 1e-6).all()
     if members == "condition":
-        assert found.c.shape == (32,)
-        assert set(np.unique(found.c)) == {0, 1}
+        assert statistics.c.shape == (32,)
+        assert set(np.unique(statistics.c)) == {0, 1}
     else:
         order = _order(64, epochs=2)
-        np.testing.assert_array_equal(found.c, data.c[order].reshape(32, 4))
+        np.testing.assert_array_equal(statistics.c, data.c[order].reshape(32, 4))
         x0 = data.x[order].reshape(32, 4, 3).astype(np.float64)
         x0 -= x0.mean(axis=1, keepdims=True)
         np.testing.assert_allclose(centred, x0 @ x0.swapaxes(1, 2), atol=1e-5)
@@ -198,9 +200,9 @@ def test_groups_of_different_examples(tmp_path, members):
 
 @pytest.mark.parametrize("law", [TimeLaw(s_min=0.2), UniformTimes(t_min=0.4, t_max=0.5)])
 def test_times_follow_the_law(tmp_path, law):
-    found = collected(tmp_path, law=law)
-    assert found.law == law
-    assert (np.asarray(law.density(jnp.asarray(found.t))) > 0.0).all()
+    statistics = collected(tmp_path, law=law)
+    assert statistics.law == law
+    assert (np.asarray(law.density(jnp.asarray(statistics.t))) > 0.0).all()
 
 
 # Interruptions
@@ -309,11 +311,11 @@ def test_every_batch_is_announced(tmp_path, done):
 @pytest.mark.parametrize("sizes", [(8, 1), (2, 4)])
 def test_8_devices_collect_what_1_does(tmp_path, whole, sizes):
     one = gram.read(whole, progress=False)
-    found = collected(tmp_path, mesh=parallel.make_mesh(*sizes))
-    np.testing.assert_allclose(found.gram, one.gram, rtol=1e-4, atol=1e-4)
+    statistics = collected(tmp_path, mesh=parallel.make_mesh(*sizes))
+    np.testing.assert_allclose(statistics.gram, one.gram, rtol=1e-4, atol=1e-4)
     for name in ("t", "c", "source"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(one, name))
-    assert found.fingerprint == one.fingerprint
+        np.testing.assert_array_equal(getattr(statistics, name), getattr(one, name))
+    assert statistics.fingerprint == one.fingerprint
 
 
 # Refusals
@@ -367,8 +369,8 @@ def test_groups_of_one_condition_keep_it_once(tmp_path):
     """Of vectors: each member's has no axis of its own on disk."""
     vector = np.random.default_rng(0).normal(size=(8, 1, 5)).astype(np.float32)
     settings = {"denoiser": STILL, "params": (), "data_name": "ones", "members": "condition"}
-    found = collected(tmp_path, groups(np.repeat(vector, 4, axis=1)), **settings)
-    np.testing.assert_array_equal(found.c, np.tile(vector[:, 0], (4, 1)))
+    statistics = collected(tmp_path, groups(np.repeat(vector, 4, axis=1)), **settings)
+    np.testing.assert_array_equal(statistics.c, np.tile(vector[:, 0], (4, 1)))
 
 
 @pytest.mark.parametrize("kind", ["function", "split"])

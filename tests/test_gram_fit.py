@@ -71,10 +71,10 @@ def trainer(**settings):
     return Trainer(**(defaults | settings))
 
 
-def run(found, lanes, **settings):
+def run(statistics, lanes, **settings):
     """A sweep; fields of the trainer are among the settings."""
     trained = trainer(**taken(settings, Trainer))
-    return sweep(found, lanes, trainer=trained, **({"schedule": FLOW} | settings))
+    return sweep(statistics, lanes, trainer=trained, **({"schedule": FLOW} | settings))
 
 
 def close(ours, theirs, rtol=2e-3):
@@ -99,12 +99,12 @@ def test_every_lane_of_a_sweep_is_the_fit_of_its_own(plain):
     ]
     part = plain.take(slice(256))
     together = run(plain, lanes, held_out=part)
-    assert [found.lane for found in together] == lanes
-    found = together[1]
+    assert [result.lane for result in together] == lanes
+    result = together[1]
     (alone,) = run(plain, lanes[1:2], held_out=part)
-    close(found, alone)
-    assert found.held_out == pytest.approx(alone.held_out, rel=1e-3)
-    values = found.guidance.omega_fn(**QUERY)
+    close(result, alone)
+    assert result.held_out == pytest.approx(alone.held_out, rel=1e-3)
+    values = result.guidance.omega_fn(**QUERY)
     np.testing.assert_allclose(values, alone.guidance.omega_fn(**QUERY), rtol=2e-3)
     started = network(8).init_omega
     assert all(np.abs(f.guidance.omega_fn(**QUERY) - started).max() > 0.01 for f in together)
@@ -123,14 +123,14 @@ def reports(**settings):
 def test_a_fit_is_a_sweep_of_one(plain):
     """And tells the mean of its parameters on the way, at the end those that it returns."""
     reporting, logged, seen = reports(optimizer=quick(num_steps=60))
-    found = fit(plain, OBJECTIVE, CONSTANT, schedule=FLOW, trainer=reporting)
+    result = fit(plain, OBJECTIVE, CONSTANT, schedule=FLOW, trainer=reporting)
     lane = Lane(objective=OBJECTIVE, model=CONSTANT, learning_rate=0.02)
-    close(found, run(plain, [lane], optimizer=quick(60))[0], rtol=1e-5)
+    close(result, run(plain, [lane], optimizer=quick(60))[0], rtol=1e-5)
     assert [step for step, _ in logged] == [step for step, _ in seen] == [50, 60]
-    np.testing.assert_allclose([loss for _, loss in logged], found.losses)
-    np.testing.assert_array_equal(seen[-1][1], found.guidance.params["values"])
-    assert found.losses.shape == (2,)
-    assert found.held_out is None
+    np.testing.assert_allclose([loss for _, loss in logged], result.losses)
+    np.testing.assert_array_equal(seen[-1][1], result.guidance.params["values"])
+    assert result.losses.shape == (2,)
+    assert result.held_out is None
 
 
 def test_a_sweep_reports_the_mean_loss_and_all_parameters(plain):
@@ -139,25 +139,25 @@ def test_a_sweep_reports_the_mean_loss_and_all_parameters(plain):
     reporting, logged, seen = reports(optimizer=quick(num_steps=60), log_every=0)
     whole = sweep(plain, lanes, schedule=FLOW, trainer=reporting)
     assert [step for step, _ in logged] == [step for step, _ in seen] == [60]
-    assert logged[0][1] == pytest.approx(np.mean([found.losses for found in whole]))
-    values = [found.guidance.params["values"] for found in whole]
+    assert logged[0][1] == pytest.approx(np.mean([result.losses for result in whole]))
+    values = [result.guidance.params["values"] for result in whole]
     np.testing.assert_array_equal(seen[0][1], values)
     parts = run(plain, lanes, optimizer=quick(60), log_every=20)
-    for found, part in zip(whole, parts, strict=True):
-        np.testing.assert_allclose(found.losses, [part.losses.mean()], rtol=1e-5)
+    for result, part in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(result.losses, [part.losses.mean()], rtol=1e-5)
         np.testing.assert_array_equal(
-            part.guidance.params["values"], found.guidance.params["values"]
+            part.guidance.params["values"], result.guidance.params["values"]
         )
 
 
 def test_training_starts_from_the_parameters_given(plain):
     params = {"values": jnp.asarray([[2.5]])}
-    (found,) = run(
+    (result,) = run(
         plain,
         [Lane(objective=OBJECTIVE, model=CONSTANT, learning_rate=1e-6)],
         params=params,
     )
-    np.testing.assert_allclose(found.guidance.params["values"], 2.5, atol=1e-3)
+    np.testing.assert_allclose(result.guidance.params["values"], 2.5, atol=1e-3)
     with pytest.raises(StatisticsError, match="params: expected shape"):
         run(plain, [Lane(objective=OBJECTIVE, model=CONSTANT)], params={"values": jnp.ones(1)})
 
@@ -174,18 +174,18 @@ def test_a_started_model_is_the_constant_of_least_loss(plain):
         np.testing.assert_allclose(np.ravel(values), best, rtol=1e-5)
     begun, params = gram.started(CONSTANT, part, OBJECTIVE, schedule=FLOW)
     slow = Lane(objective=OBJECTIVE, model=begun, learning_rate=1e-6)
-    (found,) = run(plain, [slow], params=params)
-    np.testing.assert_allclose(found.guidance.params["values"], best, atol=1e-3)
+    (result,) = run(plain, [slow], params=params)
+    np.testing.assert_allclose(result.guidance.params["values"], best, atol=1e-3)
 
 
 def test_guidance_says_what_it_was_learned_from(plain):
-    (found,) = run(plain, [Lane(objective=OBJECTIVE, model=CONSTANT)], optimizer=quick(2))
-    learned = found.guidance
-    assert learned.schedule == FLOW
-    assert learned.provenance["objective"] == describe(OBJECTIVE)
+    (result,) = run(plain, [Lane(objective=OBJECTIVE, model=CONSTANT)], optimizer=quick(2))
+    guided = result.guidance
+    assert guided.schedule == FLOW
+    assert guided.provenance["objective"] == describe(OBJECTIVE)
     for name, words in plain.fingerprint.items():
-        assert learned.provenance[f"statistics, {name}"] == words
-    np.testing.assert_allclose(learned.history["loss"], found.losses)
+        assert guided.provenance[f"statistics, {name}"] == words
+    np.testing.assert_allclose(guided.history["loss"], result.losses)
 
 
 # Against the particles
@@ -213,16 +213,16 @@ def test_a_fit_ends_where_the_online_loss_is_least(plain):
 
         return jax.vmap(at)(grid)
 
-    each = np.stack([np.asarray(losses(key)) for key in jax.random.split(jax.random.key(0), 80)])
-    parts = each.reshape(8, 10, 3).mean(axis=1).astype(np.float64)
+    draws = np.stack([np.asarray(losses(key)) for key in jax.random.split(jax.random.key(0), 80)])
+    parts = draws.reshape(8, 10, 3).mean(axis=1).astype(np.float64)
     low, here, high = parts.T
     minima = -(high - low) / (2 * (high + low - 2 * here))
     lanes = [
         Lane(objective=objective, model=CONSTANT, learning_rate=0.05, seed=seed) for seed in (0, 1)
     ]
     fitted = [
-        float(found.guidance.params["values"][0, 0])
-        for found in run(plain, lanes, batch_size=256, optimizer=quick(400))
+        float(result.guidance.params["values"][0, 0])
+        for result in run(plain, lanes, batch_size=256, optimizer=quick(400))
     ]
     error = np.std(minima, ddof=1) / np.sqrt(8)
     assert minima.mean() > 0.2
@@ -232,11 +232,11 @@ def test_a_fit_ends_where_the_online_loss_is_least(plain):
 def test_a_table_ends_near_the_closed_form(plain):
     model = omega.BinTable(support=LAW.support, num_bins=2, init_omega=0.3)
     lane = Lane(objective=l2(time_law=LAW), model=model, learning_rate=0.05)
-    (found,) = run(plain, [lane], batch_size=256, optimizer=quick(300))
+    (result,) = run(plain, [lane], batch_size=256, optimizer=quick(300))
     solved = gram.closed_form(plain, l2(time_law=LAW), schedule=FLOW, num_bins=2, ridge=1e-6)
-    mean = [float(np.mean(each.guidance.params["values"])) for each in (found, solved)]
+    mean = [float(np.mean(way.guidance.params["values"])) for way in (result, solved)]
     assert mean[0] == pytest.approx(mean[1], abs=0.25)
-    assert (np.asarray(found.guidance.params["values"]) >= 0.0).all()
+    assert (np.asarray(result.guidance.params["values"]) >= 0.0).all()
 
 
 # Models
@@ -258,12 +258,12 @@ def test_features_and_several_directions(blurred):
         jnp.shape, lanes[1].model.init(jax.random.key(0), QUERY["c"])
     )
     features = jnp.asarray(blurred.features[:2, 0])
-    found = wide.guidance.omega_fn(**QUERY, features=features)
-    assert found.shape == (2, 2)
-    assert np.abs(found[:, 1] - 0.3).max() > 0.05
+    values = wide.guidance.omega_fn(**QUERY, features=features)
+    assert values.shape == (2, 2)
+    assert np.abs(values[:, 1] - 0.3).max() > 0.05
     changed = wide.guidance.omega_fn(**QUERY, features=features + 1.0)
-    assert np.abs(changed - found)[:, 0].max() > 1e-4
-    assert np.abs(changed - found)[:, 1].max() == 0.0
+    assert np.abs(changed - values)[:, 0].max() > 1e-4
+    assert np.abs(changed - values)[:, 1].max() == 0.0
     start = gram.score(
         blurred,
         {"start": lambda *, s, t, c: jnp.stack([jnp.ones_like(t), 0.3 + 0.0 * t], axis=-1)},
@@ -275,9 +275,9 @@ def test_features_and_several_directions(blurred):
 
 def test_a_model_of_times_serves_statistics_with_features_and_directions(blurred):
     """It guides along the first direction, as on statistics that hold nothing else."""
-    (found,) = run(blurred, [Lane(objective=OBJECTIVE, model=CONSTANT)])
-    assert found.guidance.params["values"].shape == (1, 1)
-    assert 0.0 < float(found.guidance.params["values"][0, 0]) != 0.3
+    (result,) = run(blurred, [Lane(objective=OBJECTIVE, model=CONSTANT)])
+    assert result.guidance.params["values"].shape == (1, 1)
+    assert 0.0 < float(result.guidance.params["values"][0, 0]) != 0.3
 
 
 # Refusals
@@ -322,9 +322,9 @@ def test_a_loss_that_is_not_finite_is_refused_with_its_lane(plain):
     ],
 )
 def test_lanes_that_do_not_fit_are_refused(plain, lanes, message):
-    made = [Lane(**({"objective": OBJECTIVE, "model": network(4)} | each)) for each in lanes]
+    defaults = {"objective": OBJECTIVE, "model": network(4)}
     with pytest.raises(StatisticsError, match=message):
-        run(plain, made)
+        run(plain, [Lane(**(defaults | settings)) for settings in lanes])
 
 
 def test_a_fit_refuses_a_store(plain, tmp_path):

@@ -18,6 +18,7 @@ from lgd.objectives import (
     SelfConsistency,
     TimeLaw,
     UniformTimes,
+    UniformTimes,
 )
 from lgd.types import Batch
 from tests.gram_cases import DENOISER, FLOW, collected, draw, wide_params
@@ -124,7 +125,7 @@ def test_losses_on_statistics_have_the_mean_of_online_ones(by_members, name):
 @pytest.fixture(scope="module")
 def uniform(tmp_path_factory):
     """16,384 examples at uniform times."""
-    return many(tmp_path_factory.mktemp("uniform"), None)
+    return many(tmp_path_factory.mktemp("uniform"), UniformTimes())
 
 
 @pytest.fixture(scope="module")

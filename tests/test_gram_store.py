@@ -76,16 +76,16 @@ def refused(folder, message):
 
 
 def test_what_is_written_is_read(folder):
-    found = read(folder)
+    statistics = read(folder)
     parts = [tensors(0), tensors(1)]
     for name in ("t", "gram", "source", "c"):
         expected = np.concatenate([part[name] for part in parts])
-        np.testing.assert_array_equal(getattr(found, name), expected)
-    assert found.features.shape == (8, 2, 0)
-    assert (found.layout, found.law) == (LAYOUT, UniformTimes())
-    part = found.take(np.asarray([5, 1]))
-    np.testing.assert_array_equal(part.t, found.t[[5, 1]])
-    np.testing.assert_array_equal(part.gram, found.gram[[5, 1]])
+        np.testing.assert_array_equal(getattr(statistics, name), expected)
+    assert statistics.features.shape == (8, 2, 0)
+    assert (statistics.layout, statistics.law) == (LAYOUT, UniformTimes())
+    part = statistics.take(np.asarray([5, 1]))
+    np.testing.assert_array_equal(part.t, statistics.t[[5, 1]])
+    np.testing.assert_array_equal(part.gram, statistics.gram[[5, 1]])
     assert part.size == 2
 
 

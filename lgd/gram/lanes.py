@@ -156,13 +156,13 @@ def initial_state(
       c: example conditions for ``model.init``.
     """
     shapes = jax.eval_shape(program.model.init, jax.random.key(0), c)
-    own_params = [
+    params_by_lane = [
         lane.model.init(jax.random.fold_in(jax.random.key(lane.seed), 0), c)
         if params is None
         else params
         for lane in lanes
     ]
-    wide = [jax.tree.map(_widened, tree, shapes) for tree in own_params]
+    wide = [jax.tree.map(_widened, tree, shapes) for tree in params_by_lane]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *wide)
     opt_state = jax.vmap(program.optimizer.transformation().init)(stacked)
     return State(stacked, jax.tree.map(jnp.copy, stacked), opt_state)
