@@ -18,7 +18,6 @@ from lgd.objectives import (
     SelfConsistency,
     TimeLaw,
     UniformTimes,
-    UniformTimes,
 )
 from lgd.types import Batch
 from tests.gram_cases import DENOISER, FLOW, collected, draw, wide_params
