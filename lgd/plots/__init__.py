@@ -1,6 +1,6 @@
-"""Every figure of a report, from arrays and plain dicts.
+"""Figures of reports, from arrays and plain dicts.
 
-The functions build `matplotlib.figure.Figure` objects and touch neither pyplot nor the caller's
+The functions return `matplotlib.figure.Figure` objects and use neither pyplot nor the caller's
 settings, so they run without a display. In a notebook, ``%matplotlib inline`` shows them.
 """
 
@@ -47,7 +47,7 @@ __all__ = [
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a PNG, cropped to its content: same figure, same bytes."""
+    """Write a figure as a PNG, cropped to its content; the bytes depend on the figure alone."""
     with style.context(STYLE):
         crop: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.04}
         figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None}, **crop)

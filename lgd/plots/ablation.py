@@ -1,4 +1,4 @@
-"""What values of one setting are worth."""
+"""A metric for several values of one setting."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from lgd.plots.theme import STYLE, settled, two_standard_errors
 
-_OWN, _OTHER = "#d55e00", "#1b4f9c"
+_IN_USE, _OTHER = "#d55e00", "#1b4f9c"
 
 
 @style.context(STYLE)
@@ -20,16 +20,24 @@ def ablation(
     xlabel: str,
     ylabel: str,
 ) -> Figure:
-    """Mean +-2 standard errors of each value, and each seed; a line where there is no guidance.
+    """Return mean +-2 standard errors and single seeds of a metric for every value of a setting.
 
-    results: by value, in order, ``{"mean", "std", "values"}``. own: the values in use.
+    Args:
+      results: ``{"mean", "std", "values"}`` of the metric by value, in the order of the x axis.
+      own: the values in use, which have a colour of their own.
+      unguided: the same for no guidance, a horizontal line; only "mean" is read.
+      xlabel: name of the setting.
+      ylabel: name of the metric.
+
+    Raises:
+      ValueError: without any value.
     """
     if not results:
         raise ValueError("expected at least one value, got none")
     figure = Figure(figsize=(3.6, 2.4), layout="constrained")
     ax = figure.subplots()
     for i, (label, result) in enumerate(results.items()):
-        color = _OWN if label in own else _OTHER
+        color = _IN_USE if label in own else _OTHER
         seeds = result["values"]
         ax.scatter([i + 0.18] * len(seeds), seeds, s=6, color=color, alpha=0.5, linewidths=0)
         error = two_standard_errors(result)

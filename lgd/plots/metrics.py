@@ -1,4 +1,4 @@
-"""Metrics of methods: bars, and curves over weights, settings and training."""
+"""Metrics of methods: bars, and curves over guidance weights, settings and training steps."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -37,10 +37,20 @@ def metric_against_weight(
     *,
     metric_name: str,
 ) -> Figure:
-    """Metric of constant guidance over its weight, all (k,); other methods as (mean, std) lines.
+    """Return a metric of constant guidance over its weight, with other methods as horizontal lines.
 
-    Bands are +-1 standard deviation. With others, the y axis holds them and the half of the
-    weights that is nearest to them; bad weights leave it.
+    Bands are +-1 standard deviation. With other methods, the y axis covers them and the half of the
+    weights that is nearest to them; bad weights are cut off.
+
+    Args:
+      weights: guidance weights omega (k,); 0: no guidance.
+      mean: metric at these weights (k,).
+      std: standard deviation over seeds (k,).
+      others: (mean, std) of other methods, by name.
+      metric_name: label of the y axis.
+
+    Raises:
+      ValueError: for arrays of other shapes or values that are not finite.
     """
     x = checked(weights, "weights", (None,))
     order = np.argsort(x)
@@ -57,8 +67,8 @@ def metric_against_weight(
     values, errors = np.reshape([*others.values()], (-1, 2)).T
     if others:
         near = np.argsort(np.abs(y - np.median(values)))[: len(y) // 2 + 1]
-        seen = [values - errors, values + errors, y[near] - spread[near], y[near] + spread[near]]
-        ax.set_ylim(*padded(np.concatenate(seen)))
+        shown = [values - errors, values + errors, y[near] - spread[near], y[near] + spread[near]]
+        ax.set_ylim(*padded(np.concatenate(shown)))
     ax.set_xlabel(r"guidance weight $\omega$   ($\omega = 0$: no guidance)")
     ax.set_ylabel(metric_name)
     title = "mean $\\pm$ 1 std" if np.any(spread > 0) or np.any(errors > 0) else None
@@ -68,10 +78,10 @@ def metric_against_weight(
 
 @style.context(STYLE)
 def training_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, ylabel: str) -> Figure:
-    """(steps (n,), values (n,)) of every run in its own panel: raw, and a moving average over it.
+    """Return a panel for every run: raw values over training steps, and a moving average.
 
-    The average spans 1/25 of the run. The y axis holds all of it and the central 98% of the raw
-    values.
+    A curve is (steps (n,), values (n,)). The average spans 1/25 of the run. The y axis covers the
+    average and the central 98% of the raw values.
     """
     columns = balanced(len(curves), at_most=3)
     size = (PANEL_ROOM / columns, 1.9)
@@ -92,10 +102,13 @@ def training_curves(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, ylabel
 
 @style.context(STYLE)
 def method_bars(rows: Sequence[Mapping[str, Any]], metric: str, lower_is_better: bool) -> Figure:
-    """Metric of every row of results.json, in their order: mean +-2 standard errors, and each seed.
+    """Return bars of a metric for rows of results.json, in their order.
 
-    The standard error is std / sqrt(number of values). The vertical line is the best mean of the
-    methods that are not learned.
+    A bar is mean +-2 standard errors, ``std / sqrt(number of values)``; points are single seeds.
+    The vertical line is the best mean of the methods that are not learned.
+
+    Raises:
+      ValueError: without rows, or for a row without the metric.
     """
     if not rows or any(metric not in row["metrics"] for row in rows):
         raise ValueError(f"expected rows that all have {metric!r}, got {len(rows)} rows")
@@ -143,10 +156,17 @@ def method_curves(
     log: str = "x",
     ylim: tuple[float, float] | None = None,
 ) -> Figure:
-    """One panel a key, in it one line a method: mean +- error over x, ticks at the values of x.
+    """Return panels with a line for every method, mean +- error over x.
 
-    ``log`` names the axes that are logarithmic: "", "x", "y" or "xy". Panels share their axes, and
-    an empty title leaves its panel without one. ``ylim`` may cut a curve that leaves the others.
+    Panels share their axes, whose ticks are at the values of x.
+
+    Args:
+      curves: (x, mean, error), each (n,), by title of the panel and name of the method; an empty
+        title is not drawn.
+      xlabel: label of the x axis.
+      ylabel: label of the y axis.
+      log: the logarithmic axes, "", "x", "y" or "xy".
+      ylim: limits of the y axis, to cut off outlying curves; None: automatic.
     """
     columns = balanced(len(curves), at_most=3)
     rows = math.ceil(len(curves) / columns)
@@ -176,10 +196,14 @@ def budget_curves(
     ylabel: str,
     marks: Mapping[str, float] | None = None,
 ) -> Figure:
-    """One panel for each kind of budget, in it one line a method: what is left over what was spent.
+    """Return a panel for each kind of budget, with the value that every method reaches over it.
 
-    Both axes are logarithmic; a line joins the least values so far, points are all budgets.
-    ``marks`` are vertical lines in the first panel, by name.
+    Both axes are logarithmic. A point is one budget; lines are the least value up to a budget.
+
+    Args:
+      panels_of: (budget (n,), value (n,)) by label of the x axis and name of the method.
+      ylabel: label of the y axis.
+      marks: vertical lines in the first panel, by name.
     """
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     grid = figure.subplots(1, len(panels_of), sharey=True, squeeze=False)[0]
@@ -211,7 +235,7 @@ def budget_curves(
 
 
 def _set_scales(ax: Axes, log: str) -> None:
-    """Logarithmic axes with plain numbers at the x drawn."""
+    """Make axes logarithmic, with plain numbers at the values of x."""
     ticks = sorted({float(x) for line in ax.lines for x in np.atleast_1d(line.get_xdata())})
     if "x" in log:
         ax.set_xscale("log")
@@ -222,6 +246,6 @@ def _set_scales(ax: Axes, log: str) -> None:
 
 
 def _digits(errors: Sequence[float]) -> int:
-    """Decimals that show two digits of the median error; 4 where no error is above 0."""
+    """Return the decimals that show two digits of the median error; 4 if no error is above 0."""
     positive = [error for error in errors if error > 0.0]
     return max(0, 1 - math.floor(math.log10(np.median(positive)))) if positive else 4

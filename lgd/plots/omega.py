@@ -1,4 +1,4 @@
-"""What was learned: omega over logsnr."""
+"""Learned guidance weights omega over logsnr."""
 
 from collections.abc import Mapping, Sequence
 
@@ -31,10 +31,19 @@ def omega_curves(
     logsnr: ArrayLike,
     class_names: Sequence[str],
 ) -> Figure:
-    """Omega (num_classes, k) over logsnr(t) (k,), one panel a method, one thin line a class.
+    """Return a panel for every learned method, with omega over logsnr(t).
 
-    The mean over classes is thick; ``hand_made`` schedules (k,) are dashed in every panel.
+    Classes are thin lines, their mean is thick, and hand-made schedules are dashed in every panel.
     omega = 0 is no guidance. Low logsnr, on the left, is noise.
+
+    Args:
+      learned: omega (num_classes, k) by name of the method.
+      hand_made: omega (k,) by name of the schedule.
+      logsnr: logsnr (k,) at the times of omega.
+      class_names: names of the classes.
+
+    Raises:
+      ValueError: for arrays of other shapes or values that are not finite.
     """
     x = checked(logsnr, "logsnr", (None,))
     shape = (len(class_names), len(x))

@@ -1,4 +1,4 @@
-"""Held-out losses of schedules: how they differ from a baseline's, and where."""
+"""Held-out losses of schedules, as differences to a baseline: overall, by class and by time."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -38,10 +38,20 @@ def ranked_differences(
     baseline: str,
     xlabel: str,
 ) -> Figure:
-    """Difference to the baseline of every schedule (k,), in their order, with its interval.
+    """Return the difference to a baseline of every schedule, in their order, with its interval.
 
-    Schedules whose interval holds 0 are grey. The axis is linear around 0, up to the power of ten
-    next to the smaller differences, and logarithmic beyond.
+    Schedules whose interval contains 0 are grey. The axis is linear around 0, up to the power of
+    ten next to the first quartile of the differences' sizes, and logarithmic beyond.
+
+    Args:
+      names: names of k schedules.
+      differences: their loss minus that of the baseline (k,).
+      half_widths: half widths of the intervals (k,).
+      baseline: name of the baseline.
+      xlabel: label of the axis.
+
+    Raises:
+      ValueError: for arrays of other shapes or values that are not finite.
     """
     mean = checked(differences, "differences", (len(names),))
     half = checked(half_widths, "half_widths", mean.shape)
@@ -67,9 +77,14 @@ def ranked_differences(
 def difference_maps(
     maps: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]], *, label: str
 ) -> Figure:
-    """A panel a schedule: values (s, t), nan where there are none, with edges of s and of t.
+    """Return a panel for every schedule with values over times t (from) and s (to).
 
-    Panels share their colours, which are centred on 0 and end at the 98th percentile.
+    Panels share a colour scale that is centred on 0 and ends at the 98th percentile.
+
+    Args:
+      maps: (values (m, n), edges of s (m + 1,), edges of t (n + 1,)) by name of the schedule;
+        values are nan where there are none.
+      label: label of the colour scale.
     """
     columns = balanced(len(maps), at_most=3)
     rows = math.ceil(len(maps) / columns)
@@ -103,9 +118,20 @@ def class_differences(
     class_names: Sequence[str],
     label: str,
 ) -> Figure:
-    """Differences (schedules, classes) as colours centred on 0, which end at the 98th percentile.
+    """Return differences to a baseline by schedule and class, as colours.
 
-    A dot marks what an interval does not separate from 0.
+    The colour scale is centred on 0 and ends at the 98th percentile. Dots mark differences whose
+    interval contains 0.
+
+    Args:
+      names: names of k schedules.
+      differences: their losses minus those of the baseline (k, classes).
+      half_widths: half widths of the intervals (k, classes).
+      class_names: names of the classes.
+      label: label of the colour scale.
+
+    Raises:
+      ValueError: for arrays of other shapes or values that are not finite.
     """
     shape = (len(names), len(class_names))
     mean, half = checked(differences, "differences", shape), checked(half_widths, "widths", shape)
@@ -133,9 +159,15 @@ def rank_scatter(
     xlabel: str,
     ylabel: str,
 ) -> Figure:
-    """A panel a title: y over x, both (k,), a point for each schedule, coloured by family.
+    """Return panels with a point (x, y) for every schedule, coloured by family.
 
     x is linear around 0 and logarithmic beyond, as in `ranked_differences`; y is logarithmic.
+
+    Args:
+      panels: (x (k,), y (k,)) by title.
+      names: names of k schedules.
+      xlabel: label of the x axis.
+      ylabel: label of the y axis.
     """
     columns = balanced(len(panels), at_most=3)
     rows = math.ceil(len(panels) / columns)
@@ -143,13 +175,14 @@ def rank_scatter(
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     families = [_family(name) for name in names]
     for ax, (title, (x, y)) in zip(grid, panels.items(), strict=False):
-        x, y = (checked(each, "values", (len(names),)) for each in (x, y))
+        x, y = (checked(values, "values", (len(names),)) for values in (x, y))
         ax.set_xscale("symlog", linthresh=_linear_up_to(x), linscale=0.5)
         ax.set_yscale("log")
         for family in dict.fromkeys(families):
-            mine = np.asarray([other == family for other in families])
+            members = np.asarray([other == family for other in families])
             look = {"color": method_color(family), "marker": method_marker(family)}
-            ax.scatter(x[mine], y[mine], s=13, linewidths=0, label=method_label(family), **look)
+            look["label"] = method_label(family)
+            ax.scatter(x[members], y[members], s=13, linewidths=0, **look)
         ax.set_title(title, fontsize=7.5)
         _thin_ticks(ax)
     for ax in grid[len(panels) :]:
@@ -161,12 +194,12 @@ def rank_scatter(
 
 
 def _family(name: str) -> str:
-    """``constant(0.5)`` is a constant."""
+    """Return the family of a schedule: "constant" for ``constant(0.5)``."""
     return name.partition("(")[0]
 
 
 def _name_places(ax: Axes, names: Sequence[str], *, offset: float = 0.0) -> None:
-    """Names along the y axis, as they are."""
+    """Write names along the y axis, without interpreting them as mathematics."""
     ax.set_yticks(np.arange(len(names)) + offset, [method_label(name) for name in names])
     for text in ax.get_yticklabels():
         text.set_parse_math(False)
@@ -179,7 +212,7 @@ def _linear_up_to(differences: np.ndarray) -> float:
 
 
 def _thin_ticks(ax: Axes) -> None:
-    """Of the ticks of a symmetric logarithmic x axis, 0 and what keeps apart, from 0 outwards."""
+    """Keep ticks of a symmetric logarithmic x axis that do not overlap, from 0 outwards."""
     low, high = ax.get_xlim()
     ticks = sorted((x for x in ax.get_xticks() if low <= x <= high), key=abs)
     kept: list[float] = []

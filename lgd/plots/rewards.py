@@ -1,4 +1,4 @@
-"""What a reward buys and what it costs."""
+"""Gains in reward, and their costs in other metrics."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -36,12 +36,18 @@ def metric_against_metric(
     references: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     level: tuple[str, float] | None = None,
 ) -> Figure:
-    """Rows of results.json as points, one metric over another, a line through each family.
+    """Return rows of results.json as points of two metrics, with a line through each family.
 
-    Bars are +-2 standard errors; numbers at learned points are their ``params.gamma``
-    above 0, where they fit.
-    ``references`` are plain curves (x, y), ``level`` is a name and a y that a thin line marks. The
-    axes hold every learned row and every family of one row; of the others, what lies beside those.
+    Bars are +-2 standard errors. Learned points show their ``params.gamma`` above 0 if there is
+    room. The axes cover learned rows and families of one row; other families may be cut off.
+
+    Args:
+      families: rows by name of the method.
+      metrics: names of the metrics on the x and y axes.
+      xlabel: label of the x axis.
+      ylabel: label of the y axis.
+      references: plain curves (x (n,), y (n,)) by name.
+      level: name and y of a thin horizontal line.
     """
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     ax = figure.subplots()
@@ -53,7 +59,7 @@ def metric_against_metric(
     for name, (x, y) in (references or {}).items():
         curve: dict[str, Any] = {"color": "#9a9a9a", "linewidth": 2.6, "alpha": 0.6, "zorder": 1.2}
         ax.plot(checked(x, f"x of {name}", (None,)), y, label=name, **curve)
-    taken: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
     for name, rows in families.items():
         x, y = _points(rows, metrics)
         errors = [[two_standard_errors(row["metrics"][m]) for row in rows] for m in metrics]
@@ -62,7 +68,7 @@ def metric_against_metric(
         look |= {"elinewidth": 0.8} | method_line(name, linewidth=1.3)
         ax.errorbar(x, y, yerr=errors[1], xerr=errors[0], zorder=order, **look)
         if is_learned(name):
-            _name_weights(ax, rows, np.transpose([x, y]), taken)
+            _name_weights(ax, rows, np.transpose([x, y]), labels)
     if level is not None:
         ax.axhline(level[1], color="#1a1a1a", linewidth=0.8, linestyle=(0, (4, 2)), zorder=0.9)
         ax.text(0.01, level[1], level[0], transform=ax.get_yaxis_transform(), va="bottom")
@@ -73,15 +79,18 @@ def metric_against_metric(
 
 
 def _name_weights(
-    ax: Axes, rows: Sequence[Mapping[str, Any]], points: np.ndarray, taken: list[np.ndarray]
+    ax: Axes, rows: Sequence[Mapping[str, Any]], points: np.ndarray, labels: list[np.ndarray]
 ) -> None:
-    """``params.gamma`` above 0 below the points (rows, 2), where no place within 5% is taken."""
+    """Write ``params.gamma`` above 0 below points (rows, 2), unless a label is within 5%.
+
+    ``labels`` are the places of all labels, to which new ones are added.
+    """
     for row, point in zip(rows, points, strict=True):
         place = ax.transAxes.inverted().transform(ax.transData.transform(point))
         gamma = row["params"]["gamma"]
-        if gamma == 0.0 or any(np.max(np.abs(place - other)) < 0.05 for other in taken):
+        if gamma == 0.0 or any(np.max(np.abs(place - other)) < 0.05 for other in labels):
             continue
-        taken.append(place)
+        labels.append(place)
         color = method_color(row["method"])
         look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 6.5, "color": color}
         ax.annotate(f"{gamma:g}", point, xytext=(4, -9), **look)
@@ -91,10 +100,14 @@ def _name_weights(
 def metrics_against_reward_weight(
     families: Mapping[str, Sequence[Mapping[str, Any]]], metrics: Mapping[str, str]
 ) -> Figure:
-    """Metrics of rows of results.json over ``params.gamma``: a panel each, a line a family.
+    """Return a panel for every metric with its values over the weight gamma of a reward.
 
-    ``metrics`` maps names to the panels' labels; bars are +-2 standard errors. The weights are
-    equally spaced, whatever their values, which stand below.
+    Lines are families of rows of results.json, bars +-2 standard errors. Weights are equally
+    spaced on the axis, whatever their values.
+
+    Args:
+      families: rows with ``params.gamma``, by name of the method.
+      metrics: label of the panel by name of the metric.
     """
     columns = balanced(len(metrics), at_most=2)
     rows_of_panels = math.ceil(len(metrics) / columns)
@@ -128,10 +141,19 @@ def reward_ranges(
     helped: Sequence[bool],
     xlabel: str,
 ) -> Figure:
-    """Least and most mean reward (g,) that every family reaches, by class.
+    """Return the range of mean rewards that every family of schedules reaches, by class.
 
-    Also the unguided one and that of real data. Classes that are not helped have their names in
-    grey, with a remark.
+    Args:
+      ranges: least and largest mean reward of every class, each (g,), by name of the family.
+      unguided: mean reward without guidance (g,).
+      real: mean reward of real data (g,).
+      class_names: names of g classes.
+      helped: whether guidance can raise the reward of a class; if not, its name is grey, with a
+        remark.
+      xlabel: label of the axis.
+
+    Raises:
+      ValueError: for arrays of other shapes or values that are not finite.
     """
     shape = (len(class_names),)
     base = checked(unguided, "unguided", shape)
@@ -166,5 +188,5 @@ def reward_ranges(
 
 
 def _points(rows: Sequence[Mapping[str, Any]], metrics: tuple[str, str]) -> np.ndarray:
-    """Means of two metrics, (2, rows)."""
+    """Return the means of two metrics, (2, rows)."""
     return np.array([[row["metrics"][name]["mean"] for row in rows] for name in metrics], float)

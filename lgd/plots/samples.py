@@ -1,4 +1,4 @@
-"""Samples: images in a grid, points over a density."""
+"""Figures of samples: images in a grid, points over a density."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,10 +26,17 @@ from lgd.plots.theme import (
 
 @style.context(STYLE)
 def sample_grid(samples: Mapping[str, ArrayLike], row_names: Sequence[str]) -> Figure:
-    """One block of images (rows, cols, h, w, channels) in [-1, 1] a method; 1 or 3 channels.
+    """Return a block of images for every method.
 
-    Draw every method from the same noise: then an image compares with the one at its place in
-    another block. Values outside [-1, 1] are clipped.
+    Draw all methods from the same noise: then images at the same place of two blocks can be
+    compared. Values outside [-1, 1] are clipped.
+
+    Args:
+      samples: images (rows, cols, h, w, channels) in [-1, 1], 1 or 3 channels, by name.
+      row_names: names of the rows.
+
+    Raises:
+      ValueError: for arrays of different shapes, other channels or values that are not finite.
     """
     columns = balanced(len(samples), at_most=4)
     shape = (len(row_names), *np.shape(next(iter(samples.values())))[1:])
@@ -47,8 +54,8 @@ def sample_grid(samples: Mapping[str, ArrayLike], row_names: Sequence[str]) -> F
     middles = (np.arange(len(row_names)) + 0.5) * tile_h / len(row_names) - 0.5
     for i, (name, tile) in enumerate(zip(samples, tiles, strict=True)):
         row, column = divmod(i, columns)
-        left, bottom = column * (w + gap), (num_rows - 1 - row) * (h + title_h)
-        ax = figure.add_axes((left / width, bottom / height, w / width, h / height))
+        x, y = column * (w + gap), (num_rows - 1 - row) * (h + title_h)
+        ax = figure.add_axes((x / width, y / height, w / width, h / height))
         ax.imshow(tile, aspect="auto")
         ax.set_title(titles[i], color=method_color(name), pad=3)
         ax.set_xticks([])
@@ -68,11 +75,20 @@ def density_samples(
     extent: tuple[float, float, float, float],
     class_names: Sequence[str] | None = None,
 ) -> Figure:
-    """2-D samples (n, 2), coloured by label (n,), over the true density; one panel a method.
+    """Return a panel for every method with 2-D samples over the true density.
 
-    ``log_density`` (ny, nx) lies on a regular grid over extent = (x_min, x_max, y_min, y_max),
-    y upwards. Greys: the smallest regions that hold 99, 90 and 50% of the mass in the extent.
-    Samples outside it are not seen.
+    Samples are coloured by label. Greys are the smallest regions that hold 99, 90 and 50% of the
+    mass in the extent.
+
+    Args:
+      samples: samples (n, 2) by name; those outside the extent are not shown.
+      labels: labels (n,) by name, of the same names.
+      log_density: log of the density (ny, nx) on a regular grid over the extent, y upwards.
+      extent: (x_min, x_max, y_min, y_max).
+      class_names: names of the labels; None: numbers.
+
+    Raises:
+      ValueError: for other names, shapes or labels, or values that are not finite.
     """
     if set(labels) != set(samples):
         raise ValueError(f"expected labels of {sorted(samples)}, got {sorted(labels)}")
@@ -108,7 +124,7 @@ def density_samples(
 
 
 def _tile(images: np.ndarray) -> np.ndarray:
-    """(rows, cols, h, w, 1 or 3) in [-1, 1] as one RGB image in [0, 1], with white seams."""
+    """Return images (rows, cols, h, w, 1 or 3) as one RGB image in [0, 1], with white seams."""
     rows, cols, h, w, channels = images.shape
     if channels not in (1, 3):
         raise ValueError(f"expected 1 or 3 channels, got {channels}")
@@ -120,7 +136,7 @@ def _tile(images: np.ndarray) -> np.ndarray:
 
 
 def _mass_levels(log_density: np.ndarray, masses: Sequence[float]) -> np.ndarray:
-    """Rising levels of log density; above the i-th lies the fraction masses[i] of the mass."""
+    """Return increasing levels of log density above which the given shares of the mass lie."""
     descending = np.sort(log_density, axis=None)[::-1]
     held = np.cumsum(np.exp(descending - descending[0]))
     levels = np.unique(descending[np.searchsorted(held, np.multiply(masses, held[-1]))])

@@ -1,8 +1,7 @@
-"""How figures look: one style, one colour for each method and class, panels and keys.
+"""The look of figures: one style, one colour for each method and class, panels and keys.
 
 Hand-made schedules are greys and blues with dashes, as their row of `guidance.FAMILIES` says,
-learned ones saturated and solid. Colours were chosen to be told apart with protanopia and
-deuteranopia too.
+learned ones saturated and solid. Colours can be told apart with protanopia and deuteranopia too.
 """
 
 import math
@@ -73,19 +72,19 @@ _CLASS_COLORS = (  # after Paul Tol's qualitative twelve, dark and light alterna
 
 
 def method_label(name: str) -> str:
-    """``learned:self_consistency`` as "learned: self consistency"."""
+    """Return the label of a method: "learned: self consistency" for learned:self_consistency."""
     return name.replace("_", " ").replace(":", ": ")
 
 
 def method_title(name: str, *, width: float) -> str:
-    """The label, in as many lines as panels of this width in inches need to keep apart."""
+    """Return the label of a method, wrapped to a panel of this width in inches."""
     return textwrap.fill(method_label(name), max(12, int(14 * width)))
 
 
 def method_color(name: str) -> str:
-    """The colour of a method in every figure; an unknown name gets one by its checksum.
+    """Return the colour of a method in all figures; an unknown name has one by its checksum.
 
-    Methods that differ by the weight of a reward, "...:reward(0.1)", have one colour.
+    Methods that differ in the weight of a reward, "...:reward(0.1)", share a colour.
     """
     name = name.partition(":reward(")[0]
     if name in FAMILIES:
@@ -95,7 +94,7 @@ def method_color(name: str) -> str:
 
 
 def method_line(name: str, *, linewidth: float) -> dict[str, Any]:
-    """Label, colour and dashes of a method's line."""
+    """Return label, colour, dashes and width of a method's line, as arguments of ``plot``."""
     dashes = FAMILIES[name].dashes if name in FAMILIES else _OTHER_DASHES
     style = "-" if is_learned(name) else (0, dashes)
     look = {"color": method_color(name), "linestyle": style, "linewidth": linewidth}
@@ -103,24 +102,24 @@ def method_line(name: str, *, linewidth: float) -> dict[str, Any]:
 
 
 def method_marker(name: str) -> str:
-    """Circles for what was learned, squares for what was made by hand."""
+    """Return the marker of a method: a circle if it is learned, else a square."""
     return "o" if is_learned(name) else "s"
 
 
 def is_learned(name: str) -> bool:
-    """Whether a method's schedule was learned, by its name."""
+    """Return whether a method is learned, by its name."""
     return name.startswith("learned:")
 
 
 def class_colors(count: int) -> np.ndarray:
-    """RGBA (count, 4): distinct up to 12 classes, shades in their order above."""
+    """Return RGBA colours (count, 4), distinct for up to 12 classes and ordered shades above."""
     if count <= len(_CLASS_COLORS):
         return colors.to_rgba_array(_CLASS_COLORS[:count])
     return mpl.colormaps["viridis"](np.linspace(0.0, 0.92, count))
 
 
 def class_key(figure: Figure, axes: Sequence[Axes], names: Sequence[str]) -> None:
-    """A legend of the classes beside the panels; a colour bar where they are too many."""
+    """Add a legend of the classes beside the panels, or a colour bar for more than 12."""
     palette = class_colors(len(names))
     if len(names) <= len(_CLASS_COLORS):
         dots = [
@@ -134,7 +133,11 @@ def class_key(figure: Figure, axes: Sequence[Axes], names: Sequence[str]) -> Non
 
 
 def balanced(count: int, *, at_most: int) -> int:
-    """Panels in a row, such that rows are as equally long as they can be."""
+    """Return the number of panels in a row that makes rows as equal as possible.
+
+    Raises:
+      ValueError: for a count below 1.
+    """
     if count < 1:
         raise ValueError("expected at least one method, got none")
     return math.ceil(count / math.ceil(count / at_most))
@@ -149,7 +152,16 @@ def panels(
     xlabel: str,
     ylabel: str,
 ) -> tuple[Figure, list[Axes]]:
-    """A titled panel for every method, of about this size in inches; outer ones are labelled."""
+    """Return a figure with a titled panel for every method, and its axes.
+
+    Args:
+      methods: names of the methods.
+      columns: panels in a row.
+      size: width and height of a panel in inches, approximately.
+      share: whether panels share their axes.
+      xlabel: label of the lowest panels.
+      ylabel: label of the leftmost panels.
+    """
     rows = math.ceil(len(methods) / columns)
     figsize = (size[0] * columns + 0.9, size[1] * rows + 0.5)
     figure = Figure(figsize=figsize, layout="constrained")
@@ -168,7 +180,7 @@ def panels(
 
 
 def settled(figure: Figure) -> Figure:
-    """Lay out once, so that later draws, under whatever settings, change nothing."""
+    """Return the figure with a fixed layout, which later draws under other settings keep."""
     figure.align_ylabels()
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -176,7 +188,12 @@ def settled(figure: Figure) -> Figure:
 
 
 def checked(value: ArrayLike, what: str, shape: tuple[int | None, ...]) -> np.ndarray:
-    """As finite float64, of this shape, where None is any size above 0."""
+    """Return values as float64.
+
+    Raises:
+      ValueError: naming ``what``, for another shape, where None is any size above 0, or for values
+        that are not finite.
+    """
     array = np.asarray(value, np.float64)
     if array.ndim != len(shape) or any(
         got != want if want is not None else got == 0
@@ -189,13 +206,13 @@ def checked(value: ArrayLike, what: str, shape: tuple[int | None, ...]) -> np.nd
 
 
 def padded(values: np.ndarray) -> tuple[float, float]:
-    """Limits of an axis that holds these values, with 4% to spare."""
+    """Return limits of an axis that covers these values, with a margin of 4%."""
     low, top = float(np.min(values)), float(np.max(values))
     spare = 0.04 * (top - low) or 0.04 * abs(top) or 1.0
     return low - spare, top + spare
 
 
 def two_standard_errors(result: Mapping[str, Any]) -> float:
-    """0 where there is but one value."""
+    """Return 2 std / sqrt(number of values) of a result; 0 for a single value."""
     count = len(result["values"])
     return 2.0 * result["std"] / math.sqrt(count) if count > 1 else 0.0
