@@ -39,7 +39,7 @@ class Draws:
         x = generator(guidance, 1, seed=seed)
         x = x.reshape(self.num_strata, per_stratum, *x.shape[2:])
         mesh = generator.mesh
-        return x if mesh is None else parallel.spread_rows(x, parallel.here(mesh), 1)
+        return x if mesh is None else parallel.spread_rows(x, parallel.local_mesh(mesh), 1)
 
     def index(self, per_stratum: int) -> Int[np.ndarray, "g n"]:
         """The example whose condition each sample has."""

@@ -49,7 +49,7 @@ def check_axes(mesh: Mesh) -> None:
         raise ValueError(f"expected a mesh with axes {AXES}, got {mesh.axis_names}")
 
 
-def here(mesh: Mesh) -> Mesh:
+def local_mesh(mesh: Mesh) -> Mesh:
     """The mesh's devices that belong to this process, along "data"; itself for one process."""
     return mesh if jax.process_count() == 1 else make_mesh(devices=mesh.local_devices)
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from lgd import schedules
 from lgd.guidance import on_grid
+from lgd.machinery import digests
 from lgd.omega.model import LearnedModel
 from lgd.types import Condition, OmegaFn, OmegaModel, Params, Schedule
 
@@ -86,6 +87,11 @@ class Guidance:
     def omega_fn(self) -> OmegaFn:
         """omega(s, t, c), a pytree."""
         return bind(self.model, self.params)
+
+    @property
+    def description(self) -> str:
+        """Model and parameters in words and a digest, which name the schedule."""
+        return digests.describe(self.omega_fn)
 
     @property
     def num_directions(self) -> int:
