@@ -63,15 +63,15 @@ def everything(results: Mapping[str, Any]) -> str:
 
 def table(results: Mapping[str, Any], name: str = "") -> str:
     """Return one table of some results: that of their own rows, or a further one by name."""
-    found = results["tables"][name] if name else results
-    title = f"{found['title']}:\n\n" if "title" in found else ""
-    columns, rows = found["columns"], _rows(found, results)
+    spec = results["tables"][name] if name else results
+    title = f"{spec['title']}:\n\n" if "title" in spec else ""
+    columns, rows = spec["columns"], _rows(spec, results)
     cells = [_cells(column, rows) for column in columns]
     marks = ["---:" if column.get("align") == "right" else "---" for column in columns]
     lines = [" | ".join(column["title"] for column in columns).join(("| ", " |"))]
     lines += ["|".join(marks).join("||")]
     lines += [" | ".join(line).join(("| ", " |")) for line in zip(*cells, strict=True)]
-    note = [f"\n{found['note']}"] if "note" in found else []
+    note = [f"\n{spec['note']}"] if "note" in spec else []
     return title + "\n".join(lines + note) + "\n"
 
 
@@ -94,7 +94,7 @@ def _cells(column: Column, rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _value(row: Any, key: str) -> Any:
-    """What a row has at a key, None for nothing; a key with dots may be the name of one value."""
+    """Value of a row at a key, None where it has none; a key with dots may name one value."""
     if not key or key in row:
         return row[key] if key else row
     head, _, rest = key.partition(".")

@@ -63,7 +63,7 @@ def main(package: str, modules: Mapping[str, str], argv: Sequence[str] | None = 
 
 
 def _first_line(module: str) -> str:
-    """What a module says of itself, read without importing it."""
+    """First line of a module's docstring, read without importing it."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"expected a module, got {module!r}")
@@ -72,31 +72,31 @@ def _first_line(module: str) -> str:
 
 
 def _run(prog: str, module: str, words: Sequence[str]) -> None:
-    found = importlib.import_module(module)
-    study: Study = found.STUDY
+    code = importlib.import_module(module)
+    study: Study = code.STUDY
     parser = argparse.ArgumentParser(
         prog=prog,
-        description=found.__doc__,
+        description=code.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     study.arguments(parser.add_argument)
     kinds = "experiments/results/NAME.json and docs/NAME*.png"
     parser.add_argument("--name", default="", help=f"publish as {kinds}")
-    chosen = parser.parse_args(words)
+    options = parser.parse_args(words)
     refused: tuple[type[Exception], ...] = (WorkdirError, ConfigError, *study.refused)
     try:
-        measured = study.measure(chosen)
+        measured = study.measure(options)
     except refused as error:
         _refuse(error)
     results = {**provenance(_command(prog, words)), **measured}
     print(markdown.everything(results))
-    folder = vars(chosen).get("out", vars(chosen).get("workdir"))
+    folder = vars(options).get("out", vars(options).get("workdir"))
     if folder is not None:
         _leave(_first_line(module), prog.split()[-1], results, study, Path(folder))
-    if chosen.name:
+    if options.name:
         if study.is_published:
-            write_json(tables.RESULTS / f"{chosen.name}.json", results)
-        _draw(study, results, tables.ROOT / "docs", chosen.name)
+            write_json(tables.RESULTS / f"{options.name}.json", results)
+        _draw(study, results, tables.ROOT / "docs", options.name)
 
 
 def _leave(

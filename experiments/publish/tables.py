@@ -120,9 +120,9 @@ def of_levels(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     places = [str(place) for place in range(len(each))]
     rows = [{"method": row["method"]} for row in each[0]["rows"]]
     for place, results in zip(places, each, strict=True):
-        found = {row["method"]: row["metrics"][metric] for row in results["rows"]}
+        metrics = {row["method"]: row["metrics"][metric] for row in results["rows"]}
         for row in rows:
-            row[place] = found[row["method"]]
+            row[place] = metrics[row["method"]]
     titles = [f"{level} ({steps:,} steps)" for level, steps in map(training, each)]
     columns = [
         number(place, title, ".4f", best="least")

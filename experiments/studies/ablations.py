@@ -91,7 +91,7 @@ class Ablation:
                     denoiser_stage.train_classifier(name, config, workdir, self._dataset)
             for stage in (collect, guidance_stage):
                 stage.run(config, workdir, self._dataset)
-            found = select.best_snapshot(
+            best = select.best_snapshot(
                 config, workdir, self._dataset, Training(variant.method), self._score
             )
         return {
@@ -99,8 +99,8 @@ class Ablation:
             "method": variant.method,
             "fields": dict(variant.fields),
             "is_own": is_own,
-            "params": found.params,
-            "values": self._measured(found.guidance),
+            "params": best.params,
+            "values": self._measured(best.guidance),
         }
 
     def _folder(self, config: ConfigDict) -> Path:
@@ -127,13 +127,13 @@ class Ablation:
         return np.asarray(each.mean(axis=1), np.float64).tolist()
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return every value of the settings named by ``only``."""
-    config = configs.from_dict(read_json(chosen.workdir / "config.json"))
-    variants = variants_of(config, chosen.only)
+    config = configs.from_dict(read_json(options.workdir / "config.json"))
+    variants = variants_of(config, options.only)
     rows = []
-    with lock.held(chosen.workdir):
-        ablation = Ablation(config, chosen.workdir, chosen.seeds, chosen.samples)
+    with lock.held(options.workdir):
+        ablation = Ablation(config, options.workdir, options.seeds, options.samples)
         unguided = ablation.unguided()
         with bar("ablations", sum(map(len, variants.values()))) as advance:
             for name, each in variants.items():
@@ -154,7 +154,7 @@ def against_own(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Of several methods the own settings of each but the first are compared with those of the first.
     """
-    found = []
+    compared = []
     for _, group in itertools.groupby(rows, lambda row: row["setting"]):
         entries = list(group)
         own = {entry["method"]: entry["values"] for entry in entries if entry["is_own"]}
@@ -166,23 +166,23 @@ def against_own(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if other is not None and other is not values:
                 gap = paired_difference(values, other)
             kept = {name: value for name, value in entry.items() if name != "values"}
-            found.append(kept | {"metric": summary(values), "difference": gap})
-    return found
+            compared.append(kept | {"metric": summary(values), "difference": gap})
+    return compared
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
     """Draw the metric over the values of each setting."""
-    found, ylabel = {}, f"{title(results['primary_metric'])} (validation)"
+    pictures, ylabel = {}, f"{title(results['primary_metric'])} (validation)"
     for name, group in itertools.groupby(results["rows"], lambda row: row["setting"]):
         rows = list(group)
-        found[name] = plots.ablation(
+        pictures[name] = plots.ablation(
             {row["label"]: row["metric"] for row in rows},
             own=[row["label"] for row in rows if row["is_own"]],
             unguided=results["unguided"],
             xlabel=name.replace("-", " "),
             ylabel=ylabel,
         )
-    return found
+    return pictures
 
 
 def _names(text: str) -> list[str]:

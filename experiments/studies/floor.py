@@ -43,30 +43,28 @@ COLUMNS = [
 ]
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return Frechet distances of the rows of a run, of the floor and of real images.
 
     Raises ConfigError for a run whose Frechet distance is not that of a classifier's features.
     """
-    config = configs.from_dict(read_json(chosen.workdir / "config.json"))
+    config = configs.from_dict(read_json(options.workdir / "config.json"))
     _check(config)
-    dataset, results = build.dataset(config), read_json(chosen.workdir / "results.json")
+    dataset, results = build.dataset(config), read_json(options.workdir / "results.json")
     with (
-        lock.held(chosen.workdir),
-        contextlib.closing(Workdir(chosen.workdir, config)) as run,
+        lock.held(options.workdir),
+        contextlib.closing(Workdir(options.workdir, config)) as run,
     ):
         run.bind_data(dataset)
         learned = Row("floor", None, _learned(config, run, dataset))
         generator = evaluate.final_generator(config, evaluate.make_generator(config, run, dataset))
         measuring = evaluate.make_measure(config, run, dataset)
-        journal = Journal(chosen.workdir / "floor-measured.jsonl")
-        (found,), _ = evaluate.measure_rows(
-            config, dataset, generator, measuring, [learned], journal
-        )
-        real = measuring(_real_samples(dataset, found["num_samples"]))
+        journal = Journal(options.workdir / "floor-measured.jsonl")
+        (row,), _ = evaluate.measure_rows(config, dataset, generator, measuring, [learned], journal)
+        real = measuring(_real_samples(dataset, row["num_samples"]))
     return {"config": configs.to_dict(config)} | rows_to_the_floor(
         {row["method"]: row["metrics"][METRIC] for row in results["rows"]},
-        found["metrics"][METRIC],
+        row["metrics"][METRIC],
         real["metrics"][METRIC],
     )
 
@@ -110,7 +108,7 @@ def _learned(config: ConfigDict, run: Workdir, dataset: Dataset) -> Selected:
 
 
 def _real_samples(dataset: Dataset, num_samples: int) -> Array:
-    """As many training images of every class as samples, (classes, n, *dims)."""
+    """Training images, as many of every class as there are samples, (classes, n, *dims)."""
     n, strata = num_samples // dataset.num_classes, dataset.train.strata
     members = [np.flatnonzero(strata == k)[:n] for k in range(dataset.num_classes)]
     if min(map(len, members)) < n:

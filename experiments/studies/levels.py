@@ -22,9 +22,9 @@ from lgd import plots
 _HIGHEST = 1.12  # ratio that a picture shows
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return the table of these results, and their metrics over those of unguided samples."""
-    each = [read_json(tables.RESULTS / f"{name}.json") for name in chosen.results.split(",")]
+    each = [read_json(tables.RESULTS / f"{name}.json") for name in options.results.split(",")]
     return tables.of_levels(each) | {
         "primary_metric": each[0]["primary_metric"],
         "steps": [tables.training(results)[1] for results in each],
@@ -45,12 +45,13 @@ def relative(results: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
 
 def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
     """Draw curves over the number of training steps of the denoiser."""
-    found = results["relative"]
-    ratios = np.array([list(rows.values()) for rows in found])  # (levels, methods, 2)
+    levels = results["relative"]
+    ratios = np.array([list(rows.values()) for rows in levels])  # (levels, methods, 2)
     lowest = float((ratios[..., 0] - ratios[..., 1]).min())
     highest = float((ratios[..., 0] + ratios[..., 1]).max())
     curves = {
-        name: (results["steps"], *np.transpose([rows[name] for rows in found])) for name in found[0]
+        name: (results["steps"], *np.transpose([rows[name] for rows in levels]))
+        for name in levels[0]
     }
     figure = plots.method_curves(
         {"": curves},

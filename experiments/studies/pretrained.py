@@ -95,9 +95,9 @@ def pack(workdir: Path, name: str, results: str, method: str) -> None:
 
     results: the name under which the run is published.
     """
-    found = read_json(workdir / "results.json")
-    dataset = build.dataset(configs.from_dict(found["config"]))
-    _row(found, method)
+    values = read_json(workdir / "results.json")
+    dataset = build.dataset(configs.from_dict(values["config"]))
+    _row(values, method)
     sources = {part: workdir / "params" / f"{part}.safetensors" for part in NETWORKS}
     sources["guidance"] = workdir / "guidance" / f"{method}.safetensors"
     (WEIGHTS / name).mkdir(parents=True, exist_ok=True)
@@ -124,13 +124,13 @@ def _row(results: Mapping, method: str) -> Mapping:
     return rows[learned]
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return the tables "here", of rows drawn and measured again in a workdir, and "published".
 
     Raises WorkdirError, DataFileError, FileNotFoundError or ValueError.
     """
-    with lock.held(chosen.workdir):
-        here, published = _rows(chosen.workdir, chosen.weights, chosen.data)
+    with lock.held(options.workdir):
+        here, published = _rows(options.workdir, options.weights, options.data)
     columns = tables.columns_of_run(published)
     both = {"here": here, "published": published}
     made = {name: {"title": name, "columns": columns, "rows": rows} for name, rows in both.items()}

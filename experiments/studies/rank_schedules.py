@@ -40,7 +40,7 @@ from lgd.objectives import (
 from lgd.types import OmegaFn, Schedule
 
 UNGUIDED = "unguided"
-_DRAWN = 6  # schedules in maps and class figures, unless some are chosen
+_DRAWN = 6  # schedules in maps and class figures, unless some are named
 
 
 def objective_for(layout: Layout, *, beta: float, lam: float, churn: float) -> OneStep:
@@ -55,39 +55,41 @@ def objective_for(layout: Layout, *, beta: float, lam: float, churn: float) -> O
 
 def read_statistics(path: Path) -> Statistics:
     """Return statistics for schedules of (s, t, c). Raises StatisticsError."""
-    found = gram.read(path)
-    if len(found.layout.directions) > 1:
+    statistics = gram.read(path)
+    if len(statistics.layout.directions) > 1:
         raise StatisticsError(
-            f"{path}: directions: expected one ('uncond'), got {found.layout.directions}"
+            f"{path}: directions: expected one ('uncond'), got {statistics.layout.directions}"
         )
-    return found._replace(
-        layout=dataclasses.replace(found.layout, has_features=False),
-        features=found.features[:, :, :0],
+    return statistics._replace(
+        layout=dataclasses.replace(statistics.layout, has_features=False),
+        features=statistics.features[:, :, :0],
     )
 
 
-def num_classes(found: Statistics) -> int | None:
+def num_classes(statistics: Statistics) -> int | None:
     """Return the number above all labels; None where conditions are no labels."""
-    c = found.c
-    if found.layout.members == "mixed":  # each particle has its own
+    c = statistics.c
+    if statistics.layout.members == "mixed":  # each particle has its own
         c = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), c)
     labels = conditions.labels_of(c)
     return None if labels is None else int(labels.max()) + 1
 
 
-def _all_schedules(chosen: Namespace, classes: int | None, process: Schedule) -> dict[str, OmegaFn]:
+def _all_schedules(
+    options: Namespace, classes: int | None, process: Schedule
+) -> dict[str, OmegaFn]:
     """Unguided, the rows of a run, and what --schedules names."""
-    found: dict[str, OmegaFn] = {UNGUIDED: guidance.constant(0.0)}
+    every: dict[str, OmegaFn] = {UNGUIDED: guidance.constant(0.0)}
     errors: list[str] = []
-    if chosen.workdir:
+    if options.workdir:
         try:
-            found |= learned_schedules.rows(chosen.workdir) | found
-            known = learned_schedules.num_classes(chosen.workdir)
+            every |= learned_schedules.rows(options.workdir) | every
+            known = learned_schedules.num_classes(options.workdir)
             if classes is None or known < classes:
                 errors.append(f"--workdir: expected the classes of the data, got {known}")
         except learned_schedules.LearnedError as error:
             errors.append(f"--workdir: {error}")
-    sources = chosen.schedules or ([] if chosen.workdir else ["default"])
+    sources = options.schedules or ([] if options.workdir else ["default"])
     try:
         named = read(
             sources, num_strata=classes, schedule=process, more_kinds=learned_schedules.KINDS
@@ -95,34 +97,34 @@ def _all_schedules(chosen: Namespace, classes: int | None, process: Schedule) ->
         errors += [
             f"{name}: expected a name that no row of --workdir has, got {name!r}"
             for name in named
-            if name in found
+            if name in every
         ]
-        found |= named
+        every |= named
     except ScheduleError as error:
         errors += error.errors
-    for flag, names in {"--baseline": [chosen.baseline], "--draw": chosen.draw}.items():
+    for flag, names in {"--baseline": [options.baseline], "--draw": options.draw}.items():
         errors += [
             f"{flag}: expected one of the schedules, got {name!r}"
             for name in names
-            if not errors and name not in found
+            if not errors and name not in every
         ]
     if errors:
         raise ScheduleError(errors)
-    return found
+    return every
 
 
-def _law(chosen: Namespace) -> StepLaw:
-    if chosen.law == "paper":
+def _law(options: Namespace) -> StepLaw:
+    if options.law == "paper":
         return TimeLaw()
-    return GridLaw(times=tuple(np.asarray(schedules.uniform_times(chosen.steps)).tolist()))
+    return GridLaw(times=tuple(np.asarray(schedules.uniform_times(options.steps)).tolist()))
 
 
-def _note(chosen: Namespace, found: Statistics, objective: OneStep) -> str:
-    law = "the paper's law of times" if chosen.law == "paper" else f"the {chosen.steps} steps"
+def _note(options: Namespace, statistics: Statistics, objective: OneStep) -> str:
+    law = "the paper's law of times" if options.law == "paper" else f"the {options.steps} steps"
     return (
-        f"{type(objective).__name__}, beta {chosen.beta:g}, lambda {chosen.lam:g}, churn "
-        f"{chosen.churn:g}, {law}; {found.size:,} examples, {chosen.num_draws} draws each. "
-        f"Intervals are of 95%, each schedule by itself; the difference is to {chosen.baseline}, "
+        f"{type(objective).__name__}, beta {options.beta:g}, lambda {options.lam:g}, churn "
+        f"{options.churn:g}, {law}; {statistics.size:,} examples, {options.num_draws} draws each. "
+        f"Intervals are of 95%, each schedule by itself; the difference is to {options.baseline}, "
         "on the same draws. Bold where its interval leaves out 0. A low loss is not yet good "
         "samples: trust the order of constants, let samples decide the rest. Pictures: differences "
         "(grey: the interval holds 0), what each bin of (s, t) adds to them (blue is better), and "
@@ -130,32 +132,34 @@ def _note(chosen: Namespace, found: Statistics, objective: OneStep) -> str:
     )
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return the ranking. Raises StatisticsError, ScheduleError, ValueError or OSError."""
-    if chosen.num_draws < 1:
-        raise StatisticsError(f"num_draws: expected >= 1, got {chosen.num_draws}")
-    found = read_statistics(chosen.stats)
-    objective = objective_for(found.layout, beta=chosen.beta, lam=chosen.lam, churn=chosen.churn)
-    process = gram.schedule_behind(found)
+    if options.num_draws < 1:
+        raise StatisticsError(f"num_draws: expected >= 1, got {options.num_draws}")
+    statistics = read_statistics(options.stats)
+    objective = objective_for(
+        statistics.layout, beta=options.beta, lam=options.lam, churn=options.churn
+    )
+    process = gram.schedule_behind(statistics)
     scores = gram.score(
-        found,
-        _all_schedules(chosen, num_classes(found), process),
+        statistics,
+        _all_schedules(options, num_classes(statistics), process),
         objective=objective,
         schedule=process,
-        law=_law(chosen),
-        num_draws=chosen.num_draws,
-        seed=chosen.seed,
+        law=_law(options),
+        num_draws=options.num_draws,
+        seed=options.seed,
         progress=True,
     )
-    rows = ranking.rank(scores, chosen.baseline)
-    best = [row["name"] for row in rows if row["name"] != chosen.baseline][:_DRAWN]
+    rows = ranking.rank(scores, options.baseline)
+    best = [row["name"] for row in rows if row["name"] != options.baseline][:_DRAWN]
     return {
-        "fingerprint": found.fingerprint,
-        "baseline": chosen.baseline,
+        "fingerprint": statistics.fingerprint,
+        "baseline": options.baseline,
         "columns": ranking.COLUMNS,
         "rows": rows,
-        "note": _note(chosen, found, objective),
-        **ranking.details(scores, chosen.baseline, chosen.draw or best),
+        "note": _note(options, statistics, objective),
+        **ranking.details(scores, options.baseline, options.draw or best),
     }
 
 

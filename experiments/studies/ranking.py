@@ -47,17 +47,17 @@ def half_width(measured: Mapping[str, Any]) -> float:
 def details(scores: Scores, baseline: str, names: Sequence[str]) -> dict[str, Any]:
     """Return where the differences of some schedules come from: bins of (s, t), and classes."""
     maps = {name: scores.difference_map(name, baseline) for name in names}
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "maps": {name: [_listed(part) for part in each] for name, each in maps.items()}
     }
     if names and scores.labels is not None:
         each = [scores.difference_by_class(name, baseline) for name in names]
-        found["classes"] = {
+        values["classes"] = {
             "names": [str(label) for label in each[0].labels],
             "means": [one.means.tolist() for one in each],
             "half_widths": [(TWO_SIDED_95 * one.standard_errors).tolist() for one in each],
         }
-    return found
+    return values
 
 
 def _listed(values: np.ndarray) -> Any:
@@ -71,7 +71,7 @@ def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
     """Draw all differences, and some schedules over times and classes."""
     rows, baseline = results["rows"], results["baseline"]
     label = f"loss less that of {baseline}"
-    found = {
+    pictures = {
         "differences": plots.ranked_differences(
             [row["name"] for row in rows],
             [row["difference"]["mean"] for row in rows],
@@ -85,14 +85,14 @@ def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
         for name, (values, s_edges, t_edges) in results["maps"].items()
     }
     if maps:
-        found["maps"] = plots.difference_maps(dict(maps), label=f"{label}, by bin")
+        pictures["maps"] = plots.difference_maps(dict(maps), label=f"{label}, by bin")
     if "classes" in results:
         classes = results["classes"]
-        found["classes"] = plots.class_differences(
+        pictures["classes"] = plots.class_differences(
             list(maps),
             np.asarray(classes["means"]),
             np.asarray(classes["half_widths"]),
             class_names=classes["names"],
             label=label,
         )
-    return found
+    return pictures

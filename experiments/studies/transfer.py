@@ -32,15 +32,15 @@ STEPS = (8, 16, 32, 64)
 METRIC = "energy_distance"
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return a row for each method, with a summary over seeds for each solver and step count."""
-    config = configs.from_dict(read_json(chosen.workdir / "config.json"))
-    workdir, dataset = Workdir(chosen.workdir, config), build.dataset(config)
-    results = read_json(chosen.workdir / "results.json")
+    config = configs.from_dict(read_json(options.workdir / "config.json"))
+    workdir, dataset = Workdir(options.workdir, config), build.dataset(config)
+    results = read_json(options.workdir / "results.json")
     methods = report.guidance_of_rows(config, workdir, dataset, results["rows"])
     base = dataclasses.replace(evaluate.make_generator(config, workdir, dataset), churn=0.0)
     real = ClassEnergyDistance(dataset.test, dataset.num_classes)
-    journal = Journal(chosen.workdir / "transfer-measured.jsonl")
+    journal = Journal(options.workdir / "transfer-measured.jsonl")
     per_class = config.evaluation.num_samples // dataset.num_classes
     columns: list[dict[str, Any]] = []
     rows: dict[str, dict[str, Any]] = {name: {"method": name} for name in methods}
@@ -54,7 +54,7 @@ def measure(chosen: Namespace) -> dict[str, Any]:
             columns.append(number(key, key, "{mean:.4f}", best="least") | setting)
             for name, fn in methods.items():
                 distances = []
-                for seed in range(evaluate.TEST_SEED, evaluate.TEST_SEED + chosen.seeds):
+                for seed in range(evaluate.TEST_SEED, evaluate.TEST_SEED + options.seeds):
                     draw = functools.partial(generator, fn, per_class, seed=seed)
                     entry = f"{key} {schedule_key(fn)} n={per_class} seed={seed}"
                     distances.append(journal(entry, functools.partial(_distance, real, draw)))
@@ -70,7 +70,7 @@ def measure(chosen: Namespace) -> dict[str, Any]:
 
 
 def _distance(real: ClassEnergyDistance, draw: functools.partial[Any]) -> float:
-    """Of samples to test data, a mean over classes."""
+    """Energy distance of samples to test data, a mean over classes."""
     return float(jnp.mean(real(draw())))
 
 

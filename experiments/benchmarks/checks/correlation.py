@@ -20,10 +20,10 @@ def rank_correlations(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) ->
         raise ValueError(f"expected at least 3 pairs, got {len(x)}")
     index = np.random.default_rng(0).integers(len(x), size=(RESAMPLES, len(x)))
     index = index[[len(set(each)) > 2 for each in index.tolist()]]
-    found = {}
+    correlations = {}
     for name, measure in _MEASURES.items():
         resampled = [measure(x[rows], y[rows]).statistic for rows in index]
         low, high = np.nanpercentile(resampled, [2.5, 97.5])
         value = float(measure(x, y).statistic)
-        found[name] = {"value": value, "interval": [float(low), float(high)]}
-    return found
+        correlations[name] = {"value": value, "interval": [float(low), float(high)]}
+    return correlations

@@ -46,7 +46,7 @@ COLUMNS = [
 
 
 class Case(NamedTuple):
-    """What is measured: a denoiser of labels, for samples of a shape.
+    """A denoiser of labels that is measured, for samples of a shape.
 
     batch: examples of a training step, samples, or particles of all groups of a trajectory.
     groups: conditions among those particles.
@@ -173,9 +173,9 @@ def trajectory_memory(case: Case) -> dict[str, Any]:
     return {"bytes": sizes, "state_bytes": state, "growth_in_states": growth / state}
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return the three ratios, and the growth of memory."""
-    case, rounds = residual_mlp(chosen.width, chosen.depth, chosen.batch), chosen.rounds
+    case, rounds = residual_mlp(options.width, options.depth, options.batch), options.rounds
     parts = {
         "training step / its denoiser calls": ("one_step", one_step),
         "guided sampler / its denoiser calls": ("sampler", guided_sampler),
@@ -190,23 +190,23 @@ def measure(chosen: Namespace) -> dict[str, Any]:
     growth = "memory of that gradient for each further step / one state"
     mflop = call_flops(case) / 1e6
     return {
-        "settings": settings(chosen),
+        "settings": settings(options),
         "mflop": mflop,
         "memory": memory,
         "columns": COLUMNS,
         "rows": [*rows, {"what": growth, "ratio": memory["growth_in_states"]}],
-        "note": f"{described(chosen, mflop)}, {rounds} rounds.",
+        "note": f"{described(options, mflop)}, {rounds} rounds.",
     }
 
 
-def settings(chosen: Namespace) -> dict[str, Any]:
+def settings(options: Namespace) -> dict[str, Any]:
     """Return the settings of a comparison."""
-    return {name: vars(chosen)[name] for name in ("width", "depth", "batch", "rounds")}
+    return {name: vars(options)[name] for name in ("width", "depth", "batch", "rounds")}
 
 
-def described(chosen: Namespace, mflop: float) -> str:
+def described(options: Namespace, mflop: float) -> str:
     """Return what a note says of the denoiser."""
-    return f"Denoiser: {mflop:.0f} MFLOP a sample; batch {chosen.batch}"
+    return f"Denoiser: {mflop:.0f} MFLOP a sample; batch {options.batch}"
 
 
 def arguments(add: Add, depth: int = 10) -> None:

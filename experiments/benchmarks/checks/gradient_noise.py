@@ -119,7 +119,7 @@ def _relative_noise(grads: np.ndarray) -> float:
     return float(variance / (np.sum(grads.mean(axis=0) ** 2) - variance / len(grads)))
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return the noise of every objective, by budget."""
     config = configs.load("configs/mixture.py")
     exact, law = build.exact_denoiser(config)
@@ -135,9 +135,9 @@ def measure(chosen: Namespace) -> dict[str, Any]:
     with bar("gradients", len(rows) * len(BUDGETS)) as advance:
         for pairs in BUDGETS:
             for name, contender in contenders(pairs).items():
-                rows[name][str(pairs)] = noise(contender, denoiser, params, draw, chosen.repeats)
+                rows[name][str(pairs)] = noise(contender, denoiser, params, draw, options.repeats)
                 advance(name)
-    return {"repeats": chosen.repeats, "columns": COLUMNS, "rows": list(rows.values())}
+    return {"repeats": options.repeats, "columns": COLUMNS, "rows": list(rows.values())}
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, Figure]:

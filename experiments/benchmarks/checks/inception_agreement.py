@@ -86,15 +86,15 @@ def random_state(torch: ModuleType, torchvision: ModuleType) -> State:
 
 def saved_and_read(torch: ModuleType, state: State, folder: Path) -> tuple[Path, Params]:
     """Return a file of the weights, and what is read of it; the same of both formats."""
-    found = []
+    states = []
     for zipped in (False, True):
         file = folder / f"zip-{zipped}.pth"
         torch.save(state, file, _use_new_zipfile_serialization=zipped)
-        found.append(torch_file.read(file))
+        states.append(torch_file.read(file))
     for name, tensor in state.items():
-        for read in found:
+        for read in states:
             np.testing.assert_array_equal(read[name], tensor.numpy())
-    return file, inception.from_torch(found[0])
+    return file, inception.from_torch(states[0])
 
 
 def levels(size: tuple[int, int], count: int, seed: int, contrast: float = 1.0) -> np.ndarray:
@@ -147,8 +147,8 @@ class Ports:
     def resized(self, images: np.ndarray) -> np.ndarray:
         """Return resized uint8 images, scaled as the graph scales them."""
         values = channels_first(self._torch, images.astype(np.float32))
-        found = self._resize(values, size=(299, 299), align_corners=False)
-        return ((found - 128.0) / 128.0).numpy().transpose(0, 2, 3, 1)
+        resized = self._resize(values, size=(299, 299), align_corners=False)
+        return ((resized - 128.0) / 128.0).numpy().transpose(0, 2, 3, 1)
 
     def distance(self, x: Moments, y: Moments) -> float:
         return float(self._distance.calculate_frechet_distance(*x, *y))
@@ -164,7 +164,7 @@ def difference(ours: Any, theirs: Any) -> dict[str, Any]:
 
 def networks(ports: Ports, params: Params) -> list[dict[str, Any]]:
     """Return for every size: the resize, features of both ports, both kinds of logits."""
-    found = []
+    rows = []
     with bar("sizes", len(SIZES)) as advance:
         for size in SIZES:
             images = levels(size, COUNT, seed=1)
@@ -176,9 +176,9 @@ def networks(ports: Ports, params: Params) -> list[dict[str, Any]]:
                 *zip(ours, theirs, strict=True),
             ]
             differences = [difference(*pair) for pair in pairs]
-            found.append({"size": list(size), **dict(zip(COMPARED, differences, strict=True))})
+            rows.append({"size": list(size), **dict(zip(COMPARED, differences, strict=True))})
             advance("")
-    return found
+    return rows
 
 
 def distances(ports: Ports, params: Params) -> list[dict[str, Any]]:
@@ -195,17 +195,17 @@ def distances(ports: Ports, params: Params) -> list[dict[str, Any]]:
         )
         for x in sets
     ]
-    found = []
+    rows = []
     for count in (FEWER, 2048):
         own = [moments(x[:, :count]) for x in ours]
         other = [Moments(x[:, :count].mean(0), np.cov(x[:, :count], rowvar=False)) for x in theirs]
         each = (frechet_distance(*own), ports.distance(*other), ports.distance(*own))
         entry = {"features": count, "images": SETS}
-        found.append(entry | dict(zip(DISTANCES, each, strict=True)))
-    return found
+        rows.append(entry | dict(zip(DISTANCES, each, strict=True)))
+    return rows
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return differences by image size, and distances."""
     packages = imported()
     state = random_state(packages["torch"], packages["torchvision"])

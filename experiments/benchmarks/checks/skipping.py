@@ -66,22 +66,22 @@ def compare(name: str, case: cost.Case, rounds: int) -> dict[str, Any]:
     return {"name": name, "nfe": left, **ratio(skipping, plain, rounds)}
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return the ratios of all schedules."""
-    case, load = cost.residual_mlp(chosen.width, chosen.depth, chosen.batch), os.getloadavg()[0]
+    case, load = cost.residual_mlp(options.width, options.depth, options.batch), os.getloadavg()[0]
     rows, mflop = [], cost.call_flops(case) / 1e6
     with bar("skipping", len(SCHEDULES)) as advance:
         for name in SCHEDULES:
-            rows.append(compare(name, case, chosen.rounds))
+            rows.append(compare(name, case, options.rounds))
             advance(name)
     return {
-        "settings": cost.settings(chosen),
+        "settings": cost.settings(options),
         "load": load,  # average of the minute before
         "mflop": mflop,
         "columns": COLUMNS,
         "rows": rows,
         "note": (
-            f"{cost.described(chosen, mflop)}, {NUM_STEPS} DDIM steps, {chosen.rounds} rounds; "
+            f"{cost.described(options, mflop)}, {NUM_STEPS} DDIM steps, {options.rounds} rounds; "
             f"load average before: {load:.1f}."
         ),
     }

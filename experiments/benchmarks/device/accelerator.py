@@ -68,7 +68,7 @@ class Scale:
     rounds: int
 
     def network(self, name: str) -> Network:
-        """One of `networks`."""
+        """Return one of `networks`."""
         overrides = ("fake_data=True", *self.networks[name])
         path = str(ROOT / "configs" / "imagenet64.py")
         return Network(configs.load(path, overrides), self.shape)
@@ -114,14 +114,14 @@ TINY = Scale(
 )
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return what has been measured, with its tables."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")  # read with the first array
-    jax.config.update("jax_disable_most_optimizations", chosen.tiny)  # compiles faster
-    chosen.workdir.mkdir(parents=True, exist_ok=True)
-    journal = Journal(chosen.workdir / f"measured{'-tiny' if chosen.tiny else ''}.jsonl")
-    found = measured(TINY if chosen.tiny else FULL, journal, tuple(chosen.only.split(",")))
-    return found | {"tables": accelerator_report.tables(found)}
+    jax.config.update("jax_disable_most_optimizations", options.tiny)  # compiles faster
+    options.workdir.mkdir(parents=True, exist_ok=True)
+    journal = Journal(options.workdir / f"measured{'-tiny' if options.tiny else ''}.jsonl")
+    results = measured(TINY if options.tiny else FULL, journal, tuple(options.only.split(",")))
+    return results | {"tables": accelerator_report.tables(results)}
 
 
 def measured(scale: Scale, journal: Journal, parts: tuple[str, ...]) -> dict[str, Any]:
@@ -134,17 +134,20 @@ def measured(scale: Scale, journal: Journal, parts: tuple[str, ...]) -> dict[str
     }
     works = {f"{part}: {k}": work for part in PARTS for k, work in makers[part](scale).items()}
     works = {key: work for key, work in works.items() if key in journal or key.startswith(parts)}
-    found: dict[str, Any] = {"targets": TARGETS, "peak": matrix_peak(scale.matrices, scale.rounds)}
+    results: dict[str, Any] = {
+        "targets": TARGETS,
+        "peak": matrix_peak(scale.matrices, scale.rounds),
+    }
     with bar("accelerator", len(works)) as advance:
         for key, work in works.items():
             part, name = key.split(": ", maxsplit=1)
-            found.setdefault(part, {})[name] = _tried(journal, key, work)
+            results.setdefault(part, {})[name] = _tried(journal, key, work)
             advance(key)
-    return found
+    return results
 
 
 def _tried(journal: Journal, key: str, work: Callable[[], Any]) -> Any:
-    """What it measures, or why it did not: a back-end that refuses one thing may do the others."""
+    """Result of a measurement, or why there is none: a back-end that refuses may do the others."""
     try:
         return journal(key, functools.partial(_fitting, work))
     except (jax.errors.JaxRuntimeError, NotImplementedError, TypeError, ValueError) as error:
@@ -153,7 +156,7 @@ def _tried(journal: Journal, key: str, work: Callable[[], Any]) -> Any:
 
 
 def _fitting(work: Callable[[], Any]) -> Any:
-    """What it measures, or that memory does not suffice."""
+    """Result of a measurement, or that memory does not suffice."""
     try:
         with memory_advice():
             return work()
@@ -187,8 +190,8 @@ def _unrolled(scale: Scale, remat: Remat, num_steps: int, particles: int) -> dic
     """A trajectory's gradient: bytes that XLA plans, and time to forward."""
     case = scale.network("unet").case(particles, min(GROUPS, particles // 2), remat)
     gradient, forward, compiled = cost.trajectory_gradient(case, num_steps)
-    found = timing.ratio(gradient, forward, max(2, scale.rounds // 2))
-    return found | {"planned_bytes": planned_bytes(compiled)}
+    times = timing.ratio(gradient, forward, max(2, scale.rounds // 2))
+    return times | {"planned_bytes": planned_bytes(compiled)}
 
 
 def _ratios(scale: Scale) -> dict[str, Callable[[], Any]]:

@@ -46,22 +46,22 @@ _CONVOLUTIONS = [
 def tables(results: Mapping[str, Any]) -> dict[str, Any]:
     """Return tables of all that has been measured; what failed says so in the first number."""
     peak, targets = results["peak"], results["targets"]
-    found: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
     if "training" in results:
         rows = [_row(name, row, "images_per_second") for name, row in _steps(results).items()]
-        found["training"] = {"columns": _TRAINING, "rows": rows, "note": _best(results)}
+        parts["training"] = {"columns": _TRAINING, "rows": rows, "note": _best(results)}
     if profiles := _profiles(results):
-        found["profile"] = _profile_table(profiles)
+        parts["profile"] = _profile_table(profiles)
     if "memory" in results:
         rows = [_row(f"recomputes {k}", v, "planned_bytes") for k, v in results["memory"].items()]
         note = f"At most {targets['bytes'] / 1e9:g} GB."
-        found["memory"] = {"columns": _MEMORY, "rows": rows, "note": note}
+        parts["memory"] = {"columns": _MEMORY, "rows": rows, "note": note}
     if "ratios" in results:
         rows = [
             _row(_RATIOS[k], v, "ratio") | {"target": targets[k]}
             for k, v in results["ratios"].items()
         ]
-        found["ratios"] = {"columns": _OF_UNET, "rows": rows}
+        parts["ratios"] = {"columns": _OF_UNET, "rows": rows}
     if "convolutions" in results:
         rows = [
             {"name": size, "NHWC": row["failed"]}
@@ -70,8 +70,8 @@ def tables(results: Mapping[str, Any]) -> dict[str, Any]:
             for size, row in results["convolutions"].items()
         ]
         note = "Shares of the peak."
-        found["convolutions"] = {"columns": _CONVOLUTIONS, "rows": rows, "note": note}
-    return found
+        parts["convolutions"] = {"columns": _CONVOLUTIONS, "rows": rows, "note": note}
+    return parts
 
 
 def _row(name: str, row: Mapping[str, Any], first: str) -> dict[str, Any]:
@@ -110,8 +110,8 @@ def _best(results: Mapping[str, Any]) -> str:
 
 
 def _profiles(results: Mapping[str, Any]) -> dict[str, Mapping]:
-    found = results.get("training", {})
-    each = {title: found.get(f"{name}: profile") for name, title in NETWORKS.items()}
+    steps = results.get("training", {})
+    each = {title: steps.get(f"{name}: profile") for name, title in NETWORKS.items()}
     return {title: profile for title, profile in each.items() if profile and "kinds" in profile}
 
 

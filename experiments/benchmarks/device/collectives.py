@@ -16,7 +16,7 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 
 def collective_bytes(text: str) -> int:
-    """Results of all collectives that one device runs, a loop's as often as it turns.
+    """Return the bytes of all collectives that one device runs, a loop's as often as it turns.
 
     Of the branches of a conditional the one that sends most. Raises ValueError for a loop with
     collectives whose number of turns the compiler does not know.
@@ -27,16 +27,16 @@ def collective_bytes(text: str) -> int:
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
     """Lines of every computation, and which is the program's."""
-    found: dict[str, list[str]] = {}
+    computations: dict[str, list[str]] = {}
     lines: list[str] = []
     entry = ""
     for line in text.splitlines():
         if header := _COMPUTATION.match(line):
-            lines = found[header[2]] = []
+            lines = computations[header[2]] = []
             entry = header[2] if header[1] else entry
         else:
             lines.append(line)
-    return found, entry
+    return computations, entry
 
 
 def _bytes(name: str, computations: Mapping[str, Sequence[str]]) -> int:

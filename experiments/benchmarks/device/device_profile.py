@@ -22,7 +22,7 @@ KINDS = ("convolutions", "products", "attention", "pointwise and sums", "optimiz
 
 
 def profile(run: Callable[[], Any], text: str, rounds: int) -> dict[str, Any]:
-    """Shares of time by kind of work, and the operations that take most.
+    """Return shares of time by kind of work, and the operations that take most.
 
     run: the compiled program; text: its HLO (``compiled.as_text()``), from which operations get the
     names that JAX gave them. Returns ``{"kinds": {kind: share}, "operations": [[name, share]]}``,
@@ -63,13 +63,13 @@ def _events(trace: ProfileData) -> Iterator[tuple[str, float]]:
                 instruction = dict(event.stats).get("hlo_op")
                 if instruction is None and not devices:
                     continue  # of Python and the runtime
-                found = str(instruction or event.name)
-                if not _CONTROL.match(found):
-                    yield found, event.duration_ns / 1e9
+                operation = str(instruction or event.name)
+                if not _CONTROL.match(operation):
+                    yield operation, event.duration_ns / 1e9
 
 
 def kind_of(instruction: str, name: str) -> str:
-    """One of `KINDS`, of an instruction (or kernel) and the name that JAX gave it, if it did.
+    """Return one of `KINDS`, of an instruction (or kernel) and JAX's name for it, if it has one.
 
     Such a name is "jit(step)/jvp(UNet)/in/conv_general_dilated"; what the compiler added has none.
     """

@@ -10,7 +10,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
 def matrix_flops(f: Callable[..., Any], *args: Any) -> float:
-    """FLOPs of all matrix products and convolutions of ``f(*args)``: what is divided by a peak.
+    """Return the FLOPs of all matrix products and convolutions of ``f(*args)``.
 
     Arguments may be ShapeDtypeStructs. A scan counts as often as it turns, a conditional as its
     dearest branch, fused kernels not at all (cuDNN's attention has a branch of XLA's beside it).

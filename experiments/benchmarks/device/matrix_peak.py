@@ -20,9 +20,9 @@ Layout = Literal["NHWC", "NCHW"]
 
 
 def matrix_peak(sizes: Sequence[int], rounds: int) -> dict[str, Any]:
-    """FLOP/s of a bfloat16 product of n x n matrices, sums in float32, for each n; and the best."""
-    found = {str(n): 2.0 * n**3 * TURNS / median_seconds(_product(n), rounds) for n in sizes}
-    return {"flops_per_second": found, "best": max(found.values())}
+    """Return FLOP/s of bfloat16 products of n x n matrices, sums in float32, and the best."""
+    rates = {str(n): 2.0 * n**3 * TURNS / median_seconds(_product(n), rounds) for n in sizes}
+    return {"flops_per_second": rates, "best": max(rates.values())}
 
 
 @functools.cache
@@ -42,7 +42,7 @@ def _product(n: int) -> Callable[[], Array]:
 
 
 def convolution_rates(rows: int, channels: int, *, batch: int, rounds: int) -> dict[str, float]:
-    """FLOP/s of a 3 x 3 convolution in bfloat16 with its gradients, by layout."""
+    """Return FLOP/s of a 3 x 3 convolution in bfloat16 with its gradients, by layout."""
     layouts: tuple[Layout, ...] = get_args(Layout)
     return {each: _convolution_rate(rows, channels, batch, each, rounds) for each in layouts}
 

@@ -70,7 +70,7 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 
 
 def h100() -> Any:
-    """A device to compile for; to be called before JAX computes anything.
+    """Return a device to compile for; to be called before JAX computes anything.
 
     Raises RuntimeError where its compiler is not installed.
     """
@@ -87,7 +87,7 @@ def h100() -> Any:
 
 @contextlib.contextmanager
 def cudnn_found() -> Iterator[None]:
-    """Programs are traced as beside an H100, whose cuDNN JAX would ask for its version."""
+    """Let programs be traced as beside an H100, whose cuDNN JAX would ask for its version."""
     with (
         mock.patch.object(layers, "_is_ampere_or_later", return_value=True),
         mock.patch.object(fused_attention_stablehlo, "check_compute_capability", return_value=True),
@@ -97,31 +97,31 @@ def cudnn_found() -> Iterator[None]:
 
 
 def on(device: Any, tree: PyTree) -> PyTree:
-    """ShapeDtypeStructs of a tree, on a device."""
+    """Return ShapeDtypeStructs of a tree, on a device."""
     sharding = SingleDeviceSharding(device)
     shapes = jax.eval_shape(lambda tree: tree, tree)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
 def works(scale: Scale, device: Any) -> dict[str, Callable[[], dict[str, int]]]:
-    """What is compiled, by name."""
-    found: dict[str, Callable[[], dict[str, int]]] = {}
+    """Return all programs, by name."""
+    programs: dict[str, Callable[[], dict[str, int]]] = {}
     backends: tuple[Backend, ...] = get_args(Backend)
     for backend in backends:
         for remat in get_args(Remat):
             recomputed = "nothing" if remat == "none" else remat
             name = f"trajectory: recomputes {recomputed}, attention by {backend}"
-            found[name] = functools.partial(trajectory, scale, device, remat, backend)
+            programs[name] = functools.partial(trajectory, scale, device, remat, backend)
     for network, batch in scale.batches.items():
         for name, variant in variants(batch).items():
-            found[f"{network}: {name}"] = functools.partial(
+            programs[f"{network}: {name}"] = functools.partial(
                 training, scale, device, network, variant
             )
-    return found
+    return programs
 
 
 def trajectory(scale: Scale, device: Any, remat: Remat, backend: Backend) -> dict[str, int]:
-    """The gradient of K unrolled steps of the U-Net."""
+    """Return the plan of the gradient of K unrolled steps of the U-Net."""
     network = scale.network("unet")
     case = cost.Case(
         network.denoiser(remat), network.param_shapes, scale.shape, scale.particles, GROUPS
@@ -133,7 +133,7 @@ def trajectory(scale: Scale, device: Any, remat: Remat, backend: Backend) -> dic
 
 
 def training(scale: Scale, device: Any, network: str, variant: Variant) -> dict[str, int]:
-    """A training step."""
+    """Return the plan of a training step."""
     program = training_program(scale.network(network), variant)
     return _planned(compiled_step(program, variant, on(device, program.shapes)))
 
@@ -141,15 +141,15 @@ def training(scale: Scale, device: Any, network: str, variant: Variant) -> dict[
 def _planned(compiled: Any) -> dict[str, int]:
     text = compiled.as_text()
     kernels = {"attention": "__cudnn$fmha", "convolutions": "__cudnn$conv", "products": "__cublas"}
-    found = {name: text.count(f'custom_call_target="{target}') for name, target in kernels.items()}
-    return {"planned_bytes": planned_bytes(compiled), **found}
+    counts = {name: text.count(f'custom_call_target="{target}') for name, target in kernels.items()}
+    return {"planned_bytes": planned_bytes(compiled), **counts}
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return the plan of every program. Raises RuntimeError without the compiler."""
     programs = works(FULL, h100())
-    chosen.workdir.mkdir(parents=True, exist_ok=True)
-    journal, rows = Journal(chosen.workdir / "planned.jsonl"), []
+    options.workdir.mkdir(parents=True, exist_ok=True)
+    journal, rows = Journal(options.workdir / "planned.jsonl"), []
     with bar("compile for an H100", len(programs)) as advance, cudnn_found():
         for name, compile_one in programs.items():
             rows.append({"name": name, **journal(name, compile_one)})

@@ -56,7 +56,7 @@ TRAJECTORY = objectives.Trajectory(times=TIMES, num_particles=BATCH // CLASSES, 
 
 
 def call_flops() -> float:
-    """Of one call of the U-Net of ImageNet-64, for one image."""
+    """Return the FLOPs of one call of the U-Net of ImageNet-64, for one image."""
     config = configs.load("configs/imagenet64.py", ["fake_data=True"])
     denoiser = build.network_denoiser(config, 1000)
     params = jax.eval_shape(lambda: denoiser.init(jax.random.key(0), (64, 64, 3)))
@@ -64,7 +64,7 @@ def call_flops() -> float:
 
 
 def sent(data: int, fsdp: int) -> dict[str, float]:
-    """Bytes that a device gets in one compiled step over those of the denoiser's parameters."""
+    """Return the bytes that a device gets in a compiled step over those of the parameters."""
     mesh = parallel.make_mesh(data, fsdp)
     params = jax.eval_shape(lambda: DENOISER.init(jax.random.key(0), SHAPE))
     size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
@@ -176,7 +176,7 @@ def hours(call: float) -> dict[str, Any]:
     return {"title": title, "columns": columns, "rows": rows}
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return both tables. Sets up fake devices: nothing must have been computed before."""
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=512"

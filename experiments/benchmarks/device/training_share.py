@@ -48,7 +48,7 @@ class Variant:
 
 
 def variants(batch: int) -> dict[str, Variant]:
-    """One thing changed at a time, and a larger batch that recomputing makes room for."""
+    """Return variants: one change at a time, and a larger batch that recomputing makes room for."""
     base = Variant(batch)
     change = functools.partial(dataclasses.replace, base)
     return {
@@ -73,13 +73,13 @@ class Network:
     shape: tuple[int, int, int]
 
     def denoiser(self, remat: Remat = "none") -> NetworkDenoiser:
-        """It, recomputing."""
+        """Return the denoiser, with what it recomputes."""
         config = ConfigDict(self.config)
         config.denoiser.remat = remat
         return build.network_denoiser(config, NUM_CLASSES)
 
     def params(self) -> Params:
-        """Random, also where a network starts with zeros: products of zeros run faster."""
+        """Return random parameters, no zeros: products of zeros run faster."""
         rng = np.random.default_rng(0)
 
         def draw(leaf: jax.ShapeDtypeStruct) -> Array:
@@ -94,17 +94,17 @@ class Network:
         return jax.eval_shape(lambda: self.denoiser().init(jax.random.key(0), self.shape))
 
     def batch(self, size: int) -> Batch:
-        """Random images of all classes."""
+        """Return random images of all classes."""
         x0 = jax.random.normal(jax.random.key(2), (size, *self.shape))
         return Batch(x0, jnp.arange(size, dtype=jnp.int32) % NUM_CLASSES)
 
     def case(self, batch: int, groups: int, remat: Remat = "none") -> cost.Case:
-        """It, as the other benchmarks take it."""
+        """Return the case that the other benchmarks measure."""
         return cost.Case(self.denoiser(remat), self.params(), self.shape, batch, groups)
 
     @functools.cached_property
     def call_flops(self) -> float:
-        """Of one call for one image."""
+        """FLOPs of one call for one image."""
         return cost.call_flops(cost.Case(self.denoiser(), self.param_shapes, self.shape, 1, 1))
 
 
@@ -117,7 +117,7 @@ class Program(NamedTuple):
 
 
 def training_program(network: Network, variant: Variant) -> Program:
-    """The step of `training.make_step`, without the promises about sharding and donation."""
+    """Return the step of `training.make_step`, without the promises about sharding and donation."""
     optimizer = build.denoiser_optimizer(network.config)
     denoiser, loss = network.denoiser(variant.remat), build.denoising_loss(network.config)
 
@@ -133,31 +133,31 @@ def training_program(network: Network, variant: Variant) -> Program:
 
 
 def compiled_step(program: Program, variant: Variant, shapes: tuple[Any, ...]) -> Any:
-    """For the device that the shapes name, if they do."""
+    """Return the program compiled, for the device that the shapes name, if they do."""
     donated = (0,) if variant.donate else ()
     with attention_of(variant.attention):
         if variant.layouts == "default":
             return jax.jit(program.step, donate_argnums=donated).lower(*shapes).compile()
         free = jax.jit(program.step, in_shardings=(Format(Layout.AUTO), None, None, None))
         formats = free.lower(*shapes).compile().input_formats[0][0]
-        chosen = jax.jit(
+        preferred = jax.jit(
             program.step,
             in_shardings=(formats, None, None, None),
             out_shardings=(formats, None),
             donate_argnums=donated,
         )
-        return chosen.lower(*shapes).compile()
+        return preferred.lower(*shapes).compile()
 
 
 def attention_of(backend: Backend) -> contextlib.AbstractContextManager[Any]:
-    """Programs traced inside attend by this back-end."""
+    """Return a context in which programs are traced to attend by this back-end."""
     if backend == "cudnn":
         return contextlib.nullcontext()
     return mock.patch.object(layers, "cudnn_supports", return_value=False)
 
 
 def planned_bytes(compiled: Any) -> int:
-    """Of device memory: arguments, results that are none of them, and what lies between."""
+    """Return the device memory of arguments, of results that are none, and of what lies between."""
     memory = compiled.memory_analysis()
     return int(
         memory.argument_size_in_bytes
@@ -187,7 +187,7 @@ class TrainingStep:
 def share(
     network: Network, variant: Variant, *, matrices: tuple[int, ...], rounds: int
 ) -> dict[str, float]:
-    """Seconds of a step and its share of the peak, measured right before; bytes that XLA plans.
+    """Return seconds of a step, its share of the peak measured right before, and planned bytes.
 
     The work of an image is that of `CALLS` calls; what is recomputed is time and no work.
     """
@@ -204,6 +204,6 @@ def share(
 
 
 def step_profile(network: Network, variant: Variant) -> dict[str, Any]:
-    """Where its time goes, see `device_profile.profile`."""
+    """Return where the time of a step goes, see `device_profile.profile`."""
     step = TrainingStep(network, variant)
     return profile(step, step.compiled.as_text(), rounds=2)

@@ -71,7 +71,7 @@ LAW = [
 
 
 class Noises(NamedTuple):
-    """What the particles of every example are made of: (g, m, d), float32."""
+    """Parts that the particles of every example are made of: (g, m, d), float32."""
 
     x0: np.ndarray
     cond: np.ndarray
@@ -162,7 +162,7 @@ def statistics_rows(rows: Rows) -> Rows:
 def precision() -> list[dict[str, Any]]:
     """Return the errors of every dimension, gap, churn and coupling."""
     omega = np.random.default_rng(0).uniform(0.0, 2.0, (GROUPS, PARTICLES)).astype(np.float32)
-    s, found = np.linspace(0.02, 0.45, GROUPS, dtype=np.float32), []
+    s, entries = np.linspace(0.02, 0.45, GROUPS, dtype=np.float32), []
     by_rows, by_particles = (
         {step: jax.jit(with_gradient(path(*step))) for step in STEPS}
         for path in (rows_path, particle_path)
@@ -180,9 +180,9 @@ def precision() -> list[dict[str, Any]]:
                 for name, (path, data) in zip(PATHS, paths, strict=True):
                     errors = map(_error, path[step](data, omega, *times), exact)
                     entry[name] = dict(zip(PARTS, errors, strict=True))
-                found.append(entry)
+                entries.append(entry)
                 advance("")
-    return found
+    return entries
 
 
 def with_gradient(path: Path) -> Callable[..., tuple[Array, Array]]:
@@ -202,14 +202,14 @@ def in_float64(f: Callable[..., Any], *arguments: Any) -> Any:
         return jax.tree.map(np.asarray, f(*doubles))
 
 
-def _error(found: Array, exact: np.ndarray) -> float:
+def _error(values: Array, exact: np.ndarray) -> float:
     """Norm of the error over the norm, of all examples."""
-    return float(np.linalg.norm(np.asarray(found, np.float64) - exact) / np.linalg.norm(exact))
+    return float(np.linalg.norm(np.asarray(values, np.float64) - exact) / np.linalg.norm(exact))
 
 
 def law(draws: int) -> list[dict[str, Any]]:
     """Return the largest and root mean square z of every case, and what would be seen."""
-    batch, drawn, found = draws // gram_law.BATCHES, ~gram_law.NO_NOISE, []
+    batch, drawn, rows = draws // gram_law.BATCHES, ~gram_law.NO_NOISE, []
     with bar("law", len(CASES)) as advance:
         for dim, members, directions in CASES:
             case = {"dim": dim, "members": members, "directions": directions}
@@ -219,12 +219,12 @@ def law(draws: int) -> list[dict[str, Any]]:
                 seen = (LIMIT + gram_law.POWER_GAP) * error[drawn].max()
                 row = {"of": name, "draws": batch * gram_law.BATCHES}
                 row |= {"largest_z": float(np.abs(z).max()), "rms_z": float(np.mean(z**2) ** 0.5)}
-                found.append(case | row | {"seen_with_power_.99": float(seen)})
+                rows.append(case | row | {"seen_with_power_.99": float(seen)})
             advance("")
-    return found
+    return rows
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return both comparisons, the first also as the largest errors of every dimension."""
     entries, rows = precision(), []
     for dim in DIMS:
@@ -238,7 +238,7 @@ def measure(chosen: Namespace) -> dict[str, Any]:
         "precision": {"columns": PRECISION, "rows": rows},
         "law": {"columns": LAW, "rows": "law"},
     }
-    return {"precision": entries, "law": law(chosen.draws), "tables": tables}
+    return {"precision": entries, "law": law(options.draws), "tables": tables}
 
 
 def arguments(add: Add) -> None:

@@ -57,9 +57,9 @@ REACHED = [
 ]
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return both curves: calls, seconds and held-out loss."""
-    setup, num_seeds = gram_setup.set_up(chosen), chosen.seeds
+    setup, num_seeds = gram_setup.set_up(options), options.seeds
     held_out, total = setup.held_out(HELD_OUT), num_seeds * max(SIZES)
     start = time.perf_counter()
     train = setup.training(total)
@@ -97,17 +97,17 @@ def with_gaps(rows: list[dict[str, Any]], unguided: float) -> dict[str, Any]:
 
 def _reached(rows: list[dict[str, Any]], within: float) -> dict[str, Any]:
     """The first budget of each way from which on all gaps are that small; None for none."""
-    found: dict[str, Any] = {"within": within}
+    reached: dict[str, Any] = {"within": within}
     for way, name in WAYS.items():
         mine = [row for row in rows if row["denoiser"] == name]
         near = [
             i for i in range(len(mine)) if all(row["gap"]["mean"] <= within for row in mine[i:])
         ]
-        found[way] = {key: mine[near[0]][key] for key in ("calls", "seconds")} if near else None
-    if found["online"] and found["gram"]:
+        reached[way] = {key: mine[near[0]][key] for key in ("calls", "seconds")} if near else None
+    if reached["online"] and reached["gram"]:
         for name, key in (("fewer_calls", "calls"), ("less_time", "seconds")):
-            found[name] = found["online"][key] / found["gram"][key]
-    return found
+            reached[name] = reached["online"][key] / reached["gram"][key]
+    return reached
 
 
 def _fitted(
@@ -130,7 +130,7 @@ def _best_rate(losses: np.ndarray) -> dict[str, Any]:
 
 
 def _fit_step_seconds(setup: Setup, train: Statistics) -> float:
-    """Of one step of one fit, the same for any number of examples, without compilation."""
+    """Seconds of one step of one fit, without compilation; they do not depend on the examples."""
     marks: list[float] = []
     optimizer = Optimizer(num_steps=150, ema_decay=0.98)
     gram.fit(

@@ -33,10 +33,10 @@ COLUMNS = [
 ]
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return the gain over no guidance of the network, over seeds, and of the table, by size."""
-    setup = gram_setup.set_up(chosen)
-    sizes = [int(size) for size in 2 ** np.arange(10, 21, 2) if size <= chosen.most]
+    setup = gram_setup.set_up(options)
+    sizes = [int(size) for size in 2 ** np.arange(10, 21, 2) if size <= options.most]
     train, held_out = setup.training(max(sizes)), setup.held_out(HELD_OUT)
     unguided = setup.loss(held_out, guidance.constant(0.0))
     rows = []
@@ -60,7 +60,7 @@ def measure(chosen: Namespace) -> dict[str, Any]:
 def _network_gains(
     setup: Setup, train: Statistics, held_out: Statistics, unguided: float
 ) -> list[float]:
-    """By seed, at the learning rate of least mean loss."""
+    """Gains over no guidance by seed, at the learning rate of least mean loss."""
     fitted = setup.fits(train, RATES, SEEDS, NUM_STEPS, held_out)
     losses = np.reshape([each.held_out for each in fitted], (len(RATES), len(SEEDS)))
     return (unguided - losses[np.argmin(losses.mean(axis=1))]).tolist()

@@ -86,12 +86,12 @@ def losses_and_gradients(rows: Rows, omega: Float[Array, "g m k"]) -> Float[Arra
     def pairs_of(setting: tuple[Coupling, float, float]) -> tuple[Coupling, Pairs]:
         return setting[0], SelfConsistency(coupling=setting[0], lam=setting[1]).pairs
 
-    found = []
+    losses = []
     for (coupling, pairs), settings in itertools.groupby(SETTINGS, pairs_of):
         numbers = jnp.asarray([setting[1:] for setting in settings])
         of_each = functools.partial(of_setting, coupling=coupling, pairs=pairs)
-        found.append(jax.vmap(of_each)(numbers[:, 0], numbers[:, 1]))
-    return jnp.concatenate(found)
+        losses.append(jax.vmap(of_each)(numbers[:, 0], numbers[:, 1]))
+    return jnp.concatenate(losses)
 
 
 Moments = list[Float[np.ndarray, "batches 8 g n"]]
@@ -104,10 +104,10 @@ def moments(
 
     @jax.jit
     def of_batch(key: PRNGKey) -> tuple[Array, Array]:
-        found = jax.vmap(lambda key: losses_and_gradients(rows_of(key), omega))(
+        losses = jax.vmap(lambda key: losses_and_gradients(rows_of(key), omega))(
             jax.random.split(key, batch)
         )
-        return jnp.mean(found, axis=0), jnp.var(found, axis=0, ddof=1)
+        return jnp.mean(losses, axis=0), jnp.var(losses, axis=0, ddof=1)
 
     each = [of_batch(key) for key in jax.random.split(jax.random.key(seed), BATCHES)]
     return [np.stack(values).astype(np.float64) for values in zip(*each, strict=True)]
@@ -120,7 +120,7 @@ def relative_gaps(ours: Moments, theirs: Moments) -> dict[str, tuple[np.ndarray,
     """
     parts = {"loss": (0, slice(0, 1)), "gradient": (0, slice(1, None))}
     parts |= {f"variance of {name}": (1, where) for name, (_, where) in parts.items()}
-    found = {}
+    gaps = {}
     for name, (moment, where) in parts.items():
         pair = [each[moment][..., where] for each in (ours, theirs)]
         middle = 0.5 * (pair[0].mean(axis=0) + pair[1].mean(axis=0))
@@ -128,8 +128,8 @@ def relative_gaps(ours: Moments, theirs: Moments) -> dict[str, tuple[np.ndarray,
         along = [np.sum(each * middle[None], axis=(2, 3)) / size[None] for each in pair]
         variance = along[0].var(axis=0, ddof=1) + along[1].var(axis=0, ddof=1)
         gap = along[0].mean(axis=0) - along[1].mean(axis=0)
-        found[name] = gap, np.sqrt(variance / BATCHES)
-    return found
+        gaps[name] = gap, np.sqrt(variance / BATCHES)
+    return gaps
 
 
 def weights(num_directions: int) -> Float[Array, "g m k"]:

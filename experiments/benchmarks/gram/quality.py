@@ -33,13 +33,13 @@ def fitted(setup: Setup) -> list[OmegaFn]:
     """Return what was learned from one collection, in as many seeds of start and draws."""
     train = setup.training(NUM_EXAMPLES)
     rates = [OPTIMIZER.learning_rate]
-    found = setup.fits(train, rates, list(SEEDS), OPTIMIZER.num_steps)
-    return [each.guidance.omega_fn for each in found]
+    fits = setup.fits(train, rates, list(SEEDS), OPTIMIZER.num_steps)
+    return [each.guidance.omega_fn for each in fits]
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return energy distances by seed, and their paired difference."""
-    setup = gram_setup.set_up(chosen)
+    setup = gram_setup.set_up(options)
     generator = setup.generator()
     real = ClassEnergyDistance(setup.dataset.validation, setup.dataset.num_classes)
 

@@ -83,7 +83,7 @@ class Variant(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its title."""
+        """Name of the loss, as in the table."""
         what = {"copies": "given x0", "condition": "given c"}[self.members]
         times = "sampling steps" if self.grid else "paper's times"
         return f"{what}, {times}, churn {self.churn:g}, β {self.beta:g}, λ {self.lam:g}"
@@ -114,7 +114,7 @@ def losses(
 ) -> dict[Variant, Float[np.ndarray, " schedules"]]:
     """Return the held-out loss of every schedule, less that of unguided, under every variant."""
     collected = {each.members: setup.held_out(number, each) for each, number in COLLECTED}
-    found = {}
+    differences = {}
     grid = GridLaw(times=tuple(np.asarray(build.times(setup.config)).tolist()))
     with bar("losses", len(VARIANTS)) as advance:
         for variant in VARIANTS:
@@ -125,9 +125,9 @@ def losses(
                 schedule=setup.schedule,
                 law=grid if variant.grid else TimeLaw(),
             )
-            found[variant] = np.asarray([scores.difference(n, UNGUIDED)[0] for n in named])
+            differences[variant] = np.asarray([scores.difference(n, UNGUIDED)[0] for n in named])
             advance(variant.name)
-    return found
+    return differences
 
 
 def distances(setup: Setup, named: Mapping[str, OmegaFn]) -> dict[str, dict[str, float]]:
@@ -138,7 +138,7 @@ def distances(setup: Setup, named: Mapping[str, OmegaFn]) -> dict[str, dict[str,
     features = jax.jit(lambda x: classifier.apply(params, x)[1])
     of_real = moments(np.asarray(features(jnp.asarray(real.x))))
     energy = ClassEnergyDistance(real, setup.dataset.num_classes)
-    journal, n, found = Journal(setup.workdir / "rank-measured.jsonl"), setup.num_per_class, {}
+    journal, n, quality = Journal(setup.workdir / "rank-measured.jsonl"), setup.num_per_class, {}
 
     def measured(omega_fn: OmegaFn, seed: int) -> dict[str, float]:
         x = generator(omega_fn, n, seed=seed)
@@ -153,9 +153,9 @@ def distances(setup: Setup, named: Mapping[str, OmegaFn]) -> dict[str, dict[str,
                 journal(f"{key} seed={seed}", functools.partial(measured, omega_fn, seed))
                 for seed in range(config.evaluation.validation_seeds)
             ]
-            found[name] = {m: float(np.mean([run[m] for run in runs])) for m in METRICS}
+            quality[name] = {m: float(np.mean([run[m] for run in runs])) for m in METRICS}
             advance(name)
-    return found
+    return quality
 
 
 def compare(
@@ -171,26 +171,26 @@ def compare(
     groups = {"all": np.full(len(names), True)}
     groups |= {family: (families == family) | unguided for family in FAMILIES}
     groups["useful"] = quality < quality[unguided][0]
-    found = {}
+    comparisons = {}
     for group, mine in groups.items():
         places = np.flatnonzero(mine)
         if len(places) < 3:
             continue
         picked, best = (places[np.argmin(values[mine])] for values in (loss, quality))
-        found[group] = rank_correlations(loss[mine], quality[mine]) | {
+        comparisons[group] = rank_correlations(loss[mine], quality[mine]) | {
             "count": len(places),
             "picked": names[picked],
             "picked_distance": float(quality[picked]),
             "best": names[best],
             "best_distance": float(quality[best]),
         }
-    return found
+    return comparisons
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return losses, distances and correlations of all schedules under all variants."""
-    setup = gram_setup.set_up(chosen)
-    pipeline.run(setup.config, chosen.workdir, ["collect", "guidance"])
+    setup = gram_setup.set_up(options)
+    pipeline.run(setup.config, options.workdir, ["collect", "guidance"])
     named: dict[str, OmegaFn] = {UNGUIDED: guidance.constant(0.0), **standard_schedules()}
     for method in setup.config.guidance.methods:
         named[f"learned:{method}"] = learned_schedules.load(str(setup.workdir), method)
@@ -218,8 +218,8 @@ def measure(chosen: Namespace) -> dict[str, Any]:
     }
 
 
-def _note(found: Mapping[str, Any], schedules: list[dict[str, Any]]) -> str:
-    best, useful = found["all"], found.get("useful", {"count": 0})
+def _note(correlations: Mapping[str, Any], schedules: list[dict[str, Any]]) -> str:
+    best, useful = correlations["all"], correlations.get("useful", {"count": 0})
     unguided = next(each for each in schedules if each["name"] == UNGUIDED)
     return (
         f"Energy distance of the best of {best['count']} schedules, {best['best']}: "
@@ -233,8 +233,8 @@ def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
     """Draw the energy distance over every loss."""
     panels = {}
     for row in results["rows"]:
-        found = row["correlations"]["energy_distance"]["all"]
-        rho, tau = found["spearman"]["value"], found["kendall"]["value"]
+        correlations = row["correlations"]["energy_distance"]["all"]
+        rho, tau = correlations["spearman"]["value"], correlations["kendall"]["value"]
         title = row["name"].replace(", β", "\nβ")
         panels[f"{title}\n" + rf"$\rho$ {rho:.2f}, $\tau$ {tau:.2f}"] = (
             row["losses"],

@@ -166,11 +166,11 @@ def arguments(add: Add) -> None:
     add("--set", action="append", default=[], help="a field of the config: a.b=1.5")
 
 
-def set_up(chosen: Namespace) -> Setup:
+def set_up(options: Namespace) -> Setup:
     """Return the denoiser of a workdir; it is trained unless the workdir has it."""
-    config = configs.load(chosen.config, chosen.set)
-    pipeline.run(config, chosen.workdir, ["denoiser"])
+    config = configs.load(options.config, options.set)
+    pipeline.run(config, options.workdir, ["denoiser"])
     dataset = build.dataset(config)
-    with contextlib.closing(Workdir(chosen.workdir, config)) as workdir:
+    with contextlib.closing(Workdir(options.workdir, config)) as workdir:
         denoiser, params = denoiser_stage.load(config, workdir, dataset)
-    return Setup(config, Path(chosen.workdir), dataset, denoiser, jax.device_put(params))
+    return Setup(config, Path(options.workdir), dataset, denoiser, jax.device_put(params))

@@ -68,9 +68,9 @@ def table_lanes(setup: Setup) -> list[Lane]:
     ]
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return seconds and ratios."""
-    setup, rounds = gram_setup.set_up(chosen), chosen.rounds
+    setup, rounds = gram_setup.set_up(options), options.rounds
     gathered = setup.training(NUM_EXAMPLES)
 
     def run(some: list[Lane], num_steps: int) -> Any:
@@ -112,16 +112,16 @@ def _row(what: str, seconds: float, ratio: float | None = None) -> dict[str, Any
 def _fit_seconds(
     run: Callable[[list[Lane], int], Callable[[], Any]], some: list[Lane], rounds: int
 ) -> dict[str, float]:
-    """Of NUM_STEPS steps, from fits of few and of more: what they have in common counts once."""
+    """Seconds of NUM_STEPS steps, from fits of few and of more: what both share counts once."""
     few, more = TIMED_STEPS if len(some) > 1 else (TIMED_STEPS[0], NUM_STEPS)
-    found = ratio(run(some, more), run(some, few), rounds)
-    per_step = (found["seconds"] - found["against_seconds"]) / (more - few)
-    fixed = found["against_seconds"] - few * per_step
+    times = ratio(run(some, more), run(some, few), rounds)
+    per_step = (times["seconds"] - times["against_seconds"]) / (more - few)
+    fixed = times["against_seconds"] - few * per_step
     return {"fixed": fixed, "per_step": per_step, "seconds": fixed + NUM_STEPS * per_step}
 
 
 def _collection_seconds(setup: Setup) -> float:
-    """Of a fresh collection, its compilation left out."""
+    """Seconds of a fresh collection, without its compilation."""
     with tempfile.TemporaryDirectory() as folder:
         seconds = []
         for name, size in (("compiled", 512), ("timed", NUM_EXAMPLES // 8)):

@@ -53,15 +53,15 @@ def fitted(setup: Setup) -> tuple[OmegaFn, float]:
     model = dataclasses.replace(setup.network(), output="softplus")
     model, params = gram.started(model, train, setup.objective, schedule=setup.schedule)
     trainer = gram_setup.fit_trainer(Optimizer(num_steps=1000, learning_rate=3e-3, ema_decay=0.98))
-    found = gram.fit(
+    fit = gram.fit(
         train, setup.objective, model, schedule=setup.schedule, trainer=trainer, params=params
     )
-    return found.guidance.omega_fn, time.perf_counter() - start
+    return fit.guidance.omega_fn, time.perf_counter() - start
 
 
-def measure(chosen: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:
     """Return curves of the validation loss from every start."""
-    setup = gram_setup.set_up(chosen)
+    setup = gram_setup.set_up(options)
     from_gram, seconds = fitted(setup)
     starts: dict[str, dict[str, OmegaFn] | None] = {
         "learned:statistics": {"statistics": from_gram},
@@ -86,8 +86,8 @@ def measure(chosen: Namespace) -> dict[str, Any]:
             if loss - best <= WITHIN * (unguided - best)
         ]
         row["reached"] = near[0] if near else None
-    found = {"unguided": unguided, "best": best, "fit_seconds": seconds}
-    return found | {"columns": COLUMNS, "rows": rows}
+    values = {"unguided": unguided, "best": best, "fit_seconds": seconds}
+    return values | {"columns": COLUMNS, "rows": rows}
 
 
 def _held_out(setup: Setup, objective: Objective, model: omega.LearnedModel) -> Evaluate:
