@@ -83,6 +83,7 @@ def learn_guidance(
     ...     jax.random.key(0), denoiser, jax.numpy.array([1.0, -1.0, 0.0]),
     ...     np.where(labels == 0, 1.0, -1.0)[:, None], labels,
     ...     objective=lgd.objectives.SelfConsistency(),
+    ...     start={"weak": lgd.guidance.constant(0.1)},
     ...     trainer=lgd.training.Trainer(
     ...         optimizer=lgd.training.Optimizer(num_steps=2), progress=False))
     >>> guidance(t=0.5, c=1).shape

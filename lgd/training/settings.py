@@ -61,7 +61,7 @@ class Store(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """How a training runs: settings that `learn_guidance` and `fit` share.
+    """How a training runs: settings that `learn_guidance`, `fit` and the Gram room share.
 
     Args:
       optimizer: None: what suits the model that is learned.
