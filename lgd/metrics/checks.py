@@ -1,4 +1,4 @@
-"""What every metric asks of its input: finite numbers in rows of one width."""
+"""Checks of the input of metrics: finite numbers in rows of one width."""
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -10,9 +10,15 @@ def checked(
     *,
     least: int = 0,
 ) -> Float[np.ndarray, "n f"]:
-    """Features as a finite array (n, f), n >= least, f = size where it is given.
+    """Return features as a NumPy array (n, f), whose dtype is kept.
 
-    Raises ValueError for other shapes and for values that are not finite.
+    Args:
+      features: features (n, f).
+      size: f that is expected; None: any.
+      least: least n.
+
+    Raises:
+      ValueError: for other shapes or values that are not finite.
     """
     x = np.asarray(features)
     if x.ndim != 2 or size not in (None, x.shape[1]) or len(x) < least:
@@ -27,6 +33,6 @@ def checked(
 def checked_pair(
     x: Float[np.ndarray, "..."], y: Float[np.ndarray, "..."], *, least: int = 2
 ) -> tuple[Float[np.ndarray, "m f"], Float[np.ndarray, "n f"]]:
-    """Two sets of features of one width, each of them `checked`."""
+    """Return two `checked` sets of features of one width, with at least ``least`` rows each."""
     x = checked(x, least=least)
     return x, checked(y, x.shape[1], least=least)

@@ -1,4 +1,4 @@
-"""Small classifiers, to measure by their features and labels, to compare by, to reward by.
+"""Small classifiers, whose features and labels serve metrics, objectives and rewards.
 
 All return logits (b, num_classes) and the last hidden layer (b, f).
 """
@@ -13,7 +13,7 @@ from lgd.types import Params, PRNGKey
 
 
 class FeatureClassifier(nn.Module):
-    """A two-layer MLP on flattened input; returns logits and the last hidden layer."""
+    """Classifier of flattened inputs: an MLP with two hidden layers."""
 
     num_classes: int
     width: int = 128
@@ -23,17 +23,17 @@ class FeatureClassifier(nn.Module):
     def __call__(
         self, x: Float[Array, "b *dims"]
     ) -> tuple[Float[Array, "b classes"], Float[Array, "b f"]]:
-        """Logits (b, num_classes) and features (b, num_features)."""
+        """Return logits (b, num_classes) and features (b, num_features)."""
         h = nn.gelu(nn.Dense(self.width)(x.reshape(len(x), -1)))
         features = nn.gelu(nn.Dense(self.num_features)(h))
         return nn.Dense(self.num_classes)(features), features
 
 
 class ConvClassifier(nn.Module):
-    """Three 3x3 convolutions on images (h, w, channels), halving twice.
+    """Classifier of images (h, w, channels): three 3x3 convolutions, two of which halve the image.
 
-    Another kind of network than `FeatureClassifier`, so that one can check the other.
-    num_features = 0: every position and channel is a feature; else a dense layer makes as many.
+    It is another kind of network than `FeatureClassifier`, so that one can check the other.
+    num_features = 0: all positions and channels are features; else a dense layer returns so many.
     """
 
     num_classes: int
@@ -44,7 +44,7 @@ class ConvClassifier(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w channels"]
     ) -> tuple[Float[Array, "b classes"], Float[Array, "b f"]]:
-        """Logits (b, num_classes) and features (b, f)."""
+        """Return logits (b, num_classes) and features (b, f)."""
         h = nn.gelu(nn.Conv(self.width, (3, 3))(x))
         h = nn.gelu(nn.Conv(2 * self.width, (3, 3), strides=2)(h))
         h = nn.gelu(nn.Conv(2 * self.width, (3, 3), strides=2)(h))
@@ -55,10 +55,11 @@ class ConvClassifier(nn.Module):
 
 
 class LeNetClassifier(nn.Module):
-    """Two 5x5 convolutions with max pooling and a dense layer (LeCun et al., 1998, after LeNet-5).
+    """Classifier of images from 16x16: two 5x5 convolutions with max pooling and a dense layer.
 
-    Convolutional like `ConvClassifier`, but with other fields of view, pooling and activations, so
-    that an objective may compare by the one what the other measures. Images of 16x16 or more.
+    After LeNet-5 (LeCun et al., 1998, doi 10.1109/5.726791). It differs from `ConvClassifier` in
+    receptive fields, pooling and activations, so that an objective can use the features of one
+    and the evaluation those of the other.
     """
 
     num_classes: int
@@ -69,7 +70,7 @@ class LeNetClassifier(nn.Module):
     def __call__(
         self, x: Float[Array, "b h w channels"]
     ) -> tuple[Float[Array, "b classes"], Float[Array, "b f"]]:
-        """Logits (b, num_classes) and features (b, num_features)."""
+        """Return logits (b, num_classes) and features (b, num_features)."""
         for channels in (self.width, 2 * self.width):
             x = nn.silu(nn.max_pool(nn.Conv(channels, (5, 5), padding="VALID")(x), (2, 2), (2, 2)))
         features = nn.silu(nn.Dense(self.num_features)(x.reshape(len(x), -1)))
@@ -88,7 +89,7 @@ def classification_loss(
     *,
     noise: float = 0.1,
 ) -> Float[Array, ""]:
-    """Cross-entropy on inputs with Gaussian noise, with labels smoothed by 0.1.
+    """Return the cross-entropy on inputs with Gaussian noise, with labels smoothed by 0.1.
 
     Args:
       classifier: the network to train.

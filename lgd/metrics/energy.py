@@ -1,4 +1,4 @@
-"""Energy distance of generated samples to real ones, stratum by stratum."""
+"""Energy distance of generated samples to real examples, stratum by stratum."""
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +10,17 @@ from lgd.data.dataset import Split
 
 
 class ClassEnergyDistance:
-    """`discrepancy.energy_distance` (Eq. 9, beta 1, lam 1) of every stratum to the real examples.
+    """Energy distance of samples to real examples, `discrepancy.energy_distance` by stratum.
 
-    Built once for a real split; strata of unequal size are padded and masked, and without strata
-    all examples are one.
+    beta = lam = 1. It is built once for a real split: strata of unequal size are padded and masked.
+    Without strata all examples are one stratum.
 
     Args:
-      real: the examples.
-      num_classes: number of strata; None: as many as the examples have.
+      real: the real examples.
+      num_classes: number of strata; None: that of the examples.
 
     Raises:
-      ValueError: for a stratum with fewer than two examples, or beyond num_classes.
+      ValueError: for a stratum with fewer than two examples, or a stratum >= num_classes.
     """
 
     def __init__(self, real: Split, num_classes: int | None = None) -> None:
@@ -35,25 +35,32 @@ class ClassEnergyDistance:
             padded[k, :count] = flat[stratum == k]
         self._real = jnp.asarray(padded)
         self._mask = jnp.arange(counts.max())[None] < jnp.asarray(counts)[:, None]
-        self._own = _within(self._real, self._mask)
+        self._within_real = _within(self._real, self._mask)
         self._stratum, order = stratum, np.argsort(stratum, kind="stable")
         self._rank = np.empty(len(order), np.int64)  # of every example in its stratum
         self._rank[order] = np.concatenate([np.arange(count) for count in counts])
 
     def __call__(self, x: Float[Array, "g n *dims"]) -> Float[Array, " g"]:
-        """Distance of each stratum; x holds n >= 2 samples of every stratum."""
+        """Return the distance of every stratum, given n >= 2 samples of each.
+
+        Raises:
+          ValueError: as in `with_mean_distances`.
+        """
         return self.with_mean_distances(x)[0]
 
     def with_mean_distances(
         self, x: Float[Array, "g n *dims"]
     ) -> tuple[Float[Array, " g"], Float[np.ndarray, " r"]]:
-        """The same, and ``E|x - y_j|`` of every real example y_j to the samples of its stratum.
+        """Return the distance of every stratum, and ``E|x - y_j|`` of every real example y_j.
 
-        The latter are in the order of the real examples. Raises ValueError for other numbers of
-        strata, fewer samples, samples of another size, and samples that are not finite or so large
-        that their distances are not.
+        The latter is the mean distance to the samples of its stratum, in the order of the real
+        examples.
+
+        Raises:
+          ValueError: for another number of strata, fewer than two samples, samples of another size,
+            or samples at distances that are not finite.
         """
-        distances, means = _distance(self._checked(x), self._real, self._mask, self._own)
+        distances, means = _distance(self._checked(x), self._real, self._mask, self._within_real)
         if not np.isfinite(np.asarray(distances)).all():
             raise ValueError("expected samples at finite distances, got others")
         return distances, np.asarray(means)[self._stratum, self._rank]
@@ -85,7 +92,7 @@ def _distance(
     x: Float[Array, "g n d"],
     real: Float[Array, "g r d"],
     mask: Bool[Array, "g r"],
-    own: Float[Array, " g"],
+    within_reals: Float[Array, " g"],
 ) -> tuple[Float[Array, " g"], Float[Array, "g r"]]:
     def one(group: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
         samples, y, keep, within_real = group
@@ -95,4 +102,4 @@ def _distance(
         within = discrepancy.off_diagonal_mean(within)
         return cross - 0.5 * (within + within_real), means
 
-    return jax.lax.map(one, (x, real, mask, own))
+    return jax.lax.map(one, (x, real, mask, within_reals))

@@ -1,4 +1,4 @@
-"""Features of examples, and sets of them that do not depend on the order they came in."""
+"""Features of examples, and sets of features that do not depend on their order."""
 
 from typing import NamedTuple
 
@@ -13,10 +13,13 @@ from lgd.types import FeatureFn
 def extract(
     feature_fn: FeatureFn, x: np.ndarray | Array, *, batch_size: int = 1024
 ) -> Float[np.ndarray, "n f"]:
-    """``phi(x)`` of examples (n, *dims), in batches, as float32 on the host.
+    """Return features (n, f) of examples (n, *dims), computed in batches, as float32 on the host.
 
     The last batch is padded with copies of its last example, so that a jitted feature_fn compiles
-    once. Raises ValueError for features that are not (n, f) or not finite.
+    once.
+
+    Raises:
+      ValueError: without examples, or for features that are not (n, f) or not finite.
     """
     size = min(batch_size, len(x))
     parts = []
@@ -30,25 +33,33 @@ def extract(
 
 
 class FeatureSet(NamedTuple):
-    """Features held as float32: 4 n f bytes.
+    """A set of features in float32, 4 n f bytes.
 
-    ``rows()`` sorts them by their bytes, so that what is computed of it is the same bit for bit
-    for every order and sharding of what came in.
+    ``rows()`` sorts it by bytes, so that results are bit-equal for every order and sharding of the
+    features.
     """
 
     parts: tuple[Float[np.ndarray, "_ f"], ...] = ()
 
     def update(self, features: Float[np.ndarray, "n f"] | Float[Array, "n f"]) -> "FeatureSet":
-        """With n more. Raises ValueError for other shapes and values that are not finite."""
+        """Return the set with n further features.
+
+        Raises:
+          ValueError: for features that are not (n, f) of the same f, or not finite.
+        """
         size = self.parts[0].shape[1] if self.parts else None
         return FeatureSet((*self.parts, checked(features, size).astype(np.float32)))
 
     def merge(self, other: "FeatureSet") -> "FeatureSet":
-        """Both together."""
+        """Return the union of two sets."""
         return FeatureSet((*self.parts, *other.parts))
 
     def rows(self) -> Float[np.ndarray, "n f"]:
-        """All of them, in an order that their values alone decide."""
+        """Return all features (n, f), in an order that depends on their values alone.
+
+        Raises:
+          ValueError: for an empty set.
+        """
         if not self.parts:
             raise ValueError("expected features, got none")
         joined = np.ascontiguousarray(np.concatenate(self.parts) + np.float32(0.0))  # -0 is 0

@@ -15,12 +15,23 @@ __all__ = [
 
 
 def frechet_distance(x: Moments, y: Moments) -> float:
-    """``|m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2))`` (Heusel et al., 2017)."""
+    """Return ``|m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2))``.
+
+    This is the Frechet distance between Gaussians of these means m and covariances C
+    (Heusel et al., 2017, arXiv 1706.08500, Eq. 6). `moments` returns both for features (n, f).
+
+    >>> import numpy as np
+    >>> from lgd.metrics.frechet import Moments, frechet_distance
+    >>> x = Moments(mean=np.zeros(1), covariance=np.ones((1, 1)))
+    >>> y = Moments(mean=np.array([3.0]), covariance=np.array([[4.0]]))
+    >>> frechet_distance(x, y)  # 3^2 + (1 - 2)^2
+    10.0
+    """
     return float(frechet_distances(x, y))
 
 
 def frechet_distances(x: Moments, y: Moments) -> np.ndarray:
-    """`frechet_distance` of x to several sets: means (n, f), covariances (n, f, f) -> (n,)."""
+    """Return `frechet_distance` of x to n sets, (n,); y has means (n, f), covariances (n, f, f)."""
     root = _root(x.covariance)
     cross = np.linalg.eigvalsh(root @ y.covariance @ root)
     traces = np.trace(x.covariance) + np.trace(y.covariance, axis1=-2, axis2=-1)
@@ -29,9 +40,9 @@ def frechet_distances(x: Moments, y: Moments) -> np.ndarray:
 
 
 def class_frechet_distances(x: ClassMoments, y: ClassMoments) -> Float[np.ndarray, " classes"]:
-    """`frechet_distance` stratum by stratum; their mean is the class-averaged one."""
+    """Return `frechet_distance` of every stratum; the mean is the class-averaged distance."""
     pairs = zip(x.classes, y.classes, strict=True)
-    return np.array([frechet_distance(mine.moments(), other.moments()) for mine, other in pairs])
+    return np.array([frechet_distance(one.moments(), other.moments()) for one, other in pairs])
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Kernel distance between two sets of features (KID), in float64 and in blocks."""
+"""Kernel distance between two sets of features (KID), computed in float64 and in blocks."""
 
 import itertools
 from typing import NamedTuple
@@ -21,12 +21,20 @@ class SubsetDistance(NamedTuple):
 def kid(
     x: Float[np.ndarray, "m f"], y: Float[np.ndarray, "n f"], *, within_y: float | None = None
 ) -> float:
-    """Unbiased MMD^2 (U-statistic) with ``k(a, b) = (a'b / f + 1)^3`` (Binkowski et al., 2018).
+    """Return the unbiased squared MMD of two sets, with the kernel ``k(a, b) = (a'b / f + 1)^3``.
 
-    ``mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)``: mean 0
-    for equal laws, so that values may be negative. within_y: `mean_within` of y where it is known.
-    Raises ValueError for fewer than two features of a side, for features of different widths and
-    for values that are not finite.
+    ``mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i, j} k(x_i, y_j)``
+    (U-statistic; Binkowski et al., 2018, arXiv 1801.01401). Equal laws have mean 0, so values may
+    be negative.
+
+    Args:
+      x: features (m, f).
+      y: features (n, f).
+      within_y: `mean_within` of y if it is known; None: computed.
+
+    Raises:
+      ValueError: for fewer than two features a side, different widths, or values that are not
+        finite.
     """
     x, y = checked_pair(x, y)
     if within_y is None:
@@ -43,7 +51,7 @@ def kid_of_subsets(
     size: int = 1000,
     seed: int = 0,
 ) -> SubsetDistance:
-    """`kid` between subsets drawn without replacement, as large sets are usually compared.
+    """Return `kid` between subsets drawn without replacement, the usual estimate for large sets.
 
     Args:
       x: features (m, f).
@@ -70,7 +78,11 @@ def kid_of_subsets(
 
 
 def mean_within(x: Float[np.ndarray, "n f"]) -> float:
-    """``mean_{i != j} k(x_i, x_j)``."""
+    """Return ``mean_{i != j} k(x_i, x_j)``, with the kernel of `kid`.
+
+    Raises:
+      ValueError: for fewer than two features, or values that are not finite.
+    """
     blocks = _blocks(checked(x, least=2))
     off_blocks = sum(_kernel(a, b).sum() for a, b in itertools.combinations(blocks, 2))
     in_blocks = 0.0

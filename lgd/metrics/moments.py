@@ -1,8 +1,8 @@
-"""Means and covariances of features, gathered in a stream.
+"""Means and covariances of features, accumulated over batches in float64.
 
-Everything is float64. Parts are joined by the pairwise update of Chan, Golub and LeVeque (1983),
-every part about its own mean, so that large means cost no digits: order, batches and shards change
-results by float64 rounding only.
+Parts are merged by the pairwise update of Chan, Golub and LeVeque (1983,
+doi 10.1080/00031305.1983.10483115), with the scatter of every part about its mean: large means cost
+no digits, and order, batches and shards change results by rounding only.
 """
 
 import functools
@@ -23,7 +23,7 @@ class Moments(NamedTuple):
 
 
 class FeatureMoments(NamedTuple):
-    """Number of features seen, their mean and their scatter ``sum (x - mean) (x - mean)'``."""
+    """Number of features, their mean (f,) and their scatter ``sum (x - mean) (x - mean)'``."""
 
     num_samples: int
     mean: Float[np.ndarray, " f"]
@@ -31,11 +31,15 @@ class FeatureMoments(NamedTuple):
 
     @classmethod
     def empty(cls, size: int) -> "FeatureMoments":
-        """Of no features yet, of ``size`` numbers each."""
+        """Return the moments of no features, of ``size`` numbers each."""
         return cls(0, np.zeros(size), np.zeros((size, size)))
 
     def update(self, features: Float[np.ndarray, "n f"] | Float[Array, "n f"]) -> "FeatureMoments":
-        """With n >= 0 more. Raises ValueError for other shapes and values that are not finite."""
+        """Return the moments with n >= 0 further features.
+
+        Raises:
+          ValueError: for features that are not (n, f) of the same f, or not finite.
+        """
         x = checked(features, len(self.mean)).astype(np.float64)
         if not len(x):
             return self
@@ -44,7 +48,7 @@ class FeatureMoments(NamedTuple):
         return self.merge(FeatureMoments(len(x), mean, centred.T @ centred))
 
     def merge(self, other: "FeatureMoments") -> "FeatureMoments":
-        """Of both together."""
+        """Return the moments of the union of two sets."""
         count = self.num_samples + other.num_samples
         if not count:
             return self
@@ -54,7 +58,11 @@ class FeatureMoments(NamedTuple):
         return FeatureMoments(count, mean, self.scatter + other.scatter + between)
 
     def moments(self) -> Moments:
-        """Sample mean and covariance (ddof 1); warns where num_samples <= f. ValueError below 2."""
+        """Return the sample mean and covariance (ddof 1), with a warning if num_samples <= f.
+
+        Raises:
+          ValueError: for fewer than two features.
+        """
         size = len(self.mean)
         if self.num_samples < 2:
             raise ValueError(
@@ -66,13 +74,13 @@ class FeatureMoments(NamedTuple):
 
 
 class ClassMoments(NamedTuple):
-    """`FeatureMoments` of every stratum, as those of labels are: the classes."""
+    """`FeatureMoments` of every stratum; for labels the strata are the classes."""
 
     classes: tuple[FeatureMoments, ...]
 
     @classmethod
     def empty(cls, num_classes: int, size: int) -> "ClassMoments":
-        """Of no features yet."""
+        """Return the moments of no features, of ``size`` numbers each."""
         return cls((FeatureMoments.empty(size),) * num_classes)
 
     def update(
@@ -80,7 +88,12 @@ class ClassMoments(NamedTuple):
         features: Float[np.ndarray, "n f"] | Float[Array, "n f"],
         stratum: Int[np.ndarray, " n"] | Int[Array, " n"],
     ) -> "ClassMoments":
-        """With n more, of strata below the number of classes. Raises ValueError for others."""
+        """Return the moments with n further features.
+
+        Raises:
+          ValueError: for strata that are not (n,) or not below the number of classes, or features
+            that are not (n, f) or not finite.
+        """
         features, stratum = np.asarray(features), np.asarray(stratum)
         if stratum.shape != features.shape[:1]:
             raise ValueError(f"expected strata {features.shape[:1]}, got {stratum.shape}")
@@ -88,20 +101,24 @@ class ClassMoments(NamedTuple):
             expected = f"strata from 0 to {len(self.classes) - 1}"
             raise ValueError(f"expected {expected}, got {stratum.min()} to {stratum.max()}")
         return ClassMoments(
-            tuple(each.update(features[stratum == k]) for k, each in enumerate(self.classes))
+            tuple(part.update(features[stratum == k]) for k, part in enumerate(self.classes))
         )
 
     def merge(self, other: "ClassMoments") -> "ClassMoments":
-        """Of both together."""
+        """Return the moments of the union of two sets, by stratum."""
         pairs = zip(self.classes, other.classes, strict=True)
-        return ClassMoments(tuple(mine.merge(theirs) for mine, theirs in pairs))
+        return ClassMoments(tuple(one.merge(another) for one, another in pairs))
 
     def pooled(self) -> FeatureMoments:
-        """Of all classes at once."""
+        """Return the moments of all strata together."""
         return functools.reduce(FeatureMoments.merge, self.classes)
 
 
 def moments(features: np.ndarray) -> Moments:
-    """Sample mean and covariance (ddof 1) of features (n, f); warns where n <= f."""
+    """Return the sample mean and covariance (ddof 1) of features (n, f); warn if n <= f.
+
+    Raises:
+      ValueError: for n < 2, other shapes or values that are not finite.
+    """
     features = checked(features, least=2)
     return FeatureMoments.empty(features.shape[1]).update(features).moments()

@@ -1,4 +1,4 @@
-"""Precision and recall of samples by nearest neighbours, in float64 and in blocks."""
+"""Precision and recall of samples by nearest neighbours, computed in float64 and in blocks."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ _ROUNDING = 1e-14  # squared distances below this share of the squared norms are
 
 
 class PrecisionRecall(NamedTuple):
-    """Share of samples among the real ones, and share of real ones among the samples."""
+    """Precision and recall of samples, both in [0, 1]."""
 
     precision: float
     recall: float
@@ -26,30 +26,41 @@ def precision_recall(
     k: int = NUM_NEIGHBOURS,
     real_radii: Float[np.ndarray, " n"] | None = None,
 ) -> PrecisionRecall:
-    """Improved precision and recall (Kynkaanniemi et al., 2019).
+    """Return improved precision and recall (Kynkaanniemi et al., 2019, arXiv 1904.06991).
 
-    A set's manifold is the union of balls about its features, each as large as the distance to the
-    k-th nearest other feature of the set. Precision: the share of samples in the manifold of the
-    real features; recall: the share of real features in that of the samples. real_radii:
-    `squared_radii` of the real features where they are known. Raises ValueError for sets of k
-    features or fewer, for features of different widths and for values that are not finite.
+    The manifold of a set is the union of balls about its features, whose radii are the distances to
+    the k-th nearest other feature of the set. Precision is the share of samples in the manifold of
+    the real features, recall the share of real features in the manifold of the samples.
+
+    Args:
+      samples: features of samples (m, f).
+      real: features of real examples (n, f).
+      k: number of the neighbour.
+      real_radii: `squared_radii` of the real features if they are known; None: computed.
+
+    Raises:
+      ValueError: for sets of k features or fewer, different widths, or values that are not finite.
     """
     samples, real = checked_pair(samples, real)
     radii = squared_radii(real, k=k) if real_radii is None else real_radii
-    own_radii = squared_radii(samples, k=k)
+    sample_radii = squared_radii(samples, k=k)
     precise = np.zeros(len(samples), bool)
     recalled: Bool[np.ndarray, " n"] = np.zeros(len(real), bool)
     for rows in _blocks(len(samples), len(real)):
         squares = _squared_distances(samples[rows], real)
         precise[rows] = (squares <= radii).any(axis=1)
-        recalled |= (squares <= own_radii[rows, None]).any(axis=0)
+        recalled |= (squares <= sample_radii[rows, None]).any(axis=0)
     return PrecisionRecall(float(precise.mean()), float(recalled.mean()))
 
 
 def squared_radii(
     x: Float[np.ndarray, "n f"], *, k: int = NUM_NEIGHBOURS
 ) -> Float[np.ndarray, " n"]:
-    """Squared distance of every feature to its k-th nearest other one."""
+    """Return the squared distance of every feature to its k-th nearest other one, (n,).
+
+    Raises:
+      ValueError: unless 1 <= k < n, for other shapes or values that are not finite.
+    """
     x = checked(x)
     if not 1 <= k < len(x):
         raise ValueError(f"expected more than k = {k} >= 1 features, got {len(x)}")
@@ -69,7 +80,7 @@ def _blocks(num_rows: int, num_columns: int) -> list[slice]:
 def _squared_distances(
     x: Float[np.ndarray, "m f"], y: Float[np.ndarray, "n f"]
 ) -> Float[np.ndarray, "m n"]:
-    """By ``|x|^2 + |y|^2 - 2 x'y``: float32 features leave float64 digits to spare."""
+    """Return ``|x|^2 + |y|^2 - 2 x'y`` in float64, which is exact enough for float32 features."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     norms = np.sum(x * x, axis=1)[:, None] + np.sum(y * y, axis=1)
     squares = norms - 2.0 * (x @ y.T)

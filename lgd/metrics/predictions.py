@@ -1,4 +1,4 @@
-"""What a classifier says of samples: accuracy and the Inception score, gathered in a stream."""
+"""Accuracy and Inception score of a classifier's predictions, accumulated over batches."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,10 @@ from lgd.metrics.checks import checked
 
 
 class Predictions(NamedTuple):
-    """Sums over samples, in float64: order and sharding change results by rounding only."""
+    """Sums of predictions over samples, in float64.
+
+    Order, batches and shards change results by rounding only.
+    """
 
     num_samples: int
     correct: int
@@ -19,7 +22,7 @@ class Predictions(NamedTuple):
 
     @classmethod
     def empty(cls, num_classes: int) -> "Predictions":
-        """Of no samples yet."""
+        """Return the sums over no samples."""
         return cls(0, 0, 0.0, np.zeros(num_classes))
 
     def update(
@@ -27,7 +30,15 @@ class Predictions(NamedTuple):
         logits: Float[np.ndarray, "n classes"] | Float[Array, "n classes"],
         labels: Int[np.ndarray, " n"] | Int[Array, " n"],
     ) -> "Predictions":
-        """With n samples more, and the classes asked for. Raises ValueError for other shapes."""
+        """Return the sums with n further samples.
+
+        Args:
+          logits: logits of the classifier (n, classes).
+          labels: classes that the samples were generated for (n,).
+
+        Raises:
+          ValueError: for other shapes or logits that are not finite.
+        """
         x = checked(logits, len(self.probabilities)).astype(np.float64)
         if np.shape(labels) != (len(x),):
             raise ValueError(f"expected labels ({len(x)},), got {np.shape(labels)}")
@@ -37,7 +48,7 @@ class Predictions(NamedTuple):
         return self.merge(Predictions(len(x), right, float(np.sum(p * log_p)), p.sum(axis=0)))
 
     def merge(self, other: "Predictions") -> "Predictions":
-        """Of both together."""
+        """Return the sums over the union of two sets."""
         return Predictions(
             self.num_samples + other.num_samples,
             self.correct + other.correct,
@@ -46,11 +57,21 @@ class Predictions(NamedTuple):
         )
 
     def accuracy(self) -> float:
-        """Share of samples put into the class asked for."""
+        """Return the share of samples with their label as the most probable class, in [0, 1].
+
+        Raises:
+          ValueError: without samples.
+        """
         return self.correct / self._some()
 
     def inception_score(self) -> float:
-        """``exp(mean KL(p(y | x) || p(y)))``, in [1, num_classes] (Salimans et al., 2016)."""
+        """Return the Inception score ``exp(mean KL(p(y | x) || p(y)))``, in [1, num_classes].
+
+        Salimans et al., 2016, arXiv 1606.03498. It is computed over all samples, not over parts.
+
+        Raises:
+          ValueError: without samples.
+        """
         marginal = self.probabilities / self._some()
         positive = marginal[marginal > 0.0]
         entropy = -float(np.sum(positive * np.log(positive)))

@@ -1,7 +1,7 @@
-"""Statistics of real examples that samples are measured against, kept on disk between runs.
+"""Statistics of real examples for the evaluation of samples, kept on disk between runs.
 
-A file is used only if it was made of the same data, feature network and preprocessing, and is
-whole; else the statistics are computed again and the reason is logged. Nothing is unpickled.
+A file is used only if it is whole and belongs to the same data, feature network and preprocessing;
+else the statistics are computed again and the reason is logged. Nothing is unpickled.
 """
 
 import logging
@@ -29,14 +29,14 @@ _log = logging.getLogger(__name__)
 
 
 class FeatureNetwork(NamedTuple):
-    """A feature function, and in words what it is; see `network_identity`."""
+    """A feature function with texts that identify it, see `network_identity`."""
 
     apply: FeatureFn
     identity: Mapping[str, str]
 
 
 class Reference(NamedTuple):
-    """Of real features (n, f): everything that does not depend on samples."""
+    """Statistics of real features (n, f): all parts of the distances that need no samples."""
 
     moments: ClassMoments
     features: Float[np.ndarray, "n f"]  # float32, see `FeatureSet.rows`
@@ -44,12 +44,15 @@ class Reference(NamedTuple):
     within: float  # see `kid.mean_within`
 
     def distances(self, moments: ClassMoments, features: FeatureSet) -> dict[str, float]:
-        """frechet_distance, class_frechet_distance, kid, precision and recall of samples."""
+        """Return the distances of samples to the real examples, by name.
+
+        The names are frechet_distance, class_frechet_distance, kid, precision and recall.
+        """
         rows = features.rows()
-        pooled = (each.pooled().moments() for each in (moments, self.moments))
+        samples, real = moments.pooled().moments(), self.moments.pooled().moments()
         near = precision_recall(rows, self.features, real_radii=self.radii)
         return {
-            "frechet_distance": frechet_distance(*pooled),
+            "frechet_distance": frechet_distance(samples, real),
             "class_frechet_distance": float(class_frechet_distances(moments, self.moments).mean()),
             "kid": kid(rows, self.features, within_y=self.within),
             "precision": near.precision,
@@ -58,7 +61,13 @@ class Reference(NamedTuple):
 
 
 def network_identity(module: Any, params: Params, *, preprocessing: str = "none") -> dict[str, str]:
-    """What changes a network's features: the module, its parameters, what is done to x before."""
+    """Return texts that identify the features of a network.
+
+    Args:
+      module: a Flax module or another value that `digests.describe` knows.
+      params: its parameters.
+      preprocessing: what happens to examples before the network.
+    """
     return {
         "network": digests.describe(module),
         "params": digests.of_tree(params),
@@ -69,18 +78,18 @@ def network_identity(module: Any, params: Params, *, preprocessing: str = "none"
 def reference(
     path: str | Path | None, network: FeatureNetwork, real: Split, num_classes: int
 ) -> Reference:
-    """Statistics of real examples, from the file where it fits, and written to it where not.
+    """Return statistics of real examples, read from a file if it fits, else computed and written.
 
-    Of several processes all read and compute, and process 0 writes.
+    With several processes all of them read or compute, and the main one writes.
 
     Args:
-      path: the file; None: nothing is kept.
-      network: the feature function, and what it is.
+      path: the file; None: nothing is read or written.
+      network: the feature function with its identity.
       real: examples with strata.
       num_classes: number of strata.
 
     Raises:
-      ValueError: for features that are not finite, and strata of fewer than two examples.
+      ValueError: for features that are not finite, or examples without strata.
     """
     if path is None:
         return _computed(network, real, num_classes)
@@ -95,7 +104,7 @@ def reference(
 
 
 def _identity(network: FeatureNetwork, real: Split, num_classes: int) -> np.ndarray:
-    """sha256 (32,) of all that the statistics depend on."""
+    """Return the sha256 of everything the statistics depend on, as bytes (32,)."""
     described = {
         "format": FORMAT,
         "data": fingerprint(real),
@@ -134,7 +143,7 @@ def _computed(network: FeatureNetwork, real: Split, num_classes: int) -> Referen
 
 
 def _like(n: int, f: int, num_classes: int) -> dict[str, np.ndarray]:
-    """Shapes and dtypes of the file."""
+    """Return arrays with the shapes and dtypes of the file."""
     shapes = {
         "count": ((num_classes,), np.int64),
         "mean": ((num_classes, f), np.float64),

@@ -1,4 +1,4 @@
-"""Where samples stand among the laws tilted by a reward."""
+"""Distances of samples to the laws p(x0 | c) exp(gamma R(x0, c)), tilted by a reward R."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,22 +12,32 @@ from lgd.rewards import effective_size, tilt_weights
 
 
 class NearestTilt(NamedTuple):
-    """The tilt, one for all strata, whose law is nearest to samples; and how near it is."""
+    """The tilt gamma, the same for all strata, whose law is nearest to samples; its distance."""
 
     gamma: float
     distance: float  # mean over strata
 
 
 class TiltedLaws:
-    """``p_gamma(x0 | c) ~ p(x0 | c) exp(gamma R(x0, c))`` for a grid of gammas, by weighted draws.
+    """Tilted laws ``p_gamma(x0 | c) ~ p(x0 | c) exp(gamma R(x0, c))`` for a grid of k gammas.
 
-    pool: draws of p(x0 | c), as many of each stratum; values: their rewards. The pool carries the
-    weights of `rewards.tilt_weights`, so that all gammas share their draws: mean rewards are
-    ``sum_i w_i R_i`` and the energy distance of samples x_j to a tilted law is (beta 1, lam 1)
+    All gammas share a pool of draws y_i of p(x0 | c), with the weights w_i of
+    `rewards.tilt_weights`: mean rewards are ``sum_i w_i R_i``, and the energy distance
+    (beta = lam = 1) of samples x_j to a tilted law is
     ``sum_i w_i mean_j |x_j - y_i| - mean_{j != k} |x_j - x_k| / 2
-    - sum_{i != l} w_i w_l |y_i - y_l| / (2 (1 - sum_i w_i^2))``. For every gamma and
-    stratum, (k, g): ``mean_reward``, ``from_untilted`` (the energy distance to p(x0 | c)) and
-    ``effective_size``, which says where the draws run out.
+    - sum_{i != l} w_i w_l |y_i - y_l| / (2 (1 - sum_i w_i^2))``.
+
+    Attributes by gamma and stratum, (k, g), are ``mean_reward``; ``from_untilted``, the energy
+    distance to p(x0 | c); and ``effective_size`` of the draws, which is small where gamma is too
+    large for the pool.
+
+    Args:
+      pool: draws of p(x0 | c), n of every stratum.
+      values: their rewards.
+      gammas: the grid; 0: no tilt.
+
+    Raises:
+      ValueError: for values of another shape than (g, n), or without gammas.
     """
 
     def __init__(
@@ -39,20 +49,24 @@ class TiltedLaws:
         self._pool = pool.reshape(*pool.shape[:2], -1)
         tilt = jax.vmap(lambda gamma: tilt_weights(values, gamma), out_axes=1)
         self._weights = tilt(jnp.asarray(self.gammas))  # (g, k, n)
-        self._own, from_untilted = _among(self._pool, self._weights)
+        self._within, from_untilted = _among(self._pool, self._weights)
         self.from_untilted = from_untilted.T
         self.mean_reward = jnp.sum(self._weights * values[:, None], axis=-1).T
         self.effective_size = effective_size(self._weights).T
 
     def distance(self, x: Float[Array, "g m *dims"]) -> Float[Array, "k g"]:
-        """Energy distance of the samples of every stratum to every tilted law."""
+        """Return the energy distance of samples to every tilted law, by stratum.
+
+        Raises:
+          ValueError: for another number of strata, or fewer than two samples.
+        """
         if len(x) != len(self._pool) or x.shape[1] < 2:
             expected = f"{len(self._pool)} classes of >= 2 samples"
             raise ValueError(f"expected {expected}, got {x.shape[:2]}")
-        return _distance(x.reshape(*x.shape[:2], -1), self._pool, self._weights, self._own).T
+        return _distance(x.reshape(*x.shape[:2], -1), self._pool, self._weights, self._within).T
 
     def nearest(self, distance: Float[Array, "k g"]) -> NearestTilt:
-        """The gamma of least `distance`, averaged over strata."""
+        """Return the gamma with the least mean of `distance` over strata."""
         mean = jnp.mean(distance, axis=1)
         best = int(jnp.argmin(mean))
         return NearestTilt(self.gammas[best], float(mean[best]))
@@ -70,7 +84,7 @@ def _product(w: Float[Array, "k n"], a: Float[Array, "n *s"]) -> Float[Array, "k
 def _among(
     pool: Float[Array, "g n d"], weights: Float[Array, "g k n"]
 ) -> tuple[Float[Array, "g k"], Float[Array, "g k"]]:
-    """Mean distance within every tilted law, and energy distance to the untilted one.
+    """Return the mean distance within every tilted law, and the energy distance to the untilted.
 
     Means are over pairs of different draws.
     """
@@ -79,9 +93,9 @@ def _among(
         y, w = group
         distances = _distances(y, y)
         moved = _product(w, distances)
-        own = jnp.sum(moved * w, axis=-1) / (1.0 - jnp.sum(jnp.square(w), axis=-1))
+        tilted = jnp.sum(moved * w, axis=-1) / (1.0 - jnp.sum(jnp.square(w), axis=-1))
         untilted = discrepancy.off_diagonal_mean(distances)
-        return own, jnp.sum(moved, axis=-1) / (len(y) - 1) - 0.5 * (own + untilted)
+        return tilted, jnp.sum(moved, axis=-1) / (len(y) - 1) - 0.5 * (tilted + untilted)
 
     return jax.lax.map(one, (pool, weights))
 
@@ -91,7 +105,7 @@ def _distance(
     x: Float[Array, "g m d"],
     pool: Float[Array, "g n d"],
     weights: Float[Array, "g k n"],
-    own: Float[Array, "g k"],
+    within_pools: Float[Array, "g k"],
 ) -> Float[Array, "g k"]:
     def one(group: tuple[Array, Array, Array, Array]) -> Array:
         samples, y, w, within_pool = group
@@ -99,4 +113,4 @@ def _distance(
         cross = _product(w, jnp.mean(_distances(samples, y), axis=0))
         return cross - 0.5 * (within + within_pool)
 
-    return jax.lax.map(one, (x, pool, weights, own))
+    return jax.lax.map(one, (x, pool, weights, within_pools))

@@ -36,7 +36,13 @@ __all__ = [
 
 @functools.partial(jax.jit, static_argnames="quantize")
 def outputs(params: Params, images: Float[Array, "n h w c"], *, quantize: bool = True) -> Outputs:
-    """Features and logits of images in [-1, 1], of any size; quantize: see `prepared`."""
+    """Return features and logits of images in [-1, 1], of any size.
+
+    Args:
+      params: parameters of Inception-v3, see `load`.
+      images: images (n, h, w, 1 or 3) in [-1, 1].
+      quantize: whether pixels are rounded to 8 bits, see `prepared`.
+    """
 
     def apply(some: Float[Array, "b h w c"]) -> Outputs:
         return InceptionV3().apply(params, prepared(some, quantize=quantize))  # type: ignore[return-value]
@@ -47,19 +53,19 @@ def outputs(params: Params, images: Float[Array, "n h w c"], *, quantize: bool =
 def features(
     params: Params, images: Float[Array, "n h w c"], *, quantize: bool = True
 ) -> Float[Array, "n 2048"]:
-    """What the Frechet distance, KID, precision and recall compare."""
+    """Return the features of images for Frechet distance, KID, precision and recall."""
     return outputs(params, images, quantize=quantize).features
 
 
 def score_logits(
     params: Params, images: Float[Array, "n h w c"], *, quantize: bool = True
 ) -> Float[Array, "n 1008"]:
-    """What the Inception score is made of: see `Outputs`."""
+    """Return the logits of images for the Inception score, see `Outputs`."""
     return outputs(params, images, quantize=quantize).score_logits
 
 
 def feature_network(params: Params, *, quantize: bool = True) -> FeatureNetwork:
-    """`features` of these parameters, with what statistics on disk are kept apart by."""
+    """Return `features` with these parameters, and the identity for statistics on disk."""
     preprocessing = f"TensorFlow 1's bilinear resize to 299x299; quantize={quantize}"
     return FeatureNetwork(
         functools.partial(features, params, quantize=quantize),

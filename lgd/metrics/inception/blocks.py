@@ -1,7 +1,8 @@
-"""Blocks of Inception-v3 (Szegedy et al., 2016), as the TensorFlow graph of 2015-12-05 has them.
+"""Blocks of Inception-v3 (Szegedy et al., 2015, arXiv 1512.00567) in TensorFlow's graph.
 
-Images are (b, h, w, channels) in float32, and every product is taken in full float32. Submodules
-have the names that the published PyTorch port gives them, so that its weights fit by name.
+The graph is that of 2015-12-05. Images are (b, h, w, channels) in float32, and products are
+computed in full float32. Submodules have the names of the published PyTorch port, so that its
+weights fit by name.
 """
 
 from typing import Literal
@@ -15,7 +16,7 @@ EPSILON = 1e-3  # of every batch normalisation
 
 
 class ConvNorm(nn.Module):
-    """Convolution, ``scale (y - mean) / sqrt(var + 1e-3) + bias`` with stored moments, ReLU."""
+    """Convolution without bias, `StoredNorm` and ReLU."""
 
     features: int
     kernel: tuple[int, int] = (1, 1)
@@ -24,7 +25,7 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 f"]:
-        """Images (b, h2, w2, features)."""
+        """Return images (b, h2, w2, features)."""
         y = nn.Conv(
             self.features,
             self.kernel,
@@ -38,11 +39,11 @@ class ConvNorm(nn.Module):
 
 
 class StoredNorm(nn.Module):
-    """``scale (y - mean) / sqrt(var + 1e-3) + bias``; the moments are parameters like the rest."""
+    """Batch norm ``scale (y - mean) / sqrt(var + 1e-3) + bias`` whose moments are parameters."""
 
     @nn.compact
     def __call__(self, y: Float[Array, "b h w f"]) -> Float[Array, "b h w f"]:
-        """Shape of y."""
+        """Return normalised images of the shape of y."""
         shape = y.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
@@ -53,28 +54,28 @@ class StoredNorm(nn.Module):
 
 
 def average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Mean of each 3x3 neighbourhood; at the border, of those pixels that exist."""
+    """Return the mean of every 3x3 neighbourhood, at the border over existing pixels only."""
     return nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
 
 def max_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Largest value of each 3x3 neighbourhood."""
+    """Return the largest value of every 3x3 neighbourhood."""
     return nn.max_pool(x, (3, 3), (1, 1), "SAME")
 
 
 def halving_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Largest value of each second 3x3 neighbourhood that lies inside."""
+    """Return the largest value of every second 3x3 neighbourhood within the image."""
     return nn.max_pool(x, (3, 3), (2, 2), "VALID")
 
 
 class InceptionA(nn.Module):
-    """35x35: 1x1, 5x5, two 3x3, average pool."""
+    """Block on 35x35: branches of a 1x1, a 5x5 and two 3x3 convolutions, and an average pool."""
 
     pool_features: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w f"]:
-        """224 + pool_features channels."""
+        """Return images with 224 + pool_features channels."""
         five = ConvNorm(48, name="branch5x5_1")(x)
         three = ConvNorm(64, name="branch3x3dbl_1")(x)
         three = ConvNorm(96, (3, 3), name="branch3x3dbl_2")(three)
@@ -87,11 +88,11 @@ class InceptionA(nn.Module):
 
 
 class InceptionB(nn.Module):
-    """35x35 to 17x17."""
+    """Block from 35x35 to 17x17: branches of one and two 3x3 convolutions, and a max pool."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 f"]:
-        """480 channels and those of x."""
+        """Return images with 480 channels and those of x."""
         double = ConvNorm(64, name="branch3x3dbl_1")(x)
         double = ConvNorm(96, (3, 3), name="branch3x3dbl_2")(double)
         return joined(
@@ -102,13 +103,16 @@ class InceptionB(nn.Module):
 
 
 class InceptionC(nn.Module):
-    """17x17: 1x1, 7x7 and two 7x7 as rows and columns, average pool."""
+    """Block on 17x17: branches of a 1x1, one and two 7x7 convolutions, and an average pool.
+
+    A 7x7 convolution is one of 1x7 and one of 7x1.
+    """
 
     width: int  # of the 7x7 branches
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w f"]:
-        """768 channels."""
+        """Return images with 768 channels."""
         row, column, width = (1, 7), (7, 1), self.width
         seven = ConvNorm(width, name="branch7x7_1")(x)
         seven = ConvNorm(width, row, name="branch7x7_2")(seven)
@@ -125,11 +129,11 @@ class InceptionC(nn.Module):
 
 
 class InceptionD(nn.Module):
-    """17x17 to 8x8."""
+    """Block from 17x17 to 8x8: branches of a 3x3 and a 7x7 convolution, and a max pool."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 f"]:
-        """512 channels and those of x."""
+        """Return images with 512 channels and those of x."""
         three = ConvNorm(192, name="branch3x3_1")(x)
         seven = ConvNorm(192, name="branch7x7x3_1")(x)
         seven = ConvNorm(192, (1, 7), name="branch7x7x3_2")(seven)
@@ -142,16 +146,17 @@ class InceptionD(nn.Module):
 
 
 class InceptionE(nn.Module):
-    """8x8: 1x1, 3x3 and two 3x3 as a row beside a column, a pool.
+    """Block on 8x8: branches of a 1x1, one and two 3x3 convolutions, and a pool.
 
-    The graph's last block takes a max pool where the paper has an average pool.
+    The last 3x3 convolution of a branch is a 1x3 beside a 3x1. The last block of the graph has a
+    max pool, where the paper has an average pool.
     """
 
     pool: Literal["average", "max"] = "average"
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w f"]:
-        """2048 channels."""
+        """Return images with 2048 channels."""
         row, column = (1, 3), (3, 1)
         pooled = average_pool(x) if self.pool == "average" else max_pool(x)
         three = ConvNorm(384, name="branch3x3_1")(x)
@@ -168,5 +173,5 @@ class InceptionE(nn.Module):
 
 
 def joined(*branches: Float[Array, "b h w _"]) -> Float[Array, "b h w f"]:
-    """Channels of all branches, in order."""
+    """Return the concatenated channels of all branches."""
     return jnp.concatenate(branches, axis=-1)

@@ -1,4 +1,4 @@
-"""Inception-v3 as Frechet distances of images use it: TensorFlow's graph of 2015-12-05."""
+"""Inception-v3 for Frechet distances of images: TensorFlow's graph of 2015-12-05."""
 
 import functools
 from collections.abc import Callable
@@ -27,11 +27,10 @@ BATCH = 64
 
 
 class Outputs(NamedTuple):
-    """Of images: what the Frechet distance compares, the graph's logits, and the score's.
+    """Features of images for the Frechet distance, logits, and logits for the Inception score.
 
-    The Inception score has always been computed from all 1008 logits *without* their bias (the
-    original implementation multiplies the features by the last matrix and leaves it at that);
-    published scores are such.
+    The latter have no bias: the original implementation of the score multiplies the features by the
+    last matrix only, and published scores follow it, over all 1008 logits.
     """
 
     features: Float[Array, "b 2048"]
@@ -40,11 +39,11 @@ class Outputs(NamedTuple):
 
 
 class InceptionV3(nn.Module):
-    """``x -> Outputs``: x (b, h, w, 3) as `prepared` gives it, h, w >= 75."""
+    """Inception-v3 on images (b, h, w, 3) as `prepared` returns them, with h, w >= 75."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w 3"]) -> Outputs:
-        """Features of the last pooling, and logits."""
+        """Return the means of the last feature maps, and logits."""
         x = ConvNorm(32, (3, 3), 2, "VALID", name="Conv2d_1a_3x3")(x)
         x = ConvNorm(32, (3, 3), 1, "VALID", name="Conv2d_2a_3x3")(x)
         x = halving_pool(ConvNorm(64, (3, 3), name="Conv2d_2b_3x3")(x))
@@ -69,17 +68,17 @@ class InceptionV3(nn.Module):
 
 
 def in_batches(apply: Callable[[Array], Outputs], images: Float[Array, "n h w c"]) -> Outputs:
-    """``apply(images)``, for many images in turns of `BATCH`: activations of one take 10 MB."""
+    """Return ``apply(images)``, computed `BATCH` images at a time: activations are 10 MB each."""
     count = len(images)
     if count <= BATCH:
         return apply(images)
     padded = jnp.pad(images, [(0, -count % BATCH)] + [(0, 0)] * 3)
-    found = lax.map(apply, padded.reshape(-1, BATCH, *images.shape[1:]))
-    return jax.tree.map(lambda each: each.reshape(-1, each.shape[-1])[:count], found)
+    batches = lax.map(apply, padded.reshape(-1, BATCH, *images.shape[1:]))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1])[:count], batches)
 
 
 @functools.cache
 def template() -> Params:
-    """Shapes and dtypes of the parameters, of which there are 23,885,392."""
+    """Return shapes and dtypes of the 23,885,392 parameters."""
     image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
     return jax.eval_shape(InceptionV3().init, jax.random.key(0), image)

@@ -1,4 +1,4 @@
-"""Images in [-1, 1] of any size to what Inception-v3 sees, as TensorFlow 1 did it."""
+"""Preprocessing of images for Inception-v3, as in TensorFlow 1."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +10,16 @@ from lgd.metrics.inception.network import SIZE
 def prepared(
     images: Float[Array, "b h w c"], *, quantize: bool = True
 ) -> Float[Array, "b 299 299 3"]:
-    """``(v - 128) / 128`` of the resized ``v = 127.5 (x + 1)``; grey images thrice.
+    """Return ``(v - 128) / 128``, where v is ``127.5 (x + 1)`` resized to 299x299.
 
-    images: in [-1, 1], of 1 or 3 channels. quantize: v to the 256 levels of an 8-bit image, ties
-    upwards, values outside [-1, 1] to the nearest, as if each image had been saved and read: what
-    every published Frechet distance does. Raises ValueError for other shapes.
+    Args:
+      images: x in [-1, 1], with 1 or 3 channels; one channel is repeated.
+      quantize: whether v is rounded, ties upwards, and clipped to the levels 0 to 255 before it is
+        resized, as if images were saved in 8 bits and read; published Frechet distances are
+        computed from such images.
+
+    Raises:
+      ValueError: for other shapes.
     """
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise ValueError(f"expected images (b, h, w, 1) or (b, h, w, 3), got {images.shape}")
@@ -26,10 +31,10 @@ def prepared(
 
 
 def resize(images: Float[Array, "b h w c"], size: int) -> Float[Array, "b size size c"]:
-    """TensorFlow 1's bilinear resize: output pixel i reads input position ``i h / size``.
+    """Return images resized to (size, size) by TensorFlow 1's bilinear interpolation.
 
-    No half-pixel centres, no aligned corners, and no smoothing where it shrinks; beyond the last
-    pixel the last one is repeated.
+    Output pixel i reads input position ``i h / size``: no half-pixel centres, no aligned corners,
+    no smoothing when shrinking. Beyond the last pixel that pixel is repeated.
     """
     for axis in (2, 1):
         low, high, weight = _taps(images.shape[axis], size)
@@ -40,7 +45,7 @@ def resize(images: Float[Array, "b h w c"], size: int) -> Float[Array, "b size s
 
 
 def _taps(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The two input pixels of every output pixel, and the weight of the second, in float32."""
+    """Return the two input pixels of every output pixel, and the weight of the second, float32."""
     position = np.arange(size, dtype=np.float32) * (np.float32(length) / np.float32(size))
     low = np.minimum(np.floor(position).astype(np.int32), length - 1)
     return low, np.minimum(low + 1, length - 1), position - low.astype(np.float32)

@@ -1,8 +1,8 @@
-"""Tensors of a file that PyTorch saved, without PyTorch and without unpickling anything.
+"""Reader of tensors in files saved by PyTorch, without PyTorch and without unpickling.
 
-Both formats are read: a zip archive (PyTorch 1.6 and later), and the older stream of five pickles
-followed by the storages, which the published weights of Inception-v3 have. See `torch_pickle` for
-how their pickles are read.
+It reads two formats: the zip archive of PyTorch 1.6 and later, and the older stream of five pickles
+followed by storages, in which the weights of Inception-v3 are published. See `torch_pickle` for the
+pickles.
 """
 
 import io
@@ -20,10 +20,11 @@ MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the older format
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a file, by name.
+    """Return the tensors of a file by name; nothing in the file is executed.
 
-    Raises FileNotFoundError, or ValueError naming the file for one that is damaged or asks for
-    anything but tensors; nothing that it asks for is ever run.
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: naming the file, if it is damaged or contains anything but tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -38,7 +39,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _read_zip(raw: bytes) -> tuple[dict[str, View], dict[str, bytes]]:
-    """NAME/data.pkl, and NAME/data/KEY for every storage."""
+    """Read a zip archive: NAME/data.pkl, and NAME/data/KEY for every storage."""
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
         names = archive.namelist()
         programs = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
@@ -53,14 +54,17 @@ def _read_zip(raw: bytes) -> tuple[dict[str, View], dict[str, bytes]]:
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Never larger than the file: PyTorch compresses nothing."""
+    """Read an entry; PyTorch compresses none, so that entries are no larger than the file."""
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name}: expected it as it is, got it compressed")
     return archive.read(name)
 
 
 def _read_stream(raw: bytes) -> tuple[dict[str, View], dict[str, bytes]]:
-    """Pickles of magic number, version, system, tensors, keys; size and bytes of each storage."""
+    """Read the older format: five pickles, then size and bytes of every storage.
+
+    The pickles are magic number, version, system, tensors and keys of the storages.
+    """
     stream = io.BytesIO(raw)
     magic, version, system = (followed(stream) for _ in range(3))
     if (magic, version) != (MAGIC, PROTOCOL):
@@ -88,7 +92,7 @@ def _views(content: Any) -> dict[str, View]:
 
 
 def _tensor(name: str, view: View, storages: dict[str, bytes]) -> np.ndarray:
-    """A copy of the part of the storage, in C order."""
+    """Return a copy of a part of a storage, in C order."""
     storage = view.storage
     if len(storages[storage.key]) != storage.size * storage.dtype.itemsize:
         raise ValueError(f"{name}: expected {storage.size} numbers, got another length")

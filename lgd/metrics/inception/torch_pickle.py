@@ -1,8 +1,8 @@
-"""Values of a pickle that holds tensors, without unpickling it.
+"""Reader of pickles that contain tensors, without unpickling.
 
-A pickle is a program, which may call anything. Here its instructions are read one by one, and only
-those are followed that a dictionary of tensors needs: constants, tuples, lists, dictionaries, and a
-few names that are recognised, never imported. All else is refused by name.
+A pickle is a program that may call anything. This reader follows only the instructions that a
+dictionary of tensors needs: constants, tuples, lists, dictionaries, and a few names that are
+recognised but never imported. It refuses all others by name.
 """
 
 import io
@@ -26,11 +26,11 @@ _KNOWN = {_DICT, _TENSOR, *(f"torch.{name}" for name in DTYPES)}
 
 
 class _Name(str):
-    """A name that a pickle asks for; not imported."""
+    """A name in a pickle, which is not imported."""
 
 
 class Storage(NamedTuple):
-    """Numbers in the file that tensors are views of."""
+    """An array of numbers in the file, of which tensors are views."""
 
     key: str
     dtype: np.dtype
@@ -38,7 +38,7 @@ class Storage(NamedTuple):
 
 
 class View(NamedTuple):
-    """A tensor: a part of a storage."""
+    """A tensor, which is a part of a storage."""
 
     storage: Storage
     offset: int
@@ -47,10 +47,10 @@ class View(NamedTuple):
 
 
 def followed(stream: io.BytesIO) -> Any:
-    """The value of the pickle at which the stream stands; the stream moves behind it.
+    """Return the value of the next pickle of a stream, which moves behind the pickle.
 
-    Raises ValueError at the first instruction that is not one of `_STEPS`, and at the first name
-    that is not one of `_KNOWN`.
+    Raises:
+      ValueError: at the first instruction that is not in `_STEPS`, or name that is not in `_KNOWN`.
     """
     machine = _Machine()
     for code, argument, _ in pickletools.genops(stream):
@@ -74,15 +74,15 @@ class _Machine:
         self.stack.append(value)
 
     def take(self, count: int) -> list[Any]:
-        """The last values of the stack."""
+        """Remove and return the last values of the stack."""
         if len(self.stack) < count:
             raise ValueError("got a pickle that takes more than it has")
         start = len(self.stack) - count
-        taken, self.stack[start:] = self.stack[start:], []
-        return taken
+        values, self.stack[start:] = self.stack[start:], []
+        return values
 
     def since_mark(self) -> list[Any]:
-        """The values above the last mark."""
+        """Remove and return the values above the last mark."""
         return self.take(len(self.stack) - self.marks.pop())
 
     def name(self, name: str) -> None:
@@ -102,7 +102,10 @@ class _Machine:
         raise ValueError(f"got a call of {name!r}: refused, nothing was run")
 
     def storage(self) -> None:
-        """("storage", type, key, device, size), and in the older format a view, always None."""
+        """Replace ("storage", type, key, device, size) by a `Storage`.
+
+        In the older format a view follows, which is always None.
+        """
         tag, kind, key, _, size, *view = self.take(1)[0]
         known = isinstance(kind, _Name) and kind.removeprefix("torch.") in DTYPES
         if tag != "storage" or not known or view not in ([], [None]) or type(size) is not int:
@@ -116,7 +119,7 @@ class _Machine:
         self.stack[-1].update(zip(pairs[::2], pairs[1::2], strict=True))
 
     def attributes(self) -> None:
-        """Those of a dictionary, PyTorch's versions of modules, are left out."""
+        """Drop the attributes of a dictionary, which are PyTorch's versions of modules."""
         target, _ = self.take(2)
         if not isinstance(target, dict):
             raise ValueError(f"got attributes of a {type(target).__name__}: refused")
@@ -131,7 +134,7 @@ def _constant(machine: _Machine, argument: Any) -> None:
 
 
 def _ignored(machine: _Machine, argument: Any) -> None:
-    """Protocol and frames."""
+    """Ignore the protocol and frames."""
 
 
 _STEPS: dict[str, Step] = {

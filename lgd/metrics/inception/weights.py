@@ -1,4 +1,4 @@
-"""Weights of Inception-v3 from a local file, and the published ones in its form."""
+"""Weights of Inception-v3: from a local file, or from the published PyTorch port."""
 
 from pathlib import Path
 
@@ -22,27 +22,35 @@ _LEAVES = {
 
 
 def load(path: str | Path, *, sha256: str) -> Params:
-    """Parameters from a safetensors file that `experiments.convert_inception` wrote.
+    """Return the parameters in a safetensors file that `experiments.convert_inception` wrote.
 
-    sha256: of the file, as the conversion prints it. Raises FileNotFoundError, or ValueError naming
-    the file and what does not fit: another hash, names, shapes, values that are not finite.
+    Args:
+      path: the file.
+      sha256: sha256 of the file, which the conversion prints.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: naming the file, for another sha256, other names or shapes, or values that are not
+        finite.
     """
     return load_params(Path(path), template(), sha256=sha256)
 
 
 def from_torch(tensors: dict[str, np.ndarray]) -> Params:
-    """Parameters from the tensors of the PyTorch port, by its names.
+    """Return parameters made from the tensors of the PyTorch port, by name.
 
-    Counters of batches, which inference does not need, are left out. Raises ValueError for tensors
-    that are missing, further ones, other shapes, and values that are not finite.
+    Counters of batches, which inference does not need, are dropped.
+
+    Raises:
+      ValueError: for missing or further tensors, other shapes, or values that are not finite.
     """
-    left = {name: value for name, value in tensors.items() if not _is_counter(name)}
+    remaining = {name: value for name, value in tensors.items() if not _is_counter(name)}
 
-    def found(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    def converted(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         name = _torch_name(path)
-        if name not in left:
+        if name not in remaining:
             raise ValueError(f"expected a tensor {name!r}, got only {sorted(tensors)}")
-        value = left.pop(name)
+        value = remaining.pop(name)
         value = np.transpose(value, (2, 3, 1, 0) if value.ndim == 4 else None)  # OIHW to HWIO
         if value.shape != leaf.shape or value.dtype != leaf.dtype:
             raise ValueError(
@@ -53,14 +61,17 @@ def from_torch(tensors: dict[str, np.ndarray]) -> Params:
             raise ValueError(f"{name}: expected finite values, got others")
         return np.ascontiguousarray(value)
 
-    params = jax.tree.map_with_path(found, template())
-    if left:
-        raise ValueError(f"expected no further tensors, got {sorted(left)}")
+    params = jax.tree.map_with_path(converted, template())
+    if remaining:
+        raise ValueError(f"expected no further tensors, got {sorted(remaining)}")
     return params
 
 
 def _torch_name(path: tuple) -> str:
-    """params/Mixed_5b/branch1x1/conv/kernel is Mixed_5b.branch1x1.conv.weight."""
+    """Return PyTorch's name of a path.
+
+    For params/Mixed_5b/branch1x1/conv/kernel it is Mixed_5b.branch1x1.conv.weight.
+    """
     *modules, leaf = [key.key for key in path[1:]]
     if leaf == "fc_bias":
         return "fc.bias"
