@@ -8,9 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import build, build_guidance
+from experiments import config as configs
 from experiments.publish import study
+from experiments.stages.guidance import Training
 from experiments.studies import rank_schedules, ranking
-from lgd import gram, guidance, objectives, schedules
+from experiments.workdir import Workdir, write_json
+from lgd import gram, guidance, objectives, omega, schedules
 from lgd.data import spiral
 from lgd.denoisers import Directions
 from lgd.exchange.schedules import table_entry, write
@@ -221,7 +225,43 @@ def test_bad_folders(small, capsys, tmp_path):
     assert "expected a manifest of statistics" in refused(capsys, f"--stats={tmp_path}")[0]
     missing = tmp_path / "run"
     lines = refused(capsys, f"--stats={small}", f"--workdir={missing}")
-    assert lines[0].startswith(f"--workdir: {missing}: expected the folder of a run")
+    assert lines[0].startswith(f"--workdir: {missing}: expected the folder of a finished run")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run with one snapshot of what it learned, and that."""
+    fields = ["denoiser.level=exact", "guidance.methods=l2", "guidance.one_step.num_steps=40"]
+    config = configs.load("configs/mixture.py", fields)
+    workdir, dataset = Workdir(tmp_path / "run", config), build.dataset(config)
+    model = build_guidance.omega_model(config, "l2", dataset)
+    params = model.init(jax.random.key(0), dataset.conditions)
+    workdir.save_params(Training("l2").snapshot(30), params)
+    selected = {
+        "unguided": {},
+        "limited_interval": {"w": 1.5, "lo": 0.2, "hi": 0.8},
+        "learned:l2": {"step": 30},
+    }
+    rows = [{"method": name, "family": name, "params": each} for name, each in selected.items()]
+    write_json(workdir.path / "results.json", {"rows": rows})
+    return workdir.path, omega.bind(model, params)
+
+
+def test_the_rows_of_a_run_are_ranked_as_selected(run, small, tmp_path, capsys):
+    path, learned = run
+    schedules, classes = rank_schedules.rows_of_run(str(path))
+    assert (list(schedules), classes) == (["unguided", "limited_interval", "learned:l2"], 8)
+    t = jnp.asarray([0.1, 0.4, 0.7, 0.99], jnp.float32)
+    at = {"s": 0.5 * t, "t": t, "c": jnp.asarray([0, 3, 7, 1], jnp.int32)}
+    np.testing.assert_allclose(schedules["learned:l2"](**at), learned(**at))
+    interval = guidance.limited_interval(1.5, 0.2, 0.8)
+    np.testing.assert_array_equal(schedules["limited_interval"](**at), interval(**at))
+    main([f"--stats={small}", f"--workdir={path}", "--num_draws=1", f"--out={tmp_path / 'out'}"])
+    table = capsys.readouterr().out
+    assert all(f"| {name} |" in table for name in schedules)
+    (path / "results.json").write_text('{"rows": [3]}')
+    (line,) = refused(capsys, f"--stats={small}", f"--workdir={path}")
+    assert line.startswith(f"--workdir: {path}: expected the folder of a finished run, got ")
 
 
 def test_statistics_of_several_directions_are_refused(tmp_path):

@@ -5,9 +5,9 @@ r"""Rank guidance schedules by their held-out consistency loss, without a denois
         --schedules=constant:0.5,limited_interval:2.4:0:0.15,clamp_linear:1.5,mine.json
 
 The statistics are a folder that lgd.gram.collect filled, of data that no schedule was fitted
-to. JSON files of schedules are described in lgd/exchange/schedules.py. All schedules are
-scored on the same examples, times and noise, so that differences to the baseline are far more
-certain than the losses.
+to. JSON files of schedules are described in lgd/exchange/schedules.py; what a run learned lies in
+its folder guidance/, for entries of the kind "guidance". All schedules are scored on the same
+examples, times and noise, so that differences to the baseline are far more certain than the losses.
 
 A low loss is not yet good samples. Measured by experiments.benchmarks gram_rank, the order is right
 among constants, and far too strong schedules come last; among schedules that help, it misleads. See
@@ -23,8 +23,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments import build
+from experiments import config as configs
 from experiments.publish.study import Add, Study
-from experiments.studies import learned_schedules, ranking
+from experiments.stages import report
+from experiments.studies import ranking
+from experiments.workdir import Workdir, WorkdirError, read_json
 from lgd import conditions, gram, guidance, schedules
 from lgd.exchange.schedules import ScheduleError, read
 from lgd.gram import Layout, Statistics, StatisticsError
@@ -75,25 +79,45 @@ def num_classes(statistics: Statistics) -> int | None:
     return None if labels is None else int(labels.max()) + 1
 
 
+def rows_of_run(workdir: str) -> tuple[dict[str, OmegaFn], int]:
+    """Return the schedule of every row of a finished run, as selected, and its number of classes.
+
+    Raises ScheduleError.
+    """
+    try:
+        config = configs.from_dict(read_json(Path(workdir) / "config.json"))
+        run, dataset = Workdir(workdir, config), build.dataset(config)
+        rows = read_json(run.path / "results.json")["rows"]
+        return report.guidance_of_rows(config, run, dataset, rows), dataset.num_classes
+    except (
+        WorkdirError,
+        configs.ConfigError,
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
+        got = " ".join(f"{type(error).__name__}: {error}".split())
+        message = f"--workdir: {workdir}: expected the folder of a finished run, got {got}"
+        raise ScheduleError([message]) from None
+
+
 def _all_schedules(
     options: Namespace, classes: int | None, process: Schedule
 ) -> dict[str, OmegaFn]:
     """Unguided, the rows of a run, and what --schedules names."""
     every: dict[str, OmegaFn] = {UNGUIDED: guidance.constant(0.0)}
     errors: list[str] = []
-    if options.workdir:
-        try:
-            every |= learned_schedules.rows(options.workdir) | every
-            known = learned_schedules.num_classes(options.workdir)
-            if classes is None or known < classes:
-                errors.append(f"--workdir: expected the classes of the data, got {known}")
-        except learned_schedules.LearnedError as error:
-            errors.append(f"--workdir: {error}")
+    try:
+        rows, known = rows_of_run(options.workdir) if options.workdir else ({}, classes)
+        every |= {**rows, **every}
+        if options.workdir and (classes is None or known is None or known < classes):
+            errors.append(f"--workdir: expected the classes of the data, got {known}")
+    except ScheduleError as error:
+        errors += error.errors
     sources = options.schedules or ([] if options.workdir else ["default"])
     try:
-        named = read(
-            sources, num_strata=classes, schedule=process, more_kinds=learned_schedules.KINDS
-        )
+        named = read(sources, num_strata=classes, schedule=process)
         errors += [
             f"{name}: expected a name that no row of --workdir has, got {name!r}"
             for name in named

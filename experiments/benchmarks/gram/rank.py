@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+import lgd
 from experiments import build, pipeline
 from experiments.benchmarks.checks.correlation import rank_correlations
 from experiments.benchmarks.gram import setup as gram_setup
@@ -29,7 +30,8 @@ from experiments.benchmarks.gram.setup import Setup
 from experiments.publish.markdown import number, text
 from experiments.publish.study import Study
 from experiments.stages import denoiser as denoiser_stage
-from experiments.studies import learned_schedules
+from experiments.stages import guidance as guidance_stage
+from experiments.stages.guidance import Training
 from experiments.workdir import Workdir
 from lgd import gram, guidance, plots
 from lgd.evaluation import Journal, schedule_key
@@ -193,7 +195,7 @@ def measure(options: Namespace) -> dict[str, Any]:
     pipeline.run(setup.config, options.workdir, ["collect", "guidance"])
     named: dict[str, OmegaFn] = {UNGUIDED: guidance.constant(0.0), **standard_schedules()}
     for method in setup.config.guidance.methods:
-        named[f"learned:{method}"] = learned_schedules.load(str(setup.workdir), method)
+        named[f"learned:{method}"] = _learned(setup, method)
     start = time.perf_counter()
     by_variant = losses(setup, named)
     scored, quality = time.perf_counter(), distances(setup, named)
@@ -216,6 +218,16 @@ def measure(options: Namespace) -> dict[str, Any]:
         "rows": rows,
         "note": _note(rows[0]["correlations"][METRICS[0]], schedules),
     }
+
+
+def _learned(setup: Setup, method: str) -> OmegaFn:
+    """Guidance that a method learned, as selected or, in a run not evaluated, after all steps."""
+    file = setup.workdir / "guidance" / f"{method}.safetensors"
+    if file.exists():
+        return lgd.load(file)
+    training, workdir = Training(method), Workdir(setup.workdir, setup.config)
+    step = guidance_stage.snapshot_steps(setup.config, training)[-1]
+    return guidance_stage.load(setup.config, workdir, setup.dataset, training, step)
 
 
 def _note(correlations: Mapping[str, Any], schedules: list[dict[str, Any]]) -> str:
