@@ -203,9 +203,9 @@ def summary(*values):
 
 def test_a_table_shows_what_its_columns_say():
     columns = [
-        text("name", "name", best="own"),
-        number("a.b", "mean", "+.2f", best="least"),
-        number("bytes", "GB", ".1f", unit=1e9, missing="none"),
+        text("name", "name") | {"best": "own"},
+        number("a.b", "mean", "+.2f") | {"best": "least"},
+        number("bytes", "GB", ".1f") | {"unit": 1e9, "missing": "none"},
         number("", "range", "{low:.1f} to {high:.1f}"),
         text("params", "selected"),
         text("fine", "fine"),
@@ -230,14 +230,14 @@ def test_a_table_shows_what_its_columns_say():
 def test_the_best_is_sought_within_rows_of_a_kind_and_the_first_of_equals_is_bold():
     values = [(1, 0), (1, 0), (0, 1)]
     rows = [{"method": f"m{i}", "v": v, "k": k} for i, (v, k) in enumerate(values)]
-    column = number("v", "v", "d", best="most", within="k")
+    column = number("v", "v", "d") | {"best": "most", "within": "k"}
     results = {"things": rows, "tables": {"further": {"columns": [column], "rows": "things"}}}
     lines = markdown.table(results, "further").splitlines()[2:]
     assert lines == ["| **1** |", "| 1 |", "| **0** |"]
     results["tables"]["further"]["only"] = ["m2", "m1"]
     assert markdown.everything(results).splitlines()[2:] == ["| **0** |", "| **1** |"]
-    decisive = [number("mean", "m", "g", best="decisive")]
-    gaps = {"a": {"mean": -3, "standard_error": 1.0}, "b": {"mean": 2, "standard_error": 1.0}}
+    decisive = [number("mean", "m", "g") | {"best": "decisive"}]
+    gaps = [{"mean": mean, "standard_error": 1.0} for mean in (-3, 2)]
     lines = markdown.table({"columns": decisive, "rows": gaps}).splitlines()[2:]
     assert lines == ["| **-3** |", "| 2 |"]
 

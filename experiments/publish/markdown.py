@@ -1,15 +1,17 @@
 """Markdown tables: rows of values, and columns that say how they are shown.
 
-A table is JSON: ``{"columns": [...], "rows": [...]}``, perhaps with a ``title`` to
-stand above it and a ``note`` below. Its rows may
-be named by their place in the results around it (an object there counts its entries as rows, each
-with its ``name``); ``only`` lists the methods that are shown. A column has
+A table is JSON: ``{"columns": [...], "rows": [...]}``, perhaps with a ``title`` above and a
+``note`` below. Its rows may be named by their place in the results around it; ``only`` lists the
+methods that are shown. A column has
 
-key     where a row has the value: dots lead into objects, and without a key it is the row itself
+key     where a row has the value: dots lead into objects; without a key it is the row itself
 title   its heading
 align   "left" or "right"
 format  of a number, or of the mean and the standard error in an object: ".4f"; or a template that
         an object fills: "{low:.2f} to {high:.2f}"
+
+and perhaps
+
 best    what is in bold: the first "least" or "most", among rows that are equal ``within`` another
         key; or what has another key that is true in its row, which "decisive" is beyond two
         standard errors
@@ -23,36 +25,14 @@ from typing import Any
 Column = Mapping[str, Any]
 
 
-def text(key: str, title: str, *, best: str = "", form: str = "") -> dict[str, Any]:
-    """Return a column of words, or of a template that objects fill."""
-    column = {"key": key, "title": title, "align": "left", "format": form, "best": best}
-    return {name: value for name, value in column.items() if value or name in ("key", "title")}
+def text(key: str, title: str) -> dict[str, Any]:
+    """Return a column of words."""
+    return {"key": key, "title": title, "align": "left"}
 
 
-def number(
-    key: str,
-    title: str,
-    form: str,
-    *,
-    best: str = "",
-    within: str = "",
-    missing: str = "",
-    unit: float = 0.0,
-) -> dict[str, Any]:
-    """Return a column of numbers; its fields are described above.
-
-    Args:
-      key: where a row has the number.
-      title: the heading.
-      form: how a number is formatted, or a template.
-      best: which numbers are bold.
-      within: the key by which rows are told apart that compete for the best.
-      missing: what stands for a missing number.
-      unit: what numbers are divided by; 0 for nothing.
-    """
-    more = {"best": best, "within": within, "missing": missing, "unit": unit}
-    column = {"key": key, "title": title, "align": "right", "format": form}
-    return column | {name: value for name, value in more.items() if value}
+def number(key: str, title: str, form: str) -> dict[str, Any]:
+    """Return a column of numbers."""
+    return {"key": key, "title": title, "align": "right", "format": form}
 
 
 def everything(results: Mapping[str, Any]) -> str:
@@ -78,8 +58,6 @@ def table(results: Mapping[str, Any], name: str = "") -> str:
 def _rows(table: Mapping[str, Any], results: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     rows = table["rows"]
     rows = results[rows] if isinstance(rows, str) else rows
-    if isinstance(rows, Mapping):
-        rows = [{"name": name, **row} for name, row in rows.items()]
     if "only" not in table:
         return rows
     by_method = {row["method"]: row for row in rows}

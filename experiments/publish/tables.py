@@ -32,7 +32,7 @@ _COMPARISONS = [
     text("method", "learned"),
     text("against", "against"),
     text("metric", "metric"),
-    number("mean", "difference", "+.5f", best="decisive"),
+    number("mean", "difference", "+.5f") | {"best": "decisive"},
     number("standard_error", "standard error", ".5f"),
     number("real_error", "real examples", ".5f"),
 ]
@@ -80,7 +80,8 @@ def columns_of_run(
         text("method", "method"),
         text("params", "selected on validation data"),
         *(
-            number(f"metrics.{name}", title, ".4f", best="most" if title.endswith("↑") else "least")
+            number(f"metrics.{name}", title, ".4f")
+            | {"best": "most" if title.endswith("↑") else "least"}
             for name in metrics
             for title in [_METRICS[name]]
             if name in rows[0]["metrics"]
@@ -125,7 +126,7 @@ def of_levels(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             row[place] = metrics[row["method"]]
     titles = [f"{level} ({steps:,} steps)" for level, steps in map(training, each)]
     columns = [
-        number(place, title, ".4f", best="least")
+        number(place, title, ".4f") | {"best": "least"}
         for place, title in zip(places, titles, strict=True)
     ]
     return {"rows": rows, "columns": [text("method", "method"), *columns]}

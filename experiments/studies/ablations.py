@@ -51,7 +51,7 @@ FIRST_SEED = 500_000  # of the noise; validation starts at 0, test at 1,000,000
 
 COLUMNS = [
     text("setting", "setting"),
-    text("label", "value", best="is_own"),
+    text("label", "value") | {"best": "is_own"},
     number("metric", "metric", ".5f"),
     number("difference", "less that of the run's own", "+.5f"),
 ]

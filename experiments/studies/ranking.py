@@ -16,7 +16,7 @@ COLUMNS = [
     text("name", "schedule"),
     number("loss", "loss", "{mean:.6g}"),
     number("loss", "95% interval", _INTERVAL % (".5g", ".5g")),
-    number("difference", "difference", "{mean:+.5g}", best="decisive"),
+    number("difference", "difference", "{mean:+.5g}") | {"best": "decisive"},
     number("difference", "95% interval", _INTERVAL % ("+.5g", "+.5g")),
 ]
 

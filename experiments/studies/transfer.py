@@ -51,7 +51,7 @@ def measure(options: Namespace) -> dict[str, Any]:
             generator = dataclasses.replace(base, times=times, solver=solver)
             key, nfe = f"{solver} {num_steps}", generator.nfe_of(guidance.constant(1.0), per_class)
             setting = {"solver": solver, "num_steps": num_steps, "nfe": nfe}
-            columns.append(number(key, key, "{mean:.4f}", best="least") | setting)
+            columns.append(number(key, key, "{mean:.4f}") | {"best": "least"} | setting)
             for name, fn in methods.items():
                 distances = []
                 for seed in range(evaluate.TEST_SEED, evaluate.TEST_SEED + options.seeds):

@@ -45,7 +45,7 @@ COMPARED = (
 )
 DISTANCES = ("ours", "pytorch-fid", "pytorch-fid of our features")
 NETWORKS = [
-    text("size", "images", form="{0[0]}x{0[1]}"),
+    text("size", "images") | {"format": "{0[0]}x{0[1]}"},
     *(number(f"{name}.shown", name, "") for name in COMPARED),
 ]
 FRECHET = [

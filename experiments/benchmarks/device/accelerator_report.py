@@ -24,11 +24,11 @@ _TRAINING = [
     text("name", "training step"),
     number("images_per_second", "images a second", ",.4g"),
     number("share", "share of the peak", ".1%"),
-    number("planned_bytes", "memory, GB", ".3g", unit=1e9),
+    number("planned_bytes", "memory, GB", ".3g") | {"unit": 1e9},
 ]
 _MEMORY = [
     text("name", "gradient of the trajectory"),
-    number("planned_bytes", "memory, GB", ".3g", unit=1e9),
+    number("planned_bytes", "memory, GB", ".3g") | {"unit": 1e9},
     number("ratio", "/ its forward pass", ".2f"),
 ]
 _OF_UNET = [

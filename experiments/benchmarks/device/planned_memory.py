@@ -46,7 +46,7 @@ from lgd.types import PyTree
 
 COLUMNS = [
     text("name", "program"),
-    number("planned_bytes", "memory, GB", ".1f", unit=1e9),
+    number("planned_bytes", "memory, GB", ".1f") | {"unit": 1e9},
     number("attention", "cuDNN's attention", "d"),
     number("convolutions", "cuDNN's convolutions", "d"),
 ]

@@ -169,7 +169,7 @@ def hours(call: float) -> dict[str, Any]:
     ]
     columns = [
         text("work", "work"),
-        number("flops", "EFLOP", ",.3g", unit=1e18),
+        number("flops", "EFLOP", ",.3g") | {"unit": 1e18},
         *(number(str(count), f"hours on {count}", ",.3g") for count in COUNTS),
     ]
     title = f"One call for one 64x64 image: {call / 1e9:,.0f} GFLOP"

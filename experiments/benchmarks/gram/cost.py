@@ -49,7 +49,7 @@ COLUMNS = [
 REACHED = [
     number("within", "within", ".1%"),
     *(
-        number(way, title, "{calls:,} calls, {seconds:.1f} s", missing="not reached")
+        number(way, title, "{calls:,} calls, {seconds:.1f} s") | {"missing": "not reached"}
         for way, title in WAYS.items()
     ),
     number("fewer_calls", "fewer calls", "{0:.1f}x"),

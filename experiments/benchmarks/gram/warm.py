@@ -41,7 +41,7 @@ COLUMNS = [
     text("label", "start"),
     number("first", "loss at the start", ".4f"),
     number("last", "at the end", ".4f"),
-    number("reached", "within 2% at step", "d", missing="not reached"),
+    number("reached", "within 2% at step", "d") | {"missing": "not reached"},
 ]
 Evaluate = Callable[[Params], float]
 
