@@ -1,7 +1,7 @@
-"""Configs: read, overridden and checked in full, before anything slow is imported.
+"""Reading, overriding and checking of configs, before anything slow is imported.
 
-Every mistake is collected; `load` raises one ConfigError that lists them all. What a field may
-hold stands in `experiments/rules/`, its type and meaning in `configs/default.py`.
+`load` raises one ConfigError that lists all mistakes. `experiments/rules/` says which values a
+field may have, `configs/default.py` its type and meaning.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from lgd.machinery.words import one_line, shown
 Config: TypeAlias = ConfigDict | Mapping[str, Any]
 
 _BOOLS = {"true": True, "false": False}
-_OLDER = {"denoiser.remat": {False: "none", True: "blocks"}}  # what was once written otherwise
+_OLDER = {"denoiser.remat": {False: "none", True: "blocks"}}  # values of older versions
 _SPELLING = {
     int: re.compile(r"[+-]?[0-9]+"),
     float: re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"),
@@ -30,7 +30,7 @@ _SPELLING = {
 
 
 class ConfigError(ValueError):
-    """Everything that is wrong with a config, one line each."""
+    """A config has mistakes; ``errors`` has a line for each of them."""
 
     def __init__(self, errors: Sequence[str]) -> None:
         super().__init__("\n".join(errors))
@@ -38,25 +38,28 @@ class ConfigError(ValueError):
 
 
 class _Nothing:
-    """Stands where a value is missing."""
+    """Placeholder for a missing value."""
 
     def __repr__(self) -> str:
         return "nothing"
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
-    """The locked config of a file with get_config(), with overrides like "a.b=1.5".
+    """Return the locked config of a file with get_config(), with overrides like "a.b=1.5".
 
-    Of two overrides of one field the last one holds, but both must fit. With fake_data, what is not
-    overridden is cut, see `experiments.fake`. Raises ConfigError.
+    The last of several overrides of a field holds, but all must be valid. With fake_data, fields
+    that are not overridden are cut, see `experiments.fake`.
+
+    Raises:
+      ConfigError: listing all mistakes.
     """
     defaults = _defaults()
     values, unread = _read(path)
-    given = [_parse_override(text, defaults) for text in overrides]
-    if (values | dict(given)).get("fake_data") is True:
-        values |= fake.cut(values | dict(given))
-    good, errors = _check(values | dict(given), defaults)
-    superseded = [error for field, value in given for error in _check({field: value}, defaults)[1]]
+    parsed = [_parse_override(text, defaults) for text in overrides]
+    if (values | dict(parsed)).get("fake_data") is True:
+        values |= fake.cut(values | dict(parsed))
+    good, errors = _check(values | dict(parsed), defaults)
+    superseded = [error for field, value in parsed for error in _check({field: value}, defaults)[1]]
     if errors := list(dict.fromkeys([*unread, *errors, *superseded])):
         raise ConfigError(errors)
     config = default.get_config()
@@ -65,17 +68,22 @@ def load(path: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
 
 def from_dict(values: Mapping[str, Any], *, is_older: bool = False) -> ConfigDict:
-    """The locked config of a config.json. Raises ConfigError.
+    """Return the locked config of a config.json.
 
-    is_older: it may lack fields that came later, which then have their defaults, and have values as
-    they were once written.
+    Args:
+      values: the content of the file.
+      is_older: whether an older version may have written it. Then missing fields have their
+        defaults, and values of older versions are translated.
+
+    Raises:
+      ConfigError: listing all mistakes.
     """
-    defaults, given = _defaults(), _flatten(values)
+    defaults, flat = _defaults(), _flatten(values)
     missing = defaults if is_older else dict.fromkeys(defaults, _Nothing())
     if is_older:
-        for field in _OLDER.keys() & given.keys():
-            given[field] = _OLDER[field].get(given[field], given[field])
-    good, errors = _check(missing | given, defaults)
+        for field in _OLDER.keys() & flat.keys():
+            flat[field] = _OLDER[field].get(flat[field], flat[field])
+    good, errors = _check(missing | flat, defaults)
     if errors:
         raise ConfigError(errors)
     config = default.get_config()
@@ -84,14 +92,17 @@ def from_dict(values: Mapping[str, Any], *, is_older: bool = False) -> ConfigDic
 
 
 def validate(config: Config) -> list[str]:
-    """All that is wrong with a config, as lines "field: expected ..., got ..."; [] if nothing."""
+    """Return the mistakes in a config, as lines "field: expected ..., got ..."."""
     defaults = _defaults()
     _, errors = _check(dict.fromkeys(defaults, _Nothing()) | _flatten(config), defaults)
     return errors
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Take `--config.a.b=v` and `--config.a.b v` out of argv: (["a.b=v", ...], the rest)."""
+    """Split argv into the overrides ["a.b=v", ...] and the rest.
+
+    Overrides are spelled ``--config.a.b=v`` or ``--config.a.b v``.
+    """
     overrides: list[str] = []
     rest: list[str] = []
     queue = list(argv)
@@ -110,7 +121,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def diff(old: Config, new: Config) -> list[str]:
-    """Lines "field: old -> new" where two configs differ; tuples equal lists, as JSON has them."""
+    """Return lines "field: old -> new" where two configs differ; tuples equal lists, as in JSON."""
     before, after = _flatten(old), _flatten(new)
     pairs = {f: (before.get(f, _Nothing()), after.get(f, _Nothing())) for f in before | after}
     return [
@@ -121,7 +132,7 @@ def diff(old: Config, new: Config) -> list[str]:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """A nested dict for JSON, tuples as lists."""
+    """Return a config as a nested dict for JSON, with tuples as lists."""
     return {
         name: to_dict(value) if _is_group(value) else _plain(value)
         for name, value in config.items()
@@ -133,7 +144,10 @@ def _defaults() -> dict[str, Any]:
 
 
 def _read(path: str) -> tuple[dict[str, Any], list[str]]:
-    """The fields of a config file; or none, and why. Not imported: no stale .pyc is ever used."""
+    """Return the fields of a config file, or none and the reasons.
+
+    The file is executed, not imported, so that no stale .pyc is used.
+    """
     expected = f"{one_line(path)}: expected a Python file with get_config() -> ConfigDict, got "
     namespace: dict[str, Any] = {"__name__": "config_file", "__file__": path}
     try:
@@ -151,7 +165,7 @@ def _read(path: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def _where(error: BaseException, path: str) -> str:
-    """The line of the file at which it failed, if it was in the file."""
+    """Return the line of the file at which an error occurred, as " (line N)", or ""."""
     frames = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
     line = error.lineno if isinstance(error, SyntaxError) else frames[-1] if frames else None
     return "" if line is None else f" (line {line})"
@@ -164,7 +178,7 @@ def _parse_override(text: str, defaults: Mapping[str, Any]) -> tuple[str, Any]:
 
 
 def _parse(text: str, like: Any) -> Any:
-    """What a text spells for a field that looks like this; the text itself if it spells nothing."""
+    """Return the value that a text spells, of the type of ``like``, or else the text itself."""
     if isinstance(like, tuple):
         return _parse_tuple(text.strip(), like)
     if isinstance(like, bool):
@@ -185,14 +199,14 @@ def _parse_tuple(text: str, like: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _element(like: tuple[Any, ...]) -> Any:
-    """What an element of such a tuple looks like; one that is empty by default holds names."""
+    """Return an example of an element; tuples that are empty by default contain names."""
     return like[0] if like else ""
 
 
 def _check(
     values: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """The fields that are right, with the default's types, and what is wrong with the others."""
+    """Return the valid fields, with the types of the defaults, and the mistakes in the others."""
     good: dict[str, Any] = {}
     errors = []
     for field, value in values.items():
@@ -224,7 +238,11 @@ def _fitting(value: Any, field: str, like: Any) -> Any:
 
 
 def _cast(value: Any, like: Any) -> Any:
-    """The value in the type of `like`; an int serves as a float, a list as a tuple."""
+    """Return a value in the type of ``like``; an int serves as a float, a list as a tuple.
+
+    Raises:
+      ValueError: for a value of another type, and for floats that are not finite.
+    """
     if isinstance(like, tuple) and isinstance(value, tuple | list):
         return tuple(_cast(element, _element(like)) for element in value)
     kind = type(like)
@@ -257,9 +275,9 @@ def _is_group(value: Any) -> bool:
 
 
 def _flatten(tree: Config, prefix: str = "") -> dict[str, Any]:
-    """Values by dotted path; an empty group is one.
+    """Return values by dotted path, empty groups included.
 
-    A FieldReference stays one, so that it is refused: an override would not reach it.
+    A FieldReference is kept, and refused later, because overrides would not reach it.
     """
     flat: dict[str, Any] = {}
     keep = {"preserve_field_references": True} if isinstance(tree, ConfigDict) else {}

@@ -1,11 +1,11 @@
-"""The published weights of Inception-v3, from PyTorch's format to safetensors, without PyTorch.
+"""Convert the published weights of Inception-v3 from PyTorch to safetensors, without PyTorch.
 
     python -m experiments.convert_inception \
         --torch=pt_inception-2015-12-05-6726825d.pth --out=inception.safetensors
 
-The file is the one of the release "fid_weights" of https://github.com/mseitzer/pytorch-fid; any
-other is refused by its sha256 (--sha256 names another that you trust). Nothing is unpickled. Prints
-the sha256 of what it writes, which `lgd.metrics.inception.load` asks for.
+The file is in the release "fid_weights" of https://github.com/mseitzer/pytorch-fid; others are
+refused by their sha256, unless --sha256 names one that you trust. Nothing is unpickled. The command
+prints the sha256 of the new file, which `lgd.metrics.inception.load` requires.
 """
 
 import argparse
@@ -19,9 +19,16 @@ from lgd.metrics.inception.weights import PUBLISHED_SHA256, from_torch
 
 
 def convert(source: Path, out: Path, *, sha256: str = PUBLISHED_SHA256) -> str:
-    """Write the parameters; returns the sha256 of the file written, the same for the same source.
+    """Write the parameters and return the sha256 of the file, which depends on the source alone.
 
-    Raises FileNotFoundError, or ValueError naming the file and what does not fit.
+    Args:
+      source: PyTorch file.
+      out: safetensors file to write.
+      sha256: expected sha256 of the source.
+
+    Raises:
+      FileNotFoundError: without a source.
+      ValueError: naming the source, for another sha256 or tensors that do not fit.
     """
     if not source.is_file():
         raise FileNotFoundError(f"{source}: expected a PyTorch file, found none")
@@ -38,17 +45,17 @@ def convert(source: Path, out: Path, *, sha256: str = PUBLISHED_SHA256) -> str:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--torch", type=Path, required=True, help="the published file")
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     parser.add_argument("--sha256", default=PUBLISHED_SHA256, help="of the file to read")
-    given = parser.parse_args()
+    args = parser.parse_args()
     try:
-        written = convert(given.torch, given.out, sha256=given.sha256)
+        written = convert(args.torch, args.out, sha256=args.sha256)
     except (OSError, ValueError) as error:
         sys.exit(f"convert_inception: {error}")
-    print(f"{given.out}: sha256 {written}")
+    print(f"{args.out}: sha256 {written}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What `--config.fake_data=True` makes of a config: the same run in a few steps, without files.
+"""The effect of ``--config.fake_data=True``: the same run in a few steps, without data files.
 
-Counts of steps, examples and samples, and grids of schedules are cut; networks, batches and devices
-are those of the config. It happens when a config is read, so that config.json shows it; fields set
-on the command line stay as they are set.
+Numbers of steps, examples and samples and grids of schedules are cut; networks, batches and devices
+stay. Configs are cut when they are read, so that config.json shows the values; fields set on the
+command line are kept.
 """
 
 import re
@@ -52,7 +52,7 @@ _PARTS = {  # of tuples
 
 
 def cut(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that change, by dotted name. Values that are no numbers or tuples stay."""
+    """Return the fields that are cut, by dotted name; values of a wrong type are left out."""
     most, classes = dict(_AT_MOST), num_classes(values)
     exact = {field: max(20, count * classes) for field, count in _PER_CLASS.items()}
     batch = values.get("statistics.batch_size")
@@ -68,7 +68,7 @@ def _is(kind: type, values: Mapping[str, Any], field: str) -> bool:
 
 
 def num_classes(values: Mapping[str, Any]) -> int:
-    """Of the data set that a config names, as far as its name tells; else 10."""
+    """Return the number of classes of a config's data set, guessed by its name; else 10."""
     attributes = values.get("data.attributes")
     if isinstance(attributes, tuple) and attributes:
         return int(2 ** len(attributes))
@@ -77,11 +77,15 @@ def num_classes(values: Mapping[str, Any]) -> int:
 
 
 def shape(values: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Of its images: of data.size, or as the path tells ("64x64"); else 32 x 32 in colour."""
+    """Return the shape (h, w, channels) of images of a config's data set.
+
+    It is guessed by the names in data.path, data.size, or a part like "64x64" of the path; else it
+    is (32, 32, 3).
+    """
     name, path, size = (values[f"data.{field}"] for field in ("name", "path", "size"))
     for part in (name, *path.split("/")):
         if part in _SHAPES:
             return _SHAPES[part]
-    found = re.search(r"(\d+)x\1(?!\d)", path)
-    side = size or (int(found[1]) if found else 32)
+    square = re.search(r"(\d+)x\1(?!\d)", path)
+    side = size or (int(square[1]) if square else 32)
     return side, side, 3

@@ -2,13 +2,13 @@
 
     python -m experiments.run --config=configs/digits.py --workdir=runs/digits
 
-Stages (--stages=denoiser,collect,guidance,evaluate,report) skip what is done and resume what was
-interrupted. Any field of the config can be set: --config.denoiser.level=well. The fields and
-their meanings stand in configs/default.py. Several processes: docs/scale-out.md.
+Stages (--stages=denoiser,collect,guidance,evaluate,report) that are done are skipped, interrupted
+ones resumed. Any field of the config can be set: --config.denoiser.level=well. configs/default.py
+documents the fields. Several processes: docs/scale-out.md.
 
-Exit codes: 0 done; 2 a mistake in what was given, or a folder that cannot be used; 3 numbers that
+Exit codes: 0 done; 2 a mistake in the arguments, or a folder that cannot be used; 3 numbers that
 are not finite, or too little memory or disk; 75 stopped by SIGTERM or Ctrl-C with everything saved;
-128 + n ended by a second signal n. The same command goes on where a run ended.
+128 + n ended by a second signal n. The same command resumes a run.
 """
 
 import errno
@@ -48,7 +48,7 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", -1, "With --coordinator: which 
 
 
 def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
-    """Check everything cheap first; JAX is imported after that."""
+    """Run the stages; cheap checks come first, before JAX is imported."""
     config, workdir = _checked(argv, overrides)
     from experiments import pipeline
     from experiments.workdir import WorkdirError
@@ -81,7 +81,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
             _end(CANNOT_GO_ON, f"cannot write: {error}")
         except stopping.Stopped as stopped:
             _end(stopping.EXIT_CODE, f"{stopped}; the same command goes on from there")
-        except processes.MainProcessError:  # which says it there
+        except processes.MainProcessError:  # the main process prints the message
             _end(BAD_INPUT, "")
 
 
@@ -101,13 +101,13 @@ def _join() -> None:
 
 
 def _command(overrides: Sequence[str]) -> str:
-    """The command that makes this run again, but for the workdir."""
+    """Return the command that repeats this run, without its workdir."""
     fields = [f"--config.{override}" for override in overrides]
     return " ".join(["python -m experiments.run", f"--config={_CONFIG.value}", *fields])
 
 
 def _checked(argv: Sequence[str], overrides: Sequence[str]) -> tuple[ConfigDict, str]:
-    """The config and the workdir; every mistake in one message."""
+    """Return the config and the workdir, or exit with all mistakes in one message."""
     errors = [f"expected no positional arguments, got {arg!r}" for arg in argv[1:]]
     errors += [
         f"--stages: expected names of {', '.join(STAGES)}, got {name!r}"
@@ -130,11 +130,11 @@ def _checked(argv: Sequence[str], overrides: Sequence[str]) -> tuple[ConfigDict,
 
 
 def _wrong_process() -> list[str]:
-    """What does not fit among the flags for several processes."""
+    """Return the mistakes in the flags for several processes."""
     count, index = _NUM_PROCESSES.value, _PROCESS_ID.value
     if not _COORDINATOR.value:
-        given = [f"--{flag.name}" for flag in (_NUM_PROCESSES, _PROCESS_ID) if flag.present]
-        return [f"{name}: expected together with --coordinator, got it alone" for name in given]
+        alone = [f"--{flag.name}" for flag in (_NUM_PROCESSES, _PROCESS_ID) if flag.present]
+        return [f"{name}: expected together with --coordinator, got it alone" for name in alone]
     errors = []
     if ":" not in _COORDINATOR.value:
         errors.append(f"--coordinator: expected host:port, got {_COORDINATOR.value!r}")
@@ -146,7 +146,7 @@ def _wrong_process() -> list[str]:
 
 
 def _end(code: int, message: str) -> NoReturn:
-    """Leave with a message, which process 0 says for all."""
+    """Exit with a message, which only process 0 prints."""
     from lgd.machinery import processes
 
     if message and processes.is_main_process():
@@ -161,7 +161,7 @@ def _refuse(errors: Sequence[str]) -> NoReturn:
 
 
 def launch() -> None:
-    """Entry point: config overrides are taken out before absl parses the rest."""
+    """Start from the command line; overrides of the config are removed before absl parses it."""
     overrides, rest = configs.split_overrides(sys.argv)
     app.run(lambda argv: main(argv, overrides), argv=rest)
 

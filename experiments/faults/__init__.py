@@ -1,6 +1,6 @@
-"""Faults that a run must survive: each is injected into the real launcher, and the end compared.
+"""Faults that a run must survive, injected into the real launcher one at a time.
 
     python -m experiments.faults [--quick]
 
-`catalogue` lists them, `bench` starts and compares runs, `inject` strikes inside a run.
+`catalogue` lists them, `bench` starts runs and compares their results, `inject` acts in a run.
 """

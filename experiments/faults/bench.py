@@ -1,4 +1,4 @@
-"""A small run to break: started as a user starts it, and compared bit for bit at its end."""
+"""A small run, started as users start it, whose results are compared bit for bit."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from lgd.machinery import digests
 
-INJECTED = "injected at "  # what `inject` says, before the time
+INJECTED = "injected at "  # precedes the time in the report of `inject`
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("denoiser", "collect", "guidance", "evaluate", "report")
 TIMEOUT = 900  # seconds after which a run counts as hanging
@@ -59,7 +59,7 @@ TINY = (
 
 
 class Ended(NamedTuple):
-    """The ending of a process: negative codes are signals; seconds since the fault or the start."""
+    """The end of a process: exit code, negative for a signal; output; seconds since the fault."""
 
     code: int
     out: str
@@ -67,7 +67,7 @@ class Ended(NamedTuple):
 
 
 class Strike(NamedTuple):
-    """An action at the n-th call of a function, see `inject`."""
+    """An action at the n-th call of a function, see `inject`; place is ``module:name``."""
 
     place: str
     number: int
@@ -75,7 +75,7 @@ class Strike(NamedTuple):
 
 
 class Bench:
-    """Runs in one folder, with one cache of compiled functions."""
+    """A folder of runs that share a cache of compiled functions."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -92,14 +92,14 @@ class Bench:
     def argv(
         self, workdir: Path, stages: Sequence[str], *flags: str, strike: Strike | None = None
     ) -> list[str]:
-        """The command line of a run of these stages."""
+        """Return the command line of a run of some stages."""
         module = ["experiments.run"]
         if strike is not None:
             module = ["experiments.faults.inject", *map(str, strike), "--"]
         settings = ["--config=configs/mixture.py", f"--workdir={workdir}"]
         settings += [f"--config.{override}" for override in TINY]
-        chosen = f"--stages={','.join(stages)}"
-        return [sys.executable, "-m", *module, *settings, chosen, *flags]
+        settings.append(f"--stages={','.join(stages)}")
+        return [sys.executable, "-m", *module, *settings, *flags]
 
     def launch(
         self,
@@ -110,9 +110,15 @@ class Bench:
         during: Callable[[subprocess.Popen], None] | None = None,
         **settings: Any,
     ) -> Ended:
-        """Run stages to the end; ``during`` may act on the process from outside.
+        """Run stages to the end.
 
-        settings: of `subprocess.Popen`.
+        Args:
+          workdir: the folder of the run.
+          stages: names of the stages.
+          *flags: further flags of the launcher.
+          strike: a fault inside the process.
+          during: called with the process, to act on it from outside.
+          **settings: arguments of `subprocess.Popen`.
         """
         argv = self.argv(workdir, stages, *flags, strike=strike)
         with started(argv, **{"env": self.environment, **settings}) as (process, output):
@@ -125,7 +131,7 @@ class Bench:
         return Ended(process.returncode, text, ended - since)
 
     def before(self, stage: str) -> Path:
-        """A workdir in which every stage before this one is done; callers do not change it."""
+        """Return a workdir in which all stages before this one are done; do not change it."""
         if stage not in self._before:
             self._before[stage] = self._prepare(stage)
         return self._before[stage]
@@ -150,7 +156,7 @@ class Bench:
             )
 
     def after(self, stage: str) -> Path:
-        """A workdir after this stage, without any fault."""
+        """Return a workdir in which this stage is done without any fault; do not change it."""
         following = {name: STAGES[i + 1] for i, name in enumerate(STAGES[:-1])}
         if stage in following:
             return self.before(following[stage])
@@ -161,20 +167,20 @@ class Bench:
         return self._before["end"]
 
     def seconds(self, stage: str) -> float:
-        """The duration of a stage without a fault."""
+        """Return the duration of a stage without a fault, in seconds."""
         self.after(stage)
         return self._seconds[stage]
 
     @contextlib.contextmanager
     def copy(self, stage: str) -> Iterator[Path]:
-        """A workdir to break, in which every stage before this one is done."""
+        """Yield a copy of a workdir in which all stages before this one are done."""
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             yield shutil.copytree(self.before(stage), Path(folder) / "run")
 
     def difference(self, workdir: Path, stage: str) -> str:
-        """The files that differ from a run without a fault after this stage, or ""."""
-        found, expected = outcome(workdir), outcome(self.after(stage))
-        differing = [n for n in sorted(found | expected) if found.get(n) != expected.get(n)]
+        """Return a text naming the files that differ from a run without a fault, or ""."""
+        actual, expected = outcome(workdir), outcome(self.after(stage))
+        differing = [n for n in sorted(actual | expected) if actual.get(n) != expected.get(n)]
         return f"{', '.join(differing)} differ" if differing else ""
 
 
@@ -182,15 +188,15 @@ class Bench:
 def started(
     argv: Sequence[str], **settings: Any
 ) -> Iterator[tuple[subprocess.Popen, Callable[[], str]]]:
-    """Start a process, yield it and a function that returns its output, and kill it at the end."""
+    """Start a process, and yield it with a function that returns its output; kill it at the end."""
     process = subprocess.Popen(
         argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **settings
     )
-    said: list[bytes] = []
+    lines: list[bytes] = []
 
     def read() -> None:
         assert process.stdout is not None
-        said.extend(process.stdout)
+        lines.extend(process.stdout)
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
@@ -198,7 +204,7 @@ def started(
     def output() -> str:
         if process.poll() is not None:
             reader.join(timeout=10)
-        return b"".join(said).decode(errors="replace")
+        return b"".join(lines).decode(errors="replace")
 
     try:
         yield process, output
@@ -211,7 +217,7 @@ def started(
 
 
 def outcome(workdir: Path) -> dict[str, str]:
-    """A digest of everything that must not depend on interruptions, by name."""
+    """Return digests, by name, of everything in a workdir that interruptions must not change."""
     names = [workdir / name for name in ("metrics.jsonl", "measured.jsonl", "results.json")]
     names += [*workdir.glob("params/**/*.safetensors"), *workdir.glob("report/*")]
     names += [file for file in workdir.glob("statistics/**/*") if file.is_file()]
@@ -224,7 +230,7 @@ def outcome(workdir: Path) -> dict[str, str]:
 
 
 def newest_state(store: Path) -> Mapping[str, Any]:
-    """Step, and digests of every array, of the newest checkpoint."""
+    """Return the step of the newest checkpoint and the digests of its arrays; {} without one."""
     commits = list(store.glob("[0-9]*/COMMIT"))
     if not commits:
         return {}

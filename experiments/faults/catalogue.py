@@ -1,4 +1,4 @@
-"""Every fault, by name. A fault is a function of a bench that yields "" or what was lost."""
+"""The table of all faults, which are functions of a bench that yield "" or a loss."""
 
 import dataclasses
 import functools
@@ -20,7 +20,11 @@ RANDOM_KILLS = 3  # of each stage
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """A fault. ``inject`` yields one text an injection; ``quick`` ones run with every test run."""
+    """A fault and its name.
+
+    ``inject`` yields a text for every injection, empty if nothing was lost. Quick faults run with
+    every run of the tests.
+    """
 
     kind: str
     name: str

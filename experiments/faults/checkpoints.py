@@ -1,4 +1,4 @@
-"""Damaged checkpoints under a run that goes on."""
+"""Damaged checkpoints of a run that is resumed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ STOPPED_AT = 13  # where the runs below are stopped: saved there, and at step 10
 
 
 def under_a_run(bench: Bench) -> Iterator[str]:
-    """The newest checkpoint of a stopped run is damaged: the run goes on from the one before."""
+    """Damage the newest checkpoint: the run continues from the one before."""
     with bench.copy("denoiser") as workdir:
         store = _stopped(bench, workdir)
         flip(next((store / str(STOPPED_AT) / "state").rglob("manifest.ocdbt")))
@@ -27,7 +27,7 @@ def under_a_run(bench: Bench) -> Iterator[str]:
 
 
 def under_a_run_all_of_them(bench: Bench) -> Iterator[str]:
-    """Every checkpoint of a stopped run is damaged: refused, until told to start over."""
+    """Damage all checkpoints: the run is refused without --restart_damaged."""
     with bench.copy("denoiser") as workdir:
         store = _stopped(bench, workdir)
         for commit in store.glob("*/" + COMMIT_FILE):
@@ -47,7 +47,7 @@ def under_a_run_all_of_them(bench: Bench) -> Iterator[str]:
 
 
 def _stopped(bench: Bench, workdir: Path) -> Path:
-    """The store of a denoiser that was stopped at `STOPPED_AT`."""
+    """Return the store of a denoiser whose training was stopped at `STOPPED_AT`."""
     strike = Strike("lgd.machinery.parallel:place_batch", STOPPED_AT, "TERM")
     ended = bench.launch(workdir, ["denoiser"], strike=strike)
     store = workdir / "checkpoints" / "denoiser"

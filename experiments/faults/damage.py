@@ -1,11 +1,11 @@
-"""Damages of a file."""
+"""Ways to damage a file."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 
 def flip(path: Path) -> None:
-    """Change one bit in the middle."""
+    """Change one bit in the middle of a file."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)

@@ -20,7 +20,7 @@ SETTINGS = ("classifier.num_steps=5", "classifier.width=8", "classifier.num_feat
 
 
 def values(num_test: int = 120) -> dict[str, np.ndarray]:
-    """240 training images and some test images of noise, 28x28 grey, of ten classes."""
+    """Return 240 training images and some test images of noise, 28x28 grey, in ten classes."""
     rng = np.random.default_rng(num_test)
     counts = {"x": 240, "y": 240, "xt": num_test, "yt": num_test}
     return {
@@ -86,7 +86,7 @@ EXCHANGES = ("images of training and test", "labels of another set")
 
 
 def damaged(bench: Bench, kind: str, damage: str) -> Iterator[str]:
-    """A file damaged before the first run."""
+    """Damage a file before the first run, which refuses it by name."""
     with _folder(bench) as folder:
         path = KINDS[kind][0](folder, values())
         DAMAGES[damage](folder / FILES[kind])
@@ -94,7 +94,7 @@ def damaged(bench: Bench, kind: str, damage: str) -> Iterator[str]:
 
 
 def exchanged(bench: Bench, kind: str, what: str) -> Iterator[str]:
-    """Intact files in the wrong place before the first run; their numbers of examples show it."""
+    """Exchange intact files before the first run; their numbers of examples reveal it."""
     with _folder(bench) as folder:
         arrays, others = values(), values(num_test=300)
         changes = {"x": arrays["xt"], "xt": arrays["x"]}
@@ -104,9 +104,9 @@ def exchanged(bench: Bench, kind: str, what: str) -> Iterator[str]:
 
 
 def between_runs(bench: Bench, kind: str) -> Iterator[str]:
-    """Files changed in ways that no format shows: the second run refuses them.
+    """Change files in ways that no format detects: the second run refuses them.
 
-    Train and test images of equal number in each other's place, labels of another set, and a pixel.
+    Train and test images of equal number are exchanged, labels permuted, and one pixel changed.
     """
     with _folder(bench) as folder:
         arrays = values(num_test=240)
@@ -128,14 +128,14 @@ def between_runs(bench: Bench, kind: str) -> Iterator[str]:
 
 
 def known_images(bench: Bench) -> Iterator[str]:
-    """Damage to a folder of images that was used before: the error names the file."""
+    """Damage a folder of images that was used before: the error names the file."""
     with _folder(bench) as folder:
         path = images(folder / "images", values())
         first = _launch(bench, folder / "run", "images", path, "denoiser")
         yield "" if first.code == 0 else f"expected a run to end with 0, got {first}"
         one = path / "train" / "1" / "001.png"
         whole, other = one.read_bytes(), one.with_name("011.png").read_bytes()
-        changes = [*(DAMAGES[each] for each in BEFORE), lambda file: file.write_bytes(other)]
+        changes = [*(DAMAGES[name] for name in BEFORE), lambda file: file.write_bytes(other)]
         for number, change in enumerate(changes):
             change(one)
             ended = _launch(bench, folder / str(number), "images", path, "denoiser")
@@ -150,7 +150,7 @@ def _folder(bench: Bench) -> Iterator[Path]:
 
 
 def _refused_at_once(bench: Bench, folder: Path, kind: str, path: Path) -> str:
-    """Empty if a first run names the file and creates no workdir."""
+    """Return "" if a first run names the file and creates no workdir."""
     workdir = folder / "run"
     wrong = _refused(_launch(bench, workdir, kind, path, "denoiser"), f"data.path: {path}")
     return wrong or ("a workdir was made" if workdir.exists() else "")
@@ -158,7 +158,7 @@ def _refused_at_once(bench: Bench, folder: Path, kind: str, path: Path) -> str:
 
 def _launch(bench: Bench, workdir: Path, kind: str, path: Path, stage: str) -> Ended:
     settings = (*KINDS[kind][1], f"data.path={path}", *SETTINGS)
-    return bench.launch(workdir, [stage], *(f"--config.{each}" for each in settings))
+    return bench.launch(workdir, [stage], *(f"--config.{setting}" for setting in settings))
 
 
 def _files(workdir: Path) -> dict[str, bytes]:

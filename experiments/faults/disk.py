@@ -29,7 +29,7 @@ FULL: dict[str, tuple[str, Strike]] = {
 
 
 def full(bench: Bench, moment: str) -> Iterator[str]:
-    """No space at one write: the run ends with a message, and continues once there is space."""
+    """Fill the disk at one write: the run ends with a message, and continues with more space."""
     stage, strike = FULL[moment]
     with bench.copy(stage) as workdir:
         ended = bench.launch(workdir, [stage], strike=strike)
@@ -42,7 +42,7 @@ def full(bench: Bench, moment: str) -> Iterator[str]:
 
 
 def limited(bench: Bench) -> Iterator[str]:
-    """The system refuses every large file, as a full disk does, wherever the program writes it."""
+    """Refuse all large files, as a full disk does, wherever the program writes them."""
 
     def limit() -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -52,15 +52,15 @@ def limited(bench: Bench) -> Iterator[str]:
     environment = bench.environment | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     with bench.copy("denoiser") as workdir:
         ended = bench.launch(workdir, ["denoiser"], preexec_fn=limit, env=environment)
-        # Threads of Orbax say more, before it and after.
-        said = "\n".join(line for line in ended.out.splitlines() if "was not saved" in line)
-        yield wrong_end(ended._replace(out=said), CANNOT_GO_ON, "was not saved") or not_resumed(
+        # Threads of Orbax print more, before it and after.
+        lines = "\n".join(line for line in ended.out.splitlines() if "was not saved" in line)
+        yield wrong_end(ended._replace(out=lines), CANNOT_GO_ON, "was not saved") or not_resumed(
             bench, workdir, "denoiser"
         )
 
 
 def read_only(bench: Bench) -> Iterator[str]:
-    """A workdir, new or existing, that cannot be written to."""
+    """Deny writing to a workdir, new or existing: the run is refused."""
     with bench.copy("denoiser") as workdir:
         for path in (workdir, workdir / "new"):
             workdir.chmod(0o555)
@@ -78,7 +78,7 @@ def _obey_permissions() -> None:
 
 
 def locked(bench: Bench) -> Iterator[str]:
-    """A live run locks its workdir; the lock of a dead run is taken over."""
+    """Start a second run in a workdir: a live run locks it, the lock of a dead run is ignored."""
     strike = Strike("lgd.machinery.parallel:place_batch", 8, f"sleep:{TIMEOUT}")
     with bench.copy("denoiser") as workdir:
         argv = bench.argv(workdir, ["denoiser"], strike=strike)
@@ -128,18 +128,18 @@ WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 def weights(bench: Bench, damage: str) -> Iterator[str]:
-    """The denoiser's parameters damaged, or replaced by a file that runs code when it is opened."""
-    change, said = WEIGHTS[damage]
+    """Damage the denoiser's parameters, or replace them by a file that runs code when unpickled."""
+    change, message = WEIGHTS[damage]
     with bench.copy("guidance") as workdir:
         file = workdir / "params" / "denoiser.safetensors"
         change(file)
         ended = bench.launch(workdir, ["guidance"])
         ran = file.with_name("ran").exists()
-        yield "the code in it ran" if ran else wrong_end(ended, REFUSED, f"{file}: ", said)
+        yield "the code in it ran" if ran else wrong_end(ended, REFUSED, f"{file}: ", message)
 
 
 def shards(bench: Bench, damage: str) -> Iterator[str]:
-    """Every file of the statistics damaged in turn: it is refused by name and never used."""
+    """Damage every file of the statistics in turn: the run refuses them."""
     with bench.copy("guidance") as workdir:
         for file in sorted((workdir / "statistics" / "train-copies").iterdir()):
             whole = file.read_bytes()
@@ -151,7 +151,7 @@ def shards(bench: Bench, damage: str) -> Iterator[str]:
 
 
 def swapped_shards(bench: Bench) -> Iterator[str]:
-    """Two shards swapped."""
+    """Swap two shards of the statistics: the run refuses them."""
     with bench.copy("guidance") as workdir:
         folder = workdir / "statistics" / "train-copies"
         one, other = sorted(folder.glob("*.safetensors"))[:2]
@@ -162,7 +162,7 @@ def swapped_shards(bench: Bench) -> Iterator[str]:
 
 
 def other_data(bench: Bench) -> Iterator[str]:
-    """The same config gives other data than before."""
+    """Change the recorded digests of the data: the run is refused, since its data differ."""
     with bench.copy("guidance") as workdir:
         file = workdir / "data.json"
         text = file.read_text()

@@ -1,10 +1,10 @@
-"""The launcher with one fault in it: at the n-th call of a function, something happens first.
+"""The launcher with a fault: an action precedes the n-th call of a function.
 
     python -m experiments.faults.inject lgd.machinery.ledger:fsync 7 KILL -- --config=... ...
 
 Actions, several joined by "+": a signal to this process (TERM, INT, KILL), ``sleep:SECONDS``,
-``raise``, ``full`` (OSError: no space left), ``oom`` (JAX: out of memory). ``nan:COUNT`` puts NaN
-into the results of so many calls instead. The action is reported on stderr, with the time.
+``raise``, ``full`` (OSError: no space left), ``oom`` (JAX: out of memory). ``nan:COUNT`` instead
+replaces the results of that many calls by NaN. The action is reported on stderr, with the time.
 """
 
 import errno
@@ -28,8 +28,8 @@ def patch(place: str, number: int, action: str) -> None:
     module, _, path = place.partition(":")
     owner: Any = importlib.import_module(module)
     *classes, name = path.split(".")
-    for each in classes:
-        owner = getattr(owner, each)
+    for class_name in classes:
+        owner = getattr(owner, class_name)
     setattr(owner, name, _struck(getattr(owner, name), number, action))
 
 
@@ -42,8 +42,8 @@ def _struck(function: Callable, number: int, action: str) -> Callable:
         calls += 1
         if calls == number:
             print(f"{INJECTED}{time.time()}", file=sys.stderr, flush=True)
-            for each in [] if count else action.split("+"):
-                _act(each)
+            for part in [] if count else action.split("+"):
+                _act(part)
         result = function(*args, **kwargs)
         return _poisoned(result) if number <= calls < number + count else result
 
@@ -51,7 +51,7 @@ def _struck(function: Callable, number: int, action: str) -> Callable:
 
 
 def _poisoned(tree: Any) -> Any:
-    """The same with NaN for every number that is no integer."""
+    """Return a tree with NaN in place of all floats."""
     return jax.tree.map(lambda a: a * np.float32(np.nan) if a.dtype.kind == "f" else a, tree)
 
 
@@ -69,7 +69,7 @@ def _act(action: str) -> None:
 
 
 def main() -> None:
-    """Patch, then launch."""
+    """Patch the function, then start the launcher."""
     place, number, action, dashes, *argv = sys.argv[1:]
     if dashes != "--":
         sys.exit(f"expected -- before the launcher's arguments, got {dashes!r}")

@@ -17,7 +17,7 @@ BATCHES = "lgd.data.pipeline:IndexedBatches.__call__"
 
 
 def one_step(bench: Bench) -> Iterator[str]:
-    """One batch of NaN: the step is skipped and counted, and the run ends with finite numbers."""
+    """Return NaN in one batch: the step is skipped and counted, and the run ends normally."""
     with bench.copy("denoiser") as workdir:
         ended = bench.launch(workdir, ["denoiser"], strike=Strike(BATCHES, 9, "nan:1"))
         lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -30,14 +30,14 @@ def one_step(bench: Bench) -> Iterator[str]:
 
 
 def many_steps(bench: Bench) -> Iterator[str]:
-    """Only batches of NaN from some step on: the run ends with the parameters before that step."""
+    """Return NaN in all batches from a step on: the run ends with the parameters before it."""
     with bench.copy("denoiser") as workdir:
         strike = Strike(BATCHES, 9, f"nan:{STEPS}")
         ended = bench.launch(workdir, ["denoiser"], strike=strike)
         yield wrong_end(ended, CANNOT_GO_ON, "steps 8 to 17: expected finite")
         noted = json.loads((workdir / "non_finite.json").read_text())
         ids = noted["examples"]
-        right = noted["steps"] == list(range(8, 18)) and {len(each) for each in ids} == {16}
+        right = noted["steps"] == list(range(8, 18)) and {len(batch) for batch in ids} == {16}
         yield "" if right else f"expected the steps and their examples, got {noted}"
         before = newest_state(workdir / "checkpoints" / "denoiser")
         again = bench.launch(workdir, ["denoiser"])
@@ -46,17 +46,17 @@ def many_steps(bench: Bench) -> Iterator[str]:
 
 
 def denoiser(bench: Bench, stage: str) -> Iterator[str]:
-    """A denoiser that returns NaN: the error names t, and no sample of it is measured."""
+    """Make the denoiser return NaN: the error names t, and no sample is measured."""
     with bench.copy(stage) as workdir:
         strike = Strike("lgd.denoisers.network:NetworkDenoiser.apply", 1, "nan:1000")
         ended = bench.launch(workdir, [stage], strike=strike)
-        said = ", t from " if stage == "collect" else "inf at t = "
-        yield wrong_end(ended, CANNOT_GO_ON, said)
+        message = ", t from " if stage == "collect" else "inf at t = "
+        yield wrong_end(ended, CANNOT_GO_ON, message)
         yield not_resumed(bench, workdir, stage)
 
 
 def memory(bench: Bench, stage: str, place: str) -> Iterator[str]:
-    """A full device: the error gives advice, and the run continues later."""
+    """Run out of device memory: the error says which setting to reduce, and the run can go on."""
     with bench.copy(stage) as workdir:
         ended = bench.launch(workdir, [stage], strike=Strike(place, 2, "oom"))
         yield wrong_end(ended, CANNOT_GO_ON, "batch size", "jax.checkpoint") or not_resumed(
@@ -65,14 +65,14 @@ def memory(bench: Bench, stage: str, place: str) -> Iterator[str]:
 
 
 def blocked_loader(bench: Bench) -> Iterator[str]:
-    """Data that arrive late: the run reports where it waits and for how long, and continues."""
+    """Block the data loader: the run reports where it waits and for how long, and continues."""
     with bench.copy("denoiser") as workdir:
         strike = Strike(BATCHES, 9, "sleep:3")
         ended = bench.launch(
             workdir, ["denoiser"], "--config.training.stall_seconds=1", strike=strike
         )
-        _, said, stacks = ended.out.partition("the last: step 7. Every thread is here:")
-        where = said and "inject.py" in stacks and "training.py" in stacks
+        _, report, stacks = ended.out.partition("the last: step 7. Every thread is here:")
+        where = report and "inject.py" in stacks and "training/loop.py" in stacks
         wrong = "" if where and ended.code == 0 else f"expected a report, got {ended.out}"
         yield wrong or bench.difference(workdir, "denoiser")
 
@@ -89,7 +89,7 @@ def logger(bench: Bench) -> Iterator[str]:
 
 
 def no_logger(bench: Bench) -> Iterator[str]:
-    """TensorBoard is not installed: the warning names it, and nothing else changes."""
+    """Hide the package of TensorBoard: a warning names it, and nothing else changes."""
     with bench.copy("denoiser") as workdir, tempfile.TemporaryDirectory() as packages:
         (Path(packages) / "tensorboardX.py").write_text("raise ModuleNotFoundError('tensorboardX')")
         path = os.pathsep.join([packages, os.environ.get("PYTHONPATH", "")])
@@ -102,7 +102,7 @@ def no_logger(bench: Bench) -> Iterator[str]:
 
 
 def nothing(bench: Bench) -> Iterator[str]:
-    """Two runs of one command, one of them stage by stage, are equal, pictures included."""
+    """Inject nothing: a run of all stages equals one stage by stage, figures included."""
     with bench.copy("denoiser") as workdir:
         ended = bench.launch(workdir, STAGES)
         yield wrong_end(ended, 0) or bench.difference(workdir, "report")

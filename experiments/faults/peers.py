@@ -1,4 +1,4 @@
-"""Two processes of two devices each: signals, deaths, exceptions, and settings that differ."""
+"""Faults of two processes with two devices each: signals, deaths, exceptions, other settings."""
 
 import contextlib
 import os
@@ -32,7 +32,7 @@ def run_two(
     flags: Mapping[int, Sequence[str]] | None = None,
     absent: Sequence[int] = (),
 ) -> list[Ended]:
-    """The endings of two processes of the denoiser stage.
+    """Run two processes of the denoiser stage and return how they end.
 
     Args:
       bench: where runs take place.
@@ -60,29 +60,29 @@ def run_two(
 
 
 def _ended(running: list) -> list[Ended]:
-    """Collect the endings; seconds count from the fault, in whichever process it was."""
+    """Return the ends of processes; seconds count from the fault in either of them."""
     start, ends = time.time(), [0.0] * len(running)
     while not all(ends) and time.time() < start + TIMEOUT:
         for i, (process, _) in enumerate(running):
             if not ends[i] and process.poll() is not None:
                 ends[i] = time.time()
         time.sleep(0.05)
-    said = [output() for _, output in running]
-    marks = [line for text in said for line in text.splitlines() if line.startswith(INJECTED)]
+    texts = [output() for _, output in running]
+    marks = [line for text in texts for line in text.splitlines() if line.startswith(INJECTED)]
     since = float(marks[0].removeprefix(INJECTED)) if marks else start
     return [
         Ended(process.poll() if end else -999, text, (end or time.time()) - since)
-        for (process, _), end, text in zip(running, ends, said, strict=True)
+        for (process, _), end, text in zip(running, ends, texts, strict=True)
     ]
 
 
 def signal(bench: Bench, name: str, index: int) -> Iterator[str]:
-    """A signal to one process: both stop at the same step, which is saved, and continue from it."""
+    """Send a signal to one process: both stop at the same step, are saved, and continue there."""
     strike = MOMENT._replace(action=f"{name}+sleep:3")  # JAX looks for it once a second
     with bench.copy("denoiser") as workdir:
         ended = run_two(bench, workdir, strikes={index: strike})
         step = newest_state(workdir / "checkpoints" / "denoiser").get("step", 0)
-        if [each.code for each in ended] != [STOPPED, STOPPED] or step < AT:
+        if [end.code for end in ended] != [STOPPED, STOPPED] or step < AT:
             yield f"expected {STOPPED} twice and step {AT} or later saved, got {step}, {ended}"
         elif f"stopped after step {step} of" not in ended[0].out:
             yield f"expected step {step} to be named, got {ended[0].out}"
@@ -91,14 +91,14 @@ def signal(bench: Bench, name: str, index: int) -> Iterator[str]:
 
 
 def death(bench: Bench, index: int) -> Iterator[str]:
-    """SIGKILL of one process: the other ends too; both continue from the last checkpoint."""
+    """Kill one process: the other ends too, and both continue from the last checkpoint."""
     with bench.copy("denoiser") as workdir:
         ended = run_two(bench, workdir, strikes={index: MOMENT._replace(action="KILL")})
         yield _both_end(ended, index, -9) or _resumed(bench, workdir)
 
 
 def exception(bench: Bench, index: int) -> Iterator[str]:
-    """An exception in one process: both end in bounded time, and it prints its traceback last."""
+    """Raise in one process: both end in bounded time, and its traceback is the last output."""
     with bench.copy("denoiser") as workdir:
         ended = run_two(bench, workdir, strikes={index: MOMENT._replace(action="raise")})
         last = ended[index].out.rstrip().rpartition("\n")[2]
@@ -109,7 +109,7 @@ def exception(bench: Bench, index: int) -> Iterator[str]:
 
 
 def missing(bench: Bench, index: int) -> Iterator[str]:
-    """A process that never starts: the other one ends."""
+    """Start only one of two processes: it ends with an error."""
     with bench.copy("denoiser") as workdir:
         flags = {1 - index: ["--start_seconds=5"]}
         (ended,) = run_two(bench, workdir, flags=flags, absent=[index])
@@ -118,7 +118,7 @@ def missing(bench: Bench, index: int) -> Iterator[str]:
 
 
 def other_config(bench: Bench) -> Iterator[str]:
-    """Different settings: both processes refuse them before any work and name the fields."""
+    """Start processes with different settings: both refuse them at once and name the fields."""
     with bench.copy("denoiser") as workdir:
         flags = {1: ["--config.seed=7", "--config.denoiser.width=9"]}
         ended = run_two(bench, workdir, flags=flags)
@@ -126,27 +126,27 @@ def other_config(bench: Bench) -> Iterator[str]:
             f"process 1: {line}" in ended[0].out
             for line in ("seed: 0 -> 7", "denoiser.width: 8 -> 9")
         )
-        refused = [each.code for each in ended] == [2, 2] and not os.listdir(workdir)
+        refused = [end.code for end in ended] == [2, 2] and not os.listdir(workdir)
         yield "" if named and refused else f"expected exit 2 and both fields, got {ended}"
 
 
 def _both_end(ended: list[Ended], index: int, code: int) -> str:
     failed, other = ended[index], ended[1 - index]
-    slowest = max(each.seconds for each in ended)
+    slowest = max(end.seconds for end in ended)
     if failed.code != code or other.code in (0, -999) or slowest > END_LIMIT:
         return f"expected {code} and another error within {END_LIMIT} s, got {ended}"
     return ""
 
 
 def _resumed(bench: Bench, workdir: Path) -> str:
-    """Start both again: they end like two processes without a fault."""
+    """Start both processes again, and return "" if they end like two without a fault."""
     whole = bench.folder / "two"
     for folder in (whole, workdir):
         if folder == whole and whole.exists():
             continue
         ended = run_two(bench, folder)
-        if any(each.code for each in ended):
+        if any(end.code for end in ended):
             return f"expected 0 twice, got {ended}"
-    found, expected = outcome(workdir), outcome(whole)
-    differing = [name for name in expected if found.get(name) != expected[name]]
+    actual, expected = outcome(workdir), outcome(whole)
+    differing = [name for name in expected if actual.get(name) != expected[name]]
     return f"{differing} differ" if differing else ""

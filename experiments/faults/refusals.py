@@ -51,7 +51,7 @@ MISTAKES = (
     "data=3",
 )
 
-CHANGES = (  # of data, batch, optimizer, model and law
+CHANGES = (  # of data, batch, optimizer, model and schedule
     "seed=7",
     "data.num_train=152",
     "denoiser.batch_size=8",
@@ -71,7 +71,7 @@ HARMLESS = (
 
 
 def mistakes(bench: Bench) -> Iterator[str]:
-    """All mistakes are listed at once, quickly, with exit code 2 and before JAX is imported."""
+    """Make many mistakes: all are listed at once, quickly, before JAX is imported."""
     with bench.copy("denoiser") as workdir:
         before = os.times()
         flags = [f"--config.{mistake}" for mistake in MISTAKES]
@@ -80,7 +80,7 @@ def mistakes(bench: Bench) -> Iterator[str]:
         after = os.times()
     lines = ended.out.splitlines()
     imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time")}
-    said = [line for line in lines if not line.startswith("import time")]
+    messages = [line for line in lines if not line.startswith("import time")]
     seconds = sum(
         getattr(after, n) - getattr(before, n) for n in ("children_user", "children_system")
     )
@@ -88,13 +88,14 @@ def mistakes(bench: Bench) -> Iterator[str]:
         yield f"expected exit 2 within {SECONDS} s without JAX, got {ended.code}, {seconds:.1f} s"
     for mistake in MISTAKES:
         field = mistake.partition("=")[0]
-        count = sum(line.startswith(f"{field}: expected ") for line in said)
-        yield "" if count == 1 else f"expected one line about {field}, got {count}: {said}"
-    yield "" if len(said) == len(MISTAKES) else f"expected {len(MISTAKES)} lines, got {said}"
+        count = sum(line.startswith(f"{field}: expected ") for line in messages)
+        yield "" if count == 1 else f"expected one line about {field}, got {count}: {messages}"
+    right = len(messages) == len(MISTAKES)
+    yield "" if right else f"expected {len(MISTAKES)} lines, got {messages}"
 
 
 def changes(bench: Bench) -> Iterator[str]:
-    """A workdir refuses another config, naming every difference, and takes a harmless one."""
+    """Change the config of a workdir: all differences are named; harmless ones are accepted."""
     with bench.copy("guidance") as workdir:
         before = (workdir / "config.json").read_bytes()
         flags = [f"--config.{change}" for change in (*CHANGES, *HARMLESS)]
@@ -105,6 +106,7 @@ def changes(bench: Bench) -> Iterator[str]:
             field = change.partition("=")[0]
             named = f"  {field}: " in ended.out and " -> " in ended.out
             yield "" if named else f"expected {field} to be named, got {ended.out}"
-        harmless = bench.launch(workdir, ["denoiser"], *(f"--config.{each}" for each in HARMLESS))
+        flags = [f"--config.{change}" for change in HARMLESS]
+        harmless = bench.launch(workdir, ["denoiser"], *flags)
         same = bench.difference(workdir, "collect")
         yield same if harmless.code == 0 else f"expected exit 0, got {harmless}"

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGKILL at every kind of moment of every stage."""
+"""SIGTERM, SIGINT and SIGKILL at all kinds of moments of every stage."""
 
 import os
 import random
@@ -10,7 +10,7 @@ from pathlib import Path
 from experiments.faults.bench import INJECTED, STEPS, Bench, Ended, Strike, newest_state
 from experiments.faults.endings import STOPPED, not_resumed
 
-LIMIT = 10.0  # seconds from the signal to the end, on a processor of one's own
+LIMIT = 10.0  # seconds from the signal to the end, on an idle processor
 
 MOMENTS: dict[str, tuple[str, Strike]] = {
     "first compile": ("denoiser", Strike("lgd.training.loop:make_step", 1, "")),
@@ -46,13 +46,13 @@ def interrupt(bench: Bench, moment: str, signal: str) -> Iterator[str]:
 
 
 def twice(bench: Bench) -> Iterator[str]:
-    """The second signal of two ends a run that does not answer."""
+    """Send two signals: the second one ends a run that does not respond to the first."""
     strike = Strike("lgd.machinery.parallel:place_batch", 8, "TERM+sleep:1+INT+sleep:60")
     yield from _deaf(bench, strike, code=130, limit=3.0)
 
 
 def no_answer(bench: Bench) -> Iterator[str]:
-    """One signal ends a run in which no step ends, as in a long compilation."""
+    """Send one signal during a step that does not end, such as a long compilation."""
     strike = Strike("lgd.training.loop:make_step", 1, "TERM+sleep:60")
     yield from _deaf(bench, strike, code=STOPPED, limit=LIMIT)
 
@@ -65,7 +65,7 @@ def _deaf(bench: Bench, strike: Strike, *, code: int, limit: float) -> Iterator[
 
 
 def random_kill(bench: Bench, stage: str, seed: int) -> Iterator[str]:
-    """SIGKILL at a random time of a stage."""
+    """Kill the run at a random time of a stage."""
     with bench.copy(stage) as workdir:
         whole = bench.seconds(stage)
         wait = random.Random(seed).uniform(0.2, 1.0) * whole
@@ -80,7 +80,7 @@ def random_kill(bench: Bench, stage: str, seed: int) -> Iterator[str]:
 
 
 def _unsaved(workdir: Path, number: int) -> str:
-    """Empty if the step before the n-th is saved; the n-th, about to begin, may be saved too."""
+    """Return "" if the step before the n-th is saved, or the n-th, which may have begun."""
     step = newest_state(workdir / "checkpoints" / "denoiser").get("step")
     return "" if step in (number - 1, number) else f"expected step {number - 1} saved, got {step}"
 

@@ -1,4 +1,4 @@
-"""What a config may hold: field by field, then rules across fields."""
+"""Rules for configs: of single fields, then across fields."""
 
 from experiments.rules import data, denoiser, evaluation, guidance, reward
 from experiments.rules.across import Across

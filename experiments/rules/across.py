@@ -1,14 +1,15 @@
-"""A rule of several fields."""
+"""The form of a rule across fields."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 
 class Across(NamedTuple):
-    """Takes the values of its fields, returns what is wrong with the first or None.
+    """A rule across several fields of a config.
 
-    Runs only when every one of these fields is right by itself. A rule sees values of the default's
-    type, and completes "field: expected ..., got ...".
+    ``wrong`` takes the values of the fields, in the types of the defaults, and returns the mistake
+    in the first one, "expected ..., got ...", or None. It is called only if all fields are valid by
+    themselves.
     """
 
     fields: tuple[str, ...]

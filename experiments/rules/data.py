@@ -1,4 +1,4 @@
-"""Rules across the fields of the data: names, files, sizes."""
+"""Rules across the fields of data: names, files, sizes."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,10 @@ READ_FROM_FILES = ("mnist", "fashion_mnist", "npz", "images", "tfds")
 
 
 def side_of(data: str, size: int) -> int | None:
-    """Of an image; None where the config does not tell: the networks then refuse what misfits."""
+    """Return the side of an image in pixels, or None if the config does not determine it.
+
+    In the latter case the networks check it.
+    """
     return SIDES.get(data) or size or None
 
 

@@ -1,4 +1,4 @@
-"""Rules across the fields of the denoiser: what network, data and training need of one another."""
+"""Rules across the fields of the denoiser: network, data and training."""
 
 from collections.abc import Sequence
 
@@ -62,8 +62,8 @@ def _attention_of(
     rows = _rows(side_of(data, size), multipliers)
     if network != "unet" or not rows or set(attention) <= set(rows):
         return None
-    never = sorted(set(attention) - set(rows))
-    return f"expected rows of a level, {rows} for data {data}, got {never}"
+    unknown = sorted(set(attention) - set(rows))
+    return f"expected rows of a level, {rows} for data {data}, got {unknown}"
 
 
 def _heads_of_dit(heads: int, network: str, width: int) -> str | None:
@@ -83,14 +83,14 @@ def _heads_of_unet(
 ) -> str | None:
     levels = zip(_rows(side_of(data, size), multipliers), multipliers, strict=False)
     attended = [channels * multiplier for rows, multiplier in levels if rows in attention]
-    stuck = [width for width in attended if width % heads]
-    if network != "unet" or not stuck:
+    indivisible = [width for width in attended if width % heads]
+    if network != "unet" or not indivisible:
         return None
-    return f"expected a divisor of {stuck}, channels with attention, got {heads}"
+    return f"expected a divisor of {indivisible}, channels with attention, got {heads}"
 
 
 def _rows(side: int | None, multipliers: Sequence[int]) -> list[int]:
-    """Of the feature maps of a U-Net's levels; [] where they cannot be or are not known."""
+    """Return the rows of a U-Net's feature maps by level; [] if unknown or not divisible."""
     halvings = len(multipliers) - 1
     if side is None or halvings > 30 or side % 2**halvings:
         return []

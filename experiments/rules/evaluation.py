@@ -1,4 +1,4 @@
-"""Rules across the fields of evaluation and of the classifiers that measure."""
+"""Rules across the fields of evaluation and of its classifiers."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ def _some_lower_below(upper: Sequence[float], lower: Sequence[float]) -> str | N
 def _features_are_others(
     features: str, classifier: str, methods: Sequence[str], primary: str
 ) -> str | None:
-    """A network that trains or selects must not be a relative of the one that measures."""
+    """Refuse features of the same kind of network for training or selection and for evaluation."""
     used = "trajectory_features" in methods or primary != "energy_distance"
     if not used or features != classifier:
         return None
@@ -66,7 +66,7 @@ def _primary_of_data(primary: str, data: str, reward: str) -> str | None:
 
 
 def _primary_of_features(primary: str, features: str) -> str | None:
-    """A covariance of 2,048 features takes thousands of examples of a class."""
+    """Refuse a covariance of 2,048 features, which takes thousands of examples of a class."""
     if primary != "class_frechet_distance" or features != "inception":
         return None
     return f"expected another one for features {features}, got {primary!r}"

@@ -1,4 +1,4 @@
-"""What each field of configs/default.py may hold."""
+"""The rule for every field of configs/default.py."""
 
 import itertools
 import re
@@ -11,37 +11,40 @@ from experiments.rules.guidance import TRAJECTORIES
 
 
 class Rule(NamedTuple):
-    """What one field may hold, in words and as a test."""
+    """The values that a field may have: in words, and as a predicate."""
 
     expected: str
     holds: Callable[[Any], bool]
 
 
 def integer(least: int) -> Rule:
-    """Steps, sizes and seeds are int32 on the device."""
+    """Return the rule of an integer from ``least``, below 2^31: devices hold it as int32."""
     return Rule(f"an integer >= {least} (and < 2^31)", lambda n: least <= n < 2**31)
 
 
 def number(interval: str) -> Rule:
-    """A number in an interval like "(0, 2]", in float32 too: 1 - 1e-9 is not in [0, 1)."""
+    """Return the rule of a number in an interval like "(0, 2]".
+
+    It must be inside in float32 too: 1 - 1e-9 is not in [0, 1).
+    """
     return Rule(f"a number in {interval}", lambda x: _inside(x, interval))
 
 
 def one_of(*names: str) -> Rule:
-    """One name of several."""
+    """Return the rule of one name of several."""
     return Rule(f"one of {', '.join(names)}", lambda name: name in names)
 
 
 def different(*names: str) -> Rule:
-    """A tuple of any of these names, none of them twice; may be empty."""
+    """Return the rule of a tuple, possibly empty, of different names out of several."""
     return Rule(
         f"a tuple of different names of {', '.join(names)}",
-        lambda chosen: set(chosen) <= set(names) and len(set(chosen)) == len(chosen),
+        lambda values: set(values) <= set(names) and len(set(values)) == len(values),
     )
 
 
 def distinct_integers(least: int) -> Rule:
-    """A tuple of different integers; may be empty."""
+    """Return the rule of a tuple, possibly empty, of different integers from ``least``."""
     return Rule(
         f"a tuple of different integers >= {least}",
         lambda values: len(set(values)) == len(values) and all(least <= n < 2**31 for n in values),
@@ -49,7 +52,7 @@ def distinct_integers(least: int) -> Rule:
 
 
 def integers(least: int) -> Rule:
-    """A tuple of at least one integer."""
+    """Return the rule of a tuple of at least one integer, all from ``least``."""
     return Rule(
         f"a tuple of integers >= {least}",
         lambda values: len(values) > 0 and all(least <= n < 2**31 for n in values),
@@ -57,7 +60,13 @@ def integers(least: int) -> Rule:
 
 
 def increasing(interval: str, *, least: int = 1, first: float | None = None) -> Rule:
-    """A strictly increasing tuple of at least so many numbers in an interval."""
+    """Return the rule of a strictly increasing tuple of numbers in an interval.
+
+    Args:
+      interval: an interval like "(0, 2]".
+      least: least number of numbers.
+      first: value of the first number; None: any.
+    """
     start = "" if first is None else f", the first of them {first}"
     return Rule(
         f"a tuple of {least} or more increasing numbers in {interval}{start}",
@@ -71,7 +80,7 @@ def increasing(interval: str, *, least: int = 1, first: float | None = None) -> 
 
 
 def numbers(interval: str) -> Rule:
-    """A tuple of at least one number in an interval."""
+    """Return the rule of a tuple of at least one number in an interval."""
     return Rule(
         f"a tuple of numbers in {interval}",
         lambda values: len(values) > 0 and all(_inside(x, interval) for x in values),

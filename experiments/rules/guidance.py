@@ -1,11 +1,11 @@
-"""Rules across the fields of learning guidance, of its statistics and of sampling."""
+"""Rules across the fields of learned guidance, its statistics and sampling."""
 
 from collections.abc import Sequence
 
 from experiments.rules.across import Across
 
 DIRECTIONS = "directions"  # learns a weight for a weaker denoiser too
-TRAJECTORIES = ("trajectory", "trajectory_features", DIRECTIONS)  # which unroll; others: one step
+TRAJECTORIES = ("trajectory", "trajectory_features", DIRECTIONS)  # unrolled; others: one step
 MARGIN = 1e-6  # below this a range is empty in float32
 
 

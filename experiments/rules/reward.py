@@ -34,7 +34,7 @@ def _reward_of_methods(name: str, methods: Sequence[str]) -> str | None:
 def _linear_is_held(
     name: str, methods: Sequence[str], one_step: float, trajectory: float
 ) -> str | None:
-    """A linear reward outgrows a distance of power 1 or less; l2 has power 2."""
+    """Refuse a linear reward with a power of distance up to 1, which it outgrows; l2 has 2."""
     powers = dict.fromkeys(TRAJECTORIES, trajectory) | {"l2": 2.0}
     least = min((powers.get(method, one_step) for method in methods), default=2.0)
     if name != "linear" or least > 1.0:
