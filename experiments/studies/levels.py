@@ -1,4 +1,4 @@
-"""Every method's metric over the training of the denoiser, from published results.
+r"""Every method's metric over the training of the denoiser, from published results.
 
     python -m experiments.studies levels --results=digits-under,digits-middle,digits-well \
         --name=digits-levels

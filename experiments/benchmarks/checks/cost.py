@@ -1,4 +1,4 @@
-"""What learning and guiding cost beside the bare calls of the denoiser.
+r"""What learning and guiding cost beside the bare calls of the denoiser.
 
     python -m experiments.benchmarks cost --name=benchmark-cost-cpu
     python -m experiments.benchmarks cost --width=2048 --depth=12 --batch=4096 --rounds=15 \

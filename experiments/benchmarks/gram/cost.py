@@ -1,4 +1,4 @@
-"""Denoiser calls and time until omega is learned: asking at every step against asking once.
+r"""Denoiser calls and time until omega is learned: asking at every step against asking once.
 
     python -m experiments.benchmarks gram_cost --config=configs/fashion_mnist.py \
         --workdir=runs/fashion_mnist --name=gram-cost-fashion_mnist

@@ -1,4 +1,4 @@
-"""How many examples are enough: held-out loss of fits on 1k to 1M collected ones.
+r"""How many examples are enough: held-out loss of fits on 1k to 1M collected ones.
 
     python -m experiments.benchmarks gram_examples --config=configs/digits.py \
         --workdir=runs/digits --name=gram-examples-digits

@@ -1,4 +1,4 @@
-"""Do samples tell a fit on Gram matrices from training that asks the denoiser at every step?
+r"""Do samples tell a fit on Gram matrices from training that asks the denoiser at every step?
 
     python -m experiments.benchmarks gram_quality --config=configs/digits.py \
         --workdir=runs/digits --name=gram-quality-digits

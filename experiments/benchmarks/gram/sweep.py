@@ -1,4 +1,4 @@
-"""What a sweep of 64 settings costs beside one fit, and beside 64 runs that ask the denoiser.
+r"""What a sweep of 64 settings costs beside one fit, and beside 64 runs that ask the denoiser.
 
     python -m experiments.benchmarks gram_sweep --config=configs/digits.py \
         --workdir=runs/digits --name=gram-sweep-digits

@@ -1,4 +1,4 @@
-"""What a fit on Gram matrices saves the trajectory objective as its start.
+r"""What a fit on Gram matrices saves the trajectory objective as its start.
 
     python -m experiments.benchmarks gram_warm --config=configs/digits.py \
         --workdir=runs/digits --name=gram-warm-digits
