@@ -1,4 +1,4 @@
-r"""What the compiler of an H100 plans, on a machine without one: memory, and which kernels it takes.
+r"""What the compiler of an H100 plans, on a machine without one: memory, and which kernels it uses.
 
     python -m experiments.benchmarks planned_memory --workdir=runs/planned \
         --name=planned-memory-h100
