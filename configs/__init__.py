@@ -1,1 +1,1 @@
-"""Experiment settings: `default.py` has every field, the others their differences."""
+"""Settings of experiments: all fields in `default.py`, and differences in the others."""

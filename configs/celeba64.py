@@ -1,17 +1,18 @@
-"""CelebA, 64x64, in 8 classes of three attributes, at the scale of the paper: for whoever has it.
+"""CelebA, 64x64, in 8 classes of three attributes, at the scale of the paper (arXiv 2510.00815).
 
     python -m experiments.run --config=configs/celeba64.py --workdir=runs/celeba64 --distributed
 
-Without data, for throughput: --config.fake_data=True (--config.mesh.fsdp=1 on one device). The
-images are `celeb_a` of TensorFlow Datasets, prepared once, see docs/data.md: the square of 178x178
-in the centre, resized to 64x64. The class says whether the face is a man's, smiles and is young.
+--config.fake_data=True measures throughput without data (--config.mesh.fsdp=1 on one device). The
+images are `celeb_a` of TensorFlow Datasets, prepared once, see docs/data.md: the central square of
+178x178, resized to 64x64. Classes are the combinations of the attributes Male, Smiling and Young.
 Inception-v3 as in configs/imagenet64.py.
 
-Hardware: devices that divide the batches of 256, say one host of 8 GPUs with 80 GB each. This run
-has not been made. Published, FID: unguided 2.44, limited interval 2.37, learned 2.10. These are the
-paper's numbers, with another denoiser and perhaps other conditions; ours are not known.
+Hardware: devices whose number divides the batches of 256, for instance one host of 8 GPUs with
+80 GB each. This run has not been made.
+FID in the paper, with another denoiser and perhaps other conditions: unguided 2.44, limited
+interval 2.37, learned 2.10.
 
-Chosen here, for the paper does not say: whatever is marked "chosen", here or in imagenet64.py.
+Settings that the paper does not state are marked "chosen", here and in imagenet64.py.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +21,7 @@ from configs import imagenet64
 
 
 def get_config() -> ConfigDict:
-    """Differences from ImageNet."""
+    """Return the settings of ImageNet with the differences of this experiment."""
     config = imagenet64.get_config()
     config.data.path = "~/tensorflow_datasets/celeb_a"
     config.data.size = 64

@@ -1,18 +1,18 @@
-"""Every field there is, with its meaning and default. Other configs hold their differences.
+"""All fields of a config, with their meaning and default; other configs list their differences.
 
-A name, a type or a range that does not fit is refused before anything runs; the ranges stand in
-`experiments/rules/`.
+Names, types and ranges are checked before anything runs, by `experiments/rules/`.
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """The defaults; 8x8 digits."""
+    """Return the defaults, which are for 8x8 digits."""
     config = ConfigDict()
     config.seed = 0  # of everything: data split, training, sampling
-    # Every stage for a few steps on generated images, and its throughput; needs no file. What is
-    # cut, and to what, stands in experiments/fake.py; fields set on the command line are not.
+    # Whether every stage takes a few steps on generated images, without data files, to test a
+    # config and its throughput. experiments/fake.py lists the fields that are cut; those set on the
+    # command line are kept.
     config.fake_data = False
 
     config.data = ConfigDict()
@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
     config.denoiser.num_steps.under = 400
     config.denoiser.num_steps.middle = 1000
     config.denoiser.num_steps.well = 4000
-    # The denoiser after so many steps is kept as a weaker one, from which guidance may also lead away
+    # Steps after which the denoiser is kept as a weaker one, from which guidance can also lead away
     # (autoguidance): the second direction of the method directions. 0: none.
     config.denoiser.weaker_num_steps = 0
     config.denoiser.kind = "velocity"  # what the network predicts: x0, eps, v, velocity, score

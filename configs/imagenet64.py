@@ -1,19 +1,19 @@
-"""ImageNet, 64x64, 1,000 classes, at the scale of the paper: for whoever has the data.
+"""ImageNet, 64x64, 1,000 classes, at the scale of the paper (arXiv 2510.00815).
 
     python -m experiments.run --config=configs/imagenet64.py --workdir=runs/imagenet64 --distributed
 
-Without data, for throughput: --config.fake_data=True (--config.mesh.fsdp=1 on one device). The
+--config.fake_data=True measures throughput without data (--config.mesh.fsdp=1 on one device). The
 images are `imagenet_resized/64x64` of TensorFlow Datasets, prepared once, see docs/data.md.
 Inception-v3 is converted once, see docs/metrics.md, and named by
 --config.evaluation.inception_path and --config.evaluation.inception_sha256. Test images are the
 official validation split; validation images are part of the training split.
 
-Hardware: devices that divide the batches of 2,048 and 256, say 8 hosts of 8 GPUs with 80 GB each.
-docs/scale-out.md has the cost, computed and not measured: this run has not been made.
-Published, FID: unguided 4.46, constant 2.40, limited interval 2.11, clamp-linear 2.24, learned
-1.99. These are the paper's numbers, with another denoiser; ours are not known.
+Hardware: devices whose number divides the batches of 2,048 and 256, for instance 8 hosts of 8 GPUs
+with 80 GB each. This run has not been made; docs/scale-out.md estimates its cost.
+FID in the paper, with another denoiser: unguided 4.46, constant 2.40, limited interval 2.11,
+clamp-linear 2.24, learned 1.99.
 
-Chosen here, for the paper does not say: whatever is marked "chosen".
+Settings that the paper does not state are marked "chosen".
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Differences from the defaults."""
+    """Return the defaults with the differences of this experiment."""
     config = default.get_config()
     config.data.name = "tfds"
     config.data.path = "~/tensorflow_datasets/imagenet_resized/64x64"

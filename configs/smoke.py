@@ -1,6 +1,8 @@
-"""Every stage at its smallest, in under a minute; the numbers mean nothing.
+"""A test of all stages in under a minute, whose numbers mean nothing.
 
-python -m experiments.run --config=configs/smoke.py --workdir=runs/smoke
+    python -m experiments.run --config=configs/smoke.py --workdir=runs/smoke
+
+It checks an installation.
 """
 
 from ml_collections import ConfigDict
@@ -9,7 +11,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Digits, a tiny network, a few steps of everything."""
+    """Return settings for digits, with a tiny network and a few steps of everything."""
     config = default.get_config()
     config.denoiser.num_steps.under = 30
     config.denoiser.width = 32
