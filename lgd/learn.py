@@ -45,9 +45,8 @@ def learn_guidance(
     """Learn omega for a frozen conditional denoiser from real examples.
 
     By default a table over label and step, or a network for other conditions, trained by
-    `Trajectory` over 25 uniform DDIM steps from noise to data: the objective to trust without
-    knowing whether guidance helps. Training starts from the best of a few hand-made schedules under
-    the objective itself.
+    `Trajectory` over 25 uniform DDIM steps: the objective to trust without knowing whether guidance
+    helps. Training starts from the best of a few hand-made schedules under the objective itself.
 
     Args:
       key: source of all randomness.

@@ -178,6 +178,10 @@ def test_omega_is_fitted_from_statistics(kind, tmp_path):
     assert np.isfinite([scores.mean("fitted"), scores.mean("none")]).all()
 
 
+def refusing(x):
+    raise AssertionError("expected a measurement of the journal, got another")
+
+
 def test_hand_made_schedules_are_tuned_and_measured(kind, tmp_path):
     c, denoiser = kind
     strata = LABELS.astype(np.int32)
@@ -201,8 +205,8 @@ def test_hand_made_schedules_are_tuned_and_measured(kind, tmp_path):
         finalists=1,
     )
     assert selected["constant"].score <= float(score(guidance.constant(0.0), 8).mean())
-    again = dataclasses.replace(score, journal=Journal(tmp_path / "j.jsonl"), distance=None)
-    assert float(again(selected["constant"].guidance, 8).mean()) == selected["constant"].score
+    unasked = dataclasses.replace(score, journal=Journal(tmp_path / "j.jsonl"), distance=refusing)
+    assert float(unasked(selected["constant"].guidance, 8).mean()) == selected["constant"].score
 
 
 # What does not fit

@@ -14,9 +14,9 @@ from experiments.faults import data_files
 from lgd import schedules
 from lgd.data import (
     FileImages,
+    Split,
     digits,
     fashion_mnist,
-    Split,
     labelled,
     mnist,
     order,

@@ -7,13 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build, pipeline
+from experiments import build, build_guidance, pipeline
 from experiments import config as configs
-from experiments.journal import Journal
 from experiments.publish import tables
-from experiments.stages import denoiser, guidance, measure, report, tune
+from experiments.stages import denoiser, guidance, measure, report, select
+from experiments.stages.guidance import Training
 from experiments.workdir import Workdir
 from lgd import schedules
+from lgd.denoisers import NetworkDenoiser, ResidualMLP
+from lgd.evaluation import Journal
+from lgd.evaluation.measures import NUM_RESAMPLES
 from lgd.metrics.classifier import ConvClassifier, FeatureClassifier
 from lgd.metrics.frechet import frechet_distance, moments
 from lgd.metrics.kid import kid
@@ -153,7 +156,7 @@ def test_accuracies_are_those_of_each_classifier(made, dataset):
     network, params = denoiser.load_classifier(config, workdir, dataset, "features")
     logits = jax.jit(network.apply)(params, dataset.test.x)[0]
     assert logits.shape == (497, 10)
-    right = np.asarray(logits).argmax(axis=1) == dataset.test.labels
+    right = np.asarray(logits).argmax(axis=1) == dataset.test.stratum
     assert found["features"] == pytest.approx(right.mean())
 
 
@@ -161,8 +164,8 @@ def test_a_trajectory_is_compared_in_features_of_the_network_trained_for_it(made
     config, workdir = made
     names = ["features", "selection_classifier"]
     objective, both, plain = (
-        guidance._objective(config, workdir, dataset, *each)
-        for each in (
+        guidance.objective(config, workdir, dataset, Training(method), features)
+        for method, features in (
             *(("trajectory_features", names[:1]), ("trajectory_features", names)),
             ("trajectory", []),
         )
@@ -177,17 +180,17 @@ def test_a_trajectory_is_compared_in_features_of_the_network_trained_for_it(made
     other, params = denoiser.load_classifier(config, workdir, dataset, "selection_classifier")
     side_by_side = np.concatenate([features, other.apply(params, x)[1]], axis=1)
     np.testing.assert_allclose(jax.jit(both.features)(x), side_by_side, rtol=1e-5, atol=1e-6)
-    assert build.guidance_optimizer(config, "trajectory_features").num_steps == 10
+    assert build_guidance.optimizer(config, "trajectory_features").num_steps == 10
 
 
 def test_images_are_measured_by_the_classifier(made, dataset):
     config, workdir = made
-    measured = measure.Measure(config, workdir, dataset)
+    measured = measure.make(config, workdir, dataset)
     x = np.random.default_rng(0).normal(size=(10, 8, *dataset.shape)).astype(np.float32)
     found = measured(jnp.asarray(x))
     assert set(found["metrics"]) == IMAGE_METRICS
     assert set(found["resampled"]) == {"energy_distance", "frechet_distance"}
-    assert {len(values) for values in found["resampled"].values()} == {measure.NUM_RESAMPLES}
+    assert {len(values) for values in found["resampled"].values()} == {NUM_RESAMPLES}
     network, params = denoiser.load_classifier(config, workdir, dataset)
     phi = [
         np.asarray(network.apply(params, jnp.asarray(each))[1])
@@ -201,8 +204,8 @@ def test_images_are_measured_by_the_classifier(made, dataset):
     assert abs(np.mean(found["resampled"]["frechet_distance"]) - frechet) < 5 * spread
 
     real = dataset.test
-    fewest = np.bincount(real.labels).min()
-    own = np.stack([real.x[real.labels == k][:fewest] for k in range(10)])
+    fewest = np.bincount(real.stratum).min()
+    own = np.stack([real.x[real.stratum == k][:fewest] for k in range(10)])
     near = measured(jnp.asarray(own))["metrics"]
     assert near["precision"] == 1.0
     assert near["recall"] > 0.9
@@ -217,10 +220,11 @@ class Perturbing:
     By class: from 0.5, and for class 0 from 1.
     """
 
-    times, num_classes = schedules.uniform_times(4), 10
+    denoiser = NetworkDenoiser(ResidualMLP(10, 8, 1), schedules.rectified_flow(), 10)
+    times, conditions = schedules.uniform_times(4), np.arange(10)
 
     def __init__(self, validation):
-        labels = validation.labels
+        labels = validation.stratum
         self._real = np.stack([validation.x[labels == k][:30] for k in range(10)])
 
     def __call__(self, omega_fn, per_class, *, seed):
@@ -248,7 +252,8 @@ def test_the_primary_metric_is_what_is_minimised(made, dataset, tmp_path, primar
     )
     generator = Perturbing(dataset.validation)
     journal = Journal(tmp_path / "measured.jsonl")
-    found = tune.tune(config, workdir, dataset, generator, journal).found
+    rows = select.select(config, workdir, dataset, generator, journal).rows
+    found = {row.method: row.selected for row in rows}
     assert found["constant"].params == {"w": 0.5}
     assert found["limited_interval"].params["w"] == 0.5
     assert found["limited_interval_per_class"].params["w"] == [1.0, *[0.5] * 9]
@@ -258,7 +263,7 @@ def test_the_primary_metric_is_what_is_minimised(made, dataset, tmp_path, primar
     values = [json.loads(line)["value"] for line in lines]
     assert {len(value) for value in values} == {10 if primary == "energy_distance" else 11}
 
-    x = generator(best.omega_fn, 30, seed=0)
+    x = generator(best.guidance, 30, seed=0)
     if primary == "frechet_distance":
         name = "selection_classifier"
         network, params = denoiser.load_classifier(config, workdir, dataset, name)
@@ -274,12 +279,13 @@ def test_tables_show_the_metrics_that_rows_have():
         }
         return {"method": method, "params": {}, "metrics": values}
 
+    common = {"primary_metric": "energy_distance"}
     old = {"energy_distance": 1.0, "frechet_distance": 2.0, "accuracy": 0.5}
-    lines = tables.markdown({"rows": [row("unguided", **old)]}).splitlines()
+    lines = tables.markdown({"rows": [row("unguided", **old)], **common}).splitlines()
     assert lines[0].count("|") == 6
     new = dict.fromkeys(IMAGE_METRICS, 0.5)
     rows = [row("unguided", **new), row("constant", **new | {"recall": 0.6, "kid": 0.1})]
-    head, _, unguided, constant = tables.markdown({"rows": rows}).splitlines()
+    head, _, unguided, constant = tables.markdown({"rows": rows, **common}).splitlines()
     assert head.count("|") == 11
     assert (unguided.count("**"), constant.count("**")) == (12, 4)
 

@@ -17,7 +17,7 @@ import pytest
 from configs import default
 from experiments import config as configs
 from experiments import pipeline
-from lgd.data import Dataset, Split
+from lgd.data import Dataset, labelled
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, SAVE_EVERY = 100, 20
@@ -184,7 +184,7 @@ def test_finished_run_leaves_what_the_design_says(finished):
     workdir, done, _ = finished
     assert {path.name for path in workdir.iterdir()} == {
         *("config.json", "metrics.jsonl", "timings.jsonl", "measured.jsonl", "results.json"),
-        *("data.json", "lock", "checkpoints", "params", "report"),
+        *("data.json", "lock", "checkpoints", "params", "guidance", "report"),
     }
     config = strict_json(workdir / "config.json")
     assert config["denoiser"]["num_steps"]["under"] == STEPS
@@ -383,7 +383,7 @@ def test_splits_without_two_examples_of_a_class_are_refused_before_training(tmp_
 def test_settings_that_the_data_do_not_fit_are_refused(tmp_path, monkeypatch, settings, message):
     """Before anything is made; sizes and classes of one's own data are known with the data only."""
     labels = np.arange(36, dtype=np.int32) % 12
-    split = Split(np.zeros((36, 8, 10, 1), np.float32), labels)
+    split = labelled(np.zeros((36, 8, 10, 1), np.float32), labels)
     data = Dataset(split, split, split, tuple(map(str, range(12))))
     monkeypatch.setattr(pipeline.build, "dataset", lambda config: data)
     fields = ("data.name=npz", "data.path=own.npz", "mesh.data=1", *settings)

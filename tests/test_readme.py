@@ -1,7 +1,6 @@
 """What the README says to run, runs."""
 
 import contextlib
-import contextlib
 import re
 import subprocess
 from importlib.util import find_spec

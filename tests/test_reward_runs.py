@@ -11,10 +11,11 @@ from configs import mixture_reward
 from experiments import config as configs
 from experiments import pipeline
 from experiments.publish import tables
-from experiments.stages import reward_reach, reward_select
+from experiments.stages import reward_reach
+from experiments.stages.reward import strata_rewards
 from lgd import guidance, rewards, schedules
 from lgd.data import spiral
-from lgd.evaluation import Generator
+from lgd.evaluation import Generator, MemoryJournal, ValidationScore, tune
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,25 +77,37 @@ def test_config_that_fits(overrides):
 # Selection
 
 
-def candidate(w, distance, reward):
-    params = {"w": w, "lo": 0.0, "hi": 1.0}
-    return reward_select.Candidate(params, None, np.array(distance), np.array(reward))
+class Still:
+    """Samples of two classes that lie where omega is, one class each."""
+
+    conditions = np.arange(2)
+
+    def __call__(self, guidance, per_class, *, seed):
+        t = jnp.full(2, 0.5)
+        omega = guidance(s=t, t=t, c=jnp.arange(2, dtype=jnp.int32))
+        return jnp.broadcast_to(omega[:, None, None], (2, per_class, 1))
 
 
 def test_every_class_gets_the_interval_that_suits_it_and_the_weight():
-    intervals = [
-        candidate(0.0, [0.1, 0.1], [0.0, 0.0]),
-        candidate(1.0, [0.2, 0.3], [1.0, -1.0]),
-        candidate(2.0, [0.4, 0.2], [1.2, 0.3]),
-    ]
-    for gamma, chosen in ((0.0, [0.0, 0.0]), (0.2, [1.0, 0.0]), (0.5, [1.0, 2.0])):
-        best = reward_select._per_class(intervals, gamma)
-        assert best.params["w"] == chosen
-        by_weight = {each.params["w"]: each for each in intervals}
-        expected = [by_weight[w].losses(gamma)[k] for k, w in enumerate(chosen)]
-        np.testing.assert_allclose(best.losses(gamma), expected)
-        t = jnp.full(2, 0.5)
-        np.testing.assert_allclose(best.omega_fn(s=t, t=t, c=jnp.arange(2)), chosen)
+    """The distance is omega^2; the reward is omega of class 0, and 0.2 omega of class 1."""
+    score = ValidationScore(
+        generator=Still(),
+        journal=MemoryJournal(),
+        distance=lambda x: jnp.mean(x**2, axis=(1, 2)),
+        reward=lambda x: jnp.mean(x, axis=(1, 2)) * jnp.asarray([1.0, 0.2]),
+        full=4,
+    )
+    axes = {"limited_interval": {"w": (0.0, 0.1, 0.5, 1.0, 2.0, 3.0), "lo": (0.0,), "hi": (1.0,)}}
+    for gamma, chosen in ((0.0, [0.0, 0.0]), (1.0, [0.5, 0.1]), (4.0, [2.0, 0.5])):
+        selected, _ = tune(
+            ("limited_interval", "limited_interval_per_class"),
+            score.with_gamma(gamma),
+            schedule=schedules.rectified_flow(),
+            axes=axes,
+        )
+        assert selected["limited_interval_per_class"].params["w"] == chosen
+        losses = [w**2 - gamma * w * r for w, r in zip(chosen, (1.0, 0.2), strict=True)]
+        assert selected["limited_interval_per_class"].score == pytest.approx(np.mean(losses))
 
 
 # What omega can do
@@ -104,7 +117,9 @@ def test_every_class_gets_the_interval_that_suits_it_and_the_weight():
 def spiral_generator():
     denoiser, params = spiral.mixture(schedules.rectified_flow())
     times = schedules.uniform_times(4)
-    return Generator(denoiser=denoiser, params=params, shape=(2,), num_classes=8, times=times)
+    return Generator(
+        denoiser=denoiser, params=params, shape=(2,), conditions=np.arange(8), times=times
+    )
 
 
 def test_slopes_are_derivatives_of_the_sampled_reward(spiral_generator):
@@ -112,7 +127,7 @@ def test_slopes_are_derivatives_of_the_sampled_reward(spiral_generator):
     reward = rewards.Tanh((1.0, 0.0), 0.5)
     data = spiral.load(16, 16, 800, schedule=spiral_generator.denoiser.schedule)
     slopes = reward_reach.slopes(spiral_generator, data, reward, 50, seed=3)
-    mean = reward_select.class_rewards(reward)
+    mean = strata_rewards(reward, spiral_generator.conditions)
     ends = [mean(spiral_generator(guidance.constant(w), 50, seed=3)) for w in (-0.01, 0.01)]
     expected = (np.asarray(ends[1]) - np.asarray(ends[0])) / 0.02
     assert slopes.trajectory.shape == slopes.one_step.shape == (8, 4)
@@ -124,6 +139,11 @@ def test_slopes_are_derivatives_of_the_sampled_reward(spiral_generator):
 
 
 # A run
+
+FAMILIES = (
+    *("constant", "limited_interval", "limited_interval_per_class", "clamp_linear"),
+    "learned:trajectory",
+)
 
 
 def tiny():
@@ -167,10 +187,8 @@ def workdir(tmp_path_factory):
 def test_rows_of_a_run(workdir):
     results = json.loads((workdir / "results.json").read_text())
     assert [row["method"] for row in results["rows"]] == [
-        *("unguided", "constant(0.5)", "constant(1)"),
-        *("limited_interval:reward(0)", "limited_interval:reward(0.5)"),
-        *("limited_interval_per_class:reward(0)", "limited_interval_per_class:reward(0.5)"),
-        *("learned:trajectory:reward(0)", "learned:trajectory:reward(0.5)"),
+        "unguided",
+        *(f"{family}:reward({gamma})" for gamma in ("0", "0.5") for family in FAMILIES),
     ]
     for row in results["rows"]:
         metrics, gamma = row["metrics"], row["params"].get("gamma")
@@ -179,9 +197,8 @@ def test_rows_of_a_run(workdir):
         if gamma is not None:
             loss = metrics["energy_distance"]["mean"] - gamma * metrics["reward"]["mean"]
             assert metrics["loss"]["mean"] == pytest.approx(loss)
-    assert [each["against"].split(":")[1] for each in results["comparisons"]] == [
-        *("reward(0)", "reward(0.5)"),
-    ]
+    losses = [each for each in results["comparisons"] if each["metric"] == "loss"]
+    assert [each["against"].split(":")[1] for each in losses] == ["reward(0)", "reward(0.5)"]
     assert [each["class"] for each in results["classes"]] == [f"arm {k}" for k in range(8)]
     tilted = results["tilted"]
     middle = tilted["gamma"].index(0.0)
@@ -193,8 +210,10 @@ def test_every_weight_goes_on_from_the_one_before(workdir):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     last = {line["training"]: line for line in lines}
     assert list(last) == ["trajectory:reward(0)", "trajectory:reward(0.5)"]
-    names = sorted(path.name for path in (workdir / "params" / "reward").iterdir())
-    assert names == ["trajectory-0-000002.safetensors", "trajectory-0.5-000002.safetensors"]
+    names = sorted(path.name for path in (workdir / "params" / "guidance").iterdir())
+    assert names == [
+        *("trajectory-reward-0-000002.safetensors", "trajectory-reward-0.5-000002.safetensors"),
+    ]
 
 
 def test_run_goes_on_where_it_was_interrupted(workdir):
@@ -216,12 +235,7 @@ def test_table_sets_learned_rows_beside_the_hand_made_one_of_least_validation_lo
     for gamma, (hand_made, learned) in ((0.0, lines[3:5]), (0.5, lines[5:7])):
         rows = [row for row in results["rows"] if row["params"].get("gamma") == gamma]
         *others, ours = rows
-        best = min(
-            others,
-            key=lambda row: (
-                row["validation"]["energy_distance"] - gamma * row["validation"]["training_reward"]
-            ),
-        )
+        best = min(others, key=lambda row: row["validation"])
         assert f"| {best['family']} |" in hand_made
         assert f"| {ours['family']} |" in learned
         assert (hand_made + learned).count("**") == 2  # one cell is bold

@@ -12,7 +12,7 @@ from experiments import config as configs
 from experiments.benchmarks.device.collectives import collective_bytes
 from experiments.stages import denoiser, inception, measure
 from experiments.workdir import Workdir
-from lgd import guidance, sampling, schedules
+from lgd import sampling, schedules
 from lgd.data import generated
 from lgd.data.dataset import FileImages, fingerprint
 from lgd.denoisers import NetworkDenoiser, ResidualMLP
@@ -77,7 +77,7 @@ def test_generated_data_have_the_shape_and_the_classes_that_the_config_tells(
     dataset = build.dataset(config)
     assert (dataset.shape, dataset.num_classes) == (shape, classes)
     for split in (dataset.train, dataset.validation, dataset.test):
-        assert np.bincount(split.labels, minlength=classes).min() >= 2
+        assert np.bincount(split.stratum, minlength=classes).min() >= 2
     assert isinstance(dataset.train.x, FileImages) == (config.data.name in ("tfds", "images"))
 
 
@@ -93,7 +93,7 @@ def test_generated_data_are_a_function_of_the_seed_and_splits_differ():
 def test_classes_of_generated_data_can_be_told_apart():
     """By the nearest mean of the training images, far better than the 1 in 10 of chance."""
     dataset = generated.load((8, 8, 3), 10, 200, 100, 100)
-    (x, c), (y, labels) = dataset.train, dataset.test
+    (x, c, _), (y, labels, _) = dataset.train, dataset.test
     means = np.stack([x[c == k].mean(axis=0) for k in range(10)])
     gaps = np.square(y[:, None] - means[None]).sum(axis=(2, 3, 4))
     assert np.mean(gaps.argmin(axis=1) == labels) > 0.7
@@ -192,7 +192,7 @@ def test_rows_are_measured_and_selected_by_inception(tmp_path, monkeypatch):
     x = jnp.asarray(rng.normal(size=(10, 4, *dataset.shape)).astype(np.float32))
     flat = np.asarray(x).reshape(40, -1)
 
-    found = measure.Measure(config, workdir, dataset)(x)
+    found = measure.make(config, workdir, dataset)(x)
     real = dataset.test.x.reshape(60, -1)[:, :8]
     metrics = found["metrics"]
     assert set(metrics) == MEASURED
@@ -205,7 +205,7 @@ def test_rows_are_measured_and_selected_by_inception(tmp_path, monkeypatch):
     assert set(found["resampled"]) == {"energy_distance"}
     assert (workdir.path / "reference" / "inception-test.safetensors").exists()
 
-    scores = inception.ValidationInception(config, workdir, dataset)(x)
+    scores = measure.validation_distance(config, workdir, dataset)[0](x)
     assert scores.shape == (11,)
     real = dataset.validation.x.reshape(len(dataset.validation.x), -1)[:, :8]
     expected = frechet_distance(moments(flat[:, :8]), moments(real))
@@ -296,11 +296,10 @@ def test_pairs_of_a_call_stay_on_the_device_of_their_example():
     denoiser = NetworkDenoiser(ResidualMLP(3, 8, 1), flow, 3)
     params = denoiser.init(jax.random.key(0), (5,))
     times, c = schedules.uniform_times(4), jnp.arange(16, dtype=jnp.int32) % 3
-    omegas = guidance.on_grid(guidance.constant(1.0), times, c)
 
     def draw(params):
         return sampling.sample(
-            jax.random.key(0), denoiser, params, omegas, c, shape=(5,), times=times, mesh=mesh
+            jax.random.key(0), denoiser, params, c, shape=(5,), guidance=1.0, times=times, mesh=mesh
         ).x0
 
     assert collective_bytes(jax.jit(draw).lower(params).compile().as_text()) == 0

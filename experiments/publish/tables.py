@@ -155,16 +155,6 @@ def markdown(results: Mapping[str, Any], name: str = "") -> str:
     return table(results if "columns" in results else {**results, **of_run(results)}, name)
 
 
-def comparisons(results: Mapping[str, Any]) -> str:
-    """Return paired differences of learned rows to unguided and to the best hand-made one."""
-    return markdown(results, "comparisons")
-
-
-def reward_classes(results: Mapping[str, Any]) -> str:
-    """Return for every class its reward, how far a row moved it, and derivatives at omega = 0."""
-    return markdown(results, "classes")
-
-
 def of_kind(kind: str, each: Sequence[Mapping[str, Any]]) -> str:
     """Return a table in a document, of published results.
 

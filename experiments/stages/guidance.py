@@ -169,7 +169,7 @@ def _learn(
             dataset.train.x,
             dataset.train.c,
             stratum=dataset.train.stratum,
-            objective=_objective(config, workdir, dataset, training, features),
+            objective=objective(config, workdir, dataset, training, features),
             model=build_guidance.omega_model(config, training.method, dataset) if cold else None,
             start=_start(config, workdir, dataset, before),
             trainer=trainer,
@@ -187,13 +187,22 @@ def _start(
     return load(config, workdir, dataset, before, snapshot_steps(config, before)[-1])
 
 
-def _objective(
+def objective(
     config: ConfigDict,
     workdir: Workdir,
     dataset: Dataset,
     training: Training,
     features: Sequence[str],
 ) -> build_guidance.Objective:
+    """The objective of a training, with the features and the reward that it takes.
+
+    Args:
+      config: settings of the run.
+      workdir: folder of the run.
+      dataset: real examples.
+      training: which training.
+      features: the classifiers by which trajectory_features compares.
+    """
     feature_fn = None
     if training.method == "trajectory_features":
         feature_fn = denoiser_stage.load_features(config, workdir, dataset, features)

@@ -215,7 +215,7 @@ def _markdown(results: Mapping, figures: list[str]) -> str:
         "Differences paired by seed, learned minus other; bold beyond two standard errors over "
         "seeds. Real examples: how far resampling the test data moves the difference "
         "(bootstrap within classes, standard deviation).\n",
-        tables.comparisons(results),
+        tables.markdown(results, "comparisons"),
         *_classifiers(results),
     ]
     lines += [f"![{_CAPTIONS[name]}]({name}.png)\n\n{_CAPTIONS[name]}\n" for name in figures]

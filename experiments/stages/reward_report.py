@@ -175,11 +175,11 @@ def _markdown(results: Mapping, figures: list[str]) -> str:
         "Learned minus the best hand-made row of the same weight, paired by seed; bold beyond two "
         "standard errors over seeds. Real examples: standard deviation of the difference when the "
         "test data are resampled.\n",
-        tables.comparisons(results),
+        tables.markdown(results, "comparisons"),
         "Classes. Slopes are derivatives of a class's mean reward at ω = 0: by one ω for all "
         "steps, by those steps alone where it rises, and as one step of Alg. 4 sees it. "
         f"Classes that no schedule helps: {', '.join(cannot) or 'none'}.\n",
-        tables.reward_classes(results),
+        tables.markdown(results, "classes"),
     ]
     lines += [f"![{_CAPTIONS[name]}]({name}.png)\n\n{_CAPTIONS[name]}\n" for name in figures]
     return "\n".join(lines)

@@ -80,7 +80,9 @@ class Generator:
         x0 = x0.reshape(self.num_conditions, per_condition, *self.shape)
         if not bool(jnp.isfinite(x0).all()):
             raise failures.NonFiniteError(f"expected finite samples, got others; {self._report()}")
-        return x0 if self.mesh is None else parallel.spread_rows(x0, parallel.local_mesh(self.mesh), 1)
+        if self.mesh is None:
+            return x0
+        return parallel.spread_rows(x0, parallel.local_mesh(self.mesh), 1)
 
     def repeated(self, per_condition: int) -> Condition:
         """Conditions of all samples, leaves (num_conditions per_condition, ...)."""
