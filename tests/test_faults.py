@@ -1,4 +1,4 @@
-"""The catalogue of faults, injected into the real launcher: one of a kind; with -m slow, all."""
+"""The catalogue of faults, injected into the real launcher: one of a kind; with -m hour, all."""
 
 import importlib
 import re
@@ -34,7 +34,7 @@ def bench(tmp_path_factory):
 @pytest.mark.parametrize(
     "fault",
     [
-        pytest.param(fault, id=fault.name, marks=[] if fault.quick else pytest.mark.slow)
+        pytest.param(fault, id=fault.name, marks=[] if fault.quick else pytest.mark.hour)
         for fault in FAULTS
     ],
 )
