@@ -218,6 +218,7 @@ def table(found):
     return markdown.everything({"tables": accelerator_report.tables(found)})
 
 
+@pytest.mark.slow
 def test_every_part_is_measured_once_and_drawn(scale, tmp_path, monkeypatch):
     found = measured(scale, Journal(tmp_path / "measured.jsonl"), ("memory",))
     assert found.keys() == {"targets", "peak", "memory"}

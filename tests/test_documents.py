@@ -71,6 +71,7 @@ def mine():
     }
 
 
+@pytest.mark.slow
 @by_name
 def test_python_runs(document, tmp_path, monkeypatch):
     """In order, as one program; trainings of no given length are cut to a few steps."""

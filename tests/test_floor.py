@@ -32,6 +32,7 @@ def run(quick_compilation, tmp_path_factory):
     return workdir.path, config
 
 
+@pytest.mark.slow
 def test_the_floor_is_learned_by_the_features_that_measure_and_once(run, monkeypatch):
     path, config = run
     loaded, load = set(), denoiser_stage.load_classifier

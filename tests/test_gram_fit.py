@@ -191,6 +191,7 @@ def test_guidance_says_what_it_was_learned_from(plain):
 # Against the particles
 
 
+@pytest.mark.slow
 def test_a_fit_ends_where_the_online_loss_is_least(plain):
     """The best constant, by a parabola through online losses of 160,000 examples.
 

@@ -18,12 +18,15 @@ LIMIT = 4.5
 SEEN = {"loss": 0.03, "gradient": 0.05, "variance of loss": 0.15, "variance of gradient": 0.15}
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     ("dim", "members", "num_directions"),
     [
         (2, "copies", 2),
-        pytest.param(7, "condition", 1, marks=pytest.mark.slow),
-        pytest.param(14, "copies", 1, marks=pytest.mark.slow),
+        (7, "condition", 1),
+        (14, "copies", 1),
         (64, "mixed", 2),
     ],
 )
@@ -39,9 +42,7 @@ def test_redrawn_losses_and_gradients_have_the_law_of_those_of_the_particles(
             np.testing.assert_allclose(gap[law.NO_NOISE], 0.0, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("dim", "num_directions"), [(2, 2), pytest.param(14, 1, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("dim", "num_directions"), [(2, 2), (14, 1)])
 def test_a_degree_of_freedom_too_many_is_detected(dim, num_directions):
     gap, error = law.compared(dim, "copies", num_directions, batch=DRAWS, claimed_dim=dim + 1)[
         "loss"

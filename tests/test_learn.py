@@ -155,6 +155,7 @@ def test_snapshots_lead_to_the_result(by_default):
     assert {"loss", "grad_norm", "omega"} < set(log.lines[45])
 
 
+@pytest.mark.slow
 def test_features_of_real_examples_are_computed_once_where_that_is_less_work(mixture, monkeypatch):
     counts = []
 

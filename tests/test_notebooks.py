@@ -40,12 +40,14 @@ def executed(tmp_path_factory):
     return notebook, json.loads(notebook.cells[-1].outputs[0].text)
 
 
+@pytest.mark.slow
 def test_notebook_runs_and_draws_its_figures(executed):
     notebook, _ = executed
     assert figures(notebook) == figures(nbformat.read(GUIDE_2D, as_version=4)) == 5
     assert not complaints(notebook)
 
 
+@pytest.mark.slow
 def test_learned_guidance_beats_none(executed):
     _, distances = executed
     mean = {name: sum(values) / len(values) for name, values in distances.items()}

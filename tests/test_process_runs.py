@@ -59,6 +59,7 @@ def by_slurm(argv):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_leaves_one_workdir_with_the_same_numbers(tmp_path):
     for code, out in run_two(by_hand(launcher(tmp_path))):
         assert code == 0, out

@@ -72,6 +72,7 @@ def main(argv):
     study.main("experiments.studies", {"rank_schedules": name}, ["rank_schedules", *argv])
 
 
+@pytest.mark.slow
 def test_l2_ranks_constants_by_the_distance_to_the_optimum_of_the_particles(folder):
     """The l2 loss of constants is a parabola; its least value is found here on particles."""
     objective = objectives.l2()
@@ -94,6 +95,7 @@ def test_l2_ranks_constants_by_the_distance_to_the_optimum_of_the_particles(fold
     assert ranked(scores) == [f"constant({w:g})" for w in expected]
 
 
+@pytest.mark.slow
 def test_exact_denoiser_unguided_is_the_best_constant_for_marginals(tmp_path):
     """The deterministic step of an exact denoiser has the marginals; guidance leaves them."""
     path = collected(tmp_path / "condition", members="condition", num_particles=8)

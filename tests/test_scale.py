@@ -212,6 +212,7 @@ def test_rows_are_measured_and_selected_by_inception(tmp_path, monkeypatch):
     assert scores[0] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_without_files_goes_through_its_stages(tmp_path, capsys, monkeypatch):
     """But for statistics and the report, which take long; Inception-v3 is a stub."""
     monkeypatch.setattr(inception, "load", stub)
