@@ -158,7 +158,7 @@ def _classifier(settings: ConfigDict, num_classes: int) -> Classifier:
 
 
 def denoiser_optimizer(config: ConfigDict) -> Optimizer:
-    """Of the denoiser, for the level of training asked for."""
+    """Optimizer of the denoiser at the level of training that the config asks for."""
     return Optimizer(
         num_steps=config.denoiser.num_steps[config.denoiser.level],
         learning_rate=config.denoiser.learning_rate,

@@ -192,7 +192,7 @@ def _check_network(config: ConfigDict, dataset: Dataset) -> None:
 
 
 def _check_classifiers(config: ConfigDict, dataset: Dataset) -> None:
-    """The same of the networks that measure, train and select."""
+    """Sizes of images must suit the classifiers that measure, train and select."""
     needed = {denoiser.settings_of(name) for name in denoiser.classifiers(config)}
     errors = [
         f"{group}.network: expected mlp or conv for images {dataset.shape}, got 'lenet'"

@@ -23,7 +23,7 @@ TOKENS, MASK = "tokens", "mask"  # keys of a condition of tokens
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What makes vectors of conditions; instances are hashable and hold no arrays."""
+    """A map from conditions to vectors; instances are hashable and hold no arrays."""
 
     def check(self, c: Condition) -> None:
         """Raise ValueError, "expected ..., got ...", for a condition that it cannot embed."""

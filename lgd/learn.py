@@ -12,13 +12,12 @@ from jaxtyping import Array, Float
 
 from lgd import conditions, omega, schedules, starts, training
 from lgd.data import pipeline
-from lgd.data.dataset import FileImages, Split
-from lgd.data.dataset import fingerprint as data_fingerprint
+from lgd.data.dataset import FileImages, Split, fingerprint
 from lgd.denoisers import probe
+from lgd.diffusion.pairs import direction_names
 from lgd.machinery import digests, failures, parallel, processes
 from lgd.machinery.progress import bar
 from lgd.objectives import Objective, Trajectory
-from lgd.starts import START_BATCHES
 from lgd.training import Batches, Loss, Optimizer, Trainer
 from lgd.types import Batch, Condition, Denoiser, OmegaFn, OmegaModel, Params, PRNGKey
 
@@ -58,7 +57,7 @@ def learn_guidance(
       stratum: which law each example belongs to, integers (n,) from 0; None: the labels, where c
         are labels, and one law of all examples otherwise.
       objective: what to minimise, see `lgd.objectives`.
-      model: what to learn; None: what suits the objective and the conditions.
+      model: what to learn; None: what suits the objective and c, for every direction.
       start: schedules to choose the start from, by name, `starts.start_schedules` by default; or
         guidance learned before, whose model and parameters training starts from, for instance with
         a smaller reward weight; ``model`` is then left out.
@@ -103,7 +102,7 @@ def learn_guidance(
         if isinstance(start, omega.Guidance):
             begun = start
         else:
-            places = range(START_BATCHES)
+            places = range(starts.START_BATCHES)
             some = [parallel.place_batch(batches(i), mesh, batch_axis) for i in places]
             begun = _started(
                 (start_key, init_key), objective, model, denoiser, denoiser_params,
@@ -164,6 +163,7 @@ def _started(
     """The model at the best of some schedules, all compared as they stand in one table."""
     if model is None:
         model = objective.default_model(denoiser.schedule, c)
+        model = omega.repeated(model, len(direction_names(denoiser)))
     named = model.start_candidates(starts.start_schedules()) if named is None else named
     name, table = next(iter(named)), model.tabulated()
     if len(named) > 1 and table is not None:
@@ -222,7 +222,7 @@ def _fingerprint(key: PRNGKey, split: Split, objective: Objective, trainer: Trai
     name, optimizer = type(objective).__name__, trainer.optimizer
     settings = f"{name} {optimizer} batch_size={trainer.batch_size}"
     drawn = np.asarray(jax.random.key_data(key)).tolist()
-    return digests.of_bytes(f"{settings} {drawn} {data_fingerprint(split)}".encode())
+    return digests.of_bytes(f"{settings} {drawn} {fingerprint(split)}".encode())
 
 
 @contextlib.contextmanager

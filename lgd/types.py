@@ -83,7 +83,7 @@ class OmegaModel(Protocol):
 
 
 class Prediction(NamedTuple):
-    """What a rule makes of a model: x0_hat, and a noise of its own where x0_hat does not imply it.
+    """The prediction of a rule: x0_hat, and a noise where x0_hat does not imply it.
 
     eps: None: ``(x_t - alpha x0) / sigma``. DDIM honours another one, the other solvers refuse it.
     """
@@ -93,7 +93,7 @@ class Prediction(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What rules and solvers are told of one step; scalars, or arrays (k,) for all steps."""
+    """The step that rules and solvers take; scalars, or arrays (k,) for all steps."""
 
     index: Any  # int32, from 0
     t: Any  # where the step comes from
@@ -107,7 +107,7 @@ class Step(NamedTuple):
 
 @runtime_checkable
 class Rule(Protocol):
-    """How a sampler makes one prediction of a model's several: classifier-free guidance and kin.
+    """How a sampler combines the predictions of a model, for example classifier-free guidance.
 
     A frozen dataclass and a pytree, see `lgd.guidance.rule`: its arrays and floats are leaves, so
     that one compiled sampler serves all their values and gradients reach them.

@@ -17,6 +17,8 @@ from experiments.workdir import Workdir, write_json
 from lgd import guidance, omega
 from lgd.data import Dataset, labelled
 
+pytestmark = pytest.mark.slow
+
 TINY = (
     "denoiser.level=exact",
     "data.num_validation=160",

@@ -20,7 +20,7 @@ from lgd.training import Optimizer, Trainer
 from lgd.types import Batch
 from tests.gram_cases import DENOISER, FLOW, collected, fresh, taken, true_params, wide_params
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 LAW = TimeLaw(s_min=0.1, delta=0.2)
 OBJECTIVE = SelfConsistency(time_law=LAW)
 CONSTANT = omega.StepTable(times=(1.0, 0.0), init_omega=0.3)  # one value
@@ -191,7 +191,6 @@ def test_guidance_says_what_it_was_learned_from(plain):
 # Against the particles
 
 
-@pytest.mark.slow
 def test_a_fit_ends_where_the_online_loss_is_least(plain):
     """The best constant, by a parabola through online losses of 160,000 examples.
 

@@ -14,6 +14,8 @@ from lgd.data import Dataset, labelled
 from lgd.denoisers import from_function
 from lgd.evaluation import summary
 
+pytestmark = pytest.mark.slow
+
 FIELDS = (
     "mesh.data=1",
     "statistics.num_examples=128",

@@ -4,9 +4,12 @@ import os
 from pathlib import Path
 
 import nbformat
+import pytest
 
 from experiments.faults.bench import TINY
 from experiments.notebooks.execute import execute
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,7 +11,7 @@ from lgd.machinery.checkpoint import CheckpointStore
 from tests.run_two import run_two
 from tests.two_processes import results, train
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 
 
 @pytest.fixture(scope="module")

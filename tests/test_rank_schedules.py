@@ -22,7 +22,7 @@ from lgd.gram import StatisticsError
 from lgd.training import Trainer
 from lgd.types import Batch
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 
 SCHEDULE = schedules.rectified_flow()
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -72,7 +72,6 @@ def main(argv):
     study.main("experiments.studies", {"rank_schedules": name}, ["rank_schedules", *argv])
 
 
-@pytest.mark.slow
 def test_l2_ranks_constants_by_the_distance_to_the_optimum_of_the_particles(folder):
     """The l2 loss of constants is a parabola; its least value is found here on particles."""
     objective = objectives.l2()
@@ -95,7 +94,6 @@ def test_l2_ranks_constants_by_the_distance_to_the_optimum_of_the_particles(fold
     assert ranked(scores) == [f"constant({w:g})" for w in expected]
 
 
-@pytest.mark.slow
 def test_exact_denoiser_unguided_is_the_best_constant_for_marginals(tmp_path):
     """The deterministic step of an exact denoiser has the marginals; guidance leaves them."""
     path = collected(tmp_path / "condition", members="condition", num_particles=8)

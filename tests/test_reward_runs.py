@@ -17,6 +17,8 @@ from lgd import guidance, rewards, schedules
 from lgd.data import spiral
 from lgd.evaluation import Generator, MemoryJournal, ValidationScore, tune
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _little_compiling():

@@ -190,7 +190,7 @@ def test_distance_without_tilt_is_the_plain_energy_distance(laws):
 def test_tilted_laws_refuse_what_does_not_fit(laws):
     with pytest.raises(ValueError, match=r"expected values \(1, 2000\) and gammas, got \(1, 3\)"):
         TiltedLaws(jnp.asarray(gaussian()), jnp.zeros((1, 3)), (0.0,))
-    with pytest.raises(ValueError, match=r"expected 2 classes of >= 2 samples, got \(1, 300\)"):
+    with pytest.raises(ValueError, match=r"expected 2 strata of >= 2 samples, got \(1, 300\)"):
         laws.distance(jnp.asarray(gaussian(300)))
 
 

@@ -21,7 +21,7 @@ from lgd.metrics.frechet import frechet_distance, moments
 from lgd.metrics.kid import kid
 from lgd.metrics.reference import FeatureNetwork
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 WEIGHTS = ("evaluation.inception_path=missing.file", f"evaluation.inception_sha256={64 * '0'}")
 MEASURED = {
     *("energy_distance", "frechet_distance", "kid", "precision", "recall", "inception_score"),
@@ -212,7 +212,6 @@ def test_rows_are_measured_and_selected_by_inception(tmp_path, monkeypatch):
     assert scores[0] == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.slow
 def test_a_run_without_files_goes_through_its_stages(tmp_path, capsys, monkeypatch):
     """But for statistics and the report, which take long; Inception-v3 is a stub."""
     monkeypatch.setattr(inception, "load", stub)

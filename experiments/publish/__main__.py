@@ -4,7 +4,7 @@
 
 Copies results.json, with the seconds of each stage and the networks that none of them trained, to
 experiments/results/NAME.json, and the figures named by --figures to docs/NAME-FIGURE.png; then
-rewrites the tables of README.md and docs/results.md. --weights=METHOD also ships what the method
+rewrites the tables of all documents. --weights=METHOD also ships what the method
 learned, with the denoiser and the classifier, see experiments.studies.pretrained.
 """
 

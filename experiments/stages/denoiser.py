@@ -62,7 +62,7 @@ def classifiers(config: ConfigDict) -> list[str]:
 
 
 def feature_networks(config: ConfigDict) -> list[str]:
-    """Those whose features, side by side, trajectory_features compares."""
+    """Names of the classifiers whose features trajectory_features compares, side by side."""
     others = [f"features_{k}" for k in range(2, config.features.num_networks + 1)]
     return ["features", *others]
 

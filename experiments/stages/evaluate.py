@@ -77,9 +77,9 @@ def make_generator(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Ge
 
 
 def final_generator(config: ConfigDict, generator: Generator) -> Generator:
-    """The same for test samples, which few schedules draw: each may have a compilation of its own.
+    """The sampler of test samples, which may skip calls.
 
-    Tuning has one for all schedules.
+    Skipping compiles for every schedule anew, which tuning, with many of them, cannot afford.
     """
     return dataclasses.replace(generator, skip=config.evaluation.skip)
 

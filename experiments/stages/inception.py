@@ -43,7 +43,7 @@ def check(config: ConfigDict) -> list[str]:
 
 
 def load(config: ConfigDict) -> Inception:
-    """Of the config's file; of random parameters on generated data."""
+    """Inception-v3 from the file of the config, or with random parameters on generated data."""
     settings = config.evaluation
     if config.fake_data:
         params = _random_params()

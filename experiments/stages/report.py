@@ -189,7 +189,7 @@ _CAPTIONS = {
 
 
 def evaluations(results: Mapping) -> str:
-    """Of the network for a sample; rows differ where calls were skipped."""
+    """Network evaluations for a sample, a range where rows skip calls."""
     each = sorted({row["nfe"] for row in results["rows"]})
     counts = " to ".join(f"{nfe:g}" for nfe in dict.fromkeys((each[0], each[-1])))
     return f"{counts} network evaluations"

@@ -153,11 +153,11 @@ def best_snapshot(
       training: which training.
       score: of guidance on validation data.
     """
-    found = []
+    scored = []
     for step in guidance_stage.snapshot_steps(config, training):
         learned = guidance_stage.load(config, workdir, dataset, training, step)
-        found.append(Selected({"step": step}, learned, float(score(learned, score.full).mean())))
-    return min(found, key=lambda each: each.score)
+        scored.append(Selected({"step": step}, learned, float(score(learned, score.full).mean())))
+    return min(scored, key=lambda snapshot: snapshot.score)
 
 
 def hand_made(config: ConfigDict, family: str, params: dict) -> guidance.HandMade:

@@ -80,7 +80,7 @@ def read_manifest(name: str) -> dict[str, Any]:
 
 
 def _config(manifest: Mapping, data_path: str | None = None) -> ConfigDict:
-    """That of the published run, whose data may have lain elsewhere."""
+    """The config of the published run, with the path of the data here."""
     name = manifest["results"]
     values = read_json(tables.RESULTS / f"{name}.json")["config"]
     if data_path is None:

@@ -1,4 +1,4 @@
-"""The frozen models: an exact mixture, networks trained here, and adapters to one's own."""
+"""Denoisers: an exact mixture, networks to be trained, and adapters for other models."""
 
 from lgd.denoisers.adapters import FunctionDenoiser, PairDenoiser, from_function
 from lgd.denoisers.denoising import DenoisingLoss

@@ -1,4 +1,4 @@
-"""Guidance of one's own against hand-made schedules that are tuned on the same model and data."""
+"""Comparison of guidance with hand-made schedules that are tuned on the same model and data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -42,8 +42,8 @@ def compare(
 
     The real examples are split into two halves, stratum by stratum. Hand-made families are tuned by
     the energy distance of their samples to one half, all with the same noise. Then every row is
-    measured on the other half, with other noise that all rows share. What is given is measured only
-    there: examples that it was learned from are no fair test of it.
+    measured on the other half, with other noise that all rows share. Do not pass examples that the
+    given guidance was learned from: it would be favoured.
 
     Args:
       key: source of the split and of all noise.

@@ -104,7 +104,7 @@ class Generator:
         return jnp.asarray(np.concatenate(drawn)[:count])
 
     def _parts(self, num_rows: int) -> np.ndarray:
-        """What is drawn at once (parts, rows), all of one size, which compiles once.
+        """Indices of the samples of every part (parts, rows), all of one size, to compile once.
 
         The last part is filled up with its last row.
         """

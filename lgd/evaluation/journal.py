@@ -26,7 +26,7 @@ class Journal:
         self._values: dict[str, Any] = from_main(self._read)
 
     def __call__(self, key: str, compute: Callable[[], Any]) -> Any:
-        """The value of a key, computed if it is not there yet; here a signal stops a stage."""
+        """The value of a key, computed if missing. Raises Stopped if a signal asked to stop."""
         if key not in self._values:
             stopping.check("a measurement")
             value = compute()
@@ -44,7 +44,7 @@ class Journal:
         return json.loads(line)["value"]
 
     def _read(self) -> dict[str, Any]:
-        """What is there; a last line that a crash cut off is taken out of the file."""
+        """The values in the file; a last line that a crash cut off is removed from it."""
         if not self._file.exists():
             return {}
         *lines, rest = self._file.read_text(errors="replace").split("\n")

@@ -1,4 +1,4 @@
-"""What is measured of samples: metrics against real examples, some of them on resamples too.
+"""Measures of samples: metrics against real examples, some of them on resamples too.
 
 A measure takes samples x (g, n, *dims), n of each of g strata in their order, and returns
 ``{"metrics": {name: value}, "resampled": {name: values}}``. The latter are a metric on bootstrap
@@ -75,7 +75,7 @@ class EnergyMeasure:
 
 
 class ClassifierMeasure:
-    """By the features and labels of a classifier, whose classes are the strata.
+    """Metrics from the features and labels of a classifier whose classes are the strata.
 
     The Frechet distance of all strata at once and stratum by stratum, KID, precision and recall,
     Inception score, and accuracy, the share put into the class asked for.
@@ -129,7 +129,7 @@ class ClassifierMeasure:
 
 
 class PlaneMeasure:
-    """Points of few dimensions: by themselves, and by the exact posterior of their strata.
+    """Metrics of points in few dimensions, from moments and from the exact posterior of strata.
 
     The Frechet distance, mean over strata, and accuracy, the share that the posterior puts into the
     stratum asked for.
@@ -163,10 +163,10 @@ class PlaneMeasure:
 
 
 class InceptionMeasure:
-    """Images: Frechet distance of all strata at once, KID, precision, recall, Inception score.
+    """Metrics of images: pooled Frechet distance, KID, precision, recall, Inception score.
 
-    None stratum by stratum: of each there are fewer images than features. Nor on resampled real
-    images: each takes a root of a matrix of 2,048 x 2,048.
+    Nothing is measured stratum by stratum, since a stratum has fewer images than features, or on
+    resamples, each of which would take the root of a matrix of 2,048 x 2,048.
 
     Args:
       network: the features, and what makes them.
@@ -198,7 +198,7 @@ class InceptionMeasure:
 
 
 class SampleStatistics(NamedTuple):
-    """What samples leave behind of their features and labels."""
+    """Statistics of the features and labels of samples."""
 
     moments: ClassMoments
     features: FeatureSet
@@ -240,7 +240,7 @@ def sample_statistics(
 def batches(
     x: Float[Array, "b *dims"], stratum: Int[np.ndarray, " b"]
 ) -> list[tuple[Array, np.ndarray]]:
-    """Both in parts of at most `BATCH`."""
+    """Samples and strata in parts of at most `BATCH`."""
     starts = range(0, len(x), BATCH)
     return [(x[i : i + BATCH], stratum[i : i + BATCH]) for i in starts]
 

@@ -91,7 +91,7 @@ def runs(
     settings: CompareSettings,
     advance: Advance,
 ) -> list[Measurement]:
-    """What is measured of a row, for every seed.
+    """The measurements of a row, one for every seed.
 
     Args:
       row: the row.

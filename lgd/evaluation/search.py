@@ -1,8 +1,4 @@
-"""The protocol: tune every opponent on validation data, report once on test data.
-
-All candidates of a search share their noise, so that differences are of the schedules. Validation
-and test use different real data and different seeds. Grids whose best value lies at an edge grow.
-"""
+"""Search for the best schedule on a grid, which grows while its best value lies at an edge."""
 
 import dataclasses
 import functools
@@ -107,7 +103,7 @@ def _grown_axis(values: list[float], best: float, bounds: tuple[float, float]) -
 
 
 class Screened(NamedTuple):
-    """First look at a family: parameters of every point, and scores (points, classes)."""
+    """First look at a family: parameters of every point, and scores (points, strata)."""
 
     grid: Grid
     points: list[Coordinates]
@@ -165,13 +161,13 @@ def search(
         params = screened.params(best)
         return Selected(params, grid.make(**params), float(means[best])), screened
     order = np.argsort(means, kind="stable")[:finalists]
-    found = []
+    runs = []
     for index in order:
         params = screened.params(int(index))
         guidance = grid.make(**params)
-        found.append(Selected(params, guidance, float(score(guidance, full).mean())))
+        runs.append(Selected(params, guidance, float(score(guidance, full).mean())))
         advance()
-    return min(found, key=lambda each: each.score), screened
+    return min(runs, key=lambda run: run.score), screened
 
 
 def search_apart(
@@ -217,16 +213,16 @@ def search_apart(
     return Selected(params, guidance, float(scores.min(axis=0).mean()))
 
 
-ClassScores = Sequence[dict[Coordinates, float]]  # by point, for every class
+StrataScores = Sequence[dict[Coordinates, float]]  # by point, for every stratum
 
 
 def _look_further(
     screened: Screened, measure: Callable[[Sequence[Coordinates]], np.ndarray]
-) -> ClassScores:
-    """Scores of every class on a grid of its own, which grows while its best lies at an edge.
+) -> StrataScores:
+    """Scores of every stratum on its own grid, which grows while its best lies at an edge.
 
-    Of a grown grid only the neighbours of the best are scored. measure: a point for each class ->
-    (classes,).
+    Of a grown grid only the neighbours of the best are scored. measure: a point for each stratum ->
+    (strata,).
     """
     known = [dict(zip(screened.points, each, strict=True)) for each in screened.scores.T.tolist()]
     grids = [screened.grid] * len(known)
@@ -241,21 +237,21 @@ def _look_further(
             return known
         _score_each(known, asked, best, measure)
         grids = [new or grid for new, grid in zip(wider, grids, strict=True)]
-    _log.warning("the best of %s may lie at an edge for some classes, of grids grown %d times",
+    _log.warning("the best of %s may lie at an edge for some strata, of grids grown %d times",
                  list(screened.grid.axes), MAX_GROWTH)  # fmt: skip
     return known
 
 
 def _score_each(
-    known: ClassScores,
+    known: StrataScores,
     asked: Sequence[Sequence[Coordinates]],
     best: Sequence[Coordinates],
     measure: Callable[[Sequence[Coordinates]], np.ndarray],
 ) -> None:
-    """Add to ``known`` what every class asks for: the j-th points of all in one run.
+    """Add to ``known`` the points that every stratum asks for: the j-th points of all in one run.
 
-    A class that asks for less takes its best meanwhile. The number of runs then does not grow with
-    that of classes.
+    A stratum that asks for fewer repeats its best point. The number of runs then does not grow with
+    the number of strata.
     """
     for points in itertools.zip_longest(*asked):
         pairs = zip(points, best, strict=True)

@@ -84,7 +84,7 @@ class ValidationScore:
     def on_seeds(
         self, guidance: Any, per_stratum: int, seeds: Sequence[int]
     ) -> Float[np.ndarray, "s g"]:
-        """The same for every seed."""
+        """The score of every stratum with every seed."""
         name = schedule_key(guidance)
         runs = [
             self.journal(
@@ -96,11 +96,11 @@ class ValidationScore:
         return np.stack([self._scored(run) for run in runs])
 
     def with_part(self, part: slice) -> "ValidationScore":
-        """The same runs by other entries of their distance."""
+        """This score with other entries of the distance, on the same runs."""
         return dataclasses.replace(self, part=part)
 
     def with_gamma(self, gamma: float) -> "ValidationScore":
-        """The same runs with another weight of the reward."""
+        """This score with another weight of the reward, on the same runs."""
         return dataclasses.replace(self, gamma=gamma)
 
     def _measured(self, guidance: Any, per_stratum: int, seed: int) -> Any:
@@ -209,7 +209,7 @@ def _searched_apart(
 
 
 def _scored_again(screened: Screened, score: ValidationScore, in_part: bool) -> Screened:
-    """The same points by another score; the journal has their runs already."""
+    """The points scored by another score, from runs that the journal already holds."""
     count = score.first_look if in_part else score.full
     guidances = [screened.grid.make(**screened.params(i)) for i in range(len(screened.points))]
     return screened._replace(scores=np.stack([score(guidance, count) for guidance in guidances]))

@@ -1,9 +1,9 @@
-"""Tables of omega that are solved for instead of trained: a value for each class, s-bin and t-bin.
+"""Tables of omega that are solved for instead of trained: a value for each row, s-bin and t-bin.
 
 Within a bin a one-step loss is a function of one number. For the l2 objective it is a parabola, and
 the noise that statistics redraw has mean 0 in it and is left out; for the energy objectives its
 least value is found on a grid and refined by Newton's method. Ridge terms pull every bin towards
-its neighbours and towards the other classes, where data are few (`lgd.gram.ridge`).
+its neighbours and towards the other rows, where data are few (`lgd.gram.ridge`).
 """
 
 import functools

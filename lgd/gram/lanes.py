@@ -1,4 +1,4 @@
-"""What the lanes of a sweep have in common, and by what they differ.
+"""The program that the lanes of a sweep share, and the settings in which they differ.
 
 One compiled program serves all lanes: what they share is static, what differs is an array with an
 entry for every lane, and a narrow network is a wide one whose other units are 0 and stay 0.
@@ -48,7 +48,7 @@ class LaneSettings(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
-    """What is compiled: all that the lanes have in common."""
+    """The settings that all lanes share, for which one program is compiled."""
 
     objective: OneStep  # the frame of all of them
     model: LearnedModel  # the widest

@@ -1,4 +1,4 @@
-"""Guidance rules: how a sampler makes one prediction of a model's several.
+"""Guidance rules: how a sampler combines the predictions of a model into one.
 
 A rule is a frozen dataclass and a pytree, made by `rule`: its arrays and floats are leaves, which
 compiled code takes as arguments, so that one compiled sampler serves all their values and gradients
@@ -26,20 +26,20 @@ T = TypeVar("T")
 @dataclass_transform(frozen_default=True)
 def rule(cls: type[T]) -> type[T]:
     """A decorator that makes a class a frozen dataclass, all of whose fields are in its pytree."""
-    made = dataclasses.dataclass(frozen=True)(cls)
-    names = [field.name for field in dataclasses.fields(made)]  # type: ignore[arg-type]
+    frozen = dataclasses.dataclass(frozen=True)(cls)
+    names = [field.name for field in dataclasses.fields(frozen)]  # type: ignore[arg-type]
 
     def flatten(instance: T) -> tuple[list[tuple[Any, Any]], None]:
         return [(jax.tree_util.GetAttrKey(name), getattr(instance, name)) for name in names], None
 
     def unflatten(_: None, values: Iterable[Any]) -> T:
-        instance = object.__new__(made)  # JAX also fills trees with what is no value of a field
+        instance = object.__new__(frozen)  # JAX also fills trees with what is no value of a field
         for name, value in zip(names, values, strict=True):
             object.__setattr__(instance, name, value)
         return instance
 
-    jax.tree_util.register_pytree_with_keys(made, flatten, unflatten)
-    return made
+    jax.tree_util.register_pytree_with_keys(frozen, flatten, unflatten)
+    return frozen
 
 
 @rule
@@ -135,7 +135,7 @@ def mixed(
 
 
 def as_rule(guidance: Any) -> Rule:
-    """What samplers take as guidance, as a rule: a rule, an omega function, a number, weights.
+    """The rule for whatever samplers take: a rule, an omega function, a number, weights.
 
     None is 0: plain conditional sampling. Raises ValueError for anything else.
     """
@@ -154,7 +154,7 @@ def as_rule(guidance: Any) -> Rule:
 
 
 def skipping_of(rule: Rule, inputs: PyTree, calls: np.ndarray) -> tuple[Rule, PyTree, float]:
-    """What a prepared rule says of leaving out calls, see `Cfg.skipping`.
+    """The form of a prepared rule that leaves out calls, see `Cfg.skipping`.
 
     Args:
       rule: a prepared rule.

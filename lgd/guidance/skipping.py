@@ -47,7 +47,7 @@ class Plan(NamedTuple):
 def plan(
     omegas: Float[Array, "k b"] | Float[np.ndarray, "k b"], calls: Int[np.ndarray, " k"]
 ) -> Plan:
-    """Which rows to guide at every step of so many calls of the network.
+    """The rows to guide at every step; calls: calls of the network at every step.
 
     Raises ValueError where omegas are traced.
     """
@@ -63,7 +63,7 @@ def plan(
 def few_sizes(
     guided: Int[np.ndarray, " k"], batch: int, calls: Int[np.ndarray, " k"]
 ) -> tuple[int, ...]:
-    """As few sizes as serve these numbers of guided rows by rounding up.
+    """A few sizes, to one of which every number of guided rows is rounded up.
 
     Neighbours are joined, the cheapest first, while the rows wasted in all calls are at most
     `WASTE` of the ``batch - guided`` rows that need none.

@@ -1,1 +1,1 @@
-"""Devices, processes, signals and files; this room knows nothing of diffusion."""
+"""Devices, processes, signals and files; and how the calls of a denoiser are split."""

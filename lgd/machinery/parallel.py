@@ -175,7 +175,7 @@ class SpreadDenoiser:
 
     @property
     def schedule(self) -> Schedule:
-        """The denoiser's."""
+        """The forward process of the denoiser."""
         return self.denoiser.schedule
 
     def apply(
@@ -188,7 +188,7 @@ class SpreadDenoiser:
         return jax.lax.with_sharding_constraint(x0_hat, rows)
 
     def null(self, c: Condition) -> Condition:
-        """The denoiser's."""
+        """The unconditional input of the denoiser."""
         return self.denoiser.null(c)
 
 

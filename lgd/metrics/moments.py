@@ -91,7 +91,7 @@ class ClassMoments(NamedTuple):
         """Return the moments with n further features.
 
         Raises:
-          ValueError: for strata that are not (n,) or not below the number of classes, or features
+          ValueError: for strata that are not (n,) or not below the number of strata, or features
             that are not (n, f) or not finite.
         """
         features, stratum = np.asarray(features), np.asarray(stratum)

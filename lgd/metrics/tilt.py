@@ -61,7 +61,7 @@ class TiltedLaws:
           ValueError: for another number of strata, or fewer than two samples.
         """
         if len(x) != len(self._pool) or x.shape[1] < 2:
-            expected = f"{len(self._pool)} classes of >= 2 samples"
+            expected = f"{len(self._pool)} strata of >= 2 samples"
             raise ValueError(f"expected {expected}, got {x.shape[:2]}")
         return _distance(x.reshape(*x.shape[:2], -1), self._pool, self._weights, self._within).T
 

@@ -118,7 +118,7 @@ def mixed_predictions(
 
 
 class StepCoefficients(NamedTuple):
-    """Of every particle on its own row of each block, relative to alpha_s times the centre."""
+    """Coefficients of a particle on its row of each block, relative to alpha_s times the centre."""
 
     proposal: Float[Array, "g b"]  # at omega = 0
     target: Float[Array, "g b"]

@@ -4,14 +4,14 @@ Every model is a frozen dataclass of settings with pure functions, ``init(key, c
 ``apply(params, *, s, t, c) -> (b,)`` and ``project(params)``, that answers for itself how to begin
 and how to train it (`LearnedModel`). Its weights lie in [0, omega_max]: the one-step objectives are
 surrogates that are biased low, and their unconstrained optimum is negative at small s even for an
-exact denoiser. Queries outside the `Support` a model was trained on are moved into it.
+exact denoiser. Queries outside the `Support` of a model are clamped into it.
 """
 
 from lgd.omega.learned import CONVENTION, Guidance, Learned, bind
 from lgd.omega.model import LearnedModel
 from lgd.omega.network import Network, Output, default_network, projected_clip
 from lgd.omega.rows import ByLabel, Nearest, One, Rows, rows_for
-from lgd.omega.several import PerDirection
+from lgd.omega.several import PerDirection, repeated
 from lgd.omega.support import Support, grid_support
 from lgd.omega.tables import BinTable, StepTable
 
@@ -34,5 +34,6 @@ __all__ = [
     "default_network",
     "grid_support",
     "projected_clip",
+    "repeated",
     "rows_for",
 ]

@@ -79,7 +79,7 @@ class Guidance:
     model: LearnedModel
     params: Params
     start: str  # the schedule that training started from, or how the parameters were found
-    schedule: Schedule | None = None  # the denoiser's
+    schedule: Schedule | None = None  # of the denoiser
     history: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the training
     provenance: Mapping[str, str] = dataclasses.field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""What a learned guidance weight is, and what it answers about itself."""
+"""The contract of learned guidance weights."""
 
 from collections.abc import Mapping
 from typing import Protocol, TypeVar, runtime_checkable
@@ -38,13 +38,13 @@ class LearnedModel(OmegaModel, Protocol):
         """
 
     def start_candidates(self, named: Mapping[str, OmegaFn]) -> Mapping[str, OmegaFn]:
-        """Those of the schedules that it can start from."""
+        """The schedules that the model can start from."""
 
     def thin(self: Model) -> Model:
         """The model without its width, equal for models that differ in width only."""
 
     def wider(self: Model, other: Model) -> Model:
-        """The wider of two models whose `thin` are equal; the other's parameters fit into its own.
+        """The wider of two models whose `thin` are equal; those of the narrower fit into it.
 
         Parameters of the narrower, with zeros after them, are parameters of the same function.
         """

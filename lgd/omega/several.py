@@ -113,10 +113,15 @@ class PerDirection:
     def wider(self, other: "PerDirection") -> "PerDirection":
         """The wider one of every pair of models."""
         pairs = zip(self.models, other.models, strict=True)
-        return PerDirection(models=tuple(mine.wider(its) for mine, its in pairs))
+        return PerDirection(models=tuple(model.wider(another) for model, another in pairs))
 
     def _keys(self, key: PRNGKey) -> PRNGKey:
         return jax.random.split(key, len(self.models))
+
+
+def repeated(model: LearnedModel, number: int) -> LearnedModel:
+    """A model of one direction for each of ``number`` directions; itself where there is one."""
+    return model if number == 1 else PerDirection(models=(model,) * number)
 
 
 @dataclasses.dataclass(frozen=True)

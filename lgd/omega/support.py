@@ -1,4 +1,4 @@
-"""Where a learned weight was trained, and into where queries are moved."""
+"""The range of (s, t) that a weight was trained on, into which queries are clamped."""
 
 import itertools
 from typing import NamedTuple

@@ -24,7 +24,7 @@ VALUES = "values"  # the weights among the parameters of a table
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Table(abc.ABC):
-    """What tables have in common: values (rows, *axes) within [0, omega_max].
+    """The base of all tables: values (rows, *axes) within [0, omega_max].
 
     Trained by projected gradients: after each update the values are clipped to [0, omega_max], so
     that a weight that has reached 0 can still rise.

@@ -85,7 +85,7 @@ def _terms(
 
 
 def _jaxprs(value: Any) -> list[Jaxpr]:
-    """Those in a parameter of an equation."""
+    """The jaxprs in a parameter of an equation."""
     if isinstance(value, ClosedJaxpr):
         return [value.jaxpr]
     if isinstance(value, Jaxpr):
