@@ -102,13 +102,14 @@ def learn_guidance(
         if isinstance(start, omega.Guidance):
             begun = start
         else:
-            places = range(starts.START_BATCHES)
-            some = [parallel.place_batch(batches(i), mesh, batch_axis) for i in places]
+            first = (batches(i) for i in range(starts.START_BATCHES))
+            some = [parallel.place_batch(batch, mesh, batch_axis) for batch in first]
             begun = _started(
                 (start_key, init_key), objective, model, denoiser, denoiser_params,
                 _example_conditions(split), some, start, trainer,
             )  # fmt: skip
         with _reporting(trainer, begun.model, objective) as (reporting, history):
+            provenance = _source(key, split, objective, reporting)
             state = training.fit(
                 fit_key,
                 omega_loss(objective, begun.model, denoiser),
@@ -118,10 +119,10 @@ def learn_guidance(
                 trainer=reporting,
                 project=begun.model.project,
                 batch_axis=batch_axis,
-                fingerprint=_fingerprint(key, split, objective, reporting),
+                fingerprint=provenance["training"],
             )
     ema = jax.device_put(processes.to_host(state.ema))
-    return omega.Guidance(begun.model, ema, begun.start, denoiser.schedule, history)
+    return omega.Guidance(begun.model, ema, begun.start, denoiser.schedule, history, provenance)
 
 
 def omega_loss(objective: Objective, model: OmegaModel, denoiser: Denoiser) -> Loss:
@@ -182,9 +183,8 @@ def _started(
 
 def _example_conditions(split: Split) -> Condition:
     """The condition of every stratum, or of some examples where there are no strata."""
-    if split.stratum is None:
-        some = conditions.take(split.c, slice(NUM_CONDITIONS))
-    else:
+    some = conditions.take(split.c, slice(NUM_CONDITIONS))
+    if split.stratum is not None:
         some = conditions.representatives(split.c, split.stratum)
     return jax.tree.map(jax.numpy.asarray, some)
 
@@ -217,12 +217,12 @@ def _reporting(
         yield reporting, history
 
 
-def _fingerprint(key: PRNGKey, split: Split, objective: Objective, trainer: Trainer) -> str:
-    """Digest of everything that a resumed training must share with its beginning."""
-    name, optimizer = type(objective).__name__, trainer.optimizer
-    settings = f"{name} {optimizer} batch_size={trainer.batch_size}"
-    drawn = np.asarray(jax.random.key_data(key)).tolist()
-    return digests.of_bytes(f"{settings} {drawn} {fingerprint(split)}".encode())
+def _source(key: PRNGKey, split: Split, objective: Objective, trainer: Trainer) -> dict[str, str]:
+    """The objective, and the digest of all that a resumed training shares with its beginning."""
+    name, drawn = type(objective).__name__, np.asarray(jax.random.key_data(key)).tolist()
+    settings = f"{trainer.optimizer} batch_size={trainer.batch_size}"
+    text = f"{name} {settings} {drawn} {fingerprint(split)}"
+    return {"objective": name, "training": digests.of_bytes(text.encode())}
 
 
 @contextlib.contextmanager

@@ -89,7 +89,9 @@ def test_two_directions_find_the_one_that_mends_the_model():
 
 @pytest.mark.parametrize("objective", [objectives.SelfConsistency(), TRAJECTORY])
 def test_by_default_every_direction_has_a_weight(objective):
-    assert learn(TWO, PARAMS, None, objective).num_directions == 2
+    found = learn(TWO, PARAMS, None, objective)
+    assert found.num_directions == 2
+    assert found.provenance["objective"] == type(objective).__name__
 
 
 @pytest.mark.parametrize("objective", [objectives.SelfConsistency(), TRAJECTORY])
