@@ -12,7 +12,7 @@ from lgd import encoders, guidance, objectives, omega, schedules
 from lgd.denoisers import Directions, GaussianMixture, from_function
 from lgd.training import Optimizer, Trainer
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 
 FLOW = schedules.rectified_flow()
 EXACT = GaussianMixture((0, 1), FLOW)
