@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from lgd import conditions, omega, schedules, starts, training
 from lgd.data import pipeline
-from lgd.data.dataset import FileImages, Split, fingerprint
+from lgd.data.dataset import FileImages, Split, checked_split, fingerprint
 from lgd.denoisers import probe
 from lgd.diffusion.pairs import direction_names
 from lgd.machinery import digests, failures, parallel, processes
@@ -90,7 +90,7 @@ def learn_guidance(
     if isinstance(start, omega.Guidance) and model is not None:
         raise ValueError("expected no model beside guidance to start from, got both")
     trainer, mesh = _with_mesh(trainer)
-    split = _checked_split(x0, c, stratum)
+    split = checked_split(x0, c, stratum)
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
     objective, seen = _prepared(objective, split, trainer)
     batches, batch_axis = _batches(objective, seen, trainer.batch_size, mesh, data_key)
@@ -287,14 +287,3 @@ def _batches(
     rounds = groups // max(1, split.num_strata)
     batches = pipeline.groups(split, objective.group_size, seed=seed, rounds=rounds, **part)
     return batches, list(sizes).index(even[0]) if even else None
-
-
-def _checked_split(x0: np.ndarray | Array | FileImages, c: Any, stratum: Any) -> Split:
-    if not len(x0):
-        raise ValueError("expected examples x0, got none")
-    if not isinstance(x0, FileImages):
-        x0 = np.asarray(x0, np.float32)
-        if not np.isfinite(x0).all():
-            raise ValueError("expected finite x0, got NaN or inf")
-    c = conditions.checked(c, len(x0))
-    return Split(x0, c, conditions.strata_of(c, stratum))

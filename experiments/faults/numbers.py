@@ -12,7 +12,6 @@ from safetensors.numpy import load_file
 from experiments.faults.bench import STAGES, STEPS, Bench, Strike, newest_state
 from experiments.faults.endings import CANNOT_GO_ON, not_resumed, wrong_end
 
-MAX_SKIPPED = 10  # in a row, of the config
 BATCHES = "lgd.data.pipeline:IndexedBatches.__call__"
 
 

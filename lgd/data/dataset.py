@@ -96,6 +96,27 @@ def labelled(x: Examples, labels: Int[np.ndarray, " n"]) -> Split:
     return Split(x, labels, labels)
 
 
+def checked_split(x0: Examples | jax.Array, c: Any, stratum: Any) -> Split:
+    """Examples that a user brings as a split: float32 where they lie in memory, and finite.
+
+    Args:
+      x0: examples (n, *dims), at least one.
+      c: their conditions, leaves (n, ...).
+      stratum: their strata (n,), or None; see `conditions.strata_of`.
+
+    Raises:
+      ValueError: for no examples, NaN or inf in them, or conditions or strata that do not fit.
+    """
+    if not len(x0):
+        raise ValueError("expected examples x0, got none")
+    if not isinstance(x0, FileImages):
+        x0 = np.asarray(x0, np.float32)
+        if not np.isfinite(x0).all():
+            raise ValueError("expected finite x0, got NaN or inf")
+    c = conditions.checked(c, len(x0))
+    return Split(x0, c, conditions.strata_of(c, stratum))
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """A data set in three splits that share no example; only the train split may lie in files.

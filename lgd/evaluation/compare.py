@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from lgd import conditions, schedules
-from lgd.data.dataset import FileImages, Split
+from lgd.data.dataset import FileImages, Split, checked_split
 from lgd.evaluation import rows
 from lgd.evaluation.comparison import GIVEN, UNGUIDED, Comparison, comparisons_of
 from lgd.evaluation.draws import Draws, halves
@@ -85,7 +85,7 @@ def compare(
     ['unguided']
     """
     settings = CompareSettings() if settings is None else settings
-    split = _checked_split(x0, c, stratum)
+    split = checked_split(x0, c, stratum)
     families = _opponents(split, settings.families)
     _check_names(guidances, families)
     split_key, noise_key = jax.random.split(key)
@@ -157,15 +157,6 @@ def _check_names(guidances: Mapping[str, Any], families: Sequence[str]) -> None:
     same = [name for name in guidances if name in (UNGUIDED, *families)]
     if same:
         raise ValueError(f"expected names that no other row has, got {same}")
-
-
-def _checked_split(x0: np.ndarray | Array | FileImages, c: Any, stratum: Any) -> Split:
-    if not isinstance(x0, FileImages):
-        x0 = np.asarray(x0, np.float32)
-        if not np.isfinite(x0).all():
-            raise ValueError("expected finite x0, got NaN or inf")
-    c = conditions.checked(c, len(x0))
-    return Split(x0, c, conditions.strata_of(c, stratum))
 
 
 def _integer(key: PRNGKey) -> int:
