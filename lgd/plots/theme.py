@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
-from lgd.guidance import FAMILIES
+from lgd.guidance import FAMILIES, Family
 from lgd.machinery import digests
 
 WIDTH = 7.0  # inches; 1,400 pixels, so that text stays readable at a README's 850
@@ -64,7 +64,6 @@ _COLORS = {
 }
 _OTHER_LEARNED = ("#a3123f", "#8c4a1e", "#2f8f2f", "#b0369a")
 _OTHER_HAND_MADE = ("#4f7285", "#3d3d5c", "#2a6f97", "#666666")
-_OTHER_DASHES = (2.0, 2.0)
 _CLASS_COLORS = (  # after Paul Tol's qualitative twelve, dark and light alternating
     *("#332288", "#88ccee", "#117733", "#ddaa33", "#cc6677", "#44aa99"),
     *("#882255", "#999933", "#6699cc", "#661100", "#aa4499", "#333333"),
@@ -95,8 +94,7 @@ def method_color(name: str) -> str:
 
 def method_line(name: str, *, linewidth: float) -> dict[str, Any]:
     """Return label, colour, dashes and width of a method's line, as arguments of ``plot``."""
-    dashes = FAMILIES[name].dashes if name in FAMILIES else _OTHER_DASHES
-    style = "-" if is_learned(name) else (0, dashes)
+    style = "-" if is_learned(name) else (0, FAMILIES.get(name, Family).dashes)
     look = {"color": method_color(name), "linestyle": style, "linewidth": linewidth}
     return {"label": method_label(name), **look}
 
