@@ -17,7 +17,7 @@ from experiments.publish import tables
 from experiments.stages import denoiser as denoiser_stage
 from experiments.stages import guidance as guidance_stage
 from experiments.stages import measure
-from experiments.stages.reward import PRIMARY, RewardMeasure, with_loss
+from experiments.stages.reward import RewardMeasure, with_loss
 from experiments.stages.select import Candidates, Row, select
 from experiments.workdir import Workdir, exists, throughput, write_json
 from experiments.workdir.provenance import provenance as provenance_of_run
@@ -26,12 +26,14 @@ from lgd.data import Dataset, Split
 from lgd.evaluation import (
     Generator,
     Journal,
+    differences,
     guided_weight,
-    paired_difference,
+    resampled_metrics,
     schedule_key,
     squared_gap,
     summary,
 )
+from lgd.evaluation.measures import PRIMARY
 from lgd.machinery.progress import bar
 
 TEST_SEED = 1_000_000  # test noise starts here, validation noise at 0
@@ -127,10 +129,7 @@ def measure_rows(
                 key = f"test {name} n={per_class} seed={seed}"
                 runs.append(journal(key, functools.partial(_of, measuring, sample)))
                 advance(row.method)
-            resampled[row.method] = {
-                metric: np.mean([run["resampled"][metric] for run in runs], axis=0)
-                for metric in runs[0]["resampled"]
-            }
+            resampled[row.method] = _resampled(row, runs)
             settings = {
                 "num_samples": per_class * dataset.num_classes,
                 "num_steps": config.sampling.num_steps,
@@ -144,6 +143,13 @@ def measure_rows(
 
 def _of(measuring: Measure, sample: Callable[[], Array]) -> dict[str, Any]:
     return measuring(sample())
+
+
+def _resampled(row: Row, runs: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    means = resampled_metrics(runs)
+    if row.gamma is not None and PRIMARY in means:
+        means["loss"] = means[PRIMARY]  # less a reward, which uses no real examples
+    return means
 
 
 def _row(row: Row, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -230,17 +236,7 @@ def _comparisons(
         others = [other for other in rows if _is_opponent(other, row)]
         best = min(others, key=lambda other: other["metrics"][target]["mean"])
         for other in (rows[0], best):
-            for metric in (name for name in row["metrics"] if name in other["metrics"]):
-                pair = (each["metrics"][metric]["values"] for each in (row, other))
-                comparisons.append(
-                    {
-                        "method": row["method"],
-                        "against": other["method"],
-                        "metric": metric,
-                        **paired_difference(*pair),
-                        "real_error": _real_error(resampled, row, other, metric),
-                    }
-                )
+            comparisons.extend(differences(row, other, resampled))
     return comparisons
 
 
@@ -248,13 +244,3 @@ def _is_opponent(other: Mapping, row: Mapping) -> bool:
     """Whether a row is hand-made and selected for the same weight of the reward."""
     same = other["params"].get("gamma") == row["params"].get("gamma")
     return same and other["family"] in lgd.guidance.FAMILIES
-
-
-def _real_error(
-    resampled: Mapping[str, Mapping[str, np.ndarray]], row: Mapping, other: Mapping, metric: str
-) -> float | None:
-    metric = PRIMARY if metric == "loss" else metric  # a reward uses no real examples
-    if metric not in resampled[row["method"]]:
-        return None
-    gaps = resampled[row["method"]][metric] - resampled[other["method"]][metric]
-    return float(np.std(gaps, ddof=1))

@@ -15,11 +15,11 @@ from experiments.publish import tables
 from experiments.stages import evaluate
 from experiments.stages import guidance as guidance_stage
 from experiments.stages.guidance import Training
-from experiments.stages.reward import PRIMARY
 from experiments.stages.select import hand_made
 from experiments.workdir import Workdir, read_json, write_text
 from lgd import conditions, guidance, plots, schedules
 from lgd.data import Dataset
+from lgd.evaluation.measures import PRIMARY
 from lgd.machinery.processes import by_main
 
 _SHOWN = ("unguided", "constant", "limited_interval")  # beside the learned rows in pictures

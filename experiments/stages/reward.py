@@ -20,10 +20,10 @@ from experiments.workdir import Workdir
 from lgd import conditions, rewards
 from lgd.data import Dataset
 from lgd.evaluation import Generator
+from lgd.evaluation.measures import PRIMARY
 from lgd.metrics.tilt import TiltedLaws
 from lgd.types import Condition, RewardFn
 
-PRIMARY = "energy_distance"
 HELPED = 0.1  # gain of a class, in standard deviations of its true reward, that counts as help
 StrataRewards = Callable[[Float[Array, "g n *dims"]], Float[Array, " g"]]
 

@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 from experiments import build
 from experiments.publish import tables
 from experiments.stages import report
-from experiments.stages.reward import PRIMARY
 from experiments.workdir import Workdir, read_json
 from lgd import guidance, plots
 from lgd.data import Dataset
+from lgd.evaluation.measures import PRIMARY
 
 _DISTANCE = "energy distance to real test data   (lower is better)"
 

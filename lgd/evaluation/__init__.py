@@ -5,7 +5,7 @@ and test use different real data and different seeds. Grids whose best value lie
 """
 
 from lgd.evaluation.compare import compare
-from lgd.evaluation.comparison import Comparison
+from lgd.evaluation.comparison import Comparison, differences
 from lgd.evaluation.distances import Distance, ValidationFrechet, ValidationInception
 from lgd.evaluation.generator import Generator
 from lgd.evaluation.journal import Journal, JournalError, schedule_key
@@ -17,6 +17,7 @@ from lgd.evaluation.measures import (
     Measure,
     PlaneMeasure,
 )
+from lgd.evaluation.rows import resampled_metrics
 from lgd.evaluation.search import (
     MAX_GROWTH,
     Coordinates,
@@ -58,10 +59,12 @@ __all__ = [
     "ValidationInception",
     "ValidationScore",
     "compare",
+    "differences",
     "grid_of",
     "guided_weight",
     "num_candidates",
     "paired_difference",
+    "resampled_metrics",
     "schedule_key",
     "screen",
     "search",

@@ -104,7 +104,7 @@ def compare(
             for entry in entries
         }
     results = rows.results(entries, runs, draws, settings)
-    resampled = {method: rows.resampled(of_row) for method, of_row in runs.items()}
+    resampled = {method: rows.resampled_metrics(of_row) for method, of_row in runs.items()}
     curves = rows.curves(entries, draws, settings)
     return Comparison(results, comparisons_of(results, resampled), curves)
 

@@ -124,7 +124,27 @@ def comparisons_of(
     opponents = [row for row in rows[1:] if row["family"] != GIVEN]
     others = [rows[0], *([min(opponents, key=_primary)] if opponents else [])]
     pairs = [(row, other) for row in rows if row["family"] == GIVEN for other in others]
-    return tuple(
+    return tuple(each for row, other in pairs for each in differences(row, other, resampled))
+
+
+def differences(
+    row: Mapping[str, Any],
+    other: Mapping[str, Any],
+    resampled: Mapping[str, Mapping[str, np.ndarray]],
+) -> list[dict[str, Any]]:
+    """A row less another in every metric that both have, paired by seed; see `Comparison`.
+
+    Args:
+      row: its ``method``, and ``metrics`` with their ``values`` over seeds.
+      other: the same of the row to compare with.
+      resampled: by method and metric, means over seeds on each resample of the real examples.
+    """
+    ours, theirs = resampled[row["method"]], resampled[other["method"]]
+
+    def real_error(metric: str) -> float | None:
+        return float(np.std(ours[metric] - theirs[metric], ddof=1)) if metric in ours else None
+
+    return [
         {
             "method": row["method"],
             "against": other["method"],
@@ -132,19 +152,11 @@ def comparisons_of(
             **paired_difference(
                 row["metrics"][metric]["values"], other["metrics"][metric]["values"]
             ),
-            "real_error": _real_error(resampled, row["method"], other["method"], metric),
+            "real_error": real_error(metric),
         }
-        for row, other in pairs
         for metric in row["metrics"]
-    )
-
-
-def _real_error(
-    resampled: Mapping[str, Mapping[str, np.ndarray]], method: str, other: str, metric: str
-) -> float | None:
-    if metric not in resampled[method]:
-        return None
-    return float(np.std(resampled[method][metric] - resampled[other][metric], ddof=1))
+        if metric in other["metrics"]
+    ]
 
 
 def _primary(row: Mapping[str, Any]) -> float:

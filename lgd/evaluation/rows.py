@@ -109,7 +109,7 @@ def runs(
     return measured
 
 
-def resampled(runs: Sequence[Measurement]) -> dict[str, Float[np.ndarray, " r"]]:
+def resampled_metrics(runs: Sequence[Mapping[str, Any]]) -> dict[str, Float[np.ndarray, " r"]]:
     """Metrics on resampled real examples, means over seeds."""
     return {
         name: np.mean([run["resampled"][name] for run in runs], axis=0)
