@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -163,9 +165,40 @@ def test_a_schedule_shows_its_values(schedule, text, params):
     ],
 )
 def test_interval_is_closed(omega_fn):
-    lo, hi = np.float32([0.2, 0.8])
-    t = np.array([np.nextafter(lo, np.float32(0)), lo, hi, np.nextafter(hi, np.float32(1))])
+    t = np.float32([0.2 - 1e-5, 0.2, 0.8, 0.8 + 1e-5])
     np.testing.assert_array_equal(evaluate(omega_fn, t), [0.0, 3.0, 3.0, 0.0])
+
+
+INTERVALS = {
+    "limited_interval": lambda lo, hi: guidance.limited_interval(1.0, lo, hi),
+    "limited_interval_per_class": lambda lo, hi: guidance.limited_interval_per_class(
+        [1.0], [lo], [hi]
+    ),
+    "logsnr_interval": lambda lo, hi: guidance.logsnr_interval(
+        1.0, *(2.0 * np.log((1.0 - t) / t) for t in (hi, lo)), schedule=FLOW
+    ),
+}
+
+
+@pytest.mark.parametrize("num_steps", [10, 20, 25, 64])
+@pytest.mark.parametrize("family", INTERVALS)
+def test_an_interval_whose_ends_are_times_of_the_grid_guides_both(family, num_steps):
+    """The ends are written as users write them, ``lo = 3 / 20``, and so miss the grid's float32."""
+    t = schedules.uniform_times(num_steps)[:-1]
+    for first, last in itertools.combinations(range(1, num_steps), 2):
+        omega = evaluate(INTERVALS[family](first / num_steps, last / num_steps), t, c=[0] * len(t))
+        assert np.sum(omega == 1.0) == last - first + 1, (first, last)
+
+
+def test_an_interval_in_sigma_leaves_out_its_lower_end_alone():
+    """Sigmas of EDM's grid, written with the digits that users see."""
+    edm = schedules.edm()
+    t = schedules.uniform_times(18)[:-1]
+    sigma = np.float64(edm.sigma(t))
+    for first, last in itertools.combinations(range(18), 2):
+        lo, hi = (float(f"{sigma[index]:.7g}") for index in (last, first))
+        omega = evaluate(guidance.sigma_interval(1.0, lo, hi, schedule=edm), t)
+        assert np.sum(omega == 1.0) == last - first, (first, last)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from lgd.guidance.hand_made import HandMade, check_finite, check_interval
+from lgd.guidance.hand_made import HandMade, check_finite, check_interval, rounded_up
 from lgd.types import Condition, Schedule
 
 
@@ -19,7 +19,8 @@ def sigma_interval(w: float, lo: float, hi: float, *, schedule: Schedule) -> Han
 
     def formula(s: Array, t: Array, c: Condition) -> Array:
         sigma = jnp.exp(-0.5 * schedule.logsnr(t))
-        return jnp.where((sigma > lo) & (sigma <= hi), w, 0.0).astype(t.dtype)
+        above, upto = (rounded_up(bound).astype(sigma.dtype) for bound in (lo, hi))
+        return jnp.where((sigma > above) & (sigma <= upto), w, 0.0).astype(t.dtype)
 
     values = (("w", w), ("lo", lo), ("hi", hi), ("schedule", schedule))
     return HandMade("sigma_interval", values, formula)

@@ -12,10 +12,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from lgd.types import Condition, Schedule
 
+ROUNDING = (
+    2e-6  # of a bound of size 1: some float32 steps, as a time or a logsnr of a grid is off by
+)
 Formula = Callable[..., Float[Array, "b *k"]]  # (s, t, c) -> (b,)
 
 
@@ -80,14 +83,14 @@ def constant(w: float) -> HandMade:
 def limited_interval(w: float, lo: float, hi: float) -> HandMade:
     """``omega = w`` where lo <= t <= hi, else 0; w = 0: no guidance.
 
-    lo and hi are times in [0, 1], both ends included (Kynkäänniemi et al., 2024, arXiv 2404.07724).
-    Raises ValueError unless lo < hi.
+    lo and hi are times in [0, 1], both ends included (Kynkäänniemi et al., 2024, arXiv 2404.07724),
+    also where a time of a grid is an end up to rounding. Raises ValueError unless lo < hi.
     """
     check_finite(w=w)
     check_interval(lo, hi, in_times=True)
 
     def formula(s: Array, t: Array, c: Condition) -> Array:
-        return jnp.where((t >= lo) & (t <= hi), w, 0.0).astype(t.dtype)
+        return jnp.where(inside(t, lo, hi), w, 0.0).astype(t.dtype)
 
     return HandMade("limited_interval", (("w", w), ("lo", lo), ("hi", hi)), formula)
 
@@ -108,8 +111,8 @@ def limited_interval_per_class(
 
     def formula(s: Array, t: Array, c: Condition) -> Array:
         weight, lower, upper = (_at_label(jnp.asarray(each, jnp.float32), c) for each in values)
-        inside = jnp.where((t >= lower) & (t <= upper), weight, 0.0)
-        return jnp.where(jnp.isnan(weight), jnp.nan, inside).astype(t.dtype)
+        omega = jnp.where(inside(t, lower, upper), weight, 0.0)
+        return jnp.where(jnp.isnan(weight), jnp.nan, omega).astype(t.dtype)
 
     pairs = tuple(zip(("w", "lo", "hi"), values, strict=True))
     return HandMade("limited_interval_per_class", pairs, formula)
@@ -125,8 +128,7 @@ def logsnr_interval(w: float, lo: float, hi: float, *, schedule: Schedule) -> Ha
     check_interval(lo, hi, in_times=False)
 
     def formula(s: Array, t: Array, c: Condition) -> Array:
-        logsnr = schedule.logsnr(t)
-        return jnp.where((logsnr >= lo) & (logsnr <= hi), w, 0.0).astype(t.dtype)
+        return jnp.where(inside(schedule.logsnr(t), lo, hi), w, 0.0).astype(t.dtype)
 
     values = (("w", w), ("lo", lo), ("hi", hi), ("schedule", schedule))
     return HandMade("logsnr_interval", values, formula)
@@ -215,6 +217,22 @@ def _at_label(values: Float[Array, " n"], c: Condition) -> Float[Array, " b"]:
     """Value of every label, NaN for one outside."""
     outside = (c < 0) | (c >= len(values))
     return jnp.where(outside, jnp.nan, values[jnp.where(outside, 0, c)])
+
+
+def inside(x: Float[Array, " b"], lo: ArrayLike, hi: ArrayLike) -> Bool[Array, " b"]:
+    """Whether lo <= x <= hi, both ends included up to rounding."""
+    return (x >= rounded_down(lo).astype(x.dtype)) & (x <= rounded_up(hi).astype(x.dtype))
+
+
+def rounded_down(bound: ArrayLike) -> Float[Array, "..."]:
+    """The least float32 that is the bound up to rounding: what a grid may hold in its place."""
+    bound = jnp.asarray(bound, jnp.float32)
+    return jnp.where(jnp.isinf(bound), bound, bound - ROUNDING * jnp.maximum(1.0, jnp.abs(bound)))
+
+
+def rounded_up(bound: ArrayLike) -> Float[Array, "..."]:
+    """The largest float32 that is the bound up to rounding."""
+    return -rounded_down(-jnp.asarray(bound, jnp.float32))
 
 
 def check_finite(**values: float) -> None:
