@@ -16,9 +16,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from lgd.types import Condition, Schedule
 
-ROUNDING = (
-    2e-6  # of a bound of size 1: some float32 steps, as a time or a logsnr of a grid is off by
-)
+ROUNDING = 2e-6  # of a bound of size 1: a time or a logsnr of a grid is off by some float32 steps
 Formula = Callable[..., Float[Array, "b *k"]]  # (s, t, c) -> (b,)
 
 
