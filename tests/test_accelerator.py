@@ -10,7 +10,6 @@ import pytest
 from experiments.benchmarks.device import accelerator, accelerator_report, planned_memory
 from experiments.benchmarks.device.accelerator import TINY, measured
 from experiments.benchmarks.device.device_profile import KINDS, kind_of, profile
-from experiments.benchmarks.device.flops import matrix_flops
 from experiments.benchmarks.device.matrix_peak import convolution_rates, matrix_peak
 from experiments.benchmarks.device.training_share import (
     TrainingStep,
@@ -22,6 +21,7 @@ from experiments.benchmarks.device.training_share import (
 from experiments.publish import markdown
 from lgd.denoisers import layers
 from lgd.evaluation import Journal
+from lgd.machinery.flops import matrix_flops
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 MLP = (  # compiles faster than TINY's networks, and has no attention

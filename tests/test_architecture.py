@@ -153,6 +153,14 @@ def test_importing_what_learns_and_samples_loads_nothing_heavy():
     assert not set(HEAVY) & set(ran.stdout.split())
 
 
+def test_every_module_is_there_after_importing_the_library_alone():
+    files = [f.relative_to(ROOT).with_suffix("") for f in python_files("lgd")]
+    names = [".".join(f.parts) for f in files if not f.name.startswith("_")]
+    code = f"import lgd\nfor name in {names}: eval(name)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert ran.returncode == 0, ran.stderr
+
+
 def too_long(file: Path) -> Iterator[str]:
     """The file, and functions of it, that exceed their length without a comment ``# long:``.
 

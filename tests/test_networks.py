@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo
 
-from experiments.benchmarks.device.flops import matrix_flops
 from lgd.denoisers import DiT, UNet
 from lgd.denoisers.dit import DiTBlock, from_patches, sincos_positions, to_patches
 from lgd.denoisers.layers import (
@@ -28,6 +27,7 @@ from lgd.denoisers.layers import (
 )
 from lgd.denoisers.unet import group_norm
 from lgd.machinery import parallel
+from lgd.machinery.flops import matrix_flops
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 NETWORKS = {

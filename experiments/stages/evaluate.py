@@ -58,7 +58,7 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     results = _results(config, workdir.command, rows, candidates) | more
     results["comparisons"] = _comparisons(rows, resampled, config.evaluation.primary)
     results["classifiers"] = denoiser_stage.accuracies(config, workdir, dataset)
-    save_guidance(workdir, candidates.rows)
+    save_guidance(workdir, candidates.rows, results)
     write_json(workdir.path / "results.json", results | tables.of_run(results))
 
 
@@ -192,17 +192,28 @@ def provenance(config: ConfigDict, command: str) -> dict[str, Any]:
     }
 
 
-def save_guidance(workdir: Workdir, rows: Sequence[Row]) -> None:
-    """Write the guidance of every learned row to guidance/, to be read by `lgd.load`."""
+def save_guidance(workdir: Workdir, rows: Sequence[Row], results: Mapping[str, Any]) -> None:
+    """Write the guidance of every learned row to guidance/, to be read by `lgd.load`.
+
+    Each says which row, commit and command it is of, and how its loss fell.
+    """
     folder = workdir.path / "guidance"
+    source = {name: results[name] for name in ("commit", "command", "device")}
 
     @lgd.machinery.processes.by_main
     def save() -> None:
         folder.mkdir(exist_ok=True)
         for row in rows:
             if row.is_learned:
-                name = row.method.removeprefix("learned:").replace(":", "-")
-                lgd.save(row.selected.guidance, folder / f"{name}.safetensors")
+                training = row.method.removeprefix("learned:")
+                steps, losses = workdir.curve(training, "loss")
+                guidance = dataclasses.replace(
+                    row.selected.guidance,
+                    history={"step": steps, "loss": losses},
+                    provenance={"method": row.method, "step": str(row.selected.params["step"])}
+                    | source,
+                )
+                lgd.save(guidance, folder / f"{training.replace(':', '-')}.safetensors")
 
     save()
 

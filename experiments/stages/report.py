@@ -1,7 +1,7 @@
 """Stage 5: report/ with the table and every figure, from results.json."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,11 +19,10 @@ from experiments.stages.select import hand_made
 from experiments.workdir import Workdir, read_json, write_text
 from lgd import conditions, guidance, plots, schedules
 from lgd.data import Dataset
+from lgd.diffusion import direction_names
 from lgd.evaluation.measures import PRIMARY
 from lgd.machinery.processes import by_main
 
-_SHOWN = ("unguided", "constant", "limited_interval")  # beside the learned rows in pictures
-_DRAWN = ("constant", "limited_interval", "clamp_linear")  # in the figure of omega
 _SHOW_SEED = evaluate.TEST_SEED
 _SHOWN_CLASSES = 40  # of more, the first ones
 
@@ -72,14 +71,14 @@ def _figures(
     figures = {**metric_figures(results), "weight": _weight_figure(results)}
     if config.guidance.methods:
         learned = {name: each for name, each in functions.items() if name.startswith("learned:")}
-        drawn = {name: functions[name] for name in _DRAWN if name in functions}
-        figures["omega"] = omega_figure(config, dataset, learned, drawn)
+        names = direction_names(evaluate.make_generator(config, workdir, dataset).denoiser)
+        figures["omega"] = omega_figure(config, dataset, learned, _drawn(functions), names)
         curves = {
             f"learned:{name}": workdir.curve(name, "loss") for name in config.guidance.methods
         }
         figures["training"] = plots.training_curves(curves, ylabel="training loss")
     samples = density_figure if build.has_known_law(config) else samples_figure
-    return figures | {"samples": samples(config, workdir, dataset, _shown(functions))}
+    return figures | {"samples": samples(config, workdir, dataset, _shown(results, functions))}
 
 
 def metric_figures(results: Mapping) -> dict[str, Figure]:
@@ -90,11 +89,24 @@ def metric_figures(results: Mapping) -> dict[str, Figure]:
     return {name: plots.method_bars(rows, metric, lower) for name, metric in metrics.items()}
 
 
-def _shown(functions: Mapping[str, Any]) -> dict[str, Any]:
+def _shown(results: Mapping, functions: Mapping[str, Any]) -> dict[str, Any]:
+    """What pictures show: no guidance, the best hand-made schedule, and what was learned."""
+    hand_made = [row for row in results["rows"] if row["family"] in guidance.FAMILIES]
+    best = min(hand_made, key=lambda row: row["validation"])["method"]
     return {
         name: function
         for name, function in functions.items()
-        if name in _SHOWN or name.startswith("learned:")
+        if name in ("unguided", best) or name.startswith("learned:")
+    }
+
+
+def _drawn(functions: Mapping[str, Any]) -> dict[str, Any]:
+    """Hand-made schedules that are one curve."""
+    families = guidance.FAMILIES
+    return {
+        name: function
+        for name, function in functions.items()
+        if name in families and not families[name].is_per_stratum and function.num_directions == 1
     }
 
 
@@ -103,8 +115,17 @@ def omega_figure(
     dataset: Dataset,
     learned: Mapping[str, Any],
     drawn_in: Mapping[str, Any],
+    directions: Sequence[str] = ("uncond",),
 ) -> Figure:
-    """Omega of every step of the sampling grid, over the logsnr that the step starts from."""
+    """Omega of every step of the sampling grid, over the logsnr that the step starts from.
+
+    Args:
+      config: settings of the run.
+      dataset: real examples.
+      learned: guidance with a panel of its own for every direction, by name.
+      drawn_in: guidance that is one curve of every panel, by name.
+      directions: what guidance leads away from.
+    """
     times, names = build.times(config), dataset.class_names[:_SHOWN_CLASSES]
     c = conditions.take(dataset.conditions, slice(len(names)))
     c = jax.tree.map(jnp.asarray, c)
@@ -116,8 +137,8 @@ def omega_figure(
         if values.ndim == 2:
             panels[name] = values.T
             continue
-        for k, direction in enumerate(values.transpose(2, 1, 0)):
-            panels[f"{name}, away from {('uncond', 'weaker')[k]}"] = direction
+        for of, direction in zip(directions, values.transpose(2, 1, 0), strict=True):
+            panels[f"{name}, away from {of}"] = direction
     dashed = {
         name: np.asarray(guidance.on_grid(function, times, c))[inside, 0]
         for name, function in drawn_in.items()

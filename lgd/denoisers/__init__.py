@@ -8,6 +8,7 @@ from lgd.denoisers.mixture import GaussianMixture, MixtureParams
 from lgd.denoisers.mlp import ResidualMLP
 from lgd.denoisers.network import NetworkDenoiser
 from lgd.denoisers.unet import UNet
+from lgd.machinery.lazy import modules_of
 
 __all__ = [
     "DenoisingLoss",
@@ -22,3 +23,5 @@ __all__ = [
     "UNet",
     "from_function",
 ]
+
+__getattr__ = modules_of(__name__)

@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from experiments.benchmarks.device.flops import matrix_flops
 from experiments.benchmarks.device.timing import ratio
 from experiments.publish.markdown import number, text
 from experiments.publish.study import Add, Study
@@ -29,6 +28,7 @@ from lgd.diffusion import denoise_pair
 from lgd.encoders import Labels
 from lgd.learn import omega_loss
 from lgd.machinery import parallel
+from lgd.machinery.flops import matrix_flops
 from lgd.machinery.progress import bar
 from lgd.types import Batch, Params
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from experiments.benchmarks.device.flops import matrix_flops
 from experiments.benchmarks.device.timing import median_seconds
+from lgd.machinery.flops import matrix_flops
 
 TURNS = 20  # products in one program, each of the result before
 Layout = Literal["NHWC", "NCHW"]

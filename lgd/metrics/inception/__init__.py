@@ -12,6 +12,7 @@ import functools
 import jax
 from jaxtyping import Array, Float
 
+from lgd.machinery.lazy import modules_of
 from lgd.metrics.inception.network import InceptionV3, Outputs, in_batches, template
 from lgd.metrics.inception.preprocess import prepared, resize
 from lgd.metrics.inception.weights import PUBLISHED_SHA256, from_torch, load
@@ -32,6 +33,8 @@ __all__ = [
     "score_logits",
     "template",
 ]
+
+__getattr__ = modules_of(__name__)
 
 
 @functools.partial(jax.jit, static_argnames="quantize")

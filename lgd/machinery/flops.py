@@ -20,7 +20,7 @@ def matrix_flops(f: Callable[..., Any], *args: Any) -> float:
 
 
 def _of_jaxpr(jaxpr: Jaxpr) -> float:
-    return sum(map(_of_equation, jaxpr.eqns))
+    return sum(map(_of_equation, jaxpr.eqns), start=0.0)
 
 
 def _of_equation(equation: Any) -> float:
@@ -34,7 +34,7 @@ def _of_equation(equation: Any) -> float:
         return max(inner)
     if name == "while" and any(inner):
         raise ValueError("expected loops whose turns are known, got a while with products")
-    return sum(inner) * (params["length"] if name == "scan" else 1)
+    return sum(inner, start=0.0) * (params["length"] if name == "scan" else 1)
 
 
 def _of_product(equation: Any) -> float:
