@@ -10,7 +10,7 @@ import pytest
 
 from experiments import build, build_guidance
 from experiments import config as configs
-from experiments.publish import markdown, tables
+from experiments.publish import markdown, tables, weights
 from experiments.stages import evaluate, select
 from experiments.studies import pretrained
 from experiments.workdir import Workdir, WorkdirError, read_json, write_json
@@ -40,7 +40,7 @@ def run(quick_compilation, tmp_path_factory):
         f"learned:{METHOD}": Selected({"step": STEP}, guided, NAN),
     }
     selected = [select.Row(name, None, each) for name, each in rows.items()]
-    evaluate.save_guidance(workdir, selected[-1:])
+    evaluate.save_guidance(workdir, selected[-1:], evaluate.provenance(config, "a command"))
     measured, _ = evaluate.measure_rows(
         config,
         dataset,
@@ -57,10 +57,10 @@ def run(quick_compilation, tmp_path_factory):
 @pytest.fixture
 def shipped(run, tmp_path, monkeypatch):
     """The run, published as digits-tiny, and its weights, shipped as tiny."""
-    monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(weights, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     write_json(tmp_path / "digits-tiny.json", read_json(run / "results.json"))
-    pretrained.pack(run, "tiny", "digits-tiny", METHOD)
+    weights.pack(run, "tiny", "digits-tiny", METHOD)
     return tmp_path / "weights" / "tiny"
 
 
@@ -137,7 +137,7 @@ def fashion():
 
 
 def test_files_shipped_are_the_ones_pinned_and_small():
-    folder = pretrained.WEIGHTS / pretrained.DEFAULT
+    folder = weights.WEIGHTS / pretrained.DEFAULT
     manifest = pretrained.read_manifest(pretrained.DEFAULT)
     contents = {part: (folder / f"{part}.safetensors").read_bytes() for part in manifest["sha256"]}
     found = {part: hashlib.sha256(content).hexdigest() for part, content in contents.items()}
@@ -149,7 +149,7 @@ def test_samples_of_the_weights_shipped_are_of_the_classes_asked_for(fashion):
     config = pretrained._config(pretrained.read_manifest(pretrained.DEFAULT))
     classifier = build.classifier(config, 10)
     like = jax.eval_shape(lambda: classifier.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1))))
-    file = pretrained.WEIGHTS / pretrained.DEFAULT / "classifier.safetensors"
+    file = weights.WEIGHTS / pretrained.DEFAULT / "classifier.safetensors"
     params = storage.load_params(file, like)
     c = jnp.repeat(jnp.arange(10), 8)
 

@@ -4,8 +4,8 @@
 
 Copies results.json, with the seconds of each stage and the networks that none of them trained, to
 experiments/results/NAME.json, and the figures named by --figures to docs/NAME-FIGURE.png; then
-rewrites the tables of all documents. --weights=METHOD also ships what the method
-learned, with the denoiser and the classifier, see experiments.studies.pretrained.
+rewrites the tables of all documents. --weights=METHOD also ships what the method learned, with the
+denoiser and the classifier, which the study pretrained reads.
 """
 
 import argparse
@@ -16,9 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from experiments import config as configs
-from experiments.publish import documents, tables
+from experiments.publish import documents, tables, weights
 from experiments.stages import denoiser
-from experiments.studies import pretrained
 from experiments.workdir import WorkdirError, read_json, read_lines, write_json
 
 
@@ -69,7 +68,7 @@ def main() -> None:
     try:
         if arguments.weights:
             config_name = arguments.name.partition("-")[0]
-            pretrained.pack(arguments.workdir, config_name, arguments.name, arguments.weights)
+            weights.pack(arguments.workdir, config_name, arguments.name, arguments.weights)
         publish(arguments.workdir, arguments.name, figures)
     except (WorkdirError, FileNotFoundError) as error:
         sys.exit(f"publish: {error}")

@@ -18,11 +18,11 @@ from ml_collections import ConfigDict
 import lgd
 from experiments import build
 from experiments import config as configs
-from experiments.publish import tables
+from experiments.publish import tables, weights
 from experiments.publish.study import Add, Study
 from experiments.stages import evaluate
 from experiments.stages.select import Row
-from experiments.workdir import Workdir, WorkdirError, lock, read_json, write_json
+from experiments.workdir import Workdir, WorkdirError, lock, read_json
 from lgd import guidance, omega
 from lgd.data.dataset import fingerprint
 from lgd.data.image_files import DataFileError
@@ -30,9 +30,7 @@ from lgd.evaluation import Journal, Selected
 from lgd.machinery import digests, storage
 from lgd.types import Denoiser, Params
 
-WEIGHTS = tables.ROOT / "experiments" / "weights"
 DEFAULT = "fashion_mnist"
-NETWORKS = ("denoiser", "classifier")
 
 
 class Pretrained(NamedTuple):
@@ -64,7 +62,7 @@ def load(name: str = DEFAULT) -> Pretrained:
 
 def _published(name: str, manifest: Mapping, part: str) -> Path:
     """A file of a folder of weights. Raises ValueError where it is not the one published."""
-    file = WEIGHTS / name / f"{part}.safetensors"
+    file = weights.WEIGHTS / name / f"{part}.safetensors"
     if digests.of_bytes(file.read_bytes()) != manifest["sha256"][part]:
         raise ValueError(f"{name}/{part}.safetensors: expected the published file, got another")
     return file
@@ -72,9 +70,11 @@ def _published(name: str, manifest: Mapping, part: str) -> Path:
 
 def read_manifest(name: str) -> dict[str, Any]:
     """Return what a folder says of its files. Raises FileNotFoundError with the names there are."""
-    file = WEIGHTS / name / "manifest.json"
+    file = weights.WEIGHTS / name / "manifest.json"
     if not file.is_file():
-        known = ", ".join(sorted(each.parent.name for each in WEIGHTS.glob("*/manifest.json")))
+        known = ", ".join(
+            sorted(each.parent.name for each in weights.WEIGHTS.glob("*/manifest.json"))
+        )
         raise FileNotFoundError(f"expected one of {known or 'no weights'}, got {name!r}")
     return read_json(file)
 
@@ -88,40 +88,6 @@ def _config(manifest: Mapping, data_path: str | None = None) -> ConfigDict:
         data_path = configs.load(str(file)).data.path
     values["data"]["path"] = data_path
     return configs.from_dict(values, is_older=True)
-
-
-def pack(workdir: Path, name: str, results: str, method: str) -> None:
-    """Copy what a finished run learned with a method into experiments/weights/NAME.
-
-    results: the name under which the run is published.
-    """
-    values = read_json(workdir / "results.json")
-    dataset = build.dataset(configs.from_dict(values["config"]))
-    _row(values, method)
-    sources = {part: workdir / "params" / f"{part}.safetensors" for part in NETWORKS}
-    sources["guidance"] = workdir / "guidance" / f"{method}.safetensors"
-    (WEIGHTS / name).mkdir(parents=True, exist_ok=True)
-    contents = {part: source.read_bytes() for part, source in sources.items()}
-    for part, content in contents.items():
-        storage.write(WEIGHTS / name / f"{part}.safetensors", content)
-    manifest = {
-        "results": results,
-        "method": method,
-        "shape": list(dataset.shape),
-        "class_names": list(dataset.class_names),
-        "test_sha256": fingerprint(dataset.test),
-        "sha256": {part: digests.of_bytes(content) for part, content in contents.items()},
-    }
-    write_json(WEIGHTS / name / "manifest.json", manifest)
-
-
-def _row(results: Mapping, method: str) -> Mapping:
-    """The learned row of a method."""
-    rows = {row["method"]: row for row in results["rows"]}
-    learned = f"learned:{method}"
-    if learned not in rows:
-        raise WorkdirError(f"expected a row of {', '.join(rows)}, got {learned!r}")
-    return rows[learned]
 
 
 def measure(options: Namespace) -> dict[str, Any]:
@@ -146,9 +112,9 @@ def _rows(path: Path, name: str, data_path: str | None) -> tuple[list[dict], lis
         raise WorkdirError(
             f"{config.data.path}: expected the test images of the published table, got others"
         )
-    workdir, row = Workdir(path, config), _row(published, manifest["method"])
+    workdir, row = Workdir(path, config), weights.learned_row(published, manifest["method"])
     learned = lgd.load(_published(name, manifest, "guidance"))
-    for part in NETWORKS:
+    for part in weights.NETWORKS:
         _install(workdir, part, _published(name, manifest, part).read_bytes())
     selected = [
         Row("unguided", None, Selected({}, guidance.constant(0.0), float("nan"))),
