@@ -111,6 +111,52 @@ class Heun:
         return jax.lax.cond(step.is_last, lambda: predicted, corrected), rule_state, None
 
 
+@dataclasses.dataclass(frozen=True)
+class HeunEdm:
+    """Heun's method in ``r = sigma / alpha`` on ``d(x / alpha)/dr = eps_hat``, predicted by DDIM.
+
+    The last step of the grid is that of DDIM. The method of EDM (Karras et al., 2022, Alg. 1) and
+    of diffusers' Heun, for any schedule; alpha must be above 0 from where it starts.
+    """
+
+    @property
+    def takes_churn(self) -> bool:
+        """It is deterministic."""
+        return False
+
+    def calls(self, num_steps: int) -> Int[np.ndarray, " k"]:
+        """Two predictions a step, one at the last."""
+        return np.append(np.full(num_steps - 1, 2), 1)
+
+    def init(self, x: X) -> None:
+        """No memory."""
+
+    def step(
+        self,
+        schedule: Schedule,
+        predict: Predict,
+        rule_state: PyTree,
+        x: X,
+        memory: None,
+        step: Step,
+    ) -> tuple[X, PyTree, None]:
+        """x at step.s."""
+        t, s = jnp.full(len(x), step.t), jnp.full(len(x), step.s)
+        prediction, rule_state = predict(x, t, rule_state)
+        estimate = _x0_only(prediction, self)
+        scale = bridge_coefficients(t, s, schedule=schedule, churn=jnp.zeros(()))
+        predicted = _ending(step, bridge_mean(scale, x, estimate), estimate)
+
+        def corrected() -> X:
+            noise = functools.partial(from_x0, schedule=schedule, kind="eps")
+            second = predict(predicted, s, rule_state)[0].x0
+            slope = 0.5 * (noise(estimate, x, t=t) + noise(second, predicted, t=s))
+            shrink = schedule.alpha(step.s) / schedule.alpha(step.t)
+            return shrink * x + (schedule.sigma(step.s) - shrink * schedule.sigma(step.t)) * slope
+
+        return jax.lax.cond(step.is_last, lambda: predicted, corrected), rule_state, None
+
+
 class _Previous(NamedTuple):
     """What the multistep solver remembers: the last x0_hat and its ``logsnr / 2``."""
 
@@ -161,7 +207,12 @@ class DpmSolver2M:
         return _ending(step, moved, estimate), rule_state, _Previous(estimate, now)
 
 
-SOLVERS: dict[str, Solver] = {"ddim": Ddim(), "heun": Heun(), "dpmpp_2m": DpmSolver2M()}
+SOLVERS: dict[str, Solver] = {
+    "ddim": Ddim(),
+    "heun": Heun(),
+    "heun_edm": HeunEdm(),
+    "dpmpp_2m": DpmSolver2M(),
+}
 
 
 def solver_of(solver: Any) -> Solver:

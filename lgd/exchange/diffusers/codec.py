@@ -1,0 +1,69 @@
+"""The autoencoder of a pipeline, between images and latents."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from lgd.exchange.torch import to_function
+
+BATCH = 8  # images at once
+
+
+class Codec:
+    """Images (b, h, w, 3) in [-1, 1] to latents (b, c, h', w') as the network takes them, and back.
+
+    Latents are ``(z - shift) scale``, z the mean of the encoder's law.
+    """
+
+    def __init__(self, vae: Any) -> None:
+        scale = vae.config.scaling_factor
+        shift = getattr(vae.config, "shift_factor", None) or 0.0
+
+        def mean(vae: Any, x: Any) -> Any:
+            return (vae.encode(x).latent_dist.mean - shift) * scale
+
+        def image(vae: Any, z: Any) -> Any:
+            return vae.decode(z / scale + shift, return_dict=False)[0]
+
+        self._encode, self._params = to_function(vae, mean)
+        self._decode, _ = to_function(vae, image)
+        self._encode_jit, self._decode_jit = jax.jit(self._encode), jax.jit(self._decode)
+
+    @property
+    def params(self) -> Any:
+        """Parameters of the autoencoder, for `decoded`."""
+        return self._params
+
+    def encode(self, images: Any) -> Float[np.ndarray, "b c h w"]:
+        """The latents of images, `BATCH` at a time.
+
+        Raises:
+          ValueError: for arrays of another shape, or not in [-1, 1].
+        """
+        images = np.asarray(images)
+        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype.kind != "f":
+            expected = "expected floats (b, h, w, 3) in [-1, 1]"
+            raise ValueError(f"images: {expected}, got {images.dtype} {images.shape}")
+        if np.abs(images).max() > 1.5:
+            raise ValueError(f"images: expected values in [-1, 1], got up to {images.max():g}")
+        return self._in_batches(self._encode_jit, np.moveaxis(images, -1, 1).astype(np.float32))
+
+    def decode(self, latents: Any) -> Float[np.ndarray, "b h w c"]:
+        """The images of latents, in [-1, 1]."""
+        images = self._in_batches(self._decode_jit, np.asarray(latents, np.float32))
+        return np.clip(np.moveaxis(images, 1, -1), -1.0, 1.0)
+
+    def decoded(self, params: Any, latents: Float[Array, "b c h w"]) -> Float[Array, "b 3 h w"]:
+        """The images of latents, traceable by JAX, channels first: for rewards and features."""
+        return self._decode(params, latents)
+
+    def _in_batches(self, function: Any, x: np.ndarray) -> np.ndarray:
+        """The function of all examples, the last batch filled up with copies of one."""
+        outputs = []
+        for first in range(0, len(x), BATCH):
+            some = x[first : first + BATCH]
+            filled = np.concatenate([some, np.repeat(some[:1], BATCH - len(some), axis=0)])
+            outputs.append(np.asarray(function(self._params, filled))[: len(some)])
+        return np.concatenate(outputs)
