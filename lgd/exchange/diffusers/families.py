@@ -16,52 +16,53 @@ Tensors = Mapping[str, Any]
 class Family:
     """One row of `FAMILIES`.
 
-    network: the attribute of the pipeline that holds it. call: ``call(network, x, timestep, c)`` on
-    tensors, the prediction. encode: ``encode(pipeline, texts)``, the condition of each text, by
-    name; None: conditions are labels.
+    network: the attribute of the pipeline that holds it. call: the prediction of
+    ``call(pipeline, network, x, timestep, c)`` on tensors. encode: ``encode(pipeline, texts)``, the
+    condition of each text: "tokens" with their "mask", and perhaps "pooled"; None: conditions are
+    labels.
     """
 
     network: str
-    call: Callable[[Any, Any, Any, Any], Any]
+    call: Callable[[Any, Any, Any, Any, Any], Any]
     encode: Callable[[Any, Sequence[str]], Tensors] | None = None
 
 
-def _stable_diffusion(network: Any, x: Any, timestep: Any, c: Any) -> Any:
-    return network(x, timestep, encoder_hidden_states=c["text"], return_dict=False)[0]
+def _stable_diffusion(pipeline: Any, network: Any, x: Any, timestep: Any, c: Any) -> Any:
+    return network(x, timestep, encoder_hidden_states=c["text"]["tokens"], return_dict=False)[0]
 
 
 def _encode_stable_diffusion(pipeline: Any, texts: Sequence[str]) -> Tensors:
     text, _ = pipeline.encode_prompt(list(texts), pipeline.device, 1, False)
-    return {"text": text}
+    return {"text": _tokens(text)}
 
 
-def _sdxl(network: Any, x: Any, timestep: Any, c: Any) -> Any:
-    added = {"text_embeds": c["pooled"], "time_ids": c["time_ids"]}
+def _sdxl(pipeline: Any, network: Any, x: Any, timestep: Any, c: Any) -> Any:
+    """With the time ids of an image that is not cropped."""
+    torch = required("torch", "torch")
+    size = [side * pipeline.vae_scale_factor for side in x.shape[-2:]]
+    ids = torch.tensor([*size, 0, 0, *size], dtype=x.dtype)
+    added = {"text_embeds": c["pooled"], "time_ids": ids.repeat(len(x), 1)}
     return network(
         x,
         timestep,
-        encoder_hidden_states=c["text"],
+        encoder_hidden_states=c["text"]["tokens"],
         added_cond_kwargs=added,
         return_dict=False,
     )[0]
 
 
 def _encode_sdxl(pipeline: Any, texts: Sequence[str]) -> Tensors:
-    """With the time ids of an uncropped image of the pipeline's own size."""
-    torch = required("torch", "torch")
     text, _, pooled, _ = pipeline.encode_prompt(
         list(texts), num_images_per_prompt=1, do_classifier_free_guidance=False
     )
-    size = pipeline.default_sample_size * pipeline.vae_scale_factor
-    ids = torch.tensor([size, size, 0, 0, size, size], dtype=text.dtype)
-    return {"text": text, "pooled": pooled, "time_ids": ids.repeat(len(texts), 1)}
+    return {"text": _tokens(text), "pooled": pooled}
 
 
-def _sd3(network: Any, x: Any, timestep: Any, c: Any) -> Any:
+def _sd3(pipeline: Any, network: Any, x: Any, timestep: Any, c: Any) -> Any:
     return network(
         hidden_states=x,
         timestep=timestep,
-        encoder_hidden_states=c["text"],
+        encoder_hidden_states=c["text"]["tokens"],
         pooled_projections=c["pooled"],
         return_dict=False,
     )[0]
@@ -71,22 +72,22 @@ def _encode_sd3(pipeline: Any, texts: Sequence[str]) -> Tensors:
     text, _, pooled, _ = pipeline.encode_prompt(
         list(texts), None, None, do_classifier_free_guidance=False
     )
-    return {"text": text, "pooled": pooled}
+    return {"text": _tokens(text), "pooled": pooled}
 
 
-def _dit(network: Any, x: Any, timestep: Any, c: Any) -> Any:
+def _dit(pipeline: Any, network: Any, x: Any, timestep: Any, c: Any) -> Any:
     return network(x, timestep=timestep, class_labels=c, return_dict=False)[0]
 
 
-def _unet(network: Any, x: Any, timestep: Any, c: Any) -> Any:
+def _unet(pipeline: Any, network: Any, x: Any, timestep: Any, c: Any) -> Any:
     return network(x, timestep, class_labels=c, return_dict=False)[0]
 
 
-def _pixart(network: Any, x: Any, timestep: Any, c: Any) -> Any:
+def _pixart(pipeline: Any, network: Any, x: Any, timestep: Any, c: Any) -> Any:
     return network(
         x,
-        encoder_hidden_states=c["text"],
-        encoder_attention_mask=c["mask"],
+        encoder_hidden_states=c["text"]["tokens"],
+        encoder_attention_mask=c["text"]["mask"].to(x.dtype),
         timestep=timestep,
         added_cond_kwargs={"resolution": None, "aspect_ratio": None},
         return_dict=False,
@@ -95,11 +96,11 @@ def _pixart(network: Any, x: Any, timestep: Any, c: Any) -> Any:
 
 def _encode_pixart(pipeline: Any, texts: Sequence[str]) -> Tensors:
     text, mask, _, _ = pipeline.encode_prompt(list(texts), do_classifier_free_guidance=False)
-    return {"text": text, "mask": mask}
+    return {"text": _tokens(text, mask)}
 
 
-def _flux(network: Any, x: Any, timestep: Any, c: Any) -> Any:
-    """Latents in blocks of 2x2, which the pipeline packs into tokens."""
+def _flux(pipeline: Any, network: Any, x: Any, timestep: Any, c: Any) -> Any:
+    """Latents packed into tokens by blocks of 2x2; an embedded scale, if there is one, is 1."""
     torch = required("torch", "torch")
     b, channels, height, width = x.shape
     rows, columns = height // 2, width // 2
@@ -115,10 +116,10 @@ def _flux(network: Any, x: Any, timestep: Any, c: Any) -> Any:
     out = network(
         hidden_states=tokens.reshape(b, rows * columns, 4 * channels),
         timestep=timestep / 1000.0,
-        guidance=c.get("guidance"),
+        guidance=torch.ones(b) if network.config.guidance_embeds else None,
         pooled_projections=c["pooled"],
-        encoder_hidden_states=c["text"],
-        txt_ids=torch.zeros(c["text"].shape[1], 3),
+        encoder_hidden_states=c["text"]["tokens"],
+        txt_ids=torch.zeros(c["text"]["tokens"].shape[1], 3),
         img_ids=where.reshape(-1, 3),
         return_dict=False,
     )[0]
@@ -127,13 +128,15 @@ def _flux(network: Any, x: Any, timestep: Any, c: Any) -> Any:
 
 
 def _encode_flux(pipeline: Any, texts: Sequence[str]) -> Tensors:
-    """With the embedded scale 1 where the network is distilled to take one."""
-    torch = required("torch", "torch")
     text, pooled, _ = pipeline.encode_prompt(list(texts), None)
-    c = {"text": text, "pooled": pooled}
-    if pipeline.transformer.config.guidance_embeds:
-        c["guidance"] = torch.ones(len(texts))
-    return c
+    return {"text": _tokens(text), "pooled": pooled}
+
+
+def _tokens(tokens: Any, mask: Any = None) -> Tensors:
+    """Tokens (b, n, e) with a mask (b, n), of which networks without a mask take all."""
+    if mask is None:
+        mask = required("torch", "torch").ones(tokens.shape[:2])
+    return {"tokens": tokens, "mask": mask.bool()}
 
 
 FAMILIES: dict[str, Family] = {

@@ -6,8 +6,9 @@ guidance = lgd.learn_guidance(key, model.denoiser, model.params, model.encode(im
 """
 
 import dataclasses
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,9 @@ def load(
     if network is None:
         raise ValueError(f"pipeline: expected a {family.network}, got none")
     prompts = None if family.encode is None else Prompts(pipeline, family.encode, cache)
-    denoiser, params = _denoiser(
-        pipeline.scheduler, network, family, _null(family, null, prompts), dtype
-    )
+    call = functools.partial(family.call, pipeline)
+    null = _null(family, null, prompts)
+    denoiser, params = _denoiser(pipeline.scheduler, network, call, null, dtype)
     vae = getattr(pipeline, "vae", None)
     codec = None if vae is None else Codec(vae)
     return Model(denoiser, params, pipeline.scheduler, prompts, codec)
@@ -134,11 +135,11 @@ def _null(family: Family, null: Any, prompts: Prompts | None) -> Any:
 
 
 def _denoiser(
-    scheduler: Any, network: Any, family: Family, null: Any, dtype: Any
+    scheduler: Any, network: Any, call: Callable[..., Any], null: Any, dtype: Any
 ) -> tuple[FunctionDenoiser, Params]:
     """The network as a denoiser: learned variances cut, EDM's preconditioning undone."""
     schedule = schedule_of(scheduler)
-    function, params = to_function(network, family.call, dtype=dtype)
+    function, params = to_function(network, call, dtype=dtype)
 
     def called(params: Params, x: Array, t: Array, c: Condition) -> Array:
         inside = jax.tree.map(lambda leaf: _floats(leaf, dtype), (x, c))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
@@ -14,7 +15,7 @@ from lgd.machinery import digests, storage
 from lgd.types import Condition
 
 BATCH = 16  # texts at once
-Embedding = Mapping[str, np.ndarray]
+Embedding = dict[str, Any]  # arrays, or dicts of them
 
 
 class Prompts:
@@ -48,13 +49,11 @@ class Prompts:
         missing = [text for text in new if not self._read(text)]
         for first in range(0, len(missing), BATCH):
             self._embed(missing[first : first + BATCH])
-        each = [self._known[text] for text in texts]
-        return {name: np.stack([one[name] for one in each]) for name in each[0]}
+        return jax.tree.map(lambda *rows: np.stack(rows), *[self._known[text] for text in texts])
 
     def null(self, c: Condition) -> Condition:
         """The condition of the empty text for every row of c."""
-        one, count = self([""]), len(next(iter(c.values())))
-        return {name: np.repeat(leaf, count, axis=0) for name, leaf in one.items()}
+        return jax.tree.map(lambda leaf, like: np.repeat(leaf, len(like), axis=0), self([""]), c)
 
     def _embed(self, texts: list[str]) -> None:
         torch = required("torch", "torch")
@@ -62,18 +61,18 @@ class Prompts:
         with torch.no_grad():
             embedded = self._encode(self._pipeline, texts)
         for row, text in enumerate(texts):
-            kept = {name: leaf[row].float().numpy() for name, leaf in embedded.items()}
+            kept = jax.tree.map(lambda leaf, row=row: _array(leaf[row]), dict(embedded))
             self._known[text] = kept
             if self._folder is not None:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                storage.write(self._file(text), save(kept))
+                storage.write(self._file(text), save(_flat(kept)))
 
     def _read(self, text: str) -> bool:
         """Whether the folder has the text, which is then known."""
         if self._folder is None or not self._file(text).is_file():
             return False
         try:
-            self._known[text] = load_file(self._file(text))
+            self._known[text] = _nested(load_file(self._file(text)))
         except (SafetensorError, OSError):  # a damaged file is written again
             return False
         return True
@@ -93,6 +92,32 @@ class Prompts:
         if absent or all(parts[name] is None for name in names):
             needed = ", ".join(absent or names)
             raise ValueError(f"pipeline: expected {needed} to encode texts, got none")
+
+
+def _array(leaf: Any) -> np.ndarray:
+    """A tensor as booleans or float32."""
+    is_mask = leaf.dtype == required("torch", "torch").bool
+    return (leaf if is_mask else leaf.float()).cpu().numpy()
+
+
+def _flat(embedding: Embedding) -> dict[str, np.ndarray]:
+    """The arrays of an embedding by their paths, such as "text/tokens"."""
+    return {
+        "/".join(part.key for part in path): leaf
+        for path, leaf in jax.tree.leaves_with_path(embedding)
+    }
+
+
+def _nested(arrays: Mapping[str, np.ndarray]) -> Embedding:
+    """The inverse of `_flat`."""
+    nested: dict[str, Any] = {}
+    for path, leaf in arrays.items():
+        *outer, last = path.split("/")
+        inside = nested
+        for name in outer:
+            inside = inside.setdefault(name, {})
+        inside[last] = leaf
+    return nested
 
 
 def _fingerprint(pipeline: Any) -> str:
