@@ -40,9 +40,7 @@ def batches_of(
         return pipeline.examples(data, size, seed=seed, rows=rows)
     strata = min(max(data.num_strata, 1), batch_size)
     rounds = -(-batch_size // strata)
-    groups = pipeline.groups(
-        data, particles.num_particles, seed=seed, rounds=rounds, strata=strata
-    )
+    groups = pipeline.groups(data, particles.num_particles, seed=seed, rounds=rounds, strata=strata)
     rows = parallel.local_rows(batch_size, mesh)
 
     def some(step: int) -> Batch:
