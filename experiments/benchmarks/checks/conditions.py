@@ -130,9 +130,14 @@ def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
         classes = [float(row["classes"]) for row in rows]
         for panel, key in (("time", "ratio"), ("memory", "memory_ratio")):
             panels[panel][name] = (classes, [row[key] for row in rows], [0.0] * len(rows))
+    most = max(row[key] for row in results["rows"] for key in ("ratio", "memory_ratio"))
     return {
         "": plots.method_curves(
-            panels, xlabel="classes", ylabel="a training step / one of 10 classes", log="xy"
+            panels,
+            xlabel="classes",
+            ylabel="a training step / one of 10 classes",
+            log="x",
+            ylim=(0.0, 1.05 * most),
         )
     }
 
