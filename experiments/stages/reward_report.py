@@ -182,7 +182,7 @@ def _markdown(results: Mapping, figures: list[str]) -> str:
         "Classes. Slopes are derivatives of a class's mean reward at ω = 0: by one ω for all "
         "steps, by those steps alone where it rises, and as one step of Alg. 4 sees it. "
         f"Of the {len(shown)} classes shown, no schedule helps: {', '.join(cannot) or 'none'}.\n",
-        tables.markdown(results | {"classes": shown}, "classes"),
+        tables.markdown({**results, "classes": shown}, "classes"),
     ]
     lines += [f"![{_CAPTIONS[name]}]({name}.png)\n\n{_CAPTIONS[name]}\n" for name in figures]
     return "\n".join(lines)

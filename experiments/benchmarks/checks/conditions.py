@@ -67,19 +67,16 @@ def step_of(classes: int, drawn: int, options: Namespace) -> Step:
     optimizer = training.Optimizer(num_steps=1000, learning_rate=0.1)
     params = model.init(jax.random.key(1), np.arange(classes))
     state = training.init_state(params, optimizer)
-    compiled = (
-        training.make_step(
-            omega_loss(objective, model, denoiser),
-            optimizer,
-            state,
-            frozen,
-            batches(0),
-            mesh=parallel.make_mesh(1),
-            project=model.project,
-        )
-        .lower(state, frozen, batches(0), jax.random.key(2))
-        .compile()
+    step: Any = training.make_step(
+        omega_loss(objective, model, denoiser),
+        optimizer,
+        state,
+        frozen,
+        batches(0),
+        mesh=parallel.make_mesh(1),
+        project=model.project,
     )
+    compiled = step.lower(state, frozen, batches(0), jax.random.key(2)).compile()
 
     def run() -> Any:
         nonlocal state
