@@ -43,9 +43,10 @@ def learn_guidance(
 ) -> omega.Guidance:
     """Learn omega for a frozen conditional denoiser from real examples.
 
-    By default a table over label and step, or a network for other conditions, trained by
-    `Trajectory` over 25 uniform DDIM steps: the objective to trust without knowing whether guidance
-    helps. Training starts from the best of a few hand-made schedules under the objective itself.
+    By default a table over label and step, or a network for other conditions and for more than a
+    hundred labels, trained by `Trajectory` over 25 uniform DDIM steps: the objective to trust
+    without knowing whether guidance helps. Training starts from the best of a few hand-made
+    schedules under the objective itself.
 
     Args:
       key: source of all randomness.

@@ -33,6 +33,7 @@ from lgd.types import (
 )
 
 Start = Literal["noise", "data"]
+STEPS_APART = 10  # at most, between two steps that train one row of a default table
 _FEATURE_BATCH = 1024  # examples whose features are computed at once
 
 
@@ -152,11 +153,16 @@ class Trajectory:
         )
 
     def default_model(self, schedule: Schedule, c: Condition) -> omega.LearnedModel:
-        """A table over label and step, or the paper's network for conditions that are no labels.
+        """A table over label and step where steps come back to every label, else a network.
+
+        The paper's network is for conditions that are no labels, and for more than
+        `STEPS_APART` times ``conditions_per_step`` of them: a row of a table that few steps train
+        moves by the noise of those few, while a network learns from every step for all labels.
 
         c: the condition of every stratum, or of some examples.
         """
-        if conditions.labels_of(c) is None:
+        is_rare = conditions.size(c) > STEPS_APART * self.conditions_per_step
+        if conditions.labels_of(c) is None or is_rare:
             return omega.default_network(schedule, c, self.support)
         return omega.StepTable(times=self.times, rows=omega.rows_for(c))
 
