@@ -1,9 +1,9 @@
 """Images in folders, one for each class: PNG or JPEG files of any size.
 
-Files of the train split stay where they are and are read when they are indexed.
+Hidden files (``._1.png``) are skipped. Files of the train split stay where they are and are read
+when they are indexed.
 """
 
-import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from lgd.data import manifest, splits
+from lgd.data import image_decoder, manifest, splits
 from lgd.data.dataset import Dataset, FileImages, Split, labelled
-from lgd.data.image_files import DataFileError, reading
+from lgd.data.image_files import DataFileError, reading, require_regular
 from lgd.machinery import digests
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -108,9 +108,11 @@ def _listed(root: Path, part: str, class_names: tuple[str, ...]) -> _Listed:
         folder = root / part / name
         with reading(f"{folder}", "a folder of images"):
             entries = sorted(path.name for path in folder.iterdir())
-        images = [entry for entry in entries if entry.lower().endswith(SUFFIXES)]
+        images = [e for e in entries if e.lower().endswith(SUFFIXES) and not e.startswith(".")]
         if not images:
             raise DataFileError(f"{folder}: expected {', '.join(SUFFIXES)} files, got none")
+        for image in images:
+            require_regular(folder / image)
         files += [f"{part}{name}/{image}" for image in images]
         labels += [label] * len(images)
     return _Listed(files, np.asarray(labels, np.int32))
@@ -124,12 +126,12 @@ def _images(
         with reading(f"{file}", "an image"):
             content = file.read_bytes()
         manifest.check(file, content, pinned[files[number]])
-        with reading(f"{file}", "an image"), Image.open(io.BytesIO(content)) as image:
-            return np.asarray(fitted(image.convert("RGB"), size))
+        with reading(f"{file}", "an image"):
+            return np.asarray(fitted(image_decoder.decoded(content), size))
 
     lines = [f"{name} {pinned[name].sha256}" for name in files]
     return FileImages(
         shape=(len(files), size, size, 3),
         read=read,
-        fingerprint=digests.of_bytes("\n".join(["RGB, centre, bicubic", *lines]).encode()),
+        fingerprint=digests.of_bytes("\n".join(["RGB on white, centre, bicubic", *lines]).encode()),
     )
