@@ -82,3 +82,12 @@ def test_a_fifo_as_npz_or_idx_is_refused_at_once(tmp_path):
     for path in (tmp_path / "x.npz", tmp_path):
         with pytest.raises(DataFileError, match="expected a regular file"):
             image_files.read(path, size=(28, 28), num_classes=10)
+
+
+def test_classes_have_labels_in_natural_order(tmp_path):
+    names = [*(str(number) for number in range(12)), "a", "b2", "b10"]
+    for name in ["__MACOSX", *reversed(names)]:
+        (tmp_path / name).mkdir()
+        Image.new("L", (2, 2)).save(tmp_path / name / "0.png")
+    data = image_folder.load(tmp_path, 5, 5, 5, size=2)
+    assert data.class_names == tuple(names)

@@ -4,6 +4,7 @@ Hidden files (``._1.png``) are skipped. Files of the train split stay where they
 when they are indexed.
 """
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,8 +39,9 @@ def load(
     """Return colour images (n, size, size, 3) in [-1, 1] in three splits, shuffled by seed.
 
     Args:
-      path: a folder with one folder of images for each class, or one with two such folders
-        ``train`` and ``test``. Without these all splits are parts of the same images.
+      path: a folder with one folder of images for each class, labelled in natural order (2 before
+        10), or one with two such folders ``train`` and ``test``. Without these all splits are parts
+        of the same images.
       num_train: images of the train split.
       num_validation: images of the validation split.
       num_test: images of the test split.
@@ -95,11 +97,17 @@ def fitted(image: Image.Image, size: int) -> Image.Image:
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     with reading(f"{folder}", "a folder of one folder of images for each class"):
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    names = [name for name in names if not name.startswith(".")]
+        names = sorted((path.name for path in folder.iterdir() if path.is_dir()), key=_natural)
+    names = [name for name in names if not name.startswith(".") and name != "__MACOSX"]
     if not names:
         raise DataFileError(f"{folder}: expected a folder of images for each class, got none")
     return tuple(names)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return the key of natural order: numbers in a name count as numbers, "2" before "10"."""
+    parts = re.split("([0-9]+)", name)
+    return [(int(part) if part.isdecimal() else -1, part) for part in parts]
 
 
 def _listed(root: Path, part: str, class_names: tuple[str, ...]) -> _Listed:
