@@ -121,6 +121,7 @@ def get_config() -> ConfigDict:
     config.guidance.trajectory.num_particles = 40  # of each class and step of training
     config.guidance.trajectory.num_targets = 96  # real examples they are compared with
     config.guidance.trajectory.marginal_weight = 0.5  # of the term that pools all conditions
+    config.guidance.trajectory.conditions_per_step = 10  # drawn at random where there are more
     config.guidance.trajectory.learning_rate = 0.1
     config.guidance.trajectory.ema_decay = 0.98
     config.guidance.trajectory.beta = 1.0

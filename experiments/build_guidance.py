@@ -110,6 +110,7 @@ def _trajectory(config: ConfigDict) -> objectives.Trajectory:
         num_particles=settings.num_particles,
         num_targets=settings.num_targets,
         marginal_weight=settings.marginal_weight,
+        conditions_per_step=settings.conditions_per_step,
         churn=config.sampling.churn,
         start="noise" if settings.start_time == 1.0 else "data",
         solver=config.sampling.solver,

@@ -43,9 +43,10 @@ def learn_guidance(
 ) -> omega.Guidance:
     """Learn omega for a frozen conditional denoiser from real examples.
 
-    By default a table over label and step, or a network for other conditions, trained by
-    `Trajectory` over 25 uniform DDIM steps: the objective to trust without knowing whether guidance
-    helps. Training starts from the best of a few hand-made schedules under the objective itself.
+    By default a table over label and step, or a network for other conditions and for more than a
+    hundred labels, trained by `Trajectory` over 25 uniform DDIM steps: the objective to trust
+    without knowing whether guidance helps. Training starts from the best of a few hand-made
+    schedules under the objective itself.
 
     Args:
       key: source of all randomness.
@@ -261,15 +262,18 @@ def _prepared(
     if objective.group_size is None:
         return objective, split
     num_steps = _STEPS if trainer.optimizer is None else trainer.optimizer.num_steps
-    groups = _num_groups(objective.group_size, split, trainer.batch_size)
-    num_draws = num_steps * groups * objective.group_size
+    strata, rounds = _strata_and_rounds(objective, split, trainer.batch_size)
+    num_draws = num_steps * strata * rounds * objective.group_size
     return objective.prepared(split, num_draws, progress=trainer.progress)
 
 
-def _num_groups(group_size: int, split: Split, batch_size: int) -> int:
-    """Groups of a batch: as many rounds of all strata as fit, and at least one."""
-    strata = max(1, split.num_strata)
-    return strata * max(1, batch_size // (group_size * strata))
+def _strata_and_rounds(objective: Objective, split: Split, batch_size: int) -> tuple[int, int]:
+    """Strata of a step, and groups of each: as many as the batch holds, and at least one."""
+    assert objective.group_size is not None  # else there are no groups
+    held = max(1, batch_size // objective.group_size)
+    wanted = objective.conditions_per_step or held
+    strata = min(max(1, split.num_strata), wanted)
+    return strata, max(1, held // strata)
 
 
 def _batches(
@@ -280,10 +284,11 @@ def _batches(
     if objective.group_size is None:
         rows = parallel.local_rows(batch_size, mesh)
         return pipeline.examples(split, batch_size, seed=seed, rows=rows), 0
-    groups = _num_groups(objective.group_size, split, batch_size)
-    sizes = {"groups": groups, "members": objective.group_size}
+    strata, rounds = _strata_and_rounds(objective, split, batch_size)
+    sizes = {"groups": strata * rounds, "members": objective.group_size}
     even = [name for name, size in sizes.items() if size % mesh.size == 0]
     part = {name: parallel.local_rows(sizes[name], mesh) for name in even[:1]}
-    rounds = groups // max(1, split.num_strata)
-    batches = pipeline.groups(split, objective.group_size, seed=seed, rounds=rounds, **part)
+    batches = pipeline.groups(
+        split, objective.group_size, seed=seed, rounds=rounds, strata=strata, **part
+    )
     return batches, list(sizes).index(even[0]) if even else None

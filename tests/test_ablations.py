@@ -48,7 +48,9 @@ def config():
 
 
 def chosen(path, *only, seeds=2, samples=None):
-    return Namespace(workdir=path, only=list(only), seeds=seeds, samples=samples)
+    return Namespace(
+        workdir=path, only=list(only), seeds=seeds, samples=samples, training_seeds=1, test=False
+    )
 
 
 def command(*words):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments import config as configs
-from experiments.benchmarks.checks import cost, gradient_noise
+from experiments.benchmarks.checks import conditions, cost, gradient_noise
 from experiments.benchmarks.device.timing import ratio
 from experiments.benchmarks.gram import agreement
 from experiments.publish import __main__ as publish
@@ -44,6 +44,18 @@ def test_memory_of_a_trajectory_gradient_grows_by_the_stored_states(quick_compil
     memory = [cost.working_bytes(cost.trajectory_gradient(case, k)[2]) for k in (4, 12)]
     state = case.batch * 4 * np.prod(case.shape)
     assert 0.9 < (memory[1] - memory[0]) / (8 * state) < 1.5
+
+
+def test_a_step_takes_the_same_memory_for_any_number_of_classes(quick_compilation, monkeypatch):
+    """And far more where every class takes part in it."""
+    settings = {"num_particles": 4, "num_targets": 6, "times": (1.0, 0.5, 0.0)}
+    small = dataclasses.replace(conditions.default_objective(), **settings)
+    monkeypatch.setattr(conditions, "default_objective", lambda: small)
+    options = argparse.Namespace(width=8, depth=1)
+    few, many = (conditions.step_of(count, 10, options) for count in (10, 1000))
+    assert few.working_bytes < many.working_bytes < 1.5 * few.working_bytes
+    assert conditions.step_of(40, 40, options).working_bytes > 3 * few.working_bytes
+    assert np.isfinite(many.run()["loss"])
 
 
 @pytest.mark.parametrize("name", gradient_noise.contenders(1024))
@@ -270,6 +282,9 @@ def test_documents_hold_the_tables_of_published_results():
     [
         ("studies.transfer", "digits-grids-transfer", 1),
         ("studies.ablations", "fashion_mnist-ablations", 12),
+        ("studies.ablations", "fashion_mnist-conditions", 1),
+        ("studies.ablations", "digits-conditions", 1),
+        ("benchmarks.checks.conditions", "benchmark-conditions-cpu", 1),
         ("benchmarks.gram.cost", "gram-cost-digits", 1),
         ("benchmarks.gram.examples", "gram-examples-digits", 1),
         ("benchmarks.gram.warm", "gram-warm-digits", 1),

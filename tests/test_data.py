@@ -346,6 +346,53 @@ def test_every_member_of_a_class_is_drawn_in_the_end():
     assert set(drawn) == set(range(40))
 
 
+def test_strata_are_drawn_without_replacement_and_equally_often():
+    batches = pipeline.groups(numbered(70, 7), 4, seed=0, rounds=2, strata=3)
+    drawn = []
+    for step in range(200):
+        batch = batches(step)
+        assert batch.x0.shape == (6, 4, 1)
+        assert (numbers(batch) % 7 == batch.c).all()
+        labels = batch.c[:, 0].tolist()
+        assert labels[:3] == labels[3:]
+        assert len(set(labels)) == 3
+        drawn.append(labels[:3])
+    sets = np.sort(np.asarray(drawn), axis=1)
+    pairs = np.zeros((7, 7))
+    for labels in sets:
+        pairs[np.ix_(labels, labels)] += 1
+    assert np.ptp(np.diag(pairs)) < 40  # 2 of 7 strata in steps of 3 leave one out, at random
+    expected = 200 * 3 * 2 / (7 * 6)
+    assert np.abs(pairs[~np.eye(7, dtype=bool)] - expected).max() < 5 * expected**0.5
+    firsts, seconds = np.asarray(drawn)[::2], np.asarray(drawn)[1::2]  # two steps, one permutation
+    assert all(not set(a) & set(b) for a, b in zip(firsts.tolist(), seconds.tolist(), strict=True))
+
+
+def test_parts_of_a_batch_of_drawn_strata_make_up_the_whole():
+    split, some = numbered(60, 6), np.asarray([1, 2, 3])
+    settings = {"seed": 0, "rounds": 2, "strata": 2}
+    whole = pipeline.groups(split, 6, **settings)
+    for step in range(4):
+        x0, c = whole(step)
+        assert equal(pipeline.groups(split, 6, groups=some, **settings)(step), (x0[some], c[some]))
+        members = pipeline.groups(split, 6, members=some, **settings)(step)
+        assert equal(members, (x0[:, some], c[:, some]))
+
+
+@pytest.mark.parametrize("strata", [3, 7])
+def test_as_many_strata_as_there_are_change_nothing(strata):
+    split = numbered(30, 3)
+    plain, same = (pipeline.groups(split, 6, seed=0, strata=each) for each in (None, strata))
+    assert equal(plain(5), same(5))
+    assert plain.identity == same.identity
+    assert pipeline.groups(split, 6, seed=0, strata=2).identity != plain.identity
+
+
+def test_groups_refuse_no_strata():
+    with pytest.raises(ValueError, match="expected strata >= 1, got 0"):
+        pipeline.groups(numbered(30, 3), 6, seed=0, strata=0)
+
+
 @pytest.mark.parametrize(
     ("labels", "group_size", "got"), [((0, 2, 2), 4, r"\[1\]"), ((0, 1), 0, "size 0")]
 )

@@ -379,3 +379,12 @@ def test_a_damaged_reference_is_named_and_computed_again(tmp_path, counted, capl
     assert "computed again" in caplog.text
     assert_same(reference(file, network(), REAL, 2), made)
     assert len(counted) == 1
+
+
+@pytest.mark.filterwarnings("ignore:covariance of 64 features")
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_frechet_distance_of_few_rows_to_themselves_is_not_negative(scale):
+    for seed in range(8):
+        features = scale * np.random.default_rng(seed).normal(size=(10, 64))
+        one = moments(features)
+        assert 0.0 <= frechet_distance(one, one) < 1e-4 * scale**2

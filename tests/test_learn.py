@@ -251,3 +251,30 @@ def test_arrays_that_do_not_fit_are_refused(mixture, x0, labels, got):
             jax.random.key(0), EXACT, mixture, x0, labels, trainer=training.Trainer(progress=False)
         )
     refusal.match(got)
+
+
+@pytest.mark.slow
+def test_a_thousand_labels_learn_the_remedy_of_all():
+    """Means drawn together by 0.8 in training, which omega = 0.25 undoes; few steps a label."""
+    rng, count = np.random.default_rng(0), 1000
+    means = 2.0 * rng.normal(size=(count + 1, 8)).astype(np.float32)
+    means[count] = 0.0
+
+    def timid(means, x, t, c):
+        alpha, sigma, mean = 1.0 - t[:, None], t[:, None], 0.8 * means[c]
+        return mean + 0.25 * alpha / (0.25 * alpha**2 + sigma**2) * (x - alpha * mean)
+
+    labels = np.arange(10 * count) % count
+    learned = lgd.learn_guidance(
+        jax.random.key(0),
+        from_function(timid, schedule=FLOW, kind="x0", null=count),
+        jnp.asarray(means),
+        means[labels] + 0.5 * rng.normal(size=(len(labels), 8)).astype(np.float32),
+        labels,
+        trainer=training.Trainer(progress=False),
+    )
+    weights = guidance.on_grid(
+        learned.omega_fn, schedules.uniform_times(25), jnp.arange(count, dtype=jnp.int32)
+    )
+    off = np.asarray(weights) - 0.25
+    assert np.sqrt(np.mean(off**2)) < 0.1  # a table, two steps a row, ends 0.33 off

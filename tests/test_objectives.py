@@ -2,14 +2,18 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgd import objectives
+from lgd import discrepancy, guidance, learn_guidance, objectives, training
+from lgd.data.dataset import labelled
+from lgd.denoisers import from_function
 from lgd.objectives import Trajectory
+from lgd.objectives.pooled import pooled_distance
 from lgd.omega import Support
 from lgd.types import Batch
 from tests.objective_cases import COSINE, FLOW, constant, evaluate, mixture, per_class, still
@@ -147,6 +151,142 @@ def test_marginal_term_pools_the_groups(weight):
     np.testing.assert_allclose(loss, 2.0 + weight * (1.0 - 2 * k / (2 * k - 1)), atol=0.01)
 
 
+# Some of many strata
+
+
+def drawn_sets(count, drawn):
+    """All sets of so many of the strata."""
+    return jnp.asarray(list(itertools.combinations(range(count), drawn)))
+
+
+@pytest.mark.parametrize(
+    ("count", "drawn", "rounds", "sizes", "beta", "lam"),
+    [
+        (5, 2, 1, (3, 4), 1.0, 1.0),
+        (5, 3, 2, (2, 3), 1.7, 0.6),
+        (4, 3, 1, (1, 1), 0.5, 1.0),
+        (3, 3, 2, (2, 2), 1.0, 1.0),
+    ],
+)
+def test_the_pooled_distance_is_the_mean_over_all_draws_of_strata(
+    count, drawn, rounds, sizes, beta, lam
+):
+    """So is its gradient; that of the drawn particles alone is not."""
+    rng = np.random.default_rng(0)
+    places = 2.0 * np.arange(count)[:, None, None]
+    x, y = (rng.normal(size=(rounds, count, n, 2)) * (1.0 + places) + places for n in sizes)
+    energy = {"beta": beta, "lam": lam}
+
+    @jax.jit
+    @jax.value_and_grad
+    def of_all(x):
+        return discrepancy.energy_distance(x.reshape(-1, 2), y.reshape(-1, 2), **energy)
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(None, 0))
+    @jax.value_and_grad
+    def of_some(x, strata):
+        groups = (points[:, strata].reshape(-1, *points.shape[2:]) for points in (x, y))
+        return pooled_distance(*groups, drawn=drawn, num_strata=count, **energy)
+
+    x, y = jnp.asarray(x, jnp.float32), jnp.asarray(2.0 * y, jnp.float32)
+    values, slopes = of_some(x, drawn_sets(count, drawn))
+    value, slope = of_all(x)
+    np.testing.assert_allclose(np.mean(values), value, rtol=1e-4)
+    np.testing.assert_allclose(np.mean(slopes, axis=0), slope, atol=1e-5)
+    plain = [of_all(jnp.asarray(x))[0]]
+    if drawn < count:
+        plain = [
+            discrepancy.energy_distance(x[:, k].reshape(-1, 2), y[:, k].reshape(-1, 2), **energy)
+            for k in drawn_sets(count, drawn)
+        ]
+    assert (abs(np.mean(plain) - value) > 0.01 * abs(value)) == (drawn < count)
+
+
+def test_a_loss_of_some_strata_is_that_of_all_in_the_mean():
+    """A denoiser that returns a place of the label takes the particles there, from any noise."""
+    count, drawn, n = 5, 2, 3
+    rng = np.random.default_rng(1)
+    places = jnp.asarray(3.0 * rng.normal(size=(count + 1, 2)), jnp.float32)
+    fixed = from_function(
+        lambda params, x, t, c: params[c] + 0.0 * x, schedule=FLOW, kind="x0", null=count
+    )
+    x0 = jnp.asarray(rng.normal(size=(count, n, 2)), jnp.float32)
+    c = members(jnp.arange(count), n)
+    settings = {"num_particles": 2, "num_targets": n, "marginal_weight": 0.7, **GRID}
+    some = Trajectory(conditions_per_step=drawn, num_strata=count, **settings)
+    weights = jnp.linspace(0.2, 1.0, count)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    @functools.partial(jax.value_and_grad, argnums=1)
+    def loss(objective, weights, strata):
+        batch = Batch(x0[strata], c[strata])
+        return objective(jax.random.key(0), per_class(weights), fixed, places, batch)[0]
+
+    each = jax.vmap(functools.partial(loss, some, weights))(drawn_sets(count, drawn))
+    all_of_them = Trajectory(conditions_per_step=count, **settings)
+    value, slope = loss(all_of_them, weights, jnp.arange(count))
+    np.testing.assert_allclose(np.mean(each[0]), value, rtol=1e-5)
+    np.testing.assert_allclose(np.mean(each[1], axis=0), slope, rtol=1e-4, atol=1e-6)
+    assert np.abs(slope).min() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("objective", "batch_size", "groups"),
+    [
+        (Trajectory(times=(1.0, 0.0), num_particles=3, num_targets=4), 8, 10),
+        (
+            Trajectory(times=(1.0, 0.0), num_particles=3, num_targets=4, conditions_per_step=3),
+            28,
+            6,  # two rounds of 3 strata, 4 examples each, are 24 of the 28
+        ),
+        (objectives.ConditionalMarginalConsistency(group_size=4), 32, 8),
+    ],
+)
+def test_a_step_calls_the_denoiser_as_often_for_any_number_of_strata(objective, batch_size, groups):
+    class Called(Exception):
+        """With the number of rows of the first call of a training step."""
+
+    def predict(params, x, t, c):
+        raise Called(len(x))
+
+    for count in (12, 600):
+        labels = np.arange(5 * count) % count
+        with pytest.raises(Called) as called:
+            learn_guidance(
+                jax.random.key(0),
+                from_function(predict, schedule=FLOW, kind="x0", null=count),
+                (),
+                np.ones((len(labels), 2), np.float32),
+                labels,
+                objective=objective,
+                start={"weak": guidance.constant(0.1)},
+                trainer=training.Trainer(batch_size=batch_size, progress=False),
+            )
+        particles = 3 if isinstance(objective, Trajectory) else objective.group_size
+        assert called.value.args[0] in (groups * particles, 2 * groups * particles)
+
+
+def test_an_objective_is_prepared_for_the_strata_of_its_examples():
+    split = labelled(np.zeros((30, 2), np.float32), np.arange(30, dtype=np.int32) % 15)
+    prepared, same = Trajectory(**GRID).prepared(split, 1)
+    assert prepared == Trajectory(num_strata=15, **GRID)
+    assert same is split
+    assert Trajectory(**GRID).prepared(split._replace(stratum=None), 1)[0].num_strata == 1
+    one = Trajectory(conditions_per_step=1, **GRID)
+    with pytest.raises(ValueError, match=r"expected at least 2 of the 15 strata .*, got 1; or set"):
+        one.prepared(split, 1)
+    assert dataclasses.replace(one, marginal_weight=0.0).prepared(split, 1)
+    assert one.prepared(split._replace(stratum=None), 1)
+
+
+@pytest.mark.parametrize(("groups", "drawn", "count"), [(5, 2, 9), (3, 1, 9), (4, 4, 3)])
+def test_the_pooled_distance_refuses_groups_of_other_draws(groups, drawn, count):
+    x = jnp.zeros((groups, 2, 1))
+    with pytest.raises(ValueError, match=f"expected .* of 2 to {count} strata, got {groups} "):
+        pooled_distance(x, x, drawn=drawn, num_strata=count)
+
+
 def test_trajectory_compares_in_the_space_of_features():
     denoiser, params = mixture(FLOW)
     x0 = jax.random.normal(jax.random.key(0), (2, 4, 3))
@@ -236,6 +376,7 @@ GRID = {"times": (1.0, 0.5, 0.0)}
             r"expected grids from 1.0 to 0.0, got \(\(0.9, 0.0\),\)",
         ),
         (lambda: Trajectory(marginal_weight=-1.0, **GRID), "expected marginal_weight >= 0, got -1"),
+        (lambda: Trajectory(conditions_per_step=0, **GRID), "conditions_per_step >= 1, got 0"),
     ],
 )
 def test_trajectories_refuse_settings_outside_their_range(make, message):

@@ -289,6 +289,21 @@ def test_many_classes_get_a_colour_bar():
     assert not set(names) & set(legend_texts(figure))
 
 
+def test_more_classes_are_a_band_and_their_mean():
+    """Weights 0, 1, ..., 1000 at every time: 90% lie in [50, 950], and the mean is 500."""
+    omega = np.repeat(np.arange(1001.0)[:, None], 21, axis=1)
+    names = [f"class {i}" for i in range(1001)]
+    figure = omega_figure(learned={"learned:l2": omega}, class_names=names)
+    ax = figure.axes[0]
+    assert len(figure.axes) == 1  # no colour bar
+    assert len(ax.lines) == 1 + 2
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), 500.0)
+    ends = [np.unique(band.get_paths()[0].vertices[:, 1]) for band in ax.collections]
+    np.testing.assert_allclose(ends, [[50.0, 950.0], [250.0, 750.0]])
+    bands = ["90% of 1,001 classes", "50% of 1,001 classes"]
+    assert legend_texts(figure) == ["mean over classes", *bands, "constant", "limited interval"]
+
+
 def test_omega_that_is_zero_everywhere():
     figure = omega_figure(learned={"learned:l2": np.zeros((3, 21))}, hand_made={})
     assert np.diff(figure.axes[0].get_ylim()) > 0

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import lgd
 from experiments import build, fake, pipeline
 from experiments import config as configs
 from experiments.benchmarks.device.collectives import collective_bytes
@@ -230,6 +231,31 @@ def test_a_run_without_files_goes_through_its_stages(tmp_path, capsys, monkeypat
     assert tuple(rate["stage"] for rate in rates) == names
     assert all(rate["per_second"] > 0.0 for rate in rates)
     assert "throughput: denoiser: " in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:covariance of 32 features from 2")
+def test_a_run_of_1000_classes_goes_through_its_stages(tmp_path):
+    """Trajectories of 10 classes a step, schedules for each class, and the report of all."""
+    config = loaded(
+        "default",
+        "fake_data=True",
+        *("data.name=tfds", "data.path=generated/imagenet_resized/8x8"),
+        "guidance.methods=('trajectory',)",
+        *("guidance.trajectory.num_particles=4", "guidance.trajectory.num_targets=6"),
+        *("denoiser.width=16", "denoiser.depth=1", "evaluation.sample_batch=4000"),
+    )
+    workdir = tmp_path / "run"
+    pipeline.run(config, str(workdir), ["denoiser", "guidance", "evaluate", "report"])
+    results = json.loads((workdir / "results.json").read_text())
+    rows = {row["method"]: row for row in results["rows"]}
+    assert len(rows["limited_interval_per_class"]["params"]["w"]) == 1000
+    assert rows["learned:trajectory"]["num_samples"] == 2000
+    values = np.asarray(lgd.load(workdir / "guidance" / "trajectory.safetensors").params["values"])
+    assert values.size == 4 * 1000
+    assert len(np.unique(values.round(6))) > 20  # of 60 classes that some step took
+    report = (workdir / "report" / "report.md").read_text()
+    assert len(report) < 20_000
+    assert (workdir / "report" / "omega.png").stat().st_size > 10_000
 
 
 def test_bytes_of_collectives_are_counted():

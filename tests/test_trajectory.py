@@ -313,6 +313,8 @@ def test_several_directions_are_learned_together(around):
     ("c", "kind"),
     [
         (np.arange(3, dtype=np.int32), omega.StepTable),
+        (np.arange(100, dtype=np.int32), omega.StepTable),
+        (np.arange(101, dtype=np.int32), omega.Network),  # 10 labels a step leave rows untrained
         (np.zeros((5, 3), np.float32), omega.Network),
         ({"text": np.zeros((5, 3), np.float32), "label": np.arange(5)}, omega.Network),
     ],

@@ -193,6 +193,7 @@ FIELDS: dict[str, Rule] = {
     "guidance.trajectory.num_particles": integer(1),
     "guidance.trajectory.num_targets": integer(1),
     "guidance.trajectory.marginal_weight": number("[0, 1e9]"),
+    "guidance.trajectory.conditions_per_step": integer(1),
     "guidance.trajectory.learning_rate": POSITIVE,
     "guidance.trajectory.ema_decay": DECAY,
     "guidance.trajectory.beta": number("(0, 2]"),

@@ -20,6 +20,12 @@ def _pairs_for_lam(particles: int, lam: float) -> str | None:
     return f"expected 2 or more for lam = {lam} > 0, got 1" if lam > 0.0 and particles < 2 else None
 
 
+def _strata_to_pool(count: int, weight: float) -> str | None:
+    if count > 1 or weight == 0.0:
+        return None
+    return f"expected 2 or more for marginal_weight = {weight} > 0, got {count}"
+
+
 def _groups_divide(batch: int, group: int, methods: Sequence[str]) -> str | None:
     if "marginal" not in methods or batch % group == 0:
         return None
@@ -69,6 +75,7 @@ ACROSS: tuple[Across, ...] = (
     Across((ONE_STEP + "batch_size", ONE_STEP + "group_size", "guidance.methods"), _groups_divide),
     Across((TRAJECTORY + "num_particles", TRAJECTORY + "lam"), _pairs_for_lam),
     Across((TRAJECTORY + "num_targets", TRAJECTORY + "lam"), _pairs_for_lam),
+    Across((TRAJECTORY + "conditions_per_step", TRAJECTORY + "marginal_weight"), _strata_to_pool),
     Across(("guidance.omega.init", "guidance.omega.max"), _init_below_max),
     Across(
         (

@@ -24,7 +24,7 @@ from lgd.evaluation.measures import PRIMARY
 from lgd.machinery.processes import by_main
 
 _SHOW_SEED = evaluate.TEST_SEED
-_SHOWN_CLASSES = 40  # of more, the first ones
+SHOWN_CLASSES = 40  # in pictures of samples and tables; of more, the first ones
 
 
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
@@ -126,9 +126,8 @@ def omega_figure(
       drawn_in: guidance that is one curve of every panel, by name.
       directions: what guidance leads away from.
     """
-    times, names = build.times(config), dataset.class_names[:_SHOWN_CLASSES]
-    c = conditions.take(dataset.conditions, slice(len(names)))
-    c = jax.tree.map(jnp.asarray, c)
+    times, names = build.times(config), dataset.class_names
+    c = jax.tree.map(jnp.asarray, dataset.conditions)
     logsnr = np.asarray(schedules.clipped_logsnr(build.schedule(config), times[:-1]))
     inside = np.abs(logsnr) < 0.99 * schedules.LOGSNR_LIMIT  # the ends may be infinite
     panels = {}
@@ -163,8 +162,8 @@ def _weight_figure(results: Mapping) -> Figure:
 def samples_figure(
     config: ConfigDict, workdir: Workdir, dataset: Dataset, functions: Mapping[str, Any]
 ) -> Figure:
-    """Eight samples of every class, the same noise for every method."""
-    names = dataset.class_names[:_SHOWN_CLASSES]
+    """Eight samples of every class shown, the same noise for every method."""
+    names = dataset.class_names[:SHOWN_CLASSES]
     generator = evaluate.make_generator(config, workdir, dataset)
     c = conditions.take(generator.conditions, slice(len(names)))
     generator = dataclasses.replace(generator, conditions=c)

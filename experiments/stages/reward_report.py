@@ -118,17 +118,19 @@ def _tilt_curve(results: Mapping) -> dict[str, tuple[list[float], list[float]]]:
 def _classes_figure(
     dataset: Dataset, results: Mapping, families: Mapping[str, list[Mapping]], name: str
 ) -> Figure:
-    ranges = {}
+    ranges, shown = {}, slice(report.SHOWN_CLASSES)
     for family, rows in families.items():
         if family != "unguided":
-            reached = np.asarray([row["reward_by_class"] for row in (results["rows"][0], *rows)])
+            reached = np.asarray(
+                [row["reward_by_class"][shown] for row in (results["rows"][0], *rows)]
+            )
             ranges[family] = (reached.min(axis=0), reached.max(axis=0))
-    classes = results["classes"]
+    classes = results["classes"][shown]
     return plots.reward_ranges(
         ranges,
         [each["unguided"] for each in classes],
         [each["true"] for each in classes],
-        class_names=dataset.class_names,
+        class_names=dataset.class_names[shown],
         helped=[each["helped"] for each in classes],
         xlabel=f"mean {name}; bars: all schedules of a family",
     )
@@ -164,7 +166,8 @@ _CAPTIONS = {
 
 def _markdown(results: Mapping, figures: list[str]) -> str:
     config, row = results["config"], results["rows"][0]
-    cannot = [each["class"] for each in results["classes"] if not each["helped"]]
+    shown = results["classes"][: report.SHOWN_CLASSES]
+    cannot = [each["class"] for each in shown if not each["helped"]]
     lines = [
         f"# {config['data']['name']} with a reward: {config['reward']['name']}\n",
         f"{row['num_samples']} samples a run, {config['evaluation']['test_seeds']} test seeds, "
@@ -178,8 +181,8 @@ def _markdown(results: Mapping, figures: list[str]) -> str:
         tables.markdown(results, "comparisons"),
         "Classes. Slopes are derivatives of a class's mean reward at ω = 0: by one ω for all "
         "steps, by those steps alone where it rises, and as one step of Alg. 4 sees it. "
-        f"Classes that no schedule helps: {', '.join(cannot) or 'none'}.\n",
-        tables.markdown(results, "classes"),
+        f"Of the {len(shown)} classes shown, no schedule helps: {', '.join(cannot) or 'none'}.\n",
+        tables.markdown({**results, "classes": shown}, "classes"),
     ]
     lines += [f"![{_CAPTIONS[name]}]({name}.png)\n\n{_CAPTIONS[name]}\n" for name in figures]
     return "\n".join(lines)

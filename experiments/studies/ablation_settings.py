@@ -41,6 +41,20 @@ def _unrolled(config: ConfigDict) -> str:
     return name if name in config.guidance.methods else "trajectory"
 
 
+def _conditions_per_step(config: ConfigDict) -> list[Variant]:
+    """A group of each condition a step; one alone leaves no pairs for the term that pools them."""
+    name, own = "guidance.trajectory.conditions_per_step", config.guidance.trajectory
+    alone = {"guidance.trajectory.marginal_weight": 0.0, "guidance.one_step.batch_size": 1}
+    return [
+        Variant(
+            "1, none pooled" if count == 1 else f"{count}",
+            _unrolled(config),
+            {name: count, **(alone if count == 1 else {})},
+        )
+        for count in sorted({1, 2, 5, own.conditions_per_step})
+    ]
+
+
 def _initial_omegas(config: ConfigDict) -> list[Variant]:
     method = _unrolled(config)
     best = Variant("best hand-made", method, {"guidance.start": "best"})
@@ -108,6 +122,7 @@ SETTINGS: dict[str, Callable[[ConfigDict], list[Variant]]] = {
     "unrolled-steps": _trajectory("sampling.num_steps", (5, 10, 16)),
     "particles": _trajectory("guidance.trajectory.num_particles", (5, 10, 20)),
     "marginal-weight": _trajectory("guidance.trajectory.marginal_weight", (0.0, 0.5, 1.0)),
+    "conditions-per-step": _conditions_per_step,
     "trajectory-start": _trajectory("guidance.trajectory.start_time", (0.4, 0.8)),
     "initial-omega": _initial_omegas,
     "space": _spaces,

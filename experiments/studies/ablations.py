@@ -5,7 +5,9 @@
 Takes the frozen denoiser of a run and learns omega anew for every other value of every setting.
 The snapshot is selected as the run selects its own; then it is measured on validation images with
 noise that no selection has seen, the same for all, so that differences to the run's own value of
-the setting are paired. One training seed: the errors are those of sampling. Settings of the
+the setting are paired. With one training seed the errors are those of sampling; with several,
+--training-seeds, every value is learned with each, values are means over sampling and errors those
+of training. --test measures on test images too, by the network that measures a run. Settings of the
 trajectory objective are those of trajectory_features where a run learns it, else of trajectory.
 --samples measures fewer than the run does; Frechet distances of fewer are higher, for all alike.
 
@@ -43,7 +45,7 @@ from experiments.studies.ablation_settings import (
 )
 from experiments.workdir import Workdir, lock, read_json
 from lgd import guidance, plots
-from lgd.evaluation import Journal, paired_difference, summary
+from lgd.evaluation import Journal, Selected, paired_difference, schedule_key, summary
 from lgd.machinery import digests
 from lgd.machinery.progress import bar
 
@@ -55,13 +57,23 @@ COLUMNS = [
     number("metric", "metric", ".5f"),
     number("difference", "less that of the run's own", "+.5f"),
 ]
+TEST_COLUMNS = [
+    number("test_metric", "metric on test images", ".5f"),
+    number("test_difference", "less that of the run's own on test images", "+.5f"),
+]
 
 
 class Ablation:
     """Learns and measures variants of a run, each once."""
 
     def __init__(
-        self, config: ConfigDict, path: Path, num_seeds: int, num_samples: int | None
+        self,
+        config: ConfigDict,
+        path: Path,
+        num_seeds: int,
+        num_samples: int | None,
+        training_seeds: int = 1,
+        is_tested: bool = False,
     ) -> None:
         self._config, self._path = config, path
         self._dataset = build.dataset(config)
@@ -74,34 +86,62 @@ class Ablation:
             measured = replaced(config, {"evaluation.num_samples": num_samples})
         self._score, _ = select.scores_for(measured, self._run, self._dataset, generator, journal)
         self._seeds = range(FIRST_SEED, FIRST_SEED + num_seeds)
+        self._journal, self._training_seeds = journal, training_seeds
+        measuring = evaluate.make_measure(config, self._run, self._dataset) if is_tested else None
+        self._test = measuring
 
-    def unguided(self) -> list[float]:
-        """Return the metric without guidance, by seed."""
-        return self._measured(guidance.constant(0.0))
+    def references(self) -> dict[str, Any]:
+        """The metrics without guidance, and at the constant where every training starts."""
+        settings = self._config.guidance
+        weights = {"unguided": 0.0}
+        if settings.start == "init":
+            weights["start"] = settings.omega.init
+        return {
+            kind.replace("values", name): summary(values)
+            for name, weight in weights.items()
+            for kind, values in self._measured(guidance.constant(weight)).items()
+        }
 
     def __call__(self, variant: Variant) -> dict[str, Any]:
-        """Return a row of the results."""
+        """A row of the results: values by seed of sampling, or by seed of training."""
         own = config_of(self._config, Variant("", variant.method, {}))
         config = config_of(self._config, variant)
         is_own = not configs.diff(own, config)
-        with contextlib.closing(Workdir(self._folder(config), config)) as workdir:
-            self._share(workdir, config, variant.method if is_own else None)
-            if variant.method == "trajectory_features":
-                for name in denoiser_stage.feature_networks(config):
-                    denoiser_stage.train_classifier(name, config, workdir, self._dataset)
-            for stage in (collect, guidance_stage):
-                stage.run(config, workdir, self._dataset)
-            best = select.best_snapshot(
-                config, workdir, self._dataset, Training(variant.method), self._score
-            )
+        seeds = range(config.seed, config.seed + self._training_seeds)
+        learned = [
+            self._learned(variant.method, replaced(config, {"seed": seed}), is_own)
+            for seed in seeds
+        ]
+        measured = [self._measured(best.guidance) for best in learned]
+        values = measured[0]
+        if len(measured) > 1:
+            values = {name: [float(np.mean(m[name])) for m in measured] for name in values}
+        params = {
+            name: [best.params[name] for best in learned] if len(learned) > 1 else value
+            for name, value in learned[0].params.items()
+        }
         return {
             "label": variant.label,
             "method": variant.method,
             "fields": dict(variant.fields),
             "is_own": is_own,
-            "params": best.params,
-            "values": self._measured(best.guidance),
+            "params": params,
+            **values,
         }
+
+    def _learned(self, method: str, config: ConfigDict, is_own: bool) -> Selected:
+        """The best snapshot of a variant learned with the seed of its config."""
+        shared = method if is_own and config.seed == self._config.seed else None
+        with contextlib.closing(Workdir(self._folder(config), config)) as workdir:
+            self._share(workdir, config, shared)
+            if method == "trajectory_features":
+                for name in denoiser_stage.feature_networks(config):
+                    denoiser_stage.train_classifier(name, config, workdir, self._dataset)
+            for stage in (collect, guidance_stage):
+                stage.run(config, workdir, self._dataset)
+            return select.best_snapshot(
+                config, workdir, self._dataset, Training(method), self._score
+            )
 
     def _folder(self, config: ConfigDict) -> Path:
         """Variants that do not differ share theirs."""
@@ -122,9 +162,23 @@ class Ablation:
         names = (str(file.relative_to(folder).with_suffix("")) for file in files)
         variant.copy_params(self._run, names)
 
-    def _measured(self, schedule: Any) -> list[float]:
+    def _measured(self, schedule: Any) -> dict[str, list[float]]:
         each = self._score.on_seeds(schedule, self._score.full, self._seeds)
-        return np.asarray(each.mean(axis=1), np.float64).tolist()
+        values = {"values": np.asarray(each.mean(axis=1), np.float64).tolist()}
+        if self._test is None:
+            return values
+        return values | {"test_values": [self._tested(schedule, seed) for seed in self._seeds]}
+
+    def _tested(self, schedule: Any, seed: int) -> float:
+        """The primary metric on test images, of the samples that validation images measure too."""
+        count = self._score.full
+
+        def measured() -> dict[str, Any]:
+            assert self._test is not None
+            return self._test(self._score.generator(schedule, count, seed=seed))["metrics"]
+
+        key = f"test {schedule_key(schedule)} n={count} seed={seed}"
+        return float(self._journal(key, measured)[self._config.evaluation.primary])
 
 
 def measure(options: Namespace) -> dict[str, Any]:
@@ -133,8 +187,15 @@ def measure(options: Namespace) -> dict[str, Any]:
     variants = variants_of(config, options.only)
     rows = []
     with lock.held(options.workdir):
-        ablation = Ablation(config, options.workdir, options.seeds, options.samples)
-        unguided = ablation.unguided()
+        ablation = Ablation(
+            config,
+            options.workdir,
+            options.seeds,
+            options.samples,
+            options.training_seeds,
+            options.test,
+        )
+        references = ablation.references()
         with bar("ablations", sum(map(len, variants.values()))) as advance:
             for name, each in variants.items():
                 for variant in each:
@@ -143,8 +204,8 @@ def measure(options: Namespace) -> dict[str, Any]:
     return {
         "config": configs.to_dict(config),
         "primary_metric": config.evaluation.primary,
-        "unguided": summary(unguided),
-        "columns": COLUMNS,
+        **references,
+        "columns": COLUMNS + (TEST_COLUMNS if options.test else []),
         "rows": against_own(rows),
     }
 
@@ -157,17 +218,21 @@ def against_own(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     compared = []
     for _, group in itertools.groupby(rows, lambda row: row["setting"]):
         entries = list(group)
-        own = {entry["method"]: entry["values"] for entry in entries if entry["is_own"]}
-        first = next(iter(own.values()), None)
-        for entry in entries:
-            values = entry["values"]
-            other = first if entry["is_own"] else own.get(entry["method"])
-            gap = None
-            if other is not None and other is not values:
-                gap = paired_difference(values, other)
-            kept = {name: value for name, value in entry.items() if name != "values"}
-            compared.append(kept | {"metric": summary(values), "difference": gap})
+        kept = [{k: v for k, v in entry.items() if not k.endswith("values")} for entry in entries]
+        for name in [name for name in entries[0] if name.endswith("values")]:
+            part = name.removesuffix("values")
+            for entry, row in zip(entries, kept, strict=True):
+                row[f"{part}metric"] = summary(entry[name])
+                row[f"{part}difference"] = _difference(entry, entries, name)
+        compared += kept
     return compared
+
+
+def _difference(entry: Mapping, entries: list[dict[str, Any]], name: str) -> dict | None:
+    own = {other["method"]: other[name] for other in entries if other["is_own"]}
+    first = next(iter(own.values()), None)
+    other = first if entry["is_own"] else own.get(entry["method"])
+    return None if other is None or other is entry[name] else paired_difference(entry[name], other)
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
@@ -199,6 +264,8 @@ def arguments(add: Add) -> None:
     add("--only", type=_names, default=list(SETTINGS), help=", ".join(SETTINGS))
     add("--seeds", type=int, default=3, help="of sampling")
     add("--samples", type=int, help="of each run, the run's own number by default")
+    add("--training-seeds", type=int, default=1, help="with which each value is learned")
+    add("--test", action="store_true", help="measure on test images too")
 
 
 STUDY = Study(measure=measure, arguments=arguments, figures=figures)

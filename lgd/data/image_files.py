@@ -148,6 +148,7 @@ def _check(field: _Field, shape: tuple[int | None, ...]) -> None:
 def _read_npz(path: Path) -> dict[str, _Field]:
     with contextlib.ExitStack() as stack:
         with reading(f"{path}", "a .npz file"):
+            require_regular(path)
             file = stack.enter_context(path.open("rb"))
             if file.read(4) != b"PK\x03\x04":
                 raise ValueError("no zip archive of files")
@@ -179,6 +180,7 @@ def _idx_file(plain: Path) -> _IdxFile:
     gzipped = plain.with_name(plain.name + ".gz")
     file = gzipped if gzipped.exists() and not plain.exists() else plain
     with reading(f"{file}", "an IDX file"):
+        require_regular(file)
         content = file.read_bytes() if file == plain else gzip.decompress(file.read_bytes())
     num_dims = 3 if "idx3" in plain.name else 1
     magic = IDX_UINT8 + bytes([num_dims])
@@ -234,6 +236,12 @@ def _bound(
         or (known and known.isdisjoint(pair))
         or exchanged
     ]
+
+
+def require_regular(file: Path) -> None:
+    """Raise DataFileError for a FIFO, device or folder, which may never end when it is read."""
+    if file.exists() and not file.is_file():
+        raise DataFileError(f"{file}: expected a regular file, got another")
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
 """Images in folders, one for each class: PNG or JPEG files of any size.
 
-Files of the train split stay where they are and are read when they are indexed.
+Hidden files (``._1.png``) are skipped. Files of the train split stay where they are and are read
+when they are indexed.
 """
 
-import io
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +12,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from lgd.data import manifest, splits
+from lgd.data import image_decoder, manifest, splits
 from lgd.data.dataset import Dataset, FileImages, Split, labelled
-from lgd.data.image_files import DataFileError, reading
+from lgd.data.image_files import DataFileError, reading, require_regular
 from lgd.machinery import digests
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -38,8 +39,9 @@ def load(
     """Return colour images (n, size, size, 3) in [-1, 1] in three splits, shuffled by seed.
 
     Args:
-      path: a folder with one folder of images for each class, or one with two such folders
-        ``train`` and ``test``. Without these all splits are parts of the same images.
+      path: a folder with one folder of images for each class, labelled in natural order (2 before
+        10), or one with two such folders ``train`` and ``test``. Without these all splits are parts
+        of the same images.
       num_train: images of the train split.
       num_validation: images of the validation split.
       num_test: images of the test split.
@@ -95,11 +97,17 @@ def fitted(image: Image.Image, size: int) -> Image.Image:
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     with reading(f"{folder}", "a folder of one folder of images for each class"):
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    names = [name for name in names if not name.startswith(".")]
+        names = sorted((path.name for path in folder.iterdir() if path.is_dir()), key=_natural)
+    names = [name for name in names if not name.startswith(".") and name != "__MACOSX"]
     if not names:
         raise DataFileError(f"{folder}: expected a folder of images for each class, got none")
     return tuple(names)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return the key of natural order: numbers in a name count as numbers, "2" before "10"."""
+    parts = re.split("([0-9]+)", name)
+    return [(int(part) if part.isdecimal() else -1, part) for part in parts]
 
 
 def _listed(root: Path, part: str, class_names: tuple[str, ...]) -> _Listed:
@@ -108,9 +116,11 @@ def _listed(root: Path, part: str, class_names: tuple[str, ...]) -> _Listed:
         folder = root / part / name
         with reading(f"{folder}", "a folder of images"):
             entries = sorted(path.name for path in folder.iterdir())
-        images = [entry for entry in entries if entry.lower().endswith(SUFFIXES)]
+        images = [e for e in entries if e.lower().endswith(SUFFIXES) and not e.startswith(".")]
         if not images:
             raise DataFileError(f"{folder}: expected {', '.join(SUFFIXES)} files, got none")
+        for image in images:
+            require_regular(folder / image)
         files += [f"{part}{name}/{image}" for image in images]
         labels += [label] * len(images)
     return _Listed(files, np.asarray(labels, np.int32))
@@ -124,12 +134,12 @@ def _images(
         with reading(f"{file}", "an image"):
             content = file.read_bytes()
         manifest.check(file, content, pinned[files[number]])
-        with reading(f"{file}", "an image"), Image.open(io.BytesIO(content)) as image:
-            return np.asarray(fitted(image.convert("RGB"), size))
+        with reading(f"{file}", "an image"):
+            return np.asarray(fitted(image_decoder.decoded(content), size))
 
     lines = [f"{name} {pinned[name].sha256}" for name in files]
     return FileImages(
         shape=(len(files), size, size, 3),
         read=read,
-        fingerprint=digests.of_bytes("\n".join(["RGB, centre, bicubic", *lines]).encode()),
+        fingerprint=digests.of_bytes("\n".join(["RGB on white, centre, bicubic", *lines]).encode()),
     )

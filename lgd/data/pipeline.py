@@ -42,7 +42,10 @@ class IndexedBatches:
 
     def __call__(self, step: int) -> Batch:
         """Return the batch of a step, x0 and c with the leading axes (b,) or (g, n)."""
-        index = self.index(step)
+        return self.at(self.index(step))
+
+    def at(self, index: Int[np.ndarray, "..."]) -> Batch:
+        """Return the examples of these numbers, with the axes of the index in front."""
         return Batch(self.split.x[index], conditions.take(self.split.c, index))
 
     @functools.cached_property
@@ -94,50 +97,73 @@ def groups(
     *,
     seed: int,
     rounds: int = 1,
+    strata: int | None = None,
     groups: Part = None,
     members: Part = None,
 ) -> IndexedBatches:
     """Return batches of groups x0 (g, n, *dims), c (g, n, ...), ``rounds`` of every stratum.
 
-    n = group_size, g = rounds x strata; without strata all examples are one stratum. Members of a
-    group are drawn without replacement; a stratum with fewer than n examples is repeated in whole
-    permutations.
+    n = group_size, g = rounds x strata, group i of the (i mod strata)-th stratum of the step;
+    without strata all examples are one stratum. Members of a group are drawn without replacement; a
+    stratum with fewer than n examples is repeated in whole permutations. A step with fewer strata
+    than there are takes the next of a permutation, drawn anew when fewer are left: at every step a
+    simple random sample of them, and over the steps all equally often. The work of a step grows
+    with its groups, not with the strata.
 
     Args:
       split: the examples.
       group_size: members of a group.
       seed: for the draws.
-      rounds: groups of every stratum.
+      rounds: groups of every stratum of the step.
+      strata: of a step, at most; None: all.
       groups: groups that are read, ascending; None: all.
       members: members that are read, ascending; None: all.
 
     Raises:
-      ValueError: if a stratum below the largest one has no example, or for a group size below 1.
+      ValueError: if a stratum below the largest one has no example, or for a group size or a
+        number of strata below 1.
     """
     stratum = np.zeros(len(split.x), np.int32) if split.stratum is None else split.stratum
     counts = np.bincount(stratum)
-    empty = np.flatnonzero(counts == 0).tolist()
+    empty = np.flatnonzero(counts == 0)[:10].tolist()
     if empty or group_size < 1:
         raise ValueError(
             f"expected examples of every stratum, got none of {empty}; size {group_size}"
         )
+    if strata is not None and strata < 1:
+        raise ValueError(f"expected strata >= 1, got {strata}")
+    drawn = len(counts) if strata is None else min(strata, len(counts))
     by_stratum = np.argsort(stratum, kind="stable")
     starts = np.cumsum(counts) - counts
-    strata = np.tile(np.arange(len(counts)), rounds)
-    groups = np.arange(len(strata)) if groups is None else groups
+    places = np.tile(np.arange(drawn), rounds)
+    groups = np.arange(len(places)) if groups is None else groups
     members = np.arange(group_size) if members is None else members
-    drawn_from = strata[groups][:, None]
     shape = (len(groups), len(members))
-    sizes = np.broadcast_to(counts[drawn_from], shape)
-    times, positions = np.divmod(np.broadcast_to(members, shape), sizes)
+    most = -(-group_size // int(counts.min()))  # permutations that a group takes
 
     def index(step: int) -> np.ndarray:
-        most = -(-group_size // int(counts.min()))  # permutations that a group takes
-        key = order.keys(seed, step, count=len(strata) * most).reshape(-1, len(strata), most)
-        drawn = order.permuted(positions, sizes, key[:, groups[:, None], times])
-        return by_stratum[starts[drawn_from] + drawn]
+        of_step = _strata(len(counts), drawn, seed, step)
+        drawn_from = of_step[places[groups]][:, None]
+        sizes = np.broadcast_to(counts[drawn_from], shape)
+        times, positions = np.divmod(np.broadcast_to(members, shape), sizes)
+        key = order.keys(seed, step, count=len(places) * most).reshape(-1, len(places), most)
+        numbers = order.permuted(positions, sizes, key[:, groups[:, None], times])
+        return by_stratum[starts[drawn_from] + numbers]
 
-    return IndexedBatches(split, index, {"group_size": group_size, "rounds": rounds, "seed": seed})
+    settings = {"group_size": group_size, "rounds": rounds, "seed": seed}
+    if drawn < len(counts):
+        settings["strata"] = drawn
+    return IndexedBatches(split, index, settings)
+
+
+def _strata(count: int, drawn: int, seed: int, step: int) -> Int[np.ndarray, " s"]:
+    """The strata of a step: all, or the next of a permutation, see `groups`."""
+    if drawn == count:
+        return np.arange(count)
+    epoch, block = divmod(step, count // drawn)
+    key = order.keys(seed, epoch, 1, count=1)  # 0 would be that of no further purpose
+    places = block * drawn + np.arange(drawn)
+    return order.permuted(places, np.full(drawn, count), np.repeat(key, drawn, axis=1))
 
 
 @runtime_checkable

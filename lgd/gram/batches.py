@@ -38,15 +38,14 @@ def batches_of(
         size = _num_x0(particles, batch_size)
         rows = parallel.local_rows(size, mesh)
         return pipeline.examples(data, size, seed=seed, rows=rows)
-    num_strata = max(data.num_strata, 1)
-    rounds = -(-batch_size // num_strata)
-    groups = pipeline.groups(data, particles.num_particles, seed=seed, rounds=rounds)
+    strata = min(max(data.num_strata, 1), batch_size)
+    rounds = -(-batch_size // strata)
+    groups = pipeline.groups(data, particles.num_particles, seed=seed, rounds=rounds, strata=strata)
     rows = parallel.local_rows(batch_size, mesh)
 
     def some(step: int) -> Batch:
-        order = np.random.default_rng((seed, step)).permutation(rounds * num_strata)
-        batch = groups(step)
-        return Batch(batch.x0[order[rows]], conditions.take(batch.c, order[rows]))
+        order = np.random.default_rng((seed, step)).permutation(rounds * strata)
+        return groups.at(groups.index(step)[order[rows]])
 
     return some
 

@@ -36,7 +36,8 @@ def frechet_distances(x: Moments, y: Moments) -> np.ndarray:
     cross = np.linalg.eigvalsh(root @ y.covariance @ root)
     traces = np.trace(x.covariance) + np.trace(y.covariance, axis1=-2, axis2=-1)
     roots = np.sqrt(np.maximum(cross, 0.0)).sum(axis=-1)
-    return np.asarray(np.sum((x.mean - y.mean) ** 2, axis=-1) + traces - 2.0 * roots)
+    distances = np.sum((x.mean - y.mean) ** 2, axis=-1) + traces - 2.0 * roots
+    return np.asarray(np.maximum(distances, 0.0))  # below 0 by rounding alone
 
 
 def class_frechet_distances(x: ClassMoments, y: ClassMoments) -> Float[np.ndarray, " classes"]:

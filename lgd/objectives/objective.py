@@ -23,6 +23,10 @@ class Objective(Protocol):
         """Real members that a group of a batch must hold; None: a batch of single examples."""
 
     @property
+    def conditions_per_step(self) -> int | None:
+        """Strata, at most, whose groups a step takes; None: as many as its batch holds."""
+
+    @property
     def times(self) -> tuple[float, ...]:
         """The grid that is sampled on; () if there is none."""
 

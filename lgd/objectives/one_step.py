@@ -81,6 +81,11 @@ class OneStep(abc.ABC):
         return None
 
     @property
+    def conditions_per_step(self) -> int | None:
+        """Strata, at most, whose groups a step takes; None: as many as its batch holds."""
+        return None
+
+    @property
     @abc.abstractmethod
     def num_members(self) -> int:
         """Particles that are compared with one another: m."""

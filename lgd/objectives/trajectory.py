@@ -15,6 +15,7 @@ from lgd.diffusion import noised
 from lgd.guidance import Cfg, as_rule
 from lgd.machinery.progress import bar
 from lgd.metrics.features import extract
+from lgd.objectives.pooled import pooled_distance
 from lgd.objectives.rows import Info, check_energy, check_step
 from lgd.sampling.solvers import solver_of
 from lgd.sampling.walk import Walk, checked_solver, scan, steps, traced_churn
@@ -32,6 +33,7 @@ from lgd.types import (
 )
 
 Start = Literal["noise", "data"]
+STEPS_APART = 10  # at most, between two steps that train one row of a default table
 _FEATURE_BATCH = 1024  # examples whose features are computed at once
 
 
@@ -45,11 +47,20 @@ class Trajectory:
 
         loss = mean_k D(p_guided(x_s | k), p(x_s | k)) + marginal_weight D(p_guided(x_s), p(x_s))
 
-    where the second term pools the particles of all groups of a batch, and their targets (the
-    marginal consistency of Eq. 15, at the end of a trajectory). Matching strata one by one trades
-    the errors of their joint law away; the pooled term sees them. Without strata both terms are of
-    all examples. The gradient flows through all steps and through the frozen denoiser. With a
-    reward R, adds ``-reward_weight E R(x, c)`` on the particles reached.
+    where the second term pools the particles of all strata, and their targets (the marginal
+    consistency of Eq. 15, at the end of a trajectory). Matching strata one by one trades the errors
+    of their joint law away; the pooled term sees them. Without strata both terms are of all
+    examples. The gradient flows through all steps and through the frozen denoiser. With a reward R,
+    adds ``-reward_weight E R(x, c)`` on the particles reached.
+
+    A step takes ``conditions_per_step`` strata, drawn without replacement, and estimates both terms
+    of all strata without bias: the first by its mean over those drawn, the second by weighing pairs
+    of particles by how often they are drawn together, see `pooled_distance`. So a step costs the
+    same for ten strata and for a million. With C strata and r rounds of a group of each (see
+    `training.Trainer`), P = C r num_particles, T = C r num_targets and K steps: 6 K P rows of the
+    denoiser (cond and uncond, forwards, again, and backwards), (P + T)^2 distances for the second
+    term and as many by C r for the first, and memory for K states of P particles, one guided step
+    of them, and the distances.
 
     A batch has groups of ``group_size`` real members with their conditions: num_targets to compare
     with and, for ``start="data"``, num_particles more (the first ones) to start from. Particle i
@@ -64,6 +75,9 @@ class Trajectory:
       num_particles: particles of each group.
       num_targets: real examples that they are compared with.
       marginal_weight: weight of the pooled term; 0: strata one by one.
+      conditions_per_step: strata of a step, at most; all where there are no more. The pooled term
+        takes 2 or more.
+      num_strata: strata that those of a batch are drawn from, see `prepared`; None: no others.
       churn: 0 deterministic, 1 ancestral.
       start: "noise" or "data".
       solver: a name in `sampling.SOLVERS`, or a solver.
@@ -83,6 +97,8 @@ class Trajectory:
     num_particles: int = 40
     num_targets: int = 96
     marginal_weight: float = 0.5
+    conditions_per_step: int = 10
+    num_strata: int | None = None
     churn: float = 0.0
     start: Start = "noise"
     solver: str | Solver = "ddim"
@@ -98,6 +114,13 @@ class Trajectory:
         checked_solver(self.solver, self.churn)
         if not self.marginal_weight >= 0.0:
             raise ValueError(f"expected marginal_weight >= 0, got {self.marginal_weight}")
+        if self.conditions_per_step < 1:
+            raise ValueError(f"expected conditions_per_step >= 1, got {self.conditions_per_step}")
+        if self.marginal_weight > 0.0 and self.conditions_per_step == 1 < (self.num_strata or 1):
+            raise ValueError(
+                f"conditions_per_step: expected at least 2 of the {self.num_strata} strata for the "
+                "term that pools them, got 1; or set marginal_weight = 0"
+            )
         if any((grid[0], grid[-1]) != (self.times[0], self.times[-1]) for grid in self.more_times):
             raise ValueError(
                 f"expected grids from {self.times[0]} to {self.times[-1]}, got {self.more_times}"
@@ -130,27 +153,33 @@ class Trajectory:
         )
 
     def default_model(self, schedule: Schedule, c: Condition) -> omega.LearnedModel:
-        """A table over label and step, or the paper's network for conditions that are no labels.
+        """A table over label and step where steps come back to every label, else a network.
+
+        The paper's network is for conditions that are no labels, and for more than
+        `STEPS_APART` times ``conditions_per_step`` of them: a row of a table that few steps train
+        moves by the noise of those few, while a network learns from every step for all labels.
 
         c: the condition of every stratum, or of some examples.
         """
-        if conditions.labels_of(c) is None:
+        is_rare = conditions.size(c) > STEPS_APART * self.conditions_per_step
+        if conditions.labels_of(c) is None or is_rare:
             return omega.default_network(schedule, c, self.support)
         return omega.StepTable(times=self.times, rows=omega.rows_for(c))
 
     def prepared(
         self, split: Split, num_draws: int, *, progress: bool = True
     ) -> tuple["Trajectory", Split]:
-        """The objective and examples with features computed once, where that is less work.
+        """The objective for these strata, and features computed once where that is less work.
 
         Args:
           split: the real examples.
           num_draws: how many of them training will draw.
           progress: show a bar.
         """
+        objective = dataclasses.replace(self, num_strata=max(1, split.num_strata))
         in_files = isinstance(split.x, FileImages)
         if not self.takes_features or in_files or num_draws < len(split.x):
-            return self, split
+            return objective, split
         assert self.features is not None  # which takes_features says
         feature_fn = jax.jit(self.features)
         size = min(_FEATURE_BATCH, len(split.x))
@@ -161,7 +190,7 @@ class Trajectory:
                 return feature_fn(x)
 
             x = extract(counted, split.x, batch_size=size)
-        ready = dataclasses.replace(self, example_shape=split.x.shape[1:])
+        ready = dataclasses.replace(objective, example_shape=split.x.shape[1:])
         return ready, split._replace(x=x)
 
     def __call__(
@@ -232,15 +261,24 @@ class Trajectory:
     def _distance(
         self, x: Float[Array, "gm *dims"], y: Float[Array, "gn *real"], g: int
     ) -> tuple[Float[Array, ""], Info]:
-        """Within conditions, and over all of them pooled."""
+        """Within strata, and over all of them pooled."""
         if self.features is not None:
             x, y = self.features(x), y if self.example_shape is not None else self.features(y)
         x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
         distance = functools.partial(discrepancy.energy_distance, beta=self.beta, lam=self.lam)
-        groups = (points.reshape(g, len(points) // g, -1) for points in (x, y))
+        groups = [points.reshape(g, len(points) // g, -1) for points in (x, y)]
         conditional = jnp.mean(jax.vmap(distance)(*groups))
         if self.marginal_weight == 0.0:
             return conditional, {"distance": conditional}
-        marginal = distance(x, y)
+        if self.num_strata is None or self.num_strata <= self.conditions_per_step:
+            marginal = distance(x, y)
+        else:
+            marginal = pooled_distance(
+                *groups,
+                drawn=self.conditions_per_step,
+                num_strata=self.num_strata,
+                beta=self.beta,
+                lam=self.lam,
+            )
         loss = conditional + self.marginal_weight * marginal
         return loss, {"distance": conditional, "marginal_distance": marginal}

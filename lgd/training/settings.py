@@ -65,8 +65,9 @@ class Trainer:
 
     Args:
       optimizer: None: what suits the model that is learned.
-      batch_size: examples of a step. Objectives on groups take as many rounds of one group for
-        every stratum as fit, and at least one.
+      batch_size: examples of a step. Objectives on groups draw ``conditions_per_step`` strata a
+        step, or as many as fit, and take as many rounds of one group for each of these as fit, and
+        at least one: below one round a smaller batch changes nothing, fewer strata do.
       mesh: devices, see `parallel.make_mesh`; None: one device for `learn_guidance`, all devices
         along "data" for `fit`.
       store: checkpoints, every ``save_every`` steps, at the end, and before `Stopped`.

@@ -1,0 +1,35 @@
+"""The pixels of PNG and JPEG files: 8-bit colours, whatever the file's own mode is."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+FORMATS = ("PNG", "JPEG")  # no others: Pillow starts a program for some
+LARGEST = 2**24  # pixels that are decoded, at most 64 MiB a copy
+_DEEP = ("I;16", "I;16B", "I;16L")
+_PLAIN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+
+
+def decoded(content: bytes) -> Image.Image:
+    """Return the first frame of a PNG or JPEG file in mode RGB, as stored: EXIF turns nothing.
+
+    16-bit grey is scaled to 8 bits; what is transparent is composed on white.
+
+    Raises:
+      ValueError: for more than 2^24 pixels, seen before they are decoded, or another mode.
+      Exception: any of Pillow's, for bytes that are no such file.
+    """
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        if image.width * image.height > LARGEST:
+            raise ValueError(f"expected at most {LARGEST} pixels, got {image.size}")
+        if image.mode in _DEEP and "transparency" not in image.info:
+            grey = np.asarray(image).astype(np.float64) / 257.0
+            return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
+        if image.mode not in _PLAIN:
+            raise ValueError(f"expected a mode of {_PLAIN} or opaque 16-bit grey, got {image.mode}")
+        if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+            layer = image.convert("RGBA")
+            white = Image.new("RGBA", layer.size, "white")
+            return Image.alpha_composite(white, layer).convert("RGB")
+        return image.convert("RGB")
