@@ -14,6 +14,8 @@ pytest.importorskip("torchax")
 
 from lgd.exchange import torch as bridge  # noqa: E402
 
+pytestmark = pytest.mark.slow  # runs where the extra is installed
+
 FLOW = lgd.schedules.rectified_flow()
 RNG = np.random.default_rng(0)
 X, T = RNG.normal(size=(3, 4, 6)).astype(np.float32), np.float32([0.2, 0.5, 0.9])

@@ -12,6 +12,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
@@ -128,4 +129,26 @@ def class_conditional(scheduler=None):
     scheduler = scheduler or DDIMScheduler(clip_sample=False)
     pipe = DiTPipeline(transformer=dit(), vae=vae(), scheduler=scheduler)
     pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def with_texts():
+    """Stable Diffusion with a text encoder, and a tokenizer of single letters."""
+    vocab = {letter + end: 0 for letter in "abcdefghijklmnopqrstuvwxyz" for end in ("", "</w>")}
+    names = [*vocab, "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(
+        vocab={name: number for number, name in enumerate(names)}, merges=[], model_max_length=16
+    )
+    config = CLIPTextConfig(
+        vocab_size=len(names),
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    pipe = stable_diffusion()
+    pipe.register_modules(text_encoder=randomised(CLIPTextModel(config)), tokenizer=tokenizer)
     return pipe

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
@@ -53,7 +54,7 @@ class Prompts:
 
     def null(self, c: Condition) -> Condition:
         """The condition of the empty text for every row of c."""
-        return jax.tree.map(lambda leaf, like: np.repeat(leaf, len(like), axis=0), self([""]), c)
+        return jax.tree.map(lambda leaf, like: jnp.repeat(leaf, len(like), axis=0), self([""]), c)
 
     def _embed(self, texts: list[str]) -> None:
         torch = required("torch", "torch")
