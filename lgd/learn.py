@@ -69,8 +69,8 @@ def learn_guidance(
       The guidance, with the loss over training in ``history``.
 
     Raises:
-      ValueError: when arrays, conditions or settings do not fit, or the store holds the training of
-        other data, of another key, batch size, optimizer or kind of objective.
+      ValueError: when arrays, conditions or settings do not fit, or the store holds a training of
+        other data or settings, of another key or denoiser.
       NonFiniteError: see `lgd.training.fit`; names the times at which the denoiser is not finite.
       Stopped, DeviceMemoryError: see `lgd.training.fit`.
 
@@ -93,7 +93,9 @@ def learn_guidance(
     trainer, mesh = _with_mesh(trainer)
     split = checked_split(x0, c, stratum)
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
-    objective, seen = _prepared(objective, split, trainer)
+    asked = default_objective() if objective is None else objective
+    given = (asked, denoiser, start.params if isinstance(start, omega.Guidance) else start)
+    objective, seen = _prepared(asked, split, trainer)
     batches, batch_axis = _batches(objective, seen, trainer.batch_size, mesh, data_key)
     denoiser, denoiser_params = _placed(denoiser, denoiser_params, mesh)
     with (
@@ -110,7 +112,8 @@ def learn_guidance(
                 _example_conditions(split), some, start, trainer,
             )  # fmt: skip
         with _reporting(trainer, begun.model, objective) as (reporting, history):
-            provenance = _source(key, split, objective, reporting)
+            provenance = _source(key, split, asked, (*given, begun.model, reporting))
+            frozen = "" if trainer.store is None else digests.of_tree(denoiser_params)
             state = training.fit(
                 fit_key,
                 omega_loss(objective, begun.model, denoiser),
@@ -120,7 +123,7 @@ def learn_guidance(
                 trainer=reporting,
                 project=begun.model.project,
                 batch_axis=batch_axis,
-                fingerprint=provenance["training"],
+                fingerprint=f"{provenance['training']} {frozen}".strip(),
             )
     ema = jax.device_put(processes.to_host(state.ema))
     return omega.Guidance(begun.model, ema, begun.start, denoiser.schedule, history, provenance)
@@ -218,12 +221,17 @@ def _reporting(
         yield reporting, history
 
 
-def _source(key: PRNGKey, split: Split, objective: Objective, trainer: Trainer) -> dict[str, str]:
-    """The objective, and the digest of all that a resumed training shares with its beginning."""
-    name, drawn = type(objective).__name__, np.asarray(jax.random.key_data(key)).tolist()
-    settings = f"{trainer.optimizer} batch_size={trainer.batch_size}"
-    text = f"{name} {settings} {drawn} {fingerprint(split)}"
-    return {"objective": name, "training": digests.of_bytes(text.encode())}
+def _source(
+    key: PRNGKey, split: Split, objective: Objective, settings: tuple[Any, ...]
+) -> dict[str, str]:
+    """The objective, and the digest of all that a resumed training shares with its beginning.
+
+    Functions without a name, such as rewards, are known by their kind alone.
+    """
+    drawn = np.asarray(jax.random.key_data(key)).tolist()
+    described = digests.describe(settings, nameless=digests.kind_of)
+    text = f"{described} {drawn} {fingerprint(split)}"
+    return {"objective": type(objective).__name__, "training": digests.of_bytes(text.encode())}
 
 
 @contextlib.contextmanager
@@ -254,11 +262,8 @@ def _placed(denoiser: Denoiser, params: Params, mesh: Mesh) -> tuple[Denoiser, P
     return parallel.spread(denoiser, mesh), parallel.place(params, sharding)
 
 
-def _prepared(
-    objective: Objective | None, split: Split, trainer: Trainer
-) -> tuple[Objective, Split]:
+def _prepared(objective: Objective, split: Split, trainer: Trainer) -> tuple[Objective, Split]:
     """The objective, and what it makes of all examples once instead of in every step."""
-    objective = default_objective() if objective is None else objective
     if objective.group_size is None:
         return objective, split
     num_steps = _STEPS if trainer.optimizer is None else trainer.optimizer.num_steps

@@ -17,13 +17,13 @@ from experiments.faults.endings import CANNOT_GO_ON, REFUSED, not_resumed, wrong
 LARGE = 6_000  # bytes of a file that the limited disk refuses: a checkpoint, not config.json
 
 FULL: dict[str, tuple[str, Strike]] = {
-    "a save": ("denoiser", Strike("lgd.machinery.ledger:fsync", 30, "full")),
-    "the first save": ("denoiser", Strike("lgd.machinery.ledger:fsync", 2, "full")),
+    "a save": ("denoiser", Strike("lgd.machinery.checkpoint:fsync", 30, "full")),
+    "the first save": ("denoiser", Strike("lgd.machinery.checkpoint:fsync", 2, "full")),
     "the final parameters": ("denoiser", Strike("lgd.machinery.storage:save", 1, "full")),
-    "metrics": ("denoiser", Strike("experiments.workdir.folder:_append", 7, "full")),
+    "metrics": ("denoiser", Strike("experiments.workdir.lines:append", 7, "full")),
     "a snapshot": ("guidance", Strike("lgd.machinery.storage:save", 2, "full")),
     "a measurement": ("evaluate", Strike("lgd.evaluation.journal:Journal._append", 5, "full")),
-    "the results": ("evaluate", Strike("experiments.workdir:write_json", 1, "full")),
+    "the results": ("evaluate", Strike("experiments.workdir.folder:write_json", 1, "full")),
     "the report": ("report", Strike("lgd.plots:save", 3, "full")),
 }
 

@@ -45,7 +45,7 @@ from experiments.studies.ablation_settings import (
 )
 from experiments.workdir import Workdir, lock, read_json
 from lgd import guidance, plots
-from lgd.evaluation import Journal, Selected, paired_difference, schedule_key, summary
+from lgd.evaluation import Selected, paired_difference, schedule_key, summary
 from lgd.machinery import digests
 from lgd.machinery.progress import bar
 
@@ -80,7 +80,7 @@ class Ablation:
         self._run = Workdir(path, config)
         self._run.bind_data(self._dataset)
         generator = evaluate.make_generator(config, self._run, self._dataset)
-        journal = Journal(path / "ablations-measured.jsonl")
+        journal = self._run.journal("ablations-measured", generator.params)
         measured = config
         if num_samples is not None:
             measured = replaced(config, {"evaluation.num_samples": num_samples})
