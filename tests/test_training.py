@@ -397,6 +397,31 @@ def test_an_update_that_is_not_finite_is_skipped_where_loss_and_gradient_are_fin
         assert_bitwise(getattr(new, part), getattr(before, part))
 
 
+class Overflowing(Optimizer):
+    """An optimizer whose state is infinite after a step, and whose updates are 0."""
+
+    def transformation(self):
+        def update(grads, state, params):
+            return jax.tree.map(jnp.zeros_like, grads), state + 3e38
+
+        return optax.GradientTransformation(lambda params: jnp.asarray(2e38), update)
+
+
+def test_an_optimizer_state_that_is_not_finite_is_skipped_where_parameters_are_finite():
+    def linear(params, frozen, batch, key):
+        return params["w"], {}
+
+    optimizer = Overflowing(num_steps=2)
+    state = training.init_state({"w": jnp.asarray(1.0)}, optimizer)
+    before = to_host(state)
+    step = training.make_step(linear, optimizer, state, (), batches(0), mesh=parallel.make_mesh(1))
+    new, info = step(state, (), batches(0), KEY)
+    assert np.isfinite([info["loss"], info["grad_norm"], new.params["w"]]).all()
+    assert (int(new.skipped), int(new.step)) == (1, 1)
+    assert_bitwise(new.opt_state, before.opt_state)
+    assert_bitwise(new.ema, before.ema)
+
+
 def test_many_steps_in_a_row_that_are_not_finite_end_the_training_as_it_was_before_them(tmp_path):
     data = labelled(np.ones((20, 3), np.float32), np.zeros(20, np.int32))
     examples = pipeline.examples(data, 8, seed=0)

@@ -51,8 +51,9 @@ def of_samples(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def harmless(field: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether a field may change as it does, with all files kept."""
-    if field in MAY_GROW:
-        return set(_flat(old)[field]) <= set(_flat(new)[field])
+    was, now = _flat(old).get(field), _flat(new).get(field)
+    if field in MAY_GROW and isinstance(was, list) and isinstance(now, list):
+        return set(was) <= set(now)
     return field in MAY_CHANGE
 
 

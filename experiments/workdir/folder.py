@@ -135,7 +135,7 @@ class Workdir:
         if differences:
             listed = "\n  ".join(differences)
             raise WorkdirError(
-                f"{self.path}: made with other data (old -> new):\n  {listed}\n"
+                f"{self.path}: made with other data (data.json -> now):\n  {listed}\n"
                 "Use another --workdir, or the data, and the versions of packages that load them, "
                 "that it was made with."
             )

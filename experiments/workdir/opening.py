@@ -43,7 +43,7 @@ def refuse_changes(
     first = min(stages, key=changes.STAGES.index)
     again = f", or --redo={first}, which keeps what comes before" * (first != changes.STAGES[0])
     raise WorkdirError(
-        f"{folder}: made with another config (old -> new):\n  {shown}\n"
+        f"{folder}: made with another config (config.json -> now):\n  {shown}\n"
         f"Use another --workdir, or the config it was made with{again}."
     )
 

@@ -79,7 +79,8 @@ class Journal:
 
     def _refuse_more_than_a_line(self, number: int, rest: str) -> None:
         """A crash leaves less than a line; a whole one with a character behind it was changed."""
-        if _entry(rest) is None and _entry(rest[:-1]) is not None:
+        entry = _entry(rest) or _entry(rest[:-1])
+        if entry is not None and rest != json.dumps(entry):
             raise JournalError(f"{self._file}:{number}: expected a line break, got {rest[-1]!r}")
 
 
