@@ -94,7 +94,7 @@ def learn_guidance(
     split = checked_split(x0, c, stratum)
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
     asked = default_objective() if objective is None else objective
-    given = (asked, denoiser, start.params if isinstance(start, omega.Guidance) else start)
+    given = (asked, denoiser, getattr(start, "params", start))
     objective, seen = _prepared(asked, split, trainer)
     batches, batch_axis = _batches(objective, seen, trainer.batch_size, mesh, data_key)
     denoiser, denoiser_params = _placed(denoiser, denoiser_params, mesh)
@@ -113,7 +113,6 @@ def learn_guidance(
             )  # fmt: skip
         with _reporting(trainer, begun.model, objective) as (reporting, history):
             provenance = _source(key, split, asked, (*given, begun.model, reporting))
-            frozen = "" if trainer.store is None else digests.of_tree(denoiser_params)
             state = training.fit(
                 fit_key,
                 omega_loss(objective, begun.model, denoiser),
@@ -123,7 +122,7 @@ def learn_guidance(
                 trainer=reporting,
                 project=begun.model.project,
                 batch_axis=batch_axis,
-                fingerprint=f"{provenance['training']} {frozen}".strip(),
+                fingerprint=_fingerprint(provenance, denoiser_params, trainer),
             )
     ema = jax.device_put(processes.to_host(state.ema))
     return omega.Guidance(begun.model, ema, begun.start, denoiser.schedule, history, provenance)
@@ -232,6 +231,12 @@ def _source(
     described = digests.describe(settings, nameless=digests.kind_of)
     text = f"{described} {drawn} {fingerprint(split)}"
     return {"objective": type(objective).__name__, "training": digests.of_bytes(text.encode())}
+
+
+def _fingerprint(provenance: Mapping[str, str], params: Params, trainer: Trainer) -> str:
+    """What binds a store, if there is one, to the training and to the denoiser."""
+    denoiser = "" if trainer.store is None else digests.of_tree(params)
+    return f"{provenance['training']} {denoiser}"
 
 
 @contextlib.contextmanager

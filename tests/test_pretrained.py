@@ -50,7 +50,7 @@ def run(quick_compilation, tmp_path_factory):
         Journal(workdir.path / "measured.jsonl"),
     )
     results = evaluate.provenance(config, "a command") | {"rows": measured}
-    write_json(workdir.path / "results.json", results)
+    workdir.write_json(workdir.path / "results.json", results)
     return workdir.path
 
 
