@@ -93,9 +93,8 @@ def learn_guidance(
     trainer, mesh = _with_mesh(trainer)
     split = checked_split(x0, c, stratum)
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
-    asked = default_objective() if objective is None else objective
-    given = (asked, denoiser, getattr(start, "params", start))
-    objective, seen = _prepared(asked, split, trainer)
+    given = (objective, denoiser, getattr(start, "params", start))
+    objective, seen = _prepared(objective, split, trainer)
     batches, batch_axis = _batches(objective, seen, trainer.batch_size, mesh, data_key)
     denoiser, denoiser_params = _placed(denoiser, denoiser_params, mesh)
     with (
@@ -112,7 +111,7 @@ def learn_guidance(
                 _example_conditions(split), some, start, trainer,
             )  # fmt: skip
         with _reporting(trainer, begun.model, objective) as (reporting, history):
-            provenance = _source(key, split, asked, (*given, begun.model, reporting))
+            provenance = _source(key, split, objective, (*given, begun.model, reporting))
             state = training.fit(
                 fit_key,
                 omega_loss(objective, begun.model, denoiser),
@@ -267,8 +266,11 @@ def _placed(denoiser: Denoiser, params: Params, mesh: Mesh) -> tuple[Denoiser, P
     return parallel.spread(denoiser, mesh), parallel.place(params, sharding)
 
 
-def _prepared(objective: Objective, split: Split, trainer: Trainer) -> tuple[Objective, Split]:
+def _prepared(
+    objective: Objective | None, split: Split, trainer: Trainer
+) -> tuple[Objective, Split]:
     """The objective, and what it makes of all examples once instead of in every step."""
+    objective = default_objective() if objective is None else objective
     if objective.group_size is None:
         return objective, split
     num_steps = _STEPS if trainer.optimizer is None else trainer.optimizer.num_steps
