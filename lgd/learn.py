@@ -222,10 +222,7 @@ def _reporting(
 def _source(
     key: PRNGKey, split: Split, objective: Objective, settings: tuple[Any, ...]
 ) -> dict[str, str]:
-    """The objective, and the digest of all that a resumed training shares with its beginning.
-
-    Functions without a name, such as rewards, are known by their kind alone.
-    """
+    """The objective, and a digest of all that shapes a training, nameless functions by kind."""
     drawn = np.asarray(jax.random.key_data(key)).tolist()
     described = digests.describe(settings, nameless=digests.kind_of)
     text = f"{described} {drawn} {fingerprint(split)}"
