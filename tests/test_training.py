@@ -15,11 +15,11 @@ from lgd.data import labelled, pipeline
 from lgd.denoisers import GaussianMixture
 from lgd.encoders import Labels
 from lgd.learn import omega_loss
-from lgd.machinery import parallel, stopping
+from lgd.machinery import digests, parallel, stopping
 from lgd.machinery.checkpoint import CheckpointStore
 from lgd.machinery.failures import DeviceMemoryError, NonFiniteError
 from lgd.objectives import SelfConsistency, Trajectory
-from lgd.training import Optimizer, TrainState
+from lgd.training import Optimizer, Trainer, TrainState
 from lgd.types import Batch
 
 KEY = jax.random.key(11)
@@ -229,6 +229,36 @@ def test_a_store_of_another_training_is_refused():
     fit_alone(store=store)  # says nothing
     with pytest.raises(ValueError, match="store: expected checkpoints of a training with the same"):
         fit_alone(store=store, fingerprint="another")
+
+
+def another(value):
+    """Another value of the same kind."""
+    return not value if isinstance(value, bool) else value / 2 if value else 7
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Optimizer)])
+def test_a_training_is_named_by_every_setting_of_its_optimizer(name):
+    optimizer = Optimizer(num_steps=8, warmup_steps=2)
+    value = getattr(optimizer, name)
+    changed = dataclasses.replace(
+        optimizer, **{name: int(value * 2) if type(value) is int else another(value)}
+    )
+    named = [digests.describe(Trainer(optimizer=each)) for each in (optimizer, changed)]
+    assert (named[0] != named[1]) == (name != "max_skipped")
+
+
+def test_a_training_is_named_by_its_batch_and_not_by_how_it_runs():
+    trainer = Trainer(optimizer=Optimizer(num_steps=8))
+    assert digests.describe(trainer) != digests.describe(dataclasses.replace(trainer, batch_size=9))
+    how = {
+        "store": MemoryStore(),
+        "save_every": 3,
+        "log_every": 1,
+        "on_log": print,
+        "progress": False,
+    }
+    same = dataclasses.replace(trainer, on_step=lambda step, ema: None, progress=False, **how)
+    assert digests.describe(trainer) == digests.describe(same)
 
 
 class Named:
