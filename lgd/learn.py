@@ -93,7 +93,7 @@ def learn_guidance(
     trainer, mesh = _with_mesh(trainer)
     split = checked_split(x0, c, stratum)
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
-    given = (objective, denoiser, getattr(start, "params", start))
+    given = (denoiser_params, objective, denoiser, getattr(start, "params", start))
     objective, seen = _prepared(objective, split, trainer)
     batches, batch_axis = _batches(objective, seen, trainer.batch_size, mesh, data_key)
     denoiser, denoiser_params = _placed(denoiser, denoiser_params, mesh)
@@ -111,7 +111,7 @@ def learn_guidance(
                 _example_conditions(split), some, start, trainer,
             )  # fmt: skip
         with _reporting(trainer, begun.model, objective) as (reporting, history):
-            provenance = _source(key, split, objective, (*given, begun.model, reporting))
+            provenance = _source(key, split, objective, reporting, *given, begun.model)
             state = training.fit(
                 fit_key,
                 omega_loss(objective, begun.model, denoiser),
@@ -121,7 +121,7 @@ def learn_guidance(
                 trainer=reporting,
                 project=begun.model.project,
                 batch_axis=batch_axis,
-                fingerprint=_fingerprint(provenance, denoiser_params, trainer),
+                fingerprint=provenance["training"],
             )
     ema = jax.device_put(processes.to_host(state.ema))
     return omega.Guidance(begun.model, ema, begun.start, denoiser.schedule, history, provenance)
@@ -220,19 +220,14 @@ def _reporting(
 
 
 def _source(
-    key: PRNGKey, split: Split, objective: Objective, settings: tuple[Any, ...]
+    key: PRNGKey, split: Split, objective: Objective, trainer: Trainer, params: Params, *others: Any
 ) -> dict[str, str]:
     """The objective, and a digest of all that shapes a training, nameless functions by kind."""
     drawn = np.asarray(jax.random.key_data(key)).tolist()
-    described = digests.describe(settings, nameless=digests.kind_of)
-    text = f"{described} {drawn} {fingerprint(split)}"
+    frozen = None if trainer.store is None else digests.of_tree(params)  # reads all of a denoiser
+    described = digests.describe((trainer, *others), nameless=digests.kind_of)
+    text = f"{described} {drawn} {frozen} {fingerprint(split)}"
     return {"objective": type(objective).__name__, "training": digests.of_bytes(text.encode())}
-
-
-def _fingerprint(provenance: Mapping[str, str], params: Params, trainer: Trainer) -> str:
-    """What binds a store, if there is one, to the training and to the denoiser."""
-    denoiser = "" if trainer.store is None else digests.of_tree(params)
-    return f"{provenance['training']} {denoiser}"
 
 
 @contextlib.contextmanager

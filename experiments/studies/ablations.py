@@ -90,6 +90,10 @@ class Ablation:
         measuring = evaluate.make_measure(config, self._run, self._dataset) if is_tested else None
         self._test = measuring
 
+    def close(self) -> None:
+        """Close the run."""
+        self._run.close()
+
     def references(self) -> dict[str, Any]:
         """The metrics without guidance, and at the constant where every training starts."""
         settings = self._config.guidance
@@ -186,15 +190,11 @@ def measure(options: Namespace) -> dict[str, Any]:
     config = configs.from_dict(read_json(options.workdir / "config.json"))
     variants = variants_of(config, options.only)
     rows = []
-    with lock.held(options.workdir):
-        ablation = Ablation(
-            config,
-            options.workdir,
-            options.seeds,
-            options.samples,
-            options.training_seeds,
-            options.test,
-        )
+    settings = options.seeds, options.samples, options.training_seeds, options.test
+    with (
+        lock.held(options.workdir),
+        contextlib.closing(Ablation(config, options.workdir, *settings)) as ablation,
+    ):
         references = ablation.references()
         with bar("ablations", sum(map(len, variants.values()))) as advance:
             for name, each in variants.items():
