@@ -224,7 +224,8 @@ def _source(
 ) -> dict[str, str]:
     """The objective, and a digest of all that shapes a training, nameless functions by kind."""
     drawn = np.asarray(jax.random.key_data(key)).tolist()
-    frozen = None if trainer.store is None else digests.of_tree(params)  # reads all of a denoiser
+    arrays = jax.tree.map(jax.numpy.asarray, params)
+    frozen = None if trainer.store is None else digests.of_tree(arrays)  # reads all of a denoiser
     described = digests.describe((trainer, *others), nameless=digests.kind_of)
     text = f"{described} {drawn} {frozen} {fingerprint(split)}"
     return {"objective": type(objective).__name__, "training": digests.of_bytes(text.encode())}
