@@ -52,6 +52,8 @@ def run(
     *,
     command: str = "",
     restart_damaged: bool = False,
+    redo: str = "",
+    adopt: bool = False,
 ) -> None:
     """Run some stages in order.
 
@@ -60,7 +62,9 @@ def run(
       path: the workdir.
       stages: names of the stages.
       command: the command that makes this run, noted in the results.
-      restart_damaged: start a training over whose every checkpoint is damaged.
+      restart_damaged: start a training over whose every checkpoint is damaged or gone.
+      redo: a stage to do again, with those after it, see `Workdir`.
+      adopt: take all files of the workdir as they are, see `Workdir`.
     """
     _check_agreement(config, stages)
     _check_devices(config)
@@ -72,7 +76,14 @@ def run(
         stall.watched(config.training.stall_seconds),
         memory_advice(),
         contextlib.closing(
-            Workdir(path, config, command=command, restart_damaged=restart_damaged)
+            Workdir(
+                path,
+                config,
+                command=command,
+                restart_damaged=restart_damaged,
+                redo=redo,
+                adopt=adopt,
+            )
         ) as workdir,
     ):
         workdir.bind_data(dataset)

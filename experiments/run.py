@@ -32,7 +32,16 @@ _STAGES = flags.DEFINE_list("stages", list(STAGES), f"Stages to run, of {', '.jo
 _RESTART_DAMAGED = flags.DEFINE_bool(
     "restart_damaged",
     False,
-    "Start a training over whose every checkpoint is damaged, instead of refusing to.",
+    "Start a training over whose every checkpoint is damaged or gone, instead of refusing to.",
+)
+_REDO = flags.DEFINE_string(
+    "redo", "", "A stage whose files, and those of later stages, are deleted and made again."
+)
+_ADOPT = flags.DEFINE_bool(
+    "adopt",
+    False,
+    "Take the files in the workdir as they are: networks of another run, the folder of an older "
+    "version, changes by hand. The ledger of the workdir then knows them.",
 )
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One of several processes of Slurm, Open MPI or a TPU pod."
@@ -55,7 +64,7 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
     from lgd.gram import StatisticsError
     from lgd.machinery import processes, stopping
     from lgd.machinery.checkpoint import CheckpointError, NotSavedError
-    from lgd.machinery.failures import DeviceMemoryError, NonFiniteError
+    from lgd.machinery.failures import DeviceMemoryError, NonFiniteError, OtherTrainingError
 
     logging.set_verbosity(logging.WARNING)
     _join()
@@ -70,11 +79,15 @@ def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
                 stages,
                 command=_command(overrides),
                 restart_damaged=_RESTART_DAMAGED.value,
+                redo=_REDO.value,
+                adopt=_ADOPT.value,
             )
         except (NotSavedError, NonFiniteError, DeviceMemoryError) as error:
             _end(CANNOT_GO_ON, f"{type(error).__name__}: {error}")
         except (WorkdirError, CheckpointError, StatisticsError, pipeline.MisfitError) as error:
             _end(BAD_INPUT, str(error))
+        except OtherTrainingError as error:
+            _end(BAD_INPUT, f"{workdir}: {error}")
         except OSError as error:
             if error.errno not in DISK_ERRORS:
                 raise
@@ -114,6 +127,8 @@ def _checked(argv: Sequence[str], overrides: Sequence[str]) -> tuple[ConfigDict,
         for name in _STAGES.value
         if name not in STAGES
     ]
+    if _REDO.value not in ("", *STAGES):
+        errors.append(f"--redo: expected one of {', '.join(STAGES)}, got {_REDO.value!r}")
     errors += _wrong_process()
     if not _WORKDIR.value:
         errors.append("--workdir: expected a folder, got none, for example --workdir=runs/digits")

@@ -69,8 +69,8 @@ def learn_guidance(
       The guidance, with the loss over training in ``history``.
 
     Raises:
-      ValueError: when arrays, conditions or settings do not fit, or the store holds the training of
-        other data, of another key, batch size, optimizer or kind of objective.
+      ValueError: when arrays, conditions or settings do not fit, or the store holds a training of
+        other data or settings, of another key or denoiser.
       NonFiniteError: see `lgd.training.fit`; names the times at which the denoiser is not finite.
       Stopped, DeviceMemoryError: see `lgd.training.fit`.
 
@@ -93,6 +93,7 @@ def learn_guidance(
     trainer, mesh = _with_mesh(trainer)
     split = checked_split(x0, c, stratum)
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
+    given = (denoiser_params, objective, denoiser, getattr(start, "params", start))
     objective, seen = _prepared(objective, split, trainer)
     batches, batch_axis = _batches(objective, seen, trainer.batch_size, mesh, data_key)
     denoiser, denoiser_params = _placed(denoiser, denoiser_params, mesh)
@@ -110,7 +111,7 @@ def learn_guidance(
                 _example_conditions(split), some, start, trainer,
             )  # fmt: skip
         with _reporting(trainer, begun.model, objective) as (reporting, history):
-            provenance = _source(key, split, objective, reporting)
+            provenance = _source(key, split, objective, reporting, *given, begun.model)
             state = training.fit(
                 fit_key,
                 omega_loss(objective, begun.model, denoiser),
@@ -218,12 +219,16 @@ def _reporting(
         yield reporting, history
 
 
-def _source(key: PRNGKey, split: Split, objective: Objective, trainer: Trainer) -> dict[str, str]:
-    """The objective, and the digest of all that a resumed training shares with its beginning."""
-    name, drawn = type(objective).__name__, np.asarray(jax.random.key_data(key)).tolist()
-    settings = f"{trainer.optimizer} batch_size={trainer.batch_size}"
-    text = f"{name} {settings} {drawn} {fingerprint(split)}"
-    return {"objective": name, "training": digests.of_bytes(text.encode())}
+def _source(
+    key: PRNGKey, split: Split, objective: Objective, trainer: Trainer, params: Params, *others: Any
+) -> dict[str, str]:
+    """The objective, and a digest of all that shapes a training, nameless functions by kind."""
+    drawn = np.asarray(jax.random.key_data(key)).tolist()
+    arrays = jax.tree.map(jax.numpy.asarray, params)
+    frozen = None if trainer.store is None else digests.of_tree(arrays)  # reads all of a denoiser
+    described = digests.describe((trainer, *others), nameless=digests.kind_of)
+    text = f"{described} {drawn} {frozen} {fingerprint(split)}"
+    return {"objective": type(objective).__name__, "training": digests.of_bytes(text.encode())}
 
 
 @contextlib.contextmanager

@@ -203,3 +203,26 @@ def test_two_processes_say_the_same():
         for seed in ("1", "2")
     }
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("value", [lambda x: x, object(), (1, [lambda x: x]), {"a": object()}])
+def test_what_has_no_name_is_refused_or_named_by_its_kind(value):
+    with pytest.raises(ValueError, match="expected a value with a name"):
+        digests.describe(value)
+    assert " at 0x" not in digests.describe(value, nameless=digests.kind_of)
+
+
+def test_a_field_without_result_names_nothing():
+    @dataclasses.dataclass(frozen=True)
+    class Settings:
+        rate: float
+        bar: bool = dataclasses.field(default=True, metadata=digests.NO_RESULT)
+
+    assert digests.describe(Settings(0.5, bar=False)) == "Settings(rate=0.5)"
+
+
+def test_the_beginning_of_a_file_has_a_digest_of_its_own(tmp_path):
+    data = bytes(range(256)) * 10_000  # longer than what is read at once
+    (tmp_path / "file").write_bytes(data)
+    for first in (0, 1, 2**20, 2**20 + 1, len(data)):
+        assert digests.of_file(tmp_path / "file", first=first) == digests.of_bytes(data[:first])

@@ -184,7 +184,7 @@ def test_finished_run_leaves_what_the_design_says(finished):
     workdir, done, _ = finished
     assert {path.name for path in workdir.iterdir()} == {
         *("config.json", "metrics.jsonl", "timings.jsonl", "measured.jsonl", "results.json"),
-        *("data.json", "lock", "checkpoints", "params", "guidance", "report"),
+        *("data.json", "lock", "checkpoints", "params", "guidance", "report", "LEDGER"),
     }
     config = strict_json(workdir / "config.json")
     assert config["denoiser"]["num_steps"]["under"] == STEPS
@@ -271,7 +271,8 @@ def test_interrupted_run_equals_an_uninterrupted_one_to_the_byte(
 def test_stages_that_are_done_are_skipped(finished):
     workdir, done, before = finished
     after = stamps(workdir)
-    del after["lock"], before["lock"]  # taken again
+    for name in ("lock", "LEDGER"):  # taken again; that knows the report
+        del after[name], before[name]
     assert {name: after[name] for name in before} == before
     assert {Path(name).parts[0] for name in after.keys() - before.keys()} == {"report"}
     assert "train" not in done.stdout

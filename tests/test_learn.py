@@ -1,5 +1,7 @@
 """The method as a whole: a known remedy is found, and none where none is needed."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -197,6 +199,64 @@ def test_features_of_real_examples_are_computed_once_where_that_is_less_work(mix
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), once.params, every_step.params
     )
+
+
+class LastStep:
+    """A store in memory."""
+
+    def __init__(self):
+        self.saved = None
+
+    def save(self, step, state, metadata=None):
+        self.saved = step, jax.tree.map(np.array, state), metadata
+
+    def restore(self, like):
+        return self.saved and SimpleNamespace(state=self.saved[1], metadata=self.saved[2])
+
+
+OTHERS = {
+    "learning rate": {"learning_rate": 0.2},
+    "averaging": {"ema_decay": 0.5},
+    "clipping": {"clip": 2.0},
+    "batch": {"batch_size": 12},
+    "objective": {"churn": 0.5},
+    "model": {"omega_max": 3.0},
+    "start": {"start": 0.25},
+    "denoiser": {"pull": 0.75},
+    "key": {"key": 1},
+}
+
+
+def test_a_store_goes_on_with_nothing_but_the_training_it_holds(mixture):
+    """Every setting that shapes a training binds its store."""
+
+    def learned(store, key=0, churn=0.0, omega_max=10.0, start=0.5, pull=0.5, batch_size=10, **by):
+        times, settings = (1.0, 0.5, 0.0), {"num_steps": 1, "learning_rate": 0.1} | by
+        return lgd.learn_guidance(
+            jax.random.key(key),
+            PULLED,
+            (mixture, pull),
+            X0[:30],
+            LABELS[:30],
+            objective=objectives.Trajectory(
+                times=times, num_particles=4, num_targets=5, churn=churn
+            ),
+            model=omega.StepTable(times=times, omega_max=omega_max),
+            start={"one": guidance.constant(start)},
+            trainer=training.Trainer(
+                optimizer=training.Optimizer(**settings),
+                batch_size=batch_size,
+                store=store,
+                progress=False,
+            ),
+        )
+
+    store = LastStep()
+    learned(store)
+    learned(store, max_skipped=3)  # changes no result
+    for fields in OTHERS.values():
+        with pytest.raises(ValueError, match="store: expected checkpoints of a training with the"):
+            learned(store, **fields)
 
 
 def test_network_learns_by_the_papers_objective(mixture):

@@ -15,11 +15,11 @@ from lgd.data import labelled, pipeline
 from lgd.denoisers import GaussianMixture
 from lgd.encoders import Labels
 from lgd.learn import omega_loss
-from lgd.machinery import parallel, stopping
+from lgd.machinery import digests, parallel, stopping
 from lgd.machinery.checkpoint import CheckpointStore
 from lgd.machinery.failures import DeviceMemoryError, NonFiniteError
 from lgd.objectives import SelfConsistency, Trajectory
-from lgd.training import Optimizer, TrainState
+from lgd.training import Optimizer, Trainer, TrainState
 from lgd.types import Batch
 
 KEY = jax.random.key(11)
@@ -231,6 +231,36 @@ def test_a_store_of_another_training_is_refused():
         fit_alone(store=store, fingerprint="another")
 
 
+def another(value):
+    """Another value of the same kind."""
+    return not value if isinstance(value, bool) else value / 2 if value else 7
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Optimizer)])
+def test_a_training_is_named_by_every_setting_of_its_optimizer(name):
+    optimizer = Optimizer(num_steps=8, warmup_steps=2)
+    value = getattr(optimizer, name)
+    changed = dataclasses.replace(
+        optimizer, **{name: int(value * 2) if type(value) is int else another(value)}
+    )
+    named = [digests.describe(Trainer(optimizer=each)) for each in (optimizer, changed)]
+    assert (named[0] != named[1]) == (name != "max_skipped")
+
+
+def test_a_training_is_named_by_its_batch_and_not_by_how_it_runs():
+    trainer = Trainer(optimizer=Optimizer(num_steps=8))
+    assert digests.describe(trainer) != digests.describe(dataclasses.replace(trainer, batch_size=9))
+    how = {
+        "store": MemoryStore(),
+        "save_every": 3,
+        "log_every": 1,
+        "on_log": print,
+        "progress": False,
+    }
+    same = dataclasses.replace(trainer, on_step=lambda step, ema: None, **how)
+    assert digests.describe(trainer) == digests.describe(same)
+
+
 class Named:
     """Batches that say what they are made from."""
 
@@ -395,6 +425,31 @@ def test_an_update_that_is_not_finite_is_skipped_where_loss_and_gradient_are_fin
     assert int(new.skipped) == 1
     for part in ("params", "ema", "opt_state"):
         assert_bitwise(getattr(new, part), getattr(before, part))
+
+
+class Overflowing(Optimizer):
+    """An optimizer whose state is infinite after a step, and whose updates are 0."""
+
+    def transformation(self):
+        def update(grads, state, params):
+            return jax.tree.map(jnp.zeros_like, grads), state + 3e38
+
+        return optax.GradientTransformation(lambda params: jnp.asarray(2e38), update)
+
+
+def test_an_optimizer_state_that_is_not_finite_is_skipped_where_parameters_are_finite():
+    def linear(params, frozen, batch, key):
+        return params["w"], {}
+
+    optimizer = Overflowing(num_steps=2)
+    state = training.init_state({"w": jnp.asarray(1.0)}, optimizer)
+    before = to_host(state)
+    step = training.make_step(linear, optimizer, state, (), batches(0), mesh=parallel.make_mesh(1))
+    new, info = step(state, (), batches(0), KEY)
+    assert np.isfinite([info["loss"], info["grad_norm"], new.params["w"]]).all()
+    assert (int(new.skipped), int(new.step)) == (1, 1)
+    assert_bitwise(new.opt_state, before.opt_state)
+    assert_bitwise(new.ema, before.ema)
 
 
 def test_many_steps_in_a_row_that_are_not_finite_end_the_training_as_it_was_before_them(tmp_path):

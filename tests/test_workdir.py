@@ -53,7 +53,7 @@ def test_same_config_is_taken_again(workdir):
     before = (workdir.path / "config.json").read_bytes()
     Workdir(str(workdir.path), config())
     assert (workdir.path / "config.json").read_bytes() == before
-    assert os.listdir(workdir.path) == ["config.json"]
+    assert sorted(os.listdir(workdir.path)) == ["LEDGER", "config.json"]
     written = json.loads(before)
     assert written["guidance"]["methods"] == ["self_consistency", "l2", "trajectory"]
     assert (written["seed"], written["sampling"]["churn"]) == (0, 0.0)

@@ -17,13 +17,13 @@ from experiments.faults.endings import CANNOT_GO_ON, REFUSED, not_resumed, wrong
 LARGE = 6_000  # bytes of a file that the limited disk refuses: a checkpoint, not config.json
 
 FULL: dict[str, tuple[str, Strike]] = {
-    "a save": ("denoiser", Strike("lgd.machinery.ledger:fsync", 30, "full")),
-    "the first save": ("denoiser", Strike("lgd.machinery.ledger:fsync", 2, "full")),
+    "a save": ("denoiser", Strike("lgd.machinery.checkpoint:fsync", 30, "full")),
+    "the first save": ("denoiser", Strike("lgd.machinery.checkpoint:fsync", 2, "full")),
     "the final parameters": ("denoiser", Strike("lgd.machinery.storage:save", 1, "full")),
-    "metrics": ("denoiser", Strike("experiments.workdir.folder:_append", 7, "full")),
+    "metrics": ("denoiser", Strike("experiments.workdir.lines:append", 7, "full")),
     "a snapshot": ("guidance", Strike("lgd.machinery.storage:save", 2, "full")),
     "a measurement": ("evaluate", Strike("lgd.evaluation.journal:Journal._append", 5, "full")),
-    "the results": ("evaluate", Strike("experiments.workdir:write_json", 1, "full")),
+    "the results": ("evaluate", Strike("experiments.workdir.folder:write_json", 1, "full")),
     "the report": ("report", Strike("lgd.plots:save", 3, "full")),
 }
 
@@ -119,23 +119,23 @@ def _as_torch(file: Path) -> None:
         archive.writestr("archive/data.pkl", pickle.dumps(_Payload(file.with_name("ran"))))
 
 
-WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "with a flipped bit": (flip, "expected a safetensors file, got a damaged one"),
-    "cut off": (lambda f: f.write_bytes(f.read_bytes()[:-9]), "got a damaged one"),
-    "as a pickle": (_as_pickle, "got a pickle: not opened"),
-    "as a PyTorch file": (_as_torch, "got a zip archive, as PyTorch saves: not opened"),
+WEIGHTS: dict[str, Callable[[Path], object]] = {
+    "with a flipped bit": flip,
+    "cut off": lambda file: file.write_bytes(file.read_bytes()[:-9]),
+    "as a pickle": _as_pickle,
+    "as a PyTorch file": _as_torch,
 }
 
 
 def weights(bench: Bench, damage: str) -> Iterator[str]:
     """Damage the denoiser's parameters, or replace them by a file that runs code when unpickled."""
-    change, message = WEIGHTS[damage]
     with bench.copy("guidance") as workdir:
         file = workdir / "params" / "denoiser.safetensors"
-        change(file)
+        WEIGHTS[damage](file)
         ended = bench.launch(workdir, ["guidance"])
         ran = file.with_name("ran").exists()
-        yield "the code in it ran" if ran else wrong_end(ended, REFUSED, f"{file}: ", message)
+        said = f"{file}: expected what this run wrote"
+        yield "the code in it ran" if ran else wrong_end(ended, REFUSED, said)
 
 
 def shards(bench: Bench, damage: str) -> Iterator[str]:
@@ -162,11 +162,11 @@ def swapped_shards(bench: Bench) -> Iterator[str]:
 
 
 def other_data(bench: Bench) -> Iterator[str]:
-    """Change the recorded digests of the data: the run is refused, since its data differ."""
+    """Change the recorded digests of the data: the run is refused."""
     with bench.copy("guidance") as workdir:
         file = workdir / "data.json"
         text = file.read_text()
         file.write_text(text.replace(text[40:44], "0000"))
         yield wrong_end(
-            bench.launch(workdir, ["guidance"]), REFUSED, "made with other data", " -> "
+            bench.launch(workdir, ["guidance"]), REFUSED, f"{file}: expected what this run wrote"
         )

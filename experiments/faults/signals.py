@@ -16,7 +16,7 @@ MOMENTS: dict[str, tuple[str, Strike]] = {
     "first compile": ("denoiser", Strike("lgd.training.loop:make_step", 1, "")),
     "data fetch": ("denoiser", Strike("lgd.data.pipeline:IndexedBatches.__call__", 9, "")),
     "step": ("denoiser", Strike("lgd.machinery.parallel:place_batch", 8, "")),
-    "before the first commit": ("denoiser", Strike("lgd.machinery.ledger:fsync", 3, "")),
+    "before the first commit": ("denoiser", Strike("lgd.machinery.checkpoint:fsync", 3, "")),
     "save": ("denoiser", Strike("lgd.machinery.checkpoint:CheckpointStore._record", 2, "")),
     "last step": ("denoiser", Strike("lgd.machinery.parallel:place_batch", STEPS, "")),
     "final parameters": ("denoiser", Strike("lgd.machinery.storage:save", 1, "")),
@@ -25,11 +25,11 @@ MOMENTS: dict[str, tuple[str, Strike]] = {
     "fit from statistics": ("guidance", Strike("lgd.gram.fit:_run", 1, "")),
     "start schedules": ("guidance", Strike("lgd.omega:StepTable.tabulate", 3, "")),
     "guidance step": ("guidance", Strike("lgd.machinery.parallel:place_batch", 7, "")),
-    "guidance save": ("guidance", Strike("lgd.machinery.ledger:fsync", 10, "")),
+    "guidance save": ("guidance", Strike("lgd.machinery.checkpoint:fsync", 10, "")),
     "sampling": ("evaluate", Strike("lgd.sampling:sample", 5, "")),
     "evaluation": ("evaluate", Strike("lgd.evaluation.journal:Journal._append", 9, "")),
     "measuring": ("evaluate", Strike("lgd.evaluation.measures:EnergyMeasure.__call__", 3, "")),
-    "results": ("evaluate", Strike("experiments.workdir.folder:write_text", 1, "")),
+    "results": ("evaluate", Strike("experiments.workdir.folder:write_json", 1, "")),
     "report": ("report", Strike("lgd.plots:save", 2, "")),
 }
 

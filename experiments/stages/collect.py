@@ -9,8 +9,8 @@ from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir, throughput
 from lgd import gram
 from lgd.data import Dataset
+from lgd.gram import store
 from lgd.gram.layout import Members
-from lgd.machinery import processes
 from lgd.objectives import OneStep
 from lgd.training import Trainer
 from lgd.types import Denoiser, Params
@@ -25,10 +25,11 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     wanted = needed(config) | {
         HELD_OUT: build_guidance.one_step_objective(config, "self_consistency")
     }
-    complete = processes.from_main(
-        lambda: [name for name in wanted if gram.is_complete(folder(workdir, name))]
-    )
-    missing = {name: wanted[name] for name in wanted if name not in complete}
+    missing = {
+        name: objective
+        for name, objective in wanted.items()
+        if not workdir.is_noted(folder(workdir, name) / store.MANIFEST)
+    }
     if missing:
         frozen = denoiser_stage.load(config, workdir, dataset)
         for name, objective in missing.items():
@@ -89,3 +90,4 @@ def _collect(
                 on_step=lambda step, params: tick(),
             ),
         )
+    workdir.note_folder(folder(workdir, name))

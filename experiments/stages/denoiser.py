@@ -13,7 +13,7 @@ from experiments.workdir import Workdir, exists, throughput
 from lgd import training
 from lgd.data import Dataset, pipeline
 from lgd.denoisers import Directions
-from lgd.machinery import parallel
+from lgd.machinery import digests, parallel
 from lgd.machinery.progress import bar
 from lgd.metrics.classifier import Classifier, classification_loss
 from lgd.metrics.features import extract
@@ -199,19 +199,22 @@ def _train(
         bar(f"train {name}", optimizer.num_steps) as advance,
         throughput.measured(config, workdir, name, batch_size, "examples") as tick,
     ):
+        trainer = Trainer(
+            optimizer=optimizer,
+            batch_size=batch_size,
+            mesh=mesh,
+            store=store,
+            save_every=config.training.save_every,
+            log_every=config.training.log_every,
+            on_log=workdir.metrics(name),
+            on_step=advanced,
+        )
         state = training.fit(
             fit_key,
             loss,
             init(init_key),
             batches=batches,
-            trainer=Trainer(
-                optimizer=optimizer,
-                mesh=mesh,
-                store=store,
-                save_every=config.training.save_every,
-                log_every=config.training.log_every,
-                on_log=workdir.metrics(name),
-                on_step=advanced,
-            ),
+            trainer=trainer,
+            fingerprint=f"{workdir.identity} {name} {digests.describe(trainer)}",
         )
     workdir.save_params(name, state.ema)

@@ -19,7 +19,7 @@ from experiments.stages import guidance as guidance_stage
 from experiments.stages import measure
 from experiments.stages.reward import RewardMeasure, with_loss
 from experiments.stages.select import Candidates, Row, select
-from experiments.workdir import Workdir, exists, throughput, write_json
+from experiments.workdir import Workdir, throughput
 from experiments.workdir.provenance import provenance as provenance_of_run
 from lgd import conditions
 from lgd.data import Dataset, Split
@@ -42,10 +42,10 @@ Measure = Callable[[Array], dict[str, Any]]  # samples (g, n, *dims) -> metrics
 
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     """Write results.json, and the guidance of every learned row."""
-    if exists(workdir.path / "results.json"):
+    if workdir.is_evaluated():
         return
     generator = make_generator(config, workdir, dataset)
-    journal = Journal(workdir.path / "measured.jsonl")
+    journal = workdir.journal("measured", generator.params)
     with workdir.timed("tune"):
         candidates = select(config, workdir, dataset, generator, journal)
     per_class = config.evaluation.num_samples // dataset.num_classes
@@ -58,8 +58,9 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     results = _results(config, workdir.command, rows, candidates) | more
     results["comparisons"] = _comparisons(rows, resampled, config.evaluation.primary)
     results["classifiers"] = denoiser_stage.accuracies(config, workdir, dataset)
+    workdir.note_folder(workdir.path / "reference")
     save_guidance(workdir, candidates.rows, results)
-    write_json(workdir.path / "results.json", results | tables.of_run(results))
+    workdir.write_json(workdir.path / "results.json", results | tables.of_run(results))
 
 
 def make_generator(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Generator:
@@ -202,7 +203,6 @@ def save_guidance(workdir: Workdir, rows: Sequence[Row], results: Mapping[str, A
 
     @lgd.machinery.processes.by_main
     def save() -> None:
-        folder.mkdir(exist_ok=True)
         for row in rows:
             if row.is_learned:
                 training = row.method.removeprefix("learned:")
@@ -213,7 +213,8 @@ def save_guidance(workdir: Workdir, rows: Sequence[Row], results: Mapping[str, A
                     provenance={"method": row.method, "step": str(row.selected.params["step"])}
                     | source,
                 )
-                lgd.save(guidance, folder / f"{training.replace(':', '-')}.safetensors")
+                file = folder / f"{training.replace(':', '-')}.safetensors"
+                workdir.write(file, functools.partial(lgd.save, guidance))
 
     save()
 

@@ -1,6 +1,7 @@
 """Stage 5: report/ with the table and every figure, from results.json."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -38,10 +39,9 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
 def write(workdir: Workdir, figures: Mapping[str, Figure], markdown: str, *, table: str) -> None:
     """Leave figures and report.md in the folder, and the table on the screen."""
     folder = workdir.path / "report"
-    folder.mkdir(exist_ok=True)
     for name, figure in figures.items():
-        plots.save(figure, folder / f"{name}.png")
-    write_text(folder / "report.md", markdown)
+        workdir.write(folder / f"{name}.png", functools.partial(plots.save, figure))
+    workdir.write(folder / "report.md", lambda file: write_text(file, markdown))
     print(table)
     print(f"report: {folder / 'report.md'}")
 

@@ -45,7 +45,7 @@ from experiments.studies.ablation_settings import (
 )
 from experiments.workdir import Workdir, lock, read_json
 from lgd import guidance, plots
-from lgd.evaluation import Journal, Selected, paired_difference, schedule_key, summary
+from lgd.evaluation import Selected, paired_difference, schedule_key, summary
 from lgd.machinery import digests
 from lgd.machinery.progress import bar
 
@@ -80,7 +80,7 @@ class Ablation:
         self._run = Workdir(path, config)
         self._run.bind_data(self._dataset)
         generator = evaluate.make_generator(config, self._run, self._dataset)
-        journal = Journal(path / "ablations-measured.jsonl")
+        journal = self._run.journal("ablations-measured", generator.params)
         measured = config
         if num_samples is not None:
             measured = replaced(config, {"evaluation.num_samples": num_samples})
@@ -89,6 +89,10 @@ class Ablation:
         self._journal, self._training_seeds = journal, training_seeds
         measuring = evaluate.make_measure(config, self._run, self._dataset) if is_tested else None
         self._test = measuring
+
+    def close(self) -> None:
+        """Close the run."""
+        self._run.close()
 
     def references(self) -> dict[str, Any]:
         """The metrics without guidance, and at the constant where every training starts."""
@@ -186,15 +190,11 @@ def measure(options: Namespace) -> dict[str, Any]:
     config = configs.from_dict(read_json(options.workdir / "config.json"))
     variants = variants_of(config, options.only)
     rows = []
-    with lock.held(options.workdir):
-        ablation = Ablation(
-            config,
-            options.workdir,
-            options.seeds,
-            options.samples,
-            options.training_seeds,
-            options.test,
-        )
+    settings = options.seeds, options.samples, options.training_seeds, options.test
+    with (
+        lock.held(options.workdir),
+        contextlib.closing(Ablation(config, options.workdir, *settings)) as ablation,
+    ):
         references = ablation.references()
         with bar("ablations", sum(map(len, variants.values()))) as advance:
             for name, each in variants.items():

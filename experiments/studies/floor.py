@@ -32,7 +32,7 @@ from experiments.stages.guidance import Training
 from experiments.stages.select import Row
 from experiments.workdir import Workdir, lock, read_json
 from lgd.data import Dataset
-from lgd.evaluation import Journal, Selected
+from lgd.evaluation import Selected
 
 TRAINING = Training("trajectory_features")
 METRIC = "frechet_distance"
@@ -59,7 +59,7 @@ def measure(options: Namespace) -> dict[str, Any]:
         learned = Row("floor", None, _learned(config, run, dataset))
         generator = evaluate.final_generator(config, evaluate.make_generator(config, run, dataset))
         measuring = evaluate.make_measure(config, run, dataset)
-        journal = Journal(options.workdir / "floor-measured.jsonl")
+        journal = run.journal("floor-measured", generator.params)
         (row,), _ = evaluate.measure_rows(config, dataset, generator, measuring, [learned], journal)
         real = measuring(_real_samples(dataset, row["num_samples"]))
     return {"config": configs.to_dict(config)} | rows_to_the_floor(

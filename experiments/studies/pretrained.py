@@ -26,7 +26,7 @@ from experiments.workdir import Workdir, WorkdirError, lock, read_json
 from lgd import guidance, omega
 from lgd.data.dataset import fingerprint
 from lgd.data.image_files import DataFileError
-from lgd.evaluation import Journal, Selected
+from lgd.evaluation import Selected
 from lgd.machinery import digests, storage
 from lgd.types import Denoiser, Params
 
@@ -120,13 +120,14 @@ def _rows(path: Path, name: str, data_path: str | None) -> tuple[list[dict], lis
         Row("unguided", None, Selected({}, guidance.constant(0.0), float("nan"))),
         Row(row["method"], None, Selected(row["params"], learned, float("nan"))),
     ]
+    generator = evaluate.make_generator(config, workdir, dataset)
     rows, _ = evaluate.measure_rows(
         config,
         dataset,
-        evaluate.final_generator(config, evaluate.make_generator(config, workdir, dataset)),
+        evaluate.final_generator(config, generator),
         evaluate.make_measure(config, workdir, dataset),
         selected,
-        Journal(path / "measured.jsonl"),
+        workdir.journal("measured", generator.params),
     )
     names = [each.method for each in selected]
     return rows, [each for each in published["rows"] if each["method"] in names]

@@ -24,7 +24,7 @@ from experiments.publish.study import Add, Study
 from experiments.stages import evaluate, report
 from experiments.workdir import Workdir, read_json
 from lgd import guidance, plots, sampling
-from lgd.evaluation import Journal, schedule_key, summary
+from lgd.evaluation import schedule_key, summary
 from lgd.machinery.progress import bar
 from lgd.metrics.energy import ClassEnergyDistance
 
@@ -40,7 +40,7 @@ def measure(options: Namespace) -> dict[str, Any]:
     methods = report.guidance_of_rows(config, workdir, dataset, results["rows"])
     base = dataclasses.replace(evaluate.make_generator(config, workdir, dataset), churn=0.0)
     real = ClassEnergyDistance(dataset.test, dataset.num_classes)
-    journal = Journal(options.workdir / "transfer-measured.jsonl")
+    journal = workdir.journal("transfer-measured", base.params)
     per_class = config.evaluation.num_samples // dataset.num_classes
     columns: list[dict[str, Any]] = []
     rows: dict[str, dict[str, Any]] = {name: {"method": name} for name in methods}

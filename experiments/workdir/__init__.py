@@ -1,8 +1,7 @@
 """The folder of a run, its lock, its loggers and the provenance of its results."""
 
-from experiments.workdir.folder import (
-    MAY_CHANGE,
-    Workdir,
+from experiments.workdir.changes import MAY_CHANGE
+from experiments.workdir.files import (
     WorkdirError,
     exists,
     read_json,
@@ -10,6 +9,7 @@ from experiments.workdir.folder import (
     write_json,
     write_text,
 )
+from experiments.workdir.folder import Workdir
 
 __all__ = [
     "MAY_CHANGE",

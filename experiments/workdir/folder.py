@@ -4,49 +4,56 @@ Several processes call everything here together; process 0 alone reads and write
 """
 
 import functools
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import config as configs
-from experiments.workdir import loggers
+from experiments.workdir import changes, lines, loggers, opening
+from experiments.workdir.files import (
+    WorkdirError,
+    exists,
+    read_json,
+    read_lines,
+    write_json,
+)
+from experiments.workdir.ledger import FileLedger
+from experiments.workdir.lines import GrowingFiles
 from lgd.data import Dataset, order
 from lgd.data.dataset import fingerprint
-from lgd.machinery import processes, storage
+from lgd.evaluation import Journal, JournalError
+from lgd.machinery import checkpoint, digests, processes, storage
 from lgd.machinery.checkpoint import CheckpointStore
 from lgd.machinery.failures import NonFiniteError
 from lgd.types import Params
 
-MAY_CHANGE = (  # between two starts of a run, for they change nothing that it computes
-    "training.save_every",
-    "training.loggers",
-    "training.max_skipped",
-    "training.stall_seconds",
-    "data.path",  # data.json tells whether the data are the same
-    "evaluation.inception_path",  # inception_sha256 tells whether it is the same
-    "mesh.data",  # up to rounding
-    "mesh.fsdp",
-)
-
 _log = logging.getLogger(__name__)
-
-
-class WorkdirError(RuntimeError):
-    """The folder does not fit this run; the message says what was expected and what to do."""
 
 
 class Workdir:
     """Paths and small files of one run.
 
     ``config.json`` binds the folder to one config: another one is refused with the differences,
-    unless they are among `MAY_CHANGE`. ``data.json`` binds it to the data.
+    unless nothing that is there depends on them, see `experiments.workdir.changes`. ``data.json``
+    binds it to the data, ``LEDGER`` to the files that the run wrote, see
+    `experiments.workdir.ledger`.
+
+    Args:
+      path: the folder; it is created if it does not exist.
+      config: settings of the run.
+      command: that makes the run; goes into its results.
+      restart_damaged: see `CheckpointStore`.
+      redo: a stage to do again, with those after it; what they made is deleted first.
+      adopt: know all files as they are, whatever the ledger says.
+
+    Raises WorkdirError, which names every file that is not as the run wrote it.
     """
 
     def __init__(
@@ -56,15 +63,21 @@ class Workdir:
         *,
         command: str = "",
         restart_damaged: bool = False,
+        redo: str = "",
+        adopt: bool = False,
     ) -> None:
-        self.path = Path(path)
-        self.command = command  # that made the run; goes into its results
-        self._restart_damaged = restart_damaged  # see CheckpointStore
+        self.path, self.command = Path(path), command
+        self._restart_damaged = restart_damaged
+        self._config = configs.to_dict(config)
+        self.identity = changes.identity(self._config)
+        self._ledger = FileLedger(self.path, self.identity)
         self._loggers: list[loggers.Logger] = []  # process 0 has them
-        processes.from_main(lambda: self._bind(configs.to_dict(config)))
+        self.lines = GrowingFiles(self._ledger)
+        processes.from_main(lambda: self._open(redo, adopt))
 
     def close(self) -> None:
-        """Close the loggers, which write what is still in memory."""
+        """Close the loggers, which write what is still in memory, and note files that grew."""
+        self.lines.note(grow=False)
         for logger in self._loggers:
             self._try(logger, logger.close)
 
@@ -76,26 +89,37 @@ class Workdir:
             _log.warning("%s failed and is left out: %s", type(logger).__name__, error)
             self._loggers = [other for other in self._loggers if other is not logger]
 
-    def _bind(self, config: Mapping) -> None:
+    def _open(self, redo: str, adopt: bool) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WorkdirError(f"{self.path}: expected a folder to write to: {error}") from None
-        self._loggers = loggers.make(config["training"]["loggers"], self.path, config)
         file = self.path / "config.json"
-        if not file.exists():
-            write_json(file, config)
-            return
-        differences = configs.diff(read_json(file), config)
-        if differences and all(line.partition(":")[0] in MAY_CHANGE for line in differences):
-            _log.warning("%s: config changed: %s", file, "; ".join(differences))
-            write_json(file, config)
-        elif differences:
-            lines = "\n  ".join(differences)
-            raise WorkdirError(
-                f"{self.path}: made with another config (old -> new):\n  {lines}\n"
-                "Use another --workdir, or the config it was made with."
-            )
+        if file.exists():
+            self._reopen(file, redo, adopt)
+        elif self._ledger.path.exists() and self._knows_files():
+            raise WorkdirError(f"{file}: expected the file that this run wrote, found none")
+        else:
+            self.write_json(file, self._config)
+        self._loggers = loggers.make(self._config["training"]["loggers"], self.path, self._config)
+
+    def _knows_files(self) -> bool:
+        """Whether a kill came later than the first write."""
+        opening.opened(self._ledger)
+        return bool(self._ledger.names(""))
+
+    def _reopen(self, file: Path, redo: str, adopt: bool) -> None:
+        old = read_json(file)
+        changed = opening.refuse_changes(self.path, old, self._config, redo)
+        opening.opened(self._ledger, adopt=adopt)
+        if redo:
+            opening.delete(self.path, self._ledger, changes.files_from(redo, changed))
+        if adopt:
+            opening.adopt(self.path, self._ledger)
+        opening.verify(self.path, self._ledger, restart_damaged=self._restart_damaged)
+        if changed:
+            _log.warning("%s: config changed: %s", file, "; ".join(configs.diff(old, self._config)))
+            self.write_json(file, self._config)
 
     @processes.by_main
     def bind_data(self, dataset: Dataset) -> None:
@@ -105,13 +129,13 @@ class Workdir:
         data = {f"{name} sha256": fingerprint(split) for name, split in splits.items()}
         data["order of batches"] = order.identity()
         if not file.exists():
-            write_json(file, data)
+            self.write_json(file, data)
             return
         differences = configs.diff(read_json(file), data)
         if differences:
-            lines = "\n  ".join(differences)
+            listed = "\n  ".join(differences)
             raise WorkdirError(
-                f"{self.path}: made with other data (old -> new):\n  {lines}\n"
+                f"{self.path}: made with other data (data.json -> now):\n  {listed}\n"
                 "Use another --workdir, or the data, and the versions of packages that load them, "
                 "that it was made with."
             )
@@ -121,7 +145,55 @@ class Workdir:
         """Write the steps that were not finite, and their examples, to non_finite.json."""
         if error.steps:
             value = {"message": str(error), "steps": error.steps, "examples": error.examples}
-            write_json(self.path / "non_finite.json", value)
+            self.write_json(self.path / "non_finite.json", value)
+
+    @processes.by_main
+    def write_json(self, file: Path, value: Mapping[str, Any]) -> None:
+        """Write a JSON object to a file of the folder, which the ledger then knows."""
+        with self._ledger.writing(file) as draft:
+            write_json(draft, value)
+
+    @processes.by_main
+    def write(self, file: Path, save: Callable[[Path], object]) -> None:
+        """Let a function write a file of the folder, which the ledger then knows."""
+        with self._ledger.writing(file) as draft:
+            save(draft)
+
+    def is_evaluated(self) -> bool:
+        """Whether results.json is there, with all rows of the config."""
+        file = self.path / "results.json"
+        if not exists(file):
+            return False
+        differences = configs.diff(read_json(file)["config"], self._config)
+        return not {line.partition(":")[0] for line in differences} & set(changes.MAY_GROW)
+
+    def journal(self, name: str, denoiser_params: Params) -> Journal:
+        """The measurements in NAME.jsonl of samples of a denoiser.
+
+        Raises WorkdirError for lines that belong to another denoiser, run or setting.
+        """
+        of_what = {
+            "run": self.identity,
+            "samples": changes.of_samples(self._config),
+            "denoiser": digests.of_tree(denoiser_params),
+        }
+        file = self.path / f"{name}.jsonl"
+        processes.from_main(lambda: self.lines.add(file))
+        try:
+            return Journal(file, binding=digests.of_json(of_what))
+        except JournalError as error:
+            raise WorkdirError(f"{error}; or delete it, to measure all again") from None
+
+    @processes.by_main
+    def note_folder(self, folder: Path) -> None:
+        """Let the ledger know all files of a folder that others wrote, as they are now."""
+        files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+        self._ledger.note(*(f for f in files if checkpoint.QUARANTINE not in f.parts))
+
+    @processes.by_main
+    def is_noted(self, file: Path) -> bool:
+        """Whether the ledger knows a file."""
+        return file in self._ledger
 
     def params_file(self, name: str) -> Path:
         """The file of the final parameters of a training."""
@@ -130,7 +202,7 @@ class Workdir:
     def save_params(self, name: str, params: Params) -> None:
         """Write final parameters."""
         values = processes.to_host(params)
-        processes.from_main(lambda: storage.save_params(self.params_file(name), values))
+        self.write(self.params_file(name), lambda file: storage.save_params(file, values))
 
     @processes.by_main
     def copy_params(self, source: "Workdir", names: Iterable[str]) -> None:
@@ -147,8 +219,7 @@ class Workdir:
 
     def put_params(self, name: str, content: bytes) -> None:
         """Write the content of a file of final parameters."""
-        self.params_file(name).parent.mkdir(parents=True, exist_ok=True)
-        storage.write(self.params_file(name), content)
+        self.write(self.params_file(name), lambda file: storage.write(file, content))
 
     def load_params(self, name: str, like: Params) -> Params:
         """Read final parameters; the error for missing ones names the stage that makes them."""
@@ -170,115 +241,47 @@ class Workdir:
 
     @contextmanager
     def checkpoints(self, name: str) -> Iterator[CheckpointStore]:
-        """Open the checkpoints of one training."""
-        folder = self.path / "checkpoints" / name
-        with CheckpointStore(folder, restart_damaged=self._restart_damaged) as store:
-            yield store
+        """Open the checkpoints of one training; at the end the ledger knows all that is left.
 
-    def metrics(self, name: str) -> Callable[[int, Mapping], None]:
+        Raises WorkdirError where they are gone, unless they may start over.
+        """
+        folder = self.path / "checkpoints" / name
+        file = folder / checkpoint.LEDGER_FILE
+        processes.from_main(
+            lambda: opening.open_store(file, self._ledger, may_start_over=self._restart_damaged)
+        )
+        with CheckpointStore(
+            folder,
+            restart_damaged=self._restart_damaged,
+            on_ledger=lambda: opening.note_store(file, self._ledger),
+        ) as store:
+            yield store
+        self.note_folder(folder)
+
+    def metrics(self, name: str) -> lines.Tell:
         """A function that appends lines of one training to metrics.jsonl and calls the loggers.
 
         Its first call drops the lines that an interrupted run logged from that step on.
         """
-        file, resumed = self.path / "metrics.jsonl", False
 
-        def tell(step: int, values: Mapping) -> None:
+        def tell(step: int, values: Mapping[str, Any]) -> None:
             for logger in list(self._loggers):
                 self._try(logger, functools.partial(logger, name, step, values))
 
-        @processes.by_main
-        def log(step: int, values: Mapping) -> None:
-            nonlocal resumed
-            if not resumed:
-                kept = [line for line in read_lines(file) if not _is_later(line, name, step)]
-                write_text(file, "".join(f"{json.dumps(line)}\n" for line in kept))
-                resumed = True
-                for line in kept:
-                    if line.pop("training") == name:
-                        tell(line.pop("step"), line)
-            _append(file, json.dumps({"training": name, "step": step, **values}))
-            tell(step, values)
-
-        return log
+        return lines.metrics(self.lines, self.path / "metrics.jsonl", name, tell)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         """Append the duration of a stage to timings.jsonl."""
         start = time.perf_counter()
         yield
-        line = json.dumps({"stage": name, "seconds": round(time.perf_counter() - start, 2)})
-        _append(self.path / "timings.jsonl", line)
+        seconds = round(time.perf_counter() - start, 2)
+        self.lines.append(self.path / "timings.jsonl", {"stage": name, "seconds": seconds})
+        self.lines.note(grow=True)
 
     def curve(self, name: str, key: str) -> tuple[list[int], list[float]]:
         """Steps and values of a metric of one training."""
-        lines = [
-            line for line in read_lines(self.path / "metrics.jsonl") if line["training"] == name
-        ]
-        lines = [line for line in lines if key in line]  # a step with NaN has no values
-        return [line["step"] for line in lines], [line[key] for line in lines]
-
-
-@processes.by_main
-def _append(file: Path, line: str) -> None:
-    with file.open("a") as stream:
-        stream.write(line + "\n")
-
-
-def _is_later(line: Mapping, name: str, step: int) -> bool:
-    return line["training"] == name and line["step"] >= step
-
-
-@processes.by_main
-def exists(file: Path) -> bool:
-    """Whether the file exists, as process 0 sees it."""
-    return file.exists()
-
-
-@processes.by_main
-def read_json(file: Path) -> dict:
-    """The JSON object in a file. Raises WorkdirError for a missing or damaged file."""
-    try:
-        value = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise WorkdirError(f"{file}: expected a JSON file, found none") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WorkdirError(f"{file}: expected JSON, got a damaged file: {error}") from None
-    if not isinstance(value, dict):
-        raise WorkdirError(f"{file}: expected a JSON object, got {type(value).__name__}")
-    return value
-
-
-@processes.by_main
-def read_lines(file: Path) -> list[dict]:
-    """The objects of a JSON-lines file, if it exists, without a last line that a crash cut off."""
-    if not file.exists():
-        return []
-    lines = file.read_text(errors="replace").split("\n")
-    lines = lines[:-1] if not lines[-1] else lines
-    objects = []
-    for number, line in enumerate(lines, start=1):
-        value = _parsed(line)
-        if isinstance(value, dict):
-            objects.append(value)
-        elif number < len(lines):
-            raise WorkdirError(f"{file}:{number}: expected a JSON object, got {line!r}")
-    return objects
-
-
-def _parsed(line: str) -> object:
-    """The value of a line of JSON, or None if the line is not JSON."""
-    try:
-        return json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
-        return None
-
-
-def write_json(file: Path, value: Mapping) -> None:
-    """Write a JSON object with indentation, atomically."""
-    write_text(file, json.dumps(value, indent=2) + "\n")
-
-
-@processes.by_main
-def write_text(file: Path, text: str) -> None:
-    """Write a text file atomically, in process 0."""
-    storage.write(file, text.encode())
+        found = read_lines(self.path / "metrics.jsonl")
+        mine = [line for line in found if line["training"] == name and key in line]
+        # A step with NaN has no values.
+        return [line["step"] for line in mine], [line[key] for line in mine]

@@ -1,6 +1,5 @@
 """Throughput of the stages of a run on generated data; other runs report none."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,5 +53,5 @@ def of_samples(config: ConfigDict, workdir: Workdir, generator: Generator, per_c
 def _say(config: ConfigDict, workdir: Workdir, name: str, rate: float, unit: str) -> None:
     count = build.mesh(config).size
     print(f"throughput: {name}: {rate:,.6g} {unit}/s, {count} devices", flush=True)
-    with (workdir.path / "throughput.jsonl").open("a") as stream:
-        stream.write(json.dumps({"stage": name, "unit": unit, "per_second": rate}) + "\n")
+    line = {"stage": name, "unit": unit, "per_second": rate}
+    workdir.lines.append(workdir.path / "throughput.jsonl", line)

@@ -18,11 +18,15 @@ class Journal:
 
     A value is JSON and is returned as it is read back, so that a run that was interrupted ends like
     one that was not, bit for bit. Of several processes, all compute, and what process 0 measured
-    holds for all. Raises JournalError for a file that holds anything else.
+    holds for all.
+
+    A line is sealed: it holds a sha256 of its key, its value, the seal of the line before, and
+    ``binding``, a text that names all else the values depend on. Raises JournalError for a file
+    that holds anything else: a line that changed, was moved or removed, or has another binding.
     """
 
-    def __init__(self, file: str | Path) -> None:
-        self._file = Path(file)
+    def __init__(self, file: str | Path, *, binding: str = "") -> None:
+        self._file, self._last = Path(file), binding
         self._values: dict[str, Any] = from_main(self._read)
 
     def __call__(self, key: str, compute: Callable[[], Any]) -> Any:
@@ -38,33 +42,63 @@ class Journal:
         return key in self._values
 
     def _append(self, key: str, value: Any) -> Any:
-        line = json.dumps({"key": key, "value": value})
+        line, seal = _sealed(key, value, self._last)
         with self._file.open("a") as stream:
             stream.write(line + "\n")
+        self._last = seal
         return json.loads(line)["value"]
 
     def _read(self) -> dict[str, Any]:
         """The values in the file; a last line that a crash cut off is removed from it."""
         if not self._file.exists():
             return {}
-        *lines, rest = self._file.read_text(errors="replace").split("\n")
-        entries = [self._parsed(number, line) for number, line in enumerate(lines, start=1)]
+        *lines, rest = self._file.read_bytes().decode(errors="replace").split("\n")
+        values = dict(self._parsed(number, line) for number, line in enumerate(lines, start=1))
         if rest:
-            kept = "".join(f"{json.dumps(entry)}\n" for entry in entries)
+            self._refuse_more_than_a_line(len(lines) + 1, rest)
+            kept = "".join(f"{line}\n" for line in lines)
             storage.write(self._file, kept.encode())
-        return {entry["key"]: entry["value"] for entry in entries}
+        return values
 
-    def _parsed(self, number: int, line: str) -> dict[str, Any]:
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            entry = None
-        whole = isinstance(entry, dict) and entry.keys() == {"key", "value"}
-        if not whole or not isinstance(entry["key"], str):
+    def _parsed(self, number: int, line: str) -> tuple[str, Any]:
+        entry = _entry(line)
+        if entry is None:
             raise JournalError(
-                f"{self._file}:{number}: expected an object with key and value, got {line[:80]!r}"
+                f"{self._file}:{number}: expected an object with key, value and seal, "
+                f"got {line[:80]!r}"
             )
-        return entry
+        expected, seal = _sealed(entry["key"], entry["value"], self._last)
+        if line != expected:
+            raise JournalError(
+                f"{self._file}:{number}: expected a line that was measured here, after the one "
+                "before it, of the same denoiser and settings; got one that changed, was moved, or "
+                f"belongs to others: {line[:80]!r}"
+            )
+        self._last = seal
+        return entry["key"], entry["value"]
+
+    def _refuse_more_than_a_line(self, number: int, rest: str) -> None:
+        """A crash leaves less than a line; a whole one with a character behind it was changed."""
+        entry = _entry(rest) or _entry(rest[:-1])
+        if entry is not None and rest != json.dumps(entry):
+            raise JournalError(f"{self._file}:{number}: expected a line break, got {rest[-1]!r}")
+
+
+def _entry(line: str) -> dict[str, Any] | None:
+    """The object of a line, or None where it is no sealed line."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(entry, dict) and entry.keys() == {"key", "value", "seal"}
+    return entry if whole and isinstance(entry["key"], str) else None
+
+
+def _sealed(key: str, value: Any, before: str) -> tuple[str, str]:
+    """A line, and its seal, which is also that of all lines before it."""
+    entry = {"key": key, "value": value}
+    seal = digests.of_bytes(f"{json.dumps(entry)} {before}".encode())
+    return json.dumps(entry | {"seal": seal}), seal
 
 
 def schedule_key(guidance: Any) -> str:

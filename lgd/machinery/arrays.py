@@ -40,6 +40,12 @@ class ArrayFolders:
         self._orbax.close()
 
 
+def not_finite(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """Names of the arrays that hold NaN or inf."""
+    floats = [n for n, array in arrays.items() if jnp.issubdtype(array.dtype, np.inexact)]
+    return [name for name in floats if not np.isfinite(arrays[name]).all()]
+
+
 def _stored(leaves: Mapping[str, Any]) -> list[str]:
     """The names, in order, of arrays that hold bytes: Orbax refuses the empty ones."""
     return [name for name in sorted(leaves) if leaves[name].size]

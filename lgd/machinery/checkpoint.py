@@ -19,16 +19,16 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lgd.machinery import digests, ledger
-from lgd.machinery.arrays import ArrayFolders, placed_like
-from lgd.machinery.ledger import DamagedError
+from lgd.machinery.arrays import ArrayFolders, not_finite, placed_like
+from lgd.machinery.ledger import DamagedError, fsync
 from lgd.machinery.processes import broadcast, from_main, to_host
 
 COMMIT_FILE = "COMMIT"
@@ -70,16 +70,22 @@ class CheckpointStore:
         keep: number of steps to keep.
         restart_damaged: if every committed step is damaged, restore nothing, so that the run starts
             over, instead of raising an error. The damaged steps stay in quarantine.
+        on_ledger: called, in process 0, whenever LEDGER has changed.
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], *, keep: int = 2, restart_damaged: bool = False
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        keep: int = 2,
+        restart_damaged: bool = False,
+        on_ledger: Callable[[], None] = lambda: None,
     ) -> None:
         if keep < 1:
             raise ValueError(f"keep: expected at least 1, got {keep}")
         self._root = Path(directory).absolute()
         self._keep, self._restart_damaged = keep, restart_damaged
-        self._ledger = ledger.Ledger(self._root / LEDGER_FILE)
+        self._ledger, self._on_ledger = ledger.Ledger(self._root / LEDGER_FILE), on_ledger
         from_main(lambda: self._root.mkdir(parents=True, exist_ok=True))
         self._arrays = ArrayFolders()
 
@@ -92,7 +98,8 @@ class CheckpointStore:
         from_main(lambda: self._save(step, leaves, metadata or {}))
 
     def _save(self, step: int, leaves: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
-        _refuse_non_finite(leaves, step)
+        for name in not_finite(leaves):
+            raise CheckpointError(f"step {step}: leaf {name}: expected finite, got NaN or inf")
         table = digests.table(leaves)
         if self._is_saved(step, table):
             return
@@ -101,6 +108,10 @@ class CheckpointStore:
         except Exception as error:
             shutil.rmtree(self._root / str(step), ignore_errors=True)
             raise NotSavedError(f"{self._root}: step {step} was not saved: {error}") from error
+        try:
+            self._record(step)
+        except OSError as error:  # the next restore records it
+            raise NotSavedError(f"{self._root}: step {step} was not recorded: {error}") from error
         self._prune()
         if step not in self.steps():
             raise CheckpointError(f"{self._root}: expected step {step}, got {self.steps()}")
@@ -207,16 +218,16 @@ class CheckpointStore:
         commit = {"step": step, "metadata": metadata, "leaves": table, "files": sums}
         draft.write_bytes(ledger.seal(commit))
         for path in folder.rglob("*"):
-            ledger.fsync(path)
+            fsync(path)
         draft.rename(folder / COMMIT_FILE)
-        ledger.fsync(folder)
-        ledger.fsync(self._root)
-        self._record(step)
+        fsync(folder)
+        fsync(self._root)
 
     def _load(self, step: int, commit_sum: str | None, leaves: dict[str, Any]) -> _OnDisk:
         folder = self._root / str(step)
         commit = self._read_commit(step, commit_sum)
-        _check_structure(leaves, commit["leaves"], folder)
+        if lines := digests.differing_structures(leaves, commit["leaves"]):
+            raise CheckpointError(f"{folder} holds another state:\n" + "\n".join(lines))
         for name, expected in commit["files"].items():
             ledger.check(ledger.read(folder / name), expected, name)
         arrays = self._read_arrays(folder, leaves, commit["leaves"])
@@ -251,7 +262,7 @@ class CheckpointStore:
             folder.rename(target)
         logger.warning("%s is damaged, moved to %s: %s", folder, target, damage)
         reason = f"step {step}: {damage}"
-        self._ledger.append({"step": step, "damage": reason})
+        self._append({"step": step, "damage": reason})
         return reason
 
     def _free_place(self, name: str) -> Path:
@@ -263,6 +274,7 @@ class CheckpointStore:
     def _start_over(self) -> None:
         place = self._free_place(LEDGER_FILE)
         self._ledger.path.rename(place)
+        self._on_ledger()
         logger.warning("%s: every step is damaged, starting over; see %s", self._root, place)
 
     def _prune(self) -> None:
@@ -273,7 +285,11 @@ class CheckpointStore:
 
     def _record(self, step: int) -> None:
         commit = digests.of_file(self._root / str(step) / COMMIT_FILE)
-        self._ledger.append({"step": step, "commit": commit})
+        self._append({"step": step, "commit": commit})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        self._ledger.append(line)
+        self._on_ledger()
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
@@ -281,18 +297,3 @@ def _leaves(tree: Any) -> dict[str, Any]:
         return digests.named_leaves(tree)
     except ValueError as error:
         raise CheckpointError(str(error)) from None
-
-
-def _refuse_non_finite(leaves: dict[str, Any], step: int) -> None:
-    for name, leaf in leaves.items():
-        if jnp.issubdtype(leaf.dtype, np.inexact) and not np.isfinite(leaf).all():
-            raise CheckpointError(f"step {step}: leaf {name}: expected finite, got NaN or inf")
-
-
-def _check_structure(leaves: dict[str, Any], table: dict[str, str], folder: Path) -> None:
-    expected = {name: digests.structure(leaf) for name, leaf in leaves.items()}
-    got = {name: entry.rpartition(" ")[0] for name, entry in table.items()}
-    differing = [n for n in sorted(expected | got) if expected.get(n) != got.get(n)]
-    if differing:
-        lines = [f"leaf {n}: expected {expected.get(n)}, got {got.get(n)}" for n in differing]
-        raise CheckpointError(f"{folder} holds another state:\n" + "\n".join(lines))

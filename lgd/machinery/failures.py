@@ -23,6 +23,10 @@ class NonFiniteError(FloatingPointError):
         self.steps, self.examples = list(steps), examples
 
 
+class OtherTrainingError(ValueError):
+    """A store holds the states of another training."""
+
+
 class DeviceMemoryError(RuntimeError):
     """A device has too little memory; the message says what needs less."""
 

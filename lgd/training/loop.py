@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from lgd.data import pipeline
 from lgd.machinery import parallel, stopping
-from lgd.machinery.failures import NonFiniteError, memory_advice
+from lgd.machinery.failures import NonFiniteError, OtherTrainingError, memory_advice
 from lgd.training.settings import Optimizer, Store, Trainer
 from lgd.training.step import Loss, TrainState, init_state, make_step
 from lgd.types import Params, PRNGKey, PyTree
@@ -124,9 +124,10 @@ def _restored(state: TrainState, store: Store | None, metadata: Mapping[str, Any
 
 def _check_fingerprint(found: str, expected: str) -> None:
     if found and expected and found != expected:
-        raise ValueError(
-            "store: expected checkpoints of a training with the same data, key, batch size, "
-            "optimizer and kind of objective, got those of another; use another folder"
+        raise OtherTrainingError(
+            "store: expected checkpoints of a training with the same data, key, denoiser and "
+            "settings (of objective, model, start, optimizer, batch), got those of another; "
+            "use another folder"
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import optax
 from jax.sharding import Mesh
 
+from lgd.machinery.digests import NO_RESULT
 from lgd.types import Params, PyTree
 
 
@@ -25,7 +26,7 @@ class Optimizer:
     decay: bool = True
     clip: float = 1.0
     ema_decay: float = 0.999
-    max_skipped: int = 10
+    max_skipped: int = dataclasses.field(default=10, metadata=NO_RESULT)
 
     def __post_init__(self) -> None:
         if self.num_steps < 1 or not 0 <= self.warmup_steps < self.num_steps:
@@ -82,10 +83,14 @@ class Trainer:
 
     optimizer: Optimizer | None = None
     batch_size: int = 256
-    mesh: Mesh | None = None
-    store: "Store | None" = None
-    save_every: int = 0
-    log_every: int = 10
-    on_log: Callable[[int, dict[str, float]], None] | None = None
-    on_step: Callable[[int, Params], None] | None = None
-    progress: bool = True
+    mesh: Mesh | None = dataclasses.field(default=None, metadata=NO_RESULT)
+    store: "Store | None" = dataclasses.field(default=None, metadata=NO_RESULT)
+    save_every: int = dataclasses.field(default=0, metadata=NO_RESULT)
+    log_every: int = dataclasses.field(default=10, metadata=NO_RESULT)
+    on_log: Callable[[int, dict[str, float]], None] | None = dataclasses.field(
+        default=None, metadata=NO_RESULT
+    )
+    on_step: Callable[[int, Params], None] | None = dataclasses.field(
+        default=None, metadata=NO_RESULT
+    )
+    progress: bool = dataclasses.field(default=True, metadata=NO_RESULT)

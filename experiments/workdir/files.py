@@ -1,0 +1,67 @@
+"""Reading and writing of single files by process 0."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from lgd.machinery import processes, storage
+
+
+class WorkdirError(RuntimeError):
+    """The folder does not fit this run; the message says what was expected and what to do."""
+
+
+@processes.by_main
+def exists(file: Path) -> bool:
+    """Whether the file exists, as process 0 sees it."""
+    return file.exists()
+
+
+@processes.by_main
+def read_json(file: Path) -> dict:
+    """The JSON object in a file. Raises WorkdirError for a missing or damaged file."""
+    try:
+        value = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise WorkdirError(f"{file}: expected a JSON file, found none") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WorkdirError(f"{file}: expected JSON, got a damaged file: {error}") from None
+    if not isinstance(value, dict):
+        raise WorkdirError(f"{file}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+@processes.by_main
+def read_lines(file: Path) -> list[dict]:
+    """The objects of a JSON-lines file, if it exists, without a last line that a crash cut off."""
+    if not file.exists():
+        return []
+    lines = file.read_text(errors="replace").split("\n")
+    lines = lines[:-1] if not lines[-1] else lines
+    objects = []
+    for number, line in enumerate(lines, start=1):
+        value = _parsed(line)
+        if isinstance(value, dict):
+            objects.append(value)
+        elif number < len(lines):
+            raise WorkdirError(f"{file}:{number}: expected a JSON object, got {line!r}")
+    return objects
+
+
+def _parsed(line: str) -> object:
+    """The value of a line of JSON, or None if the line is not JSON."""
+    try:
+        return json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        return None
+
+
+def write_json(file: Path, value: Mapping) -> None:
+    """Write a JSON object with indentation, atomically."""
+    write_text(file, json.dumps(value, indent=2) + "\n")
+
+
+@processes.by_main
+def write_text(file: Path, text: str) -> None:
+    """Write a text file atomically, in process 0."""
+    storage.write(file, text.encode())
