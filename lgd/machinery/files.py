@@ -1,12 +1,13 @@
 """The one gate to files by a user's path: regular files of bounded size, opened without waiting."""
 
+import json
 import os
 import re
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
-from lgd.machinery.words import one_line
+from lgd.machinery.words import one_line, shown
 
 MAX_BYTES = 2**36  # of a file whose reader has no bound of its own
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # also as Path writes it, with one slash
@@ -94,10 +95,51 @@ def read(path: str | os.PathLike[str], what: str, *, max_bytes: int = MAX_BYTES)
     return content
 
 
+def output(path: str | os.PathLike[str]) -> Path:
+    """The path of a file to write, in a folder that is made where there is none.
+
+    Raises:
+      InputFileError: for what is no path of a local file.
+      OSError: where a file can never be, or the disk refuses the folder.
+    """
+    file = expanded(path)
+    if file.is_dir():
+        raise IsADirectoryError(f"{file}: expected the path of a file to write, got a folder")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(f"{file}: expected a folder to write to: {_reason(error)}") from None
+    return file
+
+
+def json_of(raw: bytes) -> Any:
+    """The value of JSON in UTF-8: names once in an object, no NaN or Infinity.
+
+    Raises ValueError, for whatever is wrong.
+    """
+    try:
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refused)
+    except RecursionError:
+        raise ValueError("lists and objects too deep in each other") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise ValueError(f"{shown(twice)} twice in one object")
+    return values
+
+
+def _refused(constant: str) -> NoReturn:
+    raise ValueError(f"{constant}, which JSON does not have")
+
+
 def _check(status: os.stat_result, name: str, what: str, max_bytes: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = next((kind for fits, kind in _KINDS if fits(status.st_mode)), "something else")
-        raise InputFileError(f"{name}: expected {what}, got {kind}, no regular file")
+        raise InputFileError(f"{name}: expected {what}, got no regular file: {kind}")
     if status.st_size > max_bytes:
         raise InputFileError(
             f"{name}: expected {what} of at most {max_bytes} bytes, got {status.st_size}"
