@@ -38,7 +38,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     if _URL.match(os.fspath(path)):
         raise InputFileError(f"{one_line(path)}: expected a local path, got a URL: copy the file")
     if not os.fspath(path) or "\0" in os.fspath(path):
-        raise InputFileError(f"expected the path of a file, got {one_line(path)}")
+        raise InputFileError(f"{one_line(path)}: expected the path of a file, got none")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:  # a user without a home

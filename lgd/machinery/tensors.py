@@ -65,7 +65,7 @@ def packed(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> by
         raise ValueError(
             f"expected other names of tensors than {_METADATA}, which the format takes"
         )
-    raw = bytes(save(dict(tensors), dict(metadata)))
+    raw = bytes(save(dict(tensors), dict(metadata) or None))
     if (size := int.from_bytes(raw[:8], "little")) > MAX_HEADER:
         raise ValueError(f"expected names and texts of at most {MAX_HEADER} bytes, got {size}")
     return raw
