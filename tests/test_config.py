@@ -574,3 +574,11 @@ def test_diff_names_fields_old_and_new():
         "b.gone: 'x' -> nothing",
         "new.d: nothing -> None",
     ]
+
+
+def test_the_kinds_without_x0_at_the_start_are_those_that_the_library_refuses():
+    """The names stand in the rules so that a bad config ends without JAX."""
+    refused = {
+        name for name, make in schedules.BY_NAME.items() if diffusion.latest_time(make(), "eps") < 1
+    }
+    assert set(NO_SIGNAL_AT_1) == refused

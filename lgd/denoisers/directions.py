@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from jaxtyping import Array, Float
 
-from lgd.diffusion import denoise_pair
+from lgd.diffusion import denoise_pair, t_max
 from lgd.types import Condition, Denoiser, Params, Schedule
 
 
@@ -37,6 +37,11 @@ class Directions:
     def schedule(self) -> Schedule:
         """The forward process of the denoiser."""
         return self.denoiser.schedule
+
+    @property
+    def t_max(self) -> float:
+        """The latest time at which all of the denoisers can be asked."""
+        return min(t_max(part) for part in (self.denoiser, *dict(self.weaker).values()))
 
     @property
     def weaker_names(self) -> tuple[str, ...]:

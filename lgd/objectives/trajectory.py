@@ -18,7 +18,7 @@ from lgd.metrics.features import extract
 from lgd.objectives.pooled import pooled_distance
 from lgd.objectives.rows import Info, check_energy, check_step
 from lgd.sampling.solvers import solver_of
-from lgd.sampling.walk import Walk, checked_solver, scan, steps, traced_churn
+from lgd.sampling.walk import Walk, checked_solver, checked_times, scan, steps, traced_churn
 from lgd.types import (
     Batch,
     Condition,
@@ -224,7 +224,7 @@ class Trajectory:
         member_c = conditions.flatten(jax.tree.map(lambda leaf: leaf[:, member], batch.c))
         x_t = self._starts(eps_key, batch.x0, denoiser.schedule)
         targets = self._targets(target_key, batch.x0, denoiser.schedule)
-        times = jnp.asarray(grid)
+        times = checked_times(grid, denoiser)
         rule, inputs = as_rule(self.rule(omega_fn)).prepare(denoiser, times, member_c)
         walk = Walk(denoiser, params, rule, solver_of(self.solver), member_c)
         each = steps(walk_key, times, traced_churn(self.churn), inputs)

@@ -90,7 +90,8 @@ def sample(
     (2, 3)
     """
     batch = conditions.size(c)
-    times = checked_times(schedules.uniform_times(num_steps) if times is None else times)
+    grid = schedules.uniform_times(num_steps) if times is None else times
+    times = checked_times(grid, denoiser)
     solver = checked_solver(solver, churn)
     noise, calls = traced_churn(churn), solver.calls(len(times) - 1)
     rule, inputs = as_rule(guidance).prepare(denoiser, times, c)

@@ -16,6 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from lgd.diffusion import check_start
 from lgd.guidance.rules import as_rule
 from lgd.sampling.solvers import solver_of
 from lgd.types import (
@@ -126,7 +127,7 @@ def unroll(
     Raises:
       ValueError: for shapes, times or solver settings that do not fit.
     """
-    times = checked_times(times)
+    times = checked_times(times, denoiser)
     solver = checked_solver(solver, churn)
     rule, inputs = as_rule(guidance).prepare(denoiser, times, c)
     walk = Walk(denoiser, params, rule, solver, c)
@@ -152,8 +153,8 @@ def traced_churn(churn: Scalar) -> Float[Array, ""] | None:
     return jnp.asarray(churn, jnp.float32)
 
 
-def checked_times(times: ArrayLike | Sequence[float]) -> Float[Array, " n"]:
-    """Times as float32; concrete ones must decrease within [0, 1]."""
+def checked_times(times: ArrayLike | Sequence[float], denoiser: Denoiser) -> Float[Array, " n"]:
+    """Times as float32; concrete ones must decrease within [0, 1], from where x0 is known."""
     if isinstance(times, jax.core.Tracer):
         return times.astype(jnp.float32)
     grid = np.asarray(times, np.float32)
@@ -161,6 +162,7 @@ def checked_times(times: ArrayLike | Sequence[float]) -> Float[Array, " n"]:
         raise ValueError(f"expected at least two decreasing times, got {grid}")
     if not 0.0 <= grid[-1] < grid[0] <= 1.0:
         raise ValueError(f"expected times within [0, 1], got {grid[0]} to {grid[-1]}")
+    check_start(denoiser, float(grid[0]))
     return jnp.asarray(grid)
 
 
