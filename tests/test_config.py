@@ -12,6 +12,8 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from configs import default
 from experiments import config as configs
 from experiments.rules import ACROSS, FIELDS
+from experiments.rules.denoiser import NO_SIGNAL_AT_1
+from lgd import diffusion, schedules
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = str(ROOT / "configs" / "default.py")

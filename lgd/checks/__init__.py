@@ -1,0 +1,1 @@
+"""Checks of a model and data that a user brings."""
