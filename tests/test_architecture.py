@@ -20,6 +20,7 @@ FLOORS = (  # a room may import from the floors below its own
     "training metrics plots",
     "objectives starts",
     "gram",
+    "checks",
     "learn",
     "evaluation",
     "exchange",

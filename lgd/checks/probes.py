@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from lgd import conditions
-from lgd.diffusion import denoise_pair, noised, t_max
+from lgd.diffusion import Kind, denoise_pair, noised, t_max
 from lgd.machinery import processes
 from lgd.types import Condition, Denoiser, Params, Schedule
 
@@ -53,9 +53,10 @@ def _moderate_times(schedule: Schedule, std: float) -> np.ndarray:
     return grid[np.abs(gaps).argmin(axis=1)]
 
 
-def kind_of(denoiser: Denoiser) -> str:
+def kind_of(denoiser: Denoiser) -> Kind:
     """What the output of a denoiser means; "x0" where it does not say."""
-    return getattr(denoiser, "kind", "x0") if hasattr(denoiser, "prediction") else "x0"
+    kind: Kind = getattr(denoiser, "kind", "x0")
+    return kind if hasattr(denoiser, "prediction") else "x0"
 
 
 def asking(denoiser: Denoiser, params: Params) -> Ask:

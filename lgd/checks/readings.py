@@ -8,7 +8,7 @@ that is read rightly is below 1 but for its own errors, and that of a wrong read
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,21 +17,22 @@ from jaxtyping import Array
 
 from lgd import conditions
 from lgd.checks.probes import RATIOS, Ask, Probe, probe_of
-from lgd.checks.worlds import DECLARED, REVERSED, World, rescaled, worlds
-from lgd.diffusion import KINDS, expand, to_x0
+from lgd.checks.worlds import DECLARED, World, rescaled, worlds
+from lgd.diffusion import Kind, to_x0
 from lgd.types import Schedule
 
-SOUND = 1.2  # a reading with a larger score explains nothing
-# How small the score of another reading must be, relative to that of the declared one and to that of
-# an output of zeros: a network that has learned little is close to the latter in many readings.
+SOUND = 1.0  # a reading with a larger score explains nothing
+# How small the score of another reading must be relative to that of the declared one, and to that
+# of an output of zeros: a network that has learned little is close to the latter in many readings.
 CLOSE, FAR = (0.75, 0.7), (0.5, 0.85)
 DATA = ((0.5, 0.7),)  # the same where the data are others, of which one is fitted
 NUM_MATCHES = 4  # times that the scale of data is estimated, each time nearer
+MATCHED = RATIOS.index(1.7)  # where it is estimated
 
-Output = tuple[str, int]  # kind, and the sign of the output
+Output: TypeAlias = tuple[Kind, int]  # kind, and the sign of the output
 OUTPUTS: tuple[Output, ...] = (
-    *((kind, 1) for kind in KINDS),
-    *((kind, -1) for kind in KINDS if kind != "x0"),
+    *((kind, 1) for kind in get_args(Kind)),
+    *((kind, -1) for kind in get_args(Kind) if kind != "x0"),
 )
 
 
@@ -92,7 +93,7 @@ def _errors(schedule: Schedule) -> Callable[..., Array]:
 
 
 def explanation(
-    ask: Ask, kind: str, probe: Probe, declared: Schedule, shifts: tuple[int, ...]
+    ask: Ask, kind: Kind, probe: Probe, declared: Schedule, shifts: tuple[int, ...]
 ) -> tuple[Reading, Reading | None]:
     """The declared reading, and the one that explains the output far better, if there is one.
 
@@ -117,9 +118,9 @@ def explanation(
     return base, found if found is not None else _decisive(apart, base)
 
 
-def _same_output(kind: str, world: World) -> Output:
+def _same_output(kind: Kind, world: World) -> Output:
     """The declared output in another world: where time runs back, a velocity has another sign."""
-    return kind, -1 if world is REVERSED and kind == "velocity" else 1
+    return kind, -1 if world.runs_back and kind == "velocity" else 1
 
 
 def _decisive(candidates: list[Reading], base: Reading) -> Reading | None:
@@ -135,35 +136,35 @@ def _explains(reading: Reading, base: Reading) -> bool:
     )
 
 
-def _matched(ask: Ask, kind: str, probe: Probe, schedule: Schedule) -> tuple[World, ...]:
-    """The world whose data have the mean and variance that the output implies, if any.
-
-    A posterior mean has the slope ``alpha v / (alpha^2 v + sigma^2)`` in x_t, on average, and is
-    the mean of the data where x_t is alpha times it.
-    """
-    mean, std = (float(f(probe.x0[: probe.count])) for f in (np.mean, np.std))
+def _matched(ask: Ask, kind: Kind, probe: Probe, schedule: Schedule) -> tuple[World, ...]:
+    """The world whose data have the mean and variance that the output implies, if any."""
+    x0, c = probe.x0[: probe.count], conditions.take(probe.c, slice(probe.count))
     scale, offset, now = 1.0, 0.0, probe
     for _ in range(NUM_MATCHES):
-        implied = _implied(ask, kind, now, schedule)
-        if implied is None:
+        step = _implied(ask, kind, now, schedule)
+        if not np.isfinite(step).all():
             return ()
-        scale, offset = implied[1] / std, implied[0] - implied[1] / std * mean
-        c = conditions.take(probe.c, slice(probe.count))
-        now = probe_of(scale * probe.x0[: probe.count] + offset, c, schedule)
-    is_other = abs(np.log(scale)) > 0.3 or abs(scale * mean + offset - mean) > 0.3 * std
-    return (rescaled(scale, offset),) if is_other and 1e-4 < scale < 1e4 else ()
+        scale, offset = step[0] * scale, step[0] * offset + step[1]
+        now = probe_of(scale * x0 + offset, c, schedule)
+    moved = abs((scale - 1.0) * x0.mean() + offset) / x0.std()
+    return (rescaled(scale, offset),) if abs(np.log(scale)) > 0.3 or moved > 0.3 else ()
 
 
-def _implied(ask: Ask, kind: str, probe: Probe, schedule: Schedule) -> tuple[float, float] | None:
-    """The mean and standard deviation of the data that a model seems to be made for."""
-    at = (RATIOS.index(1.0) + 1) * probe.count
-    rows = slice(at - probe.count, at)
+def _implied(ask: Ask, kind: Kind, probe: Probe, schedule: Schedule) -> tuple[float, float]:
+    """The scale and offset that take data to those that a model seems to be made for.
+
+    A posterior mean has the slope ``alpha v / (alpha^2 v + sigma^2)`` in x_t, on average, and is
+    the mean m of the data at ``x_t = alpha m``.
+    """
+    rows = slice(MATCHED * probe.count, (MATCHED + 1) * probe.count)
     t, x_t = jnp.asarray(probe.t[rows]), probe.x_t[rows]
-    output = ask(probe.x_t, probe.t, probe.c)[rows]
-    x0_hat = to_x0(jnp.asarray(output), jnp.asarray(x_t), t=t, schedule=schedule, kind=kind)  # type: ignore[arg-type]
+    output = jnp.asarray(ask(probe.x_t, probe.t, probe.c)[rows])
+    x0_hat = np.asarray(to_x0(output, jnp.asarray(x_t), t=t, schedule=schedule, kind=kind))
     alpha, sigma = (float(f(t)[0]) for f in (schedule.alpha, schedule.sigma))
-    slope, intercept = np.polyfit(x_t.ravel(), np.asarray(x0_hat).ravel(), 1)
-    rest = 1.0 - alpha * slope
-    if not (np.isfinite(slope) and slope > 0.0 and rest > 1e-3):
-        return None
-    return float(intercept / rest), float(np.sqrt(slope * sigma**2 / (alpha * rest)))
+    covariance = np.mean((x_t - x_t.mean()) * (x0_hat - x0_hat.mean()))
+    slope = max(covariance / x_t.var(), 1e-3 / alpha)
+    intercept = x0_hat.mean() - slope * x_t.mean()
+    rest = max(1.0 - alpha * slope, 1e-3)
+    mean, std = probe.x0[: probe.count].mean(), probe.x0[: probe.count].std()
+    scale = float(np.clip(sigma * (slope / (alpha * rest)) ** 0.5 / std, 0.1, 10.0))
+    return scale, float(intercept / rest - scale * mean)

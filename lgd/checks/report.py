@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-Level = Literal["error", "warning"]
+Level: TypeAlias = Literal["error", "warning"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from lgd.types import Condition, RewardFn
 _EXPECTED = "expected R(x0, c) -> (b,), floats"
 
 
-def weights(reward: RewardFn | None, weight: Any) -> Findings:
+def weights(reward: Any, weight: Any) -> Findings:
     """A reward without a weight, or a weight without a reward."""
     if reward is None and weight:
         says = f"expected a reward for reward_weight = {weight}, got none; pass reward="

@@ -15,13 +15,15 @@ class World:
     """What a model may take.
 
     subject: what differs from what was declared; says, advice: in words; time: of (t, schedule);
-    schedule: None: as declared; the data that it takes are scale x0 + offset; shift: of labels.
+    runs_back: a velocity has the other sign; schedule: None: as declared; the data that it takes
+    are scale x0 + offset; shift: of labels.
     """
 
     subject: str
     says: str
     advice: str
     time: Callable[[Any, Schedule], Any] = lambda t, schedule: t
+    runs_back: bool = False
     schedule: Schedule | None = None
     scale: float = 1.0
     offset: float = 0.0
@@ -31,14 +33,14 @@ class World:
 DECLARED = World("", "", "")
 
 
-REVERSED = World(
-    "time",
-    "as if time ran from 0, noise, to 1, data",
-    "hand it 1 - t",
-    time=lambda t, schedule: 1.0 - t,
-)
 _TIMES = (
-    REVERSED,
+    World(
+        "time",
+        "as if time ran from 0, noise, to 1, data",
+        "hand it 1 - t",
+        time=lambda t, schedule: 1.0 - t,
+        runs_back=True,
+    ),
     World(
         "time",
         "as if it took timesteps up to 1000 in place of t in [0, 1]",
@@ -50,6 +52,7 @@ _TIMES = (
         "as if it took timesteps that run back, from 1000, data, to 0, noise",
         "hand it 1000 * (1 - t)",
         time=lambda t, schedule: 1000.0 * (1.0 - t),
+        runs_back=True,
     ),
     World(
         "time",
@@ -114,7 +117,9 @@ def worlds(
 
 def rescaled(scale: float, offset: float, says: str | None = None) -> World:
     """The world of a model whose data are scale x0 + offset."""
-    says = f"{scale:.4g} x0 {'+' if offset >= 0 else '-'} {abs(offset):.4g}" if says is None else says
+    says = (
+        f"{scale:.4g} x0 {'+' if offset >= 0 else '-'} {abs(offset):.4g}" if says is None else says
+    )
     return World(
         "data",
         f"as if its data were {says}",

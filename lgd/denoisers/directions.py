@@ -48,6 +48,11 @@ class Directions:
         """Names of the further directions."""
         return tuple(name for name, _ in self.weaker)
 
+    def parts(self, params: Params) -> tuple[tuple[str, Denoiser, Params], ...]:
+        """The denoisers with their names, "" that of the main one, and parameters."""
+        weaker = [(name, other, params[1][name]) for name, other in self.weaker]
+        return (("", self.denoiser, params[0]), *weaker)
+
     def with_parts(self, function: Callable[[Denoiser], Denoiser]) -> "Directions":
         """The same directions with ``function(denoiser)`` in the place of every denoiser."""
         weaker = {name: function(other) for name, other in self.weaker}

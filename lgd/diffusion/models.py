@@ -36,13 +36,15 @@ def t_max(denoiser: Denoiser) -> float:
     return float(getattr(denoiser, "t_max", 1.0))
 
 
-def check_start(denoiser: Denoiser, t: float) -> None:
-    """Raise ValueError for a time later than `t_max`, which the error names."""
-    latest = t_max(denoiser)
-    if np.float32(t) > np.float32(latest):
+def check_start(denoiser: Denoiser, times: Any) -> None:
+    """Raise ValueError for times (n,), not traced, of which the first is later than `t_max`."""
+    if isinstance(times, jax.core.Tracer):
+        return
+    latest, first = t_max(denoiser), np.asarray(times, np.float32)[0]
+    if first > np.float32(latest):
         raise ValueError(
-            f"times: expected a first time <= {latest:g}, got {t:g}: alpha is nearly 0 there, and "
-            "models of eps or score say nothing of x0; start at "
+            f"times: expected a first time <= {latest:g}, got {first:g}: alpha is nearly 0 there, "
+            "and models of eps or score say nothing of x0; start at "
             f"times=lgd.schedules.uniform_times(25, start={latest:g})"
         )
 

@@ -11,14 +11,14 @@ from jaxtyping import Array, Float
 
 from lgd import conditions, discrepancy, omega
 from lgd.data.dataset import FileImages, Split
-from lgd.diffusion import noised
+from lgd.diffusion import check_start, noised
 from lgd.guidance import Cfg, as_rule
 from lgd.machinery.progress import bar
 from lgd.metrics.features import extract
 from lgd.objectives.pooled import pooled_distance
 from lgd.objectives.rows import Info, check_energy, check_step
 from lgd.sampling.solvers import solver_of
-from lgd.sampling.walk import Walk, checked_solver, checked_times, scan, steps, traced_churn
+from lgd.sampling.walk import Walk, checked_solver, scan, steps, traced_churn
 from lgd.types import (
     Batch,
     Condition,
@@ -224,7 +224,8 @@ class Trajectory:
         member_c = conditions.flatten(jax.tree.map(lambda leaf: leaf[:, member], batch.c))
         x_t = self._starts(eps_key, batch.x0, denoiser.schedule)
         targets = self._targets(target_key, batch.x0, denoiser.schedule)
-        times = checked_times(grid, denoiser)
+        times = jnp.asarray(grid)
+        check_start(denoiser, grid)
         rule, inputs = as_rule(self.rule(omega_fn)).prepare(denoiser, times, member_c)
         walk = Walk(denoiser, params, rule, solver_of(self.solver), member_c)
         each = steps(walk_key, times, traced_churn(self.churn), inputs)

@@ -127,7 +127,8 @@ def unroll(
     Raises:
       ValueError: for shapes, times or solver settings that do not fit.
     """
-    times = checked_times(times, denoiser)
+    times = checked_times(times)
+    check_start(denoiser, times)
     solver = checked_solver(solver, churn)
     rule, inputs = as_rule(guidance).prepare(denoiser, times, c)
     walk = Walk(denoiser, params, rule, solver, c)
@@ -153,8 +154,8 @@ def traced_churn(churn: Scalar) -> Float[Array, ""] | None:
     return jnp.asarray(churn, jnp.float32)
 
 
-def checked_times(times: ArrayLike | Sequence[float], denoiser: Denoiser) -> Float[Array, " n"]:
-    """Times as float32; concrete ones must decrease within [0, 1], from where x0 is known."""
+def checked_times(times: ArrayLike | Sequence[float]) -> Float[Array, " n"]:
+    """Times as float32; concrete ones must decrease within [0, 1]."""
     if isinstance(times, jax.core.Tracer):
         return times.astype(jnp.float32)
     grid = np.asarray(times, np.float32)
@@ -162,7 +163,6 @@ def checked_times(times: ArrayLike | Sequence[float], denoiser: Denoiser) -> Flo
         raise ValueError(f"expected at least two decreasing times, got {grid}")
     if not 0.0 <= grid[-1] < grid[0] <= 1.0:
         raise ValueError(f"expected times within [0, 1], got {grid[0]} to {grid[-1]}")
-    check_start(denoiser, float(grid[0]))
     return jnp.asarray(grid)
 
 
