@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from lgd import conditions, schedules
-from lgd.diffusion import direction_names
+from lgd.diffusion import check_start, direction_names
 from lgd.guidance.rules import Cfg, as_rule, combine, partition, skipping_of
 from lgd.machinery import parallel
 from lgd.sampling.solvers import solver_of
@@ -91,6 +91,7 @@ def sample(
     """
     batch = conditions.size(c)
     times = checked_times(schedules.uniform_times(num_steps) if times is None else times)
+    check_start(denoiser, times)
     solver = checked_solver(solver, churn)
     noise, calls = traced_churn(churn), solver.calls(len(times) - 1)
     rule, inputs = as_rule(guidance).prepare(denoiser, times, c)

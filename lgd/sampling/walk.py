@@ -16,6 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from lgd.diffusion import check_start
 from lgd.guidance.rules import as_rule
 from lgd.sampling.solvers import solver_of
 from lgd.types import (
@@ -127,6 +128,7 @@ def unroll(
       ValueError: for shapes, times or solver settings that do not fit.
     """
     times = checked_times(times)
+    check_start(denoiser, times)
     solver = checked_solver(solver, churn)
     rule, inputs = as_rule(guidance).prepare(denoiser, times, c)
     walk = Walk(denoiser, params, rule, solver, c)
