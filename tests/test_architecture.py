@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (  # a room may import from the floors below its own
     "types",
-    "schedules conditions encoders discrepancy rewards machinery",
+    "machinery",
+    "schedules conditions encoders discrepancy rewards",
     "diffusion",
     "guidance denoisers",
     "omega data sampling",
