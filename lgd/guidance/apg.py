@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lgd.diffusion import denoise_pair, expand
+from lgd.guidance.hand_made import checked_bound
 from lgd.guidance.rules import Cfg, rule
+from lgd.machinery import arguments
 from lgd.types import Condition, Denoiser, Params, Prediction, PyTree, Rule, Scalar, Step
 
 X = Float[Array, "b *dims"]
@@ -31,6 +34,16 @@ class Apg:
     eta: Scalar = 0.0
     radius: Scalar = jnp.inf
     momentum: Scalar = -0.5
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for values out of range."""
+        if self.omega is not None:
+            Cfg(self.omega)
+        arguments.finite("eta", self.eta)
+        arguments.finite("momentum", self.momentum)
+        radius = checked_bound("radius", self.radius)
+        if not isinstance(radius, jax.core.Tracer) and not radius > 0.0:
+            raise arguments.wrong("radius", "a number above 0", radius)
 
     def calls(self, num_directions: int) -> int:
         """Two network rows for each sample and call."""

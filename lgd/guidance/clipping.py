@@ -8,8 +8,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lgd.diffusion import expand
+from lgd.guidance.hand_made import checked_bound
 from lgd.guidance.rules import as_rule, rule, skipping_of
+from lgd.machinery import arguments
 from lgd.types import Condition, Denoiser, Params, Prediction, PyTree, Rule, Scalar, Step
+
+_SMALLEST = 1e-6  # of a range and of a quantile
 
 
 @rule
@@ -23,6 +27,17 @@ class Clipped:
     inner: Any
     low: Scalar = -1.0
     high: Scalar = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what is no guidance, or unless low < high."""
+        as_rule(self.inner)
+        self._check_range()
+
+    def _check_range(self) -> None:
+        low, high = checked_bound("low", self.low), checked_bound("high", self.high)
+        is_traced = any(isinstance(bound, jax.core.Tracer) for bound in (low, high))
+        if not is_traced and not low < high:
+            raise ValueError(f"expected low < high, got low {low} and high {high}")
 
     def calls(self, num_directions: int) -> int:
         """Network rows for each sample and call of the rule inside."""
@@ -77,6 +92,10 @@ class DynamicThreshold(Clipped):
     """
 
     quantile: Scalar = 0.995
+
+    def _check_range(self) -> None:
+        arguments.finite("high", self.high, low=_SMALLEST)
+        arguments.finite("quantile", self.quantile, low=_SMALLEST, high=1.0)
 
     def limited(self, x0: Float[Array, "b *dims"]) -> Float[Array, "b *dims"]:
         """The scaled prediction."""

@@ -7,9 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lgd.guidance.weights import omega_function
+from lgd.machinery.arguments import having
 from lgd.omega.model import LearnedModel
 from lgd.omega.support import Support
 from lgd.types import Condition, OmegaFn, Params, PRNGKey
+
+_EXPECTED = "models, for example lgd.omega.StepTable(times=(1.0, 0.5, 0.0))"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,6 +27,8 @@ class PerDirection:
     models: tuple[LearnedModel, ...]
 
     def __post_init__(self) -> None:
+        for model in self.models:
+            having("models", model, ("num_features", "num_directions", "started"), _EXPECTED)
         numbers = {model.num_features for model in self.models} - {0}
         if len(numbers) > 1 or not self.models:
             raise ValueError(f"expected models that agree on num_features, got {self.models}")
@@ -87,7 +93,7 @@ class PerDirection:
 
         A schedule (b,) is one of the first direction; the others start from 0.
         """
-        models, params = [], []
+        models, params, omega_fn = [], [], omega_function(omega_fn)
         for k, (model, model_key) in enumerate(zip(self.models, self._keys(key), strict=True)):
             model, model_params = model.started(model_key, _Direction(omega_fn, k), c)
             models.append(model)
