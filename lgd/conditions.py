@@ -36,9 +36,11 @@ def arrays(c: Any) -> Condition:
     """
 
     def array(leaf: Any) -> Any:
+        if isinstance(leaf, np.ndarray | jax.Array):
+            return leaf
         try:
-            return leaf if isinstance(leaf, np.ndarray | jax.Array) else jnp.asarray(leaf)
-        except (TypeError, ValueError):
+            return jnp.asarray(np.asarray(leaf))
+        except (TypeError, ValueError):  # words, lists of different lengths
             expected = "conditions, arrays with one row an example"
             raise ValueError(f"c: expected {expected}, got {str(leaf)[:80]}") from None
 

@@ -4,6 +4,7 @@ import inspect
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from lgd import conditions
@@ -87,11 +88,9 @@ def on_grid(omega_fn: OmegaFn, times: Float[Array, " n"], c: Condition) -> Float
 
     def one_step(t: Float[Array, ""], s: Float[Array, ""]) -> Float[Array, "b *d"]:
         omega = omega_fn(s=jnp.full(batch, s), t=jnp.full(batch, t), c=c)
-        if jnp.shape(omega)[:1] != (batch,) or jnp.ndim(omega) > 2:
+        if np.shape(omega)[:1] != (batch,) or np.ndim(omega) > 2:
             expected = f"({batch},) or ({batch}, directions)"
-            raise ValueError(
-                f"guidance: expected omega of shape {expected}, got {jnp.shape(omega)}"
-            )
+            raise ValueError(f"guidance: expected omega of shape {expected}, got {np.shape(omega)}")
         return omega
 
     omegas = jax.vmap(one_step)(times[:-1], times[1:])

@@ -15,7 +15,6 @@ from lgd.guidance import on_grid
 from lgd.guidance.times import checked_times
 from lgd.machinery import digests
 from lgd.machinery.arguments import having, wrong
-from lgd.machinery.words import described
 from lgd.omega.model import LearnedModel
 from lgd.types import Condition, OmegaFn, OmegaModel, Params, Schedule
 
@@ -138,7 +137,9 @@ class Guidance:
         t = _times("t", t)
         support = self.model.support
         below = jnp.maximum(support.s_min, t - support.gap_min)
-        s = below if s is None else _below(_times("s", s), t)
+        if s is not None:
+            _check_below(_times("s", s), t)
+        s = below if s is None else _times("s", s)
         leaves, structure = jax.tree.flatten(conditions.arrays(c))
         arrays = _broadcast([t, s.astype(t.dtype), *leaves])
         rows = jax.tree.unflatten(structure, arrays[2:])
@@ -224,25 +225,26 @@ class Guidance:
         return "\n".join(lines)
 
 
-def _times(name: str, x: Any) -> Float[Array, "*b"]:
+def _times(name: str, given: Any) -> Float[Array, "*b"]:
     """Times as floats. Raises ValueError for known ones outside [0, 1]."""
     try:
-        x = jnp.asarray(x)
+        x = jnp.asarray(given if isinstance(given, jax.Array) else np.asarray(given))
         x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
     except (TypeError, ValueError):
-        raise wrong(name, "times in [0, 1], a number or an array", x) from None
+        raise wrong(name, "times in [0, 1], a number or an array", given) from None
     if not isinstance(x, jax.core.Tracer) and not bool(jnp.all((x >= 0.0) & (x <= 1.0))):
-        raise wrong(name, "times in [0, 1]", x)
+        raise wrong(name, "times in [0, 1]", given)
     return x
 
 
-def _below(s: Float[Array, "*b"], t: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """The times s. Raises ValueError where they are known not to be below t."""
-    is_traced = isinstance(s, jax.core.Tracer) or isinstance(t, jax.core.Tracer)
-    both = _broadcast([s.reshape(-1), t.reshape(-1)])
-    if not is_traced and not bool(jnp.all(both[0] < both[1])):
-        raise ValueError(f"s: expected times below t, got {described(s)} and t {described(t)}")
-    return s
+def _check_below(s: Float[Array, "*b"], t: Float[Array, "*b"]) -> None:
+    """Raise ValueError where s is known not to be below t."""
+    if isinstance(s, jax.core.Tracer) or isinstance(t, jax.core.Tracer):
+        return
+    first, then = (np.asarray(x, np.float32).reshape(-1) for x in _broadcast([t, s]))
+    late = np.flatnonzero(~(then < first))
+    if late.size:
+        raise ValueError(f"s: expected times below t, got s {then[late[0]]} and t {first[late[0]]}")
 
 
 def _broadcast(arrays: list[Array]) -> list[Array]:

@@ -70,9 +70,9 @@ class _Table(abc.ABC):
         """
         s, t = at_least_float32(s), at_least_float32(t)
         expected = (self.rows.count, *self._axes)
-        if not isinstance(params, Mapping) or jnp.shape(params.get(VALUES)) != expected:
+        if not isinstance(params, Mapping) or np.shape(params.get(VALUES)) != expected:
             raise wrong("params", f"a dict of {VALUES!r} {expected}", params)
-        values = _Values(at_least_float32(params[VALUES]), self.rows(params, c, t))
+        values = _Values(jnp.asarray(params[VALUES], t.dtype), self.rows(params, c, t))
         return self._read(values, s, t)
 
     def project(self, params: Params) -> Params:

@@ -53,7 +53,7 @@ def checked_shape(shape: Any) -> tuple[int, ...]:
 def checked_start(x_t: Any, c: Condition) -> Float[Array, "b *dims"]:
     """Where a walk starts, one row for each condition. Raises ValueError."""
     batch = conditions.size(c)
-    shape = jnp.shape(x_t)
+    shape = np.shape(x_t)
     if shape[:1] != (batch,):
         raise ValueError(f"x_t: expected {batch} rows, one for each condition, got shape {shape}")
     x_t = jnp.asarray(x_t)
@@ -77,8 +77,8 @@ def checked_prediction(made: Any, x_t: Float[Array, "b *dims"]) -> Prediction:
     if not is_pair:
         raise wrong("rule", "(Prediction, state) of its apply", made)
     for name, value in made[0]._asdict().items():
-        if value is not None and jnp.shape(value) != x_t.shape:
-            got = jnp.shape(value)
+        if value is not None and np.shape(value) != x_t.shape:
+            got = np.shape(value)
             raise ValueError(f"{name}: expected a prediction of shape {x_t.shape}, got {got}")
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, x_t.dtype), made[0])
 
