@@ -15,6 +15,7 @@ from lgd.data import pipeline
 from lgd.data.dataset import FileImages, Split, checked_split, fingerprint
 from lgd.denoisers import probe
 from lgd.diffusion.pairs import direction_names
+from lgd.guidance.weights import check_schedule
 from lgd.machinery import digests, failures, parallel, processes
 from lgd.machinery.progress import bar
 from lgd.objectives import Objective, Trajectory
@@ -90,6 +91,8 @@ def learn_guidance(
     """
     if isinstance(start, omega.Guidance) and model is not None:
         raise ValueError("expected no model beside guidance to start from, got both")
+    for weights in start.values() if isinstance(start, Mapping) else [start]:
+        check_schedule(weights, denoiser.schedule, name="start")
     trainer, mesh = _with_mesh(trainer)
     split = checked_split(x0, c, stratum)
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import lgd
 from lgd import guidance, omega
-from tests.wrong_calls import CALLS, FLOW, FOREIGN, LEARNED, TABLE, VALUES, sample, unroll
+from tests.wrong_calls import CALLS, DENOISER, FLOW, FOREIGN, LEARNED, TABLE, VALUES, sample, unroll
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -71,6 +72,13 @@ def test_weights_made_for_the_schedule_of_the_denoiser_are_taken():
     assert jitted(jnp.ones((3, 2))).shape == (3, 2)
     with pytest.raises(ValueError, match="guidance: expected weights made for"):
         jax.jit(lambda x_t: unroll(x_t=x_t, guidance=FOREIGN))(jnp.ones((3, 2)))
+
+
+def test_learning_starts_from_no_guidance_for_another_schedule():
+    x0, c = np.zeros((8, 2), np.float32), np.arange(8) % 2
+    for start in (FOREIGN, {"foreign": FOREIGN}):
+        with pytest.raises(ValueError, match="start: expected weights made for"):
+            lgd.learn_guidance(jax.random.key(0), DENOISER, 0.5, x0, c, start=start)
 
 
 class Scaled:

@@ -75,15 +75,18 @@ class Apg:
     ) -> tuple[Prediction, X]:
         """The guided prediction at x_t, and the momentum after it."""
         cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c)
-        moved = cond - uncond + self.momentum * state
+        eta, radius, momentum = (
+            jnp.asarray(value, cond.dtype) for value in (self.eta, self.radius, self.momentum)
+        )
+        moved = cond - uncond + momentum * state
         size = jnp.sqrt(_product(moved, moved))
-        bounded = expand(jnp.minimum(1.0, self.radius / jnp.maximum(size, 1e-12)), moved) * moved
+        bounded = expand(jnp.minimum(1.0, radius / jnp.maximum(size, 1e-12)), moved) * moved
         along = _product(bounded, cond) / jnp.maximum(_product(cond, cond), 1e-12)
-        guided = bounded - (1.0 - self.eta) * expand(along, cond) * cond
-        return Prediction(cond + expand(step.inputs, cond) * guided), moved
+        guided = bounded - (1.0 - eta) * expand(along, cond) * cond
+        return Prediction(cond + expand(step.inputs.astype(cond.dtype), cond) * guided), moved
 
 
 def _product(x: X, y: X) -> Float[Array, " b"]:
-    """Inner products, in float32."""
+    """Inner products, in float32, in the dtype of x."""
     flat = [v.reshape(len(v), -1).astype(jnp.float32) for v in (x, y)]
-    return jnp.sum(flat[0] * flat[1], axis=-1)
+    return jnp.sum(flat[0] * flat[1], axis=-1).astype(x.dtype)

@@ -76,7 +76,7 @@ class Clipped:
 
     def limited(self, x0: Float[Array, "b *dims"]) -> Float[Array, "b *dims"]:
         """``clip(x0, low, high)``."""
-        return jnp.clip(x0, self.low, self.high)
+        return jnp.clip(x0, jnp.asarray(self.low, x0.dtype), jnp.asarray(self.high, x0.dtype))
 
     def _around(self, inner: Rule) -> "Clipped":
         return Clipped(inner, self.low, self.high)
@@ -100,9 +100,10 @@ class DynamicThreshold(Clipped):
     def limited(self, x0: Float[Array, "b *dims"]) -> Float[Array, "b *dims"]:
         """The scaled prediction."""
         sizes = jnp.abs(x0.reshape(len(x0), -1)).astype(jnp.float32)
-        reach = jnp.maximum(jnp.quantile(sizes, self.quantile, axis=1), self.high)
+        quantile, high = (jnp.asarray(v, sizes.dtype) for v in (self.quantile, self.high))
+        reach = jnp.maximum(jnp.quantile(sizes, quantile, axis=1), high)
         bound = expand(jax.lax.stop_gradient(reach).astype(x0.dtype), x0)
-        return jnp.clip(x0, -bound, bound) * (self.high / bound)
+        return jnp.clip(x0, -bound, bound) * (high.astype(x0.dtype) / bound)
 
     def _around(self, inner: Rule) -> "DynamicThreshold":
         return DynamicThreshold(inner, self.low, self.high, self.quantile)

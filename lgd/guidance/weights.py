@@ -14,7 +14,7 @@ from lgd.diffusion import direction_names
 from lgd.encoders import at_least_float32
 from lgd.machinery.arguments import wrong
 from lgd.machinery.words import described
-from lgd.types import Denoiser, OmegaFn, Schedule
+from lgd.types import Denoiser, OmegaFn, OmegaModel, Schedule
 
 GUIDANCE = (
     "guidance, one of a rule, an omega function of (s, t, c), a number or an array of weights "
@@ -26,7 +26,11 @@ _SAME_LOGSNR = 1e-2  # schedules that differ by less everywhere are one
 
 @runtime_checkable
 class HasOmega(Protocol):
-    """What holds an omega function and is used by it, such as a `omega.Guidance`."""
+    """A model with an omega function that stands for it, such as a `omega.Guidance`."""
+
+    @property
+    def model(self) -> OmegaModel:
+        """The model."""
 
     @property
     def omega_fn(self) -> OmegaFn:

@@ -237,7 +237,7 @@ def _times(name: str, given: Any) -> Float[Array, "*b"]:
     return x
 
 
-def _check_below(s: Float[Array, "*b"], t: Float[Array, "*b"]) -> None:
+def _check_below(s: Float[Array, "..."], t: Float[Array, "..."]) -> None:
     """Raise ValueError where s is known not to be below t."""
     if isinstance(s, jax.core.Tracer) or isinstance(t, jax.core.Tracer):
         return

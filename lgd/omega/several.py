@@ -134,14 +134,14 @@ def repeated(model: LearnedModel, number: int) -> LearnedModel:
 class _Direction:
     """The weight of one direction of a schedule (b,) or (b, k)."""
 
-    omega_fn: OmegaFn
+    whole: OmegaFn
     index: int
     num_features = 0
 
     def __call__(
         self, *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition
     ) -> Float[Array, " b"]:
-        omega = self.omega_fn(s=s, t=t, c=c)
+        omega = self.whole(s=s, t=t, c=c)
         if omega.ndim > 1:
             return omega[:, self.index]
         return omega if self.index == 0 else jnp.zeros_like(omega)

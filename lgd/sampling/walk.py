@@ -183,8 +183,10 @@ def checked_solver(solver: str | Solver, churn: Scalar) -> Solver:
     solver = solver_of(solver)
     if isinstance(churn, jax.core.Tracer):
         return solver
-    if not 0.0 <= arguments.finite("churn", churn) <= 1.0:
-        raise ValueError(f"expected churn in [0, 1], got {churn}")
+    try:
+        arguments.finite("churn", churn, low=0.0, high=1.0)
+    except ValueError:
+        raise arguments.wrong("churn", "churn in [0, 1]", churn) from None
     if not solver.takes_churn and float(churn) > 0.0:
         raise ValueError(f"expected churn = 0 with solver {solver}, got {churn}")
     return solver

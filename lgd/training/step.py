@@ -79,10 +79,10 @@ def make_step(
         value_and_grad = jax.value_and_grad(loss, has_aux=True)
         step_key = jax.random.fold_in(key, state.step)
         (value, info), grads = value_and_grad(state.params, frozen, batch, step_key)
-        with jax.numpy_dtype_promotion("standard"):  # optax takes floats to the power of integers
-            updates, opt_state = transformation.update(grads, state.opt_state, state.params)
-            decay = jnp.minimum(optimizer.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        updates, opt_state = transformation.update(grads, state.opt_state, state.params)
         params = project(optax.apply_updates(state.params, updates))
+        done = state.step.astype(jnp.float32)
+        decay = jnp.minimum(optimizer.ema_decay, (1.0 + done) / (10.0 + done))
         ema = optax.incremental_update(params, state.ema, 1.0 - decay)
         grad_norm = optax.tree.norm(grads)
         finite = _all_finite((value, grad_norm, params, opt_state))
