@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lgd.guidance.hand_made import checked_bound
 from lgd.guidance.times import checked_times
 from lgd.machinery.arguments import finite
 
@@ -48,7 +49,7 @@ def checked_grid(times: Any) -> tuple[float, ...]:
 
 def check_range(init_omega: float, omega_max: float) -> None:
     """Raise ValueError unless 0 < init_omega < omega_max."""
-    if not 0.0 < finite("init_omega", init_omega) < finite("omega_max", omega_max):
+    if not 0.0 < finite("init_omega", init_omega) < checked_bound("omega_max", omega_max):
         raise ValueError(
             f"expected 0 < init_omega < omega_max, got {init_omega} and omega_max {omega_max}"
         )

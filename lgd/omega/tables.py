@@ -70,7 +70,8 @@ class _Table(abc.ABC):
         """
         s, t = at_least_float32(s), at_least_float32(t)
         expected = (self.rows.count, *self._axes)
-        if not isinstance(params, Mapping) or np.shape(params.get(VALUES)) != expected:
+        known = isinstance(params, Mapping) and VALUES in params
+        if not known or np.shape(params[VALUES]) != expected:
             raise wrong("params", f"a dict of {VALUES!r} {expected}", params)
         values = _Values(jnp.asarray(params[VALUES], t.dtype), self.rows(params, c, t))
         return self._read(values, s, t)

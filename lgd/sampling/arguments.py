@@ -89,7 +89,7 @@ def alike(name: str, tree: PyTree, before: PyTree) -> PyTree:
     Raises ValueError for another structure, other shapes, or floats where there were integers.
     """
     leaves, structure = jax.tree.flatten(before)
-    if jax.tree.structure(tree) != structure:
+    if not bool(jax.tree.structure(tree) == structure):  # type: ignore[operator]
         got = one_line(jax.tree.structure(tree))
         raise ValueError(f"{name}: expected {one_line(structure)} after a step too, got {got}")
     found = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
