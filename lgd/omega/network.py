@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -143,7 +143,7 @@ class Network:
 def _float32(tree: PyTree) -> PyTree:
     """The tree with all floats in float32, in which the network computes."""
 
-    def cast(leaf: Array) -> Array:
+    def cast(leaf: Any) -> Any:
         return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     return jax.tree.map(cast, tree)
