@@ -15,7 +15,6 @@ from lgd.data import pipeline
 from lgd.data.dataset import FileImages, Split, checked_split, fingerprint
 from lgd.denoisers import probe
 from lgd.diffusion.pairs import direction_names
-from lgd.guidance.weights import check_schedule
 from lgd.machinery import digests, failures, parallel, processes
 from lgd.machinery.progress import bar
 from lgd.objectives import Objective, Trajectory
@@ -89,7 +88,7 @@ def learn_guidance(
     >>> guidance(t=0.5, c=1).shape
     ()
     """
-    _check_start(start, model, denoiser)
+    starts.check_start(start, model, denoiser.schedule)
     trainer, mesh = _with_mesh(trainer)
     split = checked_split(x0, c, stratum)
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
@@ -125,14 +124,6 @@ def learn_guidance(
             )
     ema = jax.device_put(processes.to_host(state.ema))
     return omega.Guidance(begun.model, ema, begun.start, denoiser.schedule, history, provenance)
-
-
-def _check_start(start: Any, model: omega.LearnedModel | None, denoiser: Denoiser) -> None:
-    """Raise ValueError for a start beside which no model may be, or for another schedule."""
-    if isinstance(start, omega.Guidance) and model is not None:
-        raise ValueError("expected no model beside guidance to start from, got both")
-    for weights in start.values() if isinstance(start, Mapping) else [start]:
-        check_schedule(weights, denoiser.schedule, name="start")
 
 
 def omega_loss(objective: Objective, model: OmegaModel, denoiser: Denoiser) -> Loss:
