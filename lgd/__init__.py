@@ -12,6 +12,7 @@ from typing import Any
 __version__ = "0.2.0"
 
 _ROOMS = (
+    "checks",
     "conditions",
     "data",
     "denoisers",
@@ -37,6 +38,7 @@ _ROOMS = (
 )
 _NAMES = {
     "Guidance": "lgd.omega",
+    "check": "lgd.checks",
     "compare": "lgd.evaluation",
     "learn_guidance": "lgd.learn",
     "load": "lgd.exchange.files",

@@ -29,6 +29,24 @@ def size(c: Condition) -> int:
     return int(lengths.pop()[0])
 
 
+def arrays(c: Any) -> Condition:
+    """The conditions with arrays for numbers and for lists of numbers.
+
+    Raises ValueError for leaves that are no arrays, such as words.
+    """
+
+    def array(leaf: Any) -> Any:
+        if isinstance(leaf, np.ndarray | jax.Array):
+            return leaf
+        try:
+            return jnp.asarray(np.asarray(leaf))
+        except (TypeError, ValueError):  # words, lists of different lengths
+            expected = "conditions, arrays with one row an example"
+            raise ValueError(f"c: expected {expected}, got {str(leaf)[:80]}") from None
+
+    return jax.tree.map(array, c, is_leaf=lambda node: isinstance(node, list))
+
+
 def take(c: Condition, index: Any) -> Condition:
     """The conditions at an index, of any shape, along the leading axis."""
     return jax.tree.map(lambda leaf: leaf[index], c)

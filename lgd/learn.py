@@ -88,8 +88,7 @@ def learn_guidance(
     >>> guidance(t=0.5, c=1).shape
     ()
     """
-    if isinstance(start, omega.Guidance) and model is not None:
-        raise ValueError("expected no model beside guidance to start from, got both")
+    starts.check_start(start, model, denoiser.schedule)
     trainer, mesh = _with_mesh(trainer)
     split = checked_split(x0, c, stratum)
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)

@@ -2,19 +2,36 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from lgd import guidance
+from lgd.guidance.weights import check_schedule
 from lgd.machinery import failures, parallel, stopping
 from lgd.machinery.progress import bar
+from lgd.omega import Guidance, LearnedModel
 from lgd.training import Loss
-from lgd.types import Batch, OmegaFn, Params, PRNGKey
+from lgd.types import Batch, OmegaFn, Params, PRNGKey, Schedule
 
 START_WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 START_BATCHES = 4  # that the schedules are compared on
+
+
+def check_start(start: Any, model: LearnedModel | None, schedule: Schedule) -> None:
+    """Raise ValueError for a start beside which no model may be, or for another noise schedule.
+
+    Args:
+      start: guidance learned before, schedules by name, or None.
+      model: what is to be learned, or None.
+      schedule: of the denoiser.
+    """
+    if isinstance(start, Guidance) and model is not None:
+        raise ValueError("expected no model beside guidance to start from, got both")
+    for weights in start.values() if isinstance(start, Mapping) else [start]:
+        check_schedule(weights, schedule, name="start")
 
 
 def start_schedules() -> dict[str, OmegaFn]:

@@ -12,13 +12,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (  # a room may import from the floors below its own
     "types",
-    "schedules conditions encoders discrepancy rewards machinery",
+    "machinery",
+    "schedules conditions encoders discrepancy rewards",
     "diffusion",
     "guidance denoisers",
     "omega data sampling",
     "training metrics plots",
     "objectives starts",
     "gram",
+    "checks",
     "learn",
     "evaluation",
     "exchange",

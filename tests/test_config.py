@@ -12,6 +12,8 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from configs import default
 from experiments import config as configs
 from experiments.rules import ACROSS, FIELDS
+from experiments.rules.denoiser import NO_SIGNAL_AT_1
+from lgd import diffusion, schedules
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT = str(ROOT / "configs" / "default.py")
@@ -574,3 +576,11 @@ def test_diff_names_fields_old_and_new():
         "b.gone: 'x' -> nothing",
         "new.d: nothing -> None",
     ]
+
+
+def test_the_kinds_without_x0_at_the_start_are_those_that_the_library_refuses():
+    """The names stand in the rules so that a bad config ends without JAX."""
+    refused = {
+        name for name, make in schedules.BY_NAME.items() if diffusion.latest_time(make(), "eps") < 1
+    }
+    assert set(NO_SIGNAL_AT_1) == refused

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgd import guidance, sampling, schedules
+import lgd
+from lgd import encoders, gram, guidance, objectives, omega, sampling, schedules, training
+from lgd.data import labelled
 from lgd.denoisers import Directions, from_function
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -26,6 +28,11 @@ def linear(params, x_t, t, c):
 def low_precision(params, x_t, t, c):
     """A network that computes in bfloat16, whatever it is given."""
     return linear(params, x_t, t, c).astype(jnp.bfloat16)
+
+
+def half_precision(params, x_t, t, c):
+    """A network that computes in float16, whatever it is given."""
+    return linear(params, x_t, t, c).astype(jnp.float16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +52,7 @@ LINEAR = {"scale": jnp.asarray(0.5), "shift": jnp.asarray([[1.0, 0.0], [0.0, -1.
 VELOCITY = {"schedule": FLOW, "kind": "v", "null": 2}
 LOW = {
     "function": from_function(low_precision, **VELOCITY),
+    "float16": from_function(half_precision, **VELOCITY),
     "of one's own": LowPrecision(FLOW),
     "directions": Directions(LowPrecision(FLOW), {"weaker": LowPrecision(FLOW)}),
 }
@@ -59,7 +67,7 @@ def test_a_denoiser_in_bfloat16_gives_samples_in_float32(name, solver, skip):
     walk = {"shape": (2,), "guidance": INTERVAL, "num_steps": 4, "solver": solver}
     found = sampling.sample(jax.random.key(0), LOW[name], params, CLASSES, skip=skip, **walk).x0
     assert found.dtype == jnp.float32
-    kind = "v" if name == "function" else "x0"
+    kind = "v" if name in ("function", "float16") else "x0"
     exact = from_function(linear, schedule=FLOW, kind=kind, null=2)
     expected = sampling.sample(jax.random.key(0), exact, LINEAR, CLASSES, **walk).x0
     np.testing.assert_allclose(found, expected, atol=0.05)
@@ -91,26 +99,146 @@ def test_no_dtype_is_promoted_unseen(solver, churn, skip):
         np.testing.assert_array_equal(strict, usual)
 
 
+TIMES = (1.0, 0.6, 0.3, 0.0)
+TABLE = omega.StepTable(times=TIMES, rows=omega.ByLabel(2))
+NETWORK = {"schedule": FLOW, "encoder": encoders.Labels(2), "width": 4, "depth": 1}
+
+
+def halved(tree):
+    """The tree with its floats in bfloat16."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree)
+
+
+def learned():
+    """Learned weights whose parameters are in either precision, and rules with a state."""
+    for model in (TABLE, omega.Network(**NETWORK), omega.Network(**NETWORK, num_features=4)):
+        params = model.init(jax.random.key(1), CLASSES)
+        yield omega.bind(model, params)
+        yield omega.bind(model, halved(params))
+    yield guidance.Apg(omega.bind(TABLE, TABLE.init(jax.random.key(1), CLASSES)))
+    yield guidance.Clipped(guidance.Apg(INTERVAL, momentum=jnp.asarray(0.3, jnp.bfloat16)))
+
+
+@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_learned_weights_and_rules_with_state_promote_nothing(number, solver):
+    """From starts in bfloat16 and in float32, in bfloat16 denoisers, to the same dtype."""
+    walk = {"guidance": list(learned())[number], "times": TIMES, "solver": solver}
+    arguments = (jax.random.key(0), LOW["function"], LINEAR, CLASSES)
+    x_t = jnp.linspace(-1.0, 1.0, 10).reshape(5, 2)
+    usual = sampling.unroll(*arguments, x_t, **walk)
+    with jax.numpy_dtype_promotion("strict"):
+        for start, rounding in ((x_t, 0.0), (x_t.astype(jnp.bfloat16), 0.05)):
+            end = sampling.unroll(*arguments, start, **walk)
+            assert end.dtype == start.dtype
+            np.testing.assert_allclose(end.astype(jnp.float32), usual, rtol=0.0, atol=rounding)
+
+
+X0 = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
+LABELS = (np.arange(16) % 2).astype(np.int32)
+TRAINER = training.Trainer(
+    optimizer=training.Optimizer(num_steps=2, learning_rate=0.1), batch_size=8, progress=False
+)
+OBJECTIVES = {
+    "self-consistency": objectives.SelfConsistency(num_particles=2),
+    "trajectory": objectives.Trajectory(times=TIMES, num_particles=3, num_targets=3, churn=0.5),
+}
+
+
+def learnt(name, function):
+    """The values of a table after two steps."""
+    return lgd.learn_guidance(
+        jax.random.key(0),
+        from_function(function, **VELOCITY),
+        LINEAR,
+        X0,
+        LABELS,
+        objective=OBJECTIVES[name],
+        model=TABLE,
+        start={"constant": guidance.constant(0.5)},
+        trainer=TRAINER,
+    ).params["values"]
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_learning_from_a_denoiser_in_bfloat16_promotes_nothing(name):
+    usual = learnt(name, low_precision)
+    np.testing.assert_allclose(usual, learnt(name, linear), atol=0.01)
+    with jax.numpy_dtype_promotion("strict"):
+        np.testing.assert_array_equal(learnt(name, low_precision), usual)
+
+
+def test_gram_statistics_of_a_denoiser_in_bfloat16_promote_nothing(tmp_path):
+    """Collecting, fitting, solving and scoring give what they give where JAX promotes."""
+    found = []
+    for promotion in ("standard", "strict"):
+        with jax.numpy_dtype_promotion(promotion):
+            found.append(gram_numbers(tmp_path / promotion))
+    assert found[0] == found[1]
+
+
+def gram_numbers(folder):
+    """A weight that is fitted, one that is solved for, and two scores."""
+    data = labelled(X0, LABELS)
+    denoiser, pair = from_function(low_precision, **VELOCITY), gram.Particles(num_particles=2)
+    gram.collect(
+        folder, denoiser, LINEAR, data, num_examples=16, particles=pair, trainer=TRAINER,
+        shard_examples=16,
+    )  # fmt: skip
+    statistics = gram.read(folder, progress=False)
+    objective, rows = OBJECTIVES["self-consistency"], omega.ByLabel(2)
+    model = omega.BinTable(rows=rows, num_bins=2, support=objective.support)
+    fitted = gram.fit(statistics, objective, model, schedule=FLOW, trainer=TRAINER).guidance
+    solved = gram.closed_form(statistics, objective, schedule=FLOW, rows=rows, num_bins=2).guidance
+    scores = gram.score(
+        statistics,
+        {"constant": guidance.constant(0.2), "interval": INTERVAL},
+        objective=objective,
+        schedule=FLOW,
+    )
+    return float(fitted(0.5, c=0)), float(solved(0.5, c=1)), str(scores)
+
+
 WIDE = """
-import jax, jax.numpy as jnp
-from lgd import guidance, sampling, schedules
+import jax, jax.numpy as jnp, sys
+from lgd import encoders, guidance, omega, sampling, schedules
 from lgd.denoisers import from_function
 
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", sys.argv[1])
+jax.config.update("jax_disable_most_optimizations", True)
 flow, c = schedules.rectified_flow(), jnp.asarray([0, 1, 1])
 denoiser = from_function(
-    lambda params, x, t, c: params * x + c[:, None], schedule=flow, kind="x0", null=2
+    lambda params, x, t, c: params * x + c.astype(x.dtype)[:, None],
+    schedule=flow, kind="x0", null=2,
 )
+network = omega.Network(schedule=flow, encoder=encoders.Labels(2), width=4, depth=1)
+rules = [
+    guidance.limited_interval(1.0, 0.2, 0.7), guidance.DynamicThreshold(0.5), guidance.Apg(0.5),
+    omega.bind(network, network.init(jax.random.key(1), c)),
+]
 for solver in sampling.SOLVERS:
-    for skip in (False, True):
-        for given in (guidance.limited_interval(1.0, 0.2, 0.7), guidance.DynamicThreshold(0.5)):
-            x0 = sampling.sample(
-                jax.random.key(0), denoiser, 0.5, c, shape=(2,), num_steps=4,
-                guidance=given, solver=solver, skip=skip,
-            ).x0
-            assert x0.dtype == jnp.float64 and bool(jnp.isfinite(x0).all()), (solver, skip)
+    for number, given in enumerate(rules):
+        x0 = sampling.sample(
+            jax.random.key(0), denoiser, 0.5, c, shape=(2,), num_steps=4,
+            guidance=given, solver=solver, skip=number == 0,
+        ).x0
+        assert x0.dtype == jnp.float64 and bool(jnp.isfinite(x0).all()), (solver, number)
 """
 
 
-def test_sampling_in_float64():
-    subprocess.run([sys.executable, "-c", WIDE], check=True, timeout=300)
+@pytest.mark.parametrize("promotion", ["standard", "strict"])
+def test_sampling_in_float64(promotion):
+    subprocess.run([sys.executable, "-W", "error", "-c", WIDE, promotion], check=True, timeout=300)
+
+
+WIDE_GRAM = """
+import jax, sys, pathlib
+jax.config.update("jax_enable_x64", True)
+from tests.test_dtypes import gram_numbers, learnt, low_precision
+print(gram_numbers(pathlib.Path(sys.argv[1])), learnt("trajectory", low_precision).sum())
+"""
+
+
+def test_learning_and_gram_statistics_where_float64_is_enabled(tmp_path):
+    subprocess.run([sys.executable, "-c", WIDE_GRAM, tmp_path / "gram"], check=True, timeout=300)

@@ -184,8 +184,10 @@ def test_other_files_are_refused(tmp_path):
     values = {"values": np.ones((3, 2), np.float32)}
     refused(tmp_path / "a", serialize(values, {"format": "np"}), "of something else, without a")
     refused(tmp_path / "a", serialize(values), "of something else, without a")
-    for raw in (b"", b"{}", b"PK\x03\x04" + b"\0" * 30, b"\x80\x04K\x01.", b"\xff" * 64):
+    for raw in (b"", b"{}", b"\xff" * 64):
         refused(tmp_path / "a", raw, "no safetensors file, or a damaged one")
+    refused(tmp_path / "a", b"PK\x03\x04" + b"\0" * 30, "a zip archive, as PyTorch saves")
+    refused(tmp_path / "a", b"\x80\x04K\x01.", "a pickle")
     deep = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
     refused(tmp_path / "a", len(deep).to_bytes(8, "little") + deep, "no safetensors file")
 
@@ -243,7 +245,7 @@ def test_only_regular_files_of_bounded_size_are_read(tmp_path):
             load(path)
     with (tmp_path / "large").open("wb") as stream:
         stream.truncate(files.MAX_BYTES + 1)
-    with pytest.raises(FileError, match=f"expected at most {files.MAX_BYTES} bytes"):
+    with pytest.raises(FileError, match=f"of at most {files.MAX_BYTES} bytes, got"):
         load(tmp_path / "large")
 
 

@@ -123,7 +123,7 @@ def test_triangles_are_packed_row_by_row():
 
 def test_missing_shards_and_manifests_are_named(folder):
     (folder / SHARDS[1]).unlink()
-    refused(folder, rf"{SHARDS[1]}: expected a shard, got none")
+    refused(folder, rf"{SHARDS[1]}: expected a shard, found none")
     (folder / "manifest.json").unlink()
     refused(folder, r"manifest\.json: expected a manifest of statistics, got no file")
     refused(folder / SHARDS[0], r"expected a manifest of statistics, got no file")
@@ -311,7 +311,7 @@ def test_manifests_with_other_values_are_refused_or_read(folder, field, value):
         ({"num_examples": True}, "expected numbers of examples > 0"),
         ({"fingerprint": {}}, "fingerprint: expected a schedule, got none"),
         ({"shards": (store.Shard("../x", "0", 8),)}, "shards: expected names of files"),
-        ({"shards": (store.Shard("a\0b", "0", 8),)}, "expected a shard, got none"),
+        ({"shards": (store.Shard("a\0b", "0", 8),)}, "expected the path of a file, got none"),
         ({"shards": (store.Shard(SHARDS[0], "0", -1),)}, "expected numbers of examples > 0"),
     ],
 )

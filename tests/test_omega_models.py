@@ -353,6 +353,8 @@ def test_guidance_of_vectors_and_of_directions():
     assert it(0.5, c=VECTORS).shape == (3, 2)
     assert it.table(TIMES, VECTORS).shape == (3, 3, 2)
     with pytest.raises(ValueError, match=r"expected vectors \(b, 2\) of floats, got int32"):
+        it(0.5, c=0)
+    with pytest.raises(ValueError, match="c: expected the condition that this weight depends on"):
         it(0.5)
 
 

@@ -446,7 +446,8 @@ def test_gradients_of_unroll_equal_finite_differences(solver, churn, num_steps):
                     found.append(float(objective(*map(jnp.array, point), times, churn)[0]))
                 values[index] = value
                 expected = (found[0] - found[1]) / (2 * h)
-                np.testing.assert_allclose(gradient[index], expected, rtol=1e-6, atol=1e-8)
+                near = 1e-6 * np.abs(gradient).max()  # what is left of it may be small
+                np.testing.assert_allclose(gradient[index], expected, rtol=0.0, atol=near)
 
 
 @pytest.mark.parametrize("churn", [0.0, 1.0])

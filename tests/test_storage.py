@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from lgd.machinery.files import InputFileError
 from lgd.machinery.storage import load_params, save_params
 
 
@@ -62,7 +63,9 @@ def test_missing_file_is_named(tmp_path):
     file = tmp_path / "none.safetensors"
     with pytest.raises(FileNotFoundError, match=f"{file}: expected a safetensors file, found none"):
         load_params(file, tree())
-    with pytest.raises(FileNotFoundError, match="expected a safetensors file"):
+    with pytest.raises(
+        InputFileError, match="expected a safetensors file, got no regular file: a folder"
+    ):
         load_params(tmp_path, tree())
 
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lgd.diffusion import KINDS, Kind, to_x0
+from lgd.diffusion import KINDS, Kind, latest_time, to_x0
+from lgd.machinery import arguments
 from lgd.types import Condition, Params, Schedule
 
 
@@ -22,6 +23,17 @@ class FunctionDenoiser:
     kind: Kind
     null_condition: Callable[[Condition], Condition]
 
+    @property
+    def t_max(self) -> float:
+        """The latest time at which x0 follows from the output, see `diffusion.latest_time`."""
+        return latest_time(self.schedule, self.kind)
+
+    def prediction(
+        self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Condition
+    ) -> Float[Array, "b *dims"]:
+        """The prediction of ``kind``. Raises ValueError if it has not the shape of x_t."""
+        return _like(self.function(params, x_t, t, c), x_t)
+
     def apply(
         self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Condition
     ) -> Float[Array, "b *dims"]:
@@ -33,11 +45,17 @@ class FunctionDenoiser:
         return self.null_condition(c)
 
     def _to_x0(self, prediction: Array, x_t: Array, t: Float[Array, " b"]) -> Array:
-        if jnp.shape(prediction) != x_t.shape:
-            got = jnp.shape(prediction)
-            raise ValueError(f"expected a prediction of shape {x_t.shape}, got {got}")
-        prediction = prediction.astype(x_t.dtype)
-        return to_x0(prediction, x_t, t=t, schedule=self.schedule, kind=self.kind)
+        return to_x0(_like(prediction, x_t), x_t, t=t, schedule=self.schedule, kind=self.kind)
+
+
+def _like(prediction: Any, x_t: Array) -> Array:
+    """The output of a function as an array of the shape and dtype of x_t."""
+    got = arguments.described(prediction)
+    if jnp.shape(prediction) != x_t.shape:
+        raise ValueError(f"expected a prediction of shape {x_t.shape}, got {got}")
+    if not jnp.issubdtype(prediction.dtype, jnp.floating):
+        raise ValueError(f"expected a prediction of floats, got {got}")
+    return prediction.astype(x_t.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

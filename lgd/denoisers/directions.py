@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from jaxtyping import Array, Float
 
-from lgd.diffusion import denoise_pair
+from lgd.diffusion import denoise_pair, t_max
 from lgd.types import Condition, Denoiser, Params, Schedule
 
 
@@ -39,9 +39,19 @@ class Directions:
         return self.denoiser.schedule
 
     @property
+    def t_max(self) -> float:
+        """The latest time at which all of the denoisers can be asked."""
+        return min(t_max(part) for part in (self.denoiser, *dict(self.weaker).values()))
+
+    @property
     def weaker_names(self) -> tuple[str, ...]:
         """Names of the further directions."""
         return tuple(name for name, _ in self.weaker)
+
+    def parts(self, params: Params) -> tuple[tuple[str, Denoiser, Params], ...]:
+        """The denoisers with their names, "" that of the main one, and parameters."""
+        weaker = [(name, other, params[1][name]) for name, other in self.weaker]
+        return (("", self.denoiser, params[0]), *weaker)
 
     def with_parts(self, function: Callable[[Denoiser], Denoiser]) -> "Directions":
         """The same directions with ``function(denoiser)`` in the place of every denoiser."""

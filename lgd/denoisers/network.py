@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lgd.denoisers.layers import Conditions
-from lgd.diffusion import KINDS, Kind, expand, to_x0
+from lgd.diffusion import KINDS, Kind, expand, latest_time, to_x0
 from lgd.schedules import clipped_logsnr, rates
 from lgd.types import Params, PRNGKey, Schedule
 
@@ -80,12 +80,23 @@ class NetworkDenoiser:
         logsnr = clipped_logsnr(self.schedule, t)
         return self.module.apply(params, x_t / expand(size, x_t), logsnr, c)  # type: ignore[return-value]
 
+    @property
+    def t_max(self) -> float:
+        """The latest time at which x0 follows from the output, see `diffusion.latest_time`."""
+        return latest_time(self.schedule, self.kind)
+
+    def prediction(
+        self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Conditions
+    ) -> Float[Array, "b *dims"]:
+        """Return the prediction of ``kind``, of the shape of x_t."""
+        scale = output_scale(t, schedule=self.schedule, kind=self.kind)
+        return expand(scale, x_t) * self.output(params, x_t, t=t, c=c)
+
     def apply(
         self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Conditions
     ) -> Float[Array, "b *dims"]:
         """Return x0_hat, of the shape of x_t."""
-        scale = output_scale(t, schedule=self.schedule, kind=self.kind)
-        prediction = expand(scale, x_t) * self.output(params, x_t, t=t, c=c)
+        prediction = self.prediction(params, x_t, t=t, c=c)
         return to_x0(prediction, x_t, t=t, schedule=self.schedule, kind=self.kind)
 
     def null(self, c: Conditions) -> Conditions:

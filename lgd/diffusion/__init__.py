@@ -9,6 +9,7 @@ from lgd.diffusion.kernel import (
     noised,
 )
 from lgd.diffusion.kinds import KINDS, Kind, expand, from_x0, to_x0
+from lgd.diffusion.models import check_start, checked_denoiser, latest_time, t_max
 from lgd.diffusion.pairs import denoise_pair, direction_names, predictions, weaker_predictions
 
 __all__ = [
@@ -19,12 +20,16 @@ __all__ = [
     "bridge_coefficients",
     "bridge_mean",
     "bridge_step",
+    "check_start",
+    "checked_denoiser",
     "denoise_pair",
     "direction_names",
     "expand",
     "from_x0",
+    "latest_time",
     "noised",
     "predictions",
+    "t_max",
     "to_x0",
     "weaker_predictions",
 ]

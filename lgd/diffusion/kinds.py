@@ -14,7 +14,7 @@ Kind = Literal["x0", "eps", "v", "velocity", "score"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 
-_SMALLEST_SCALE = 1e-6  # floor of alpha and sigma where a conversion divides by them
+_SMALLEST_SIGMA = 1e-6  # floor of sigma where a conversion divides by it
 
 
 def expand(
@@ -36,7 +36,7 @@ def to_x0(
 
     ``eps``: noise; ``score = -eps / sigma``; ``v = alpha eps - sigma x0`` (Salimans & Ho, 2022);
     ``velocity = alpha' x0 + sigma' eps`` (flow matching). eps and score say nothing of x0 where
-    alpha = 0; alpha is floored at 1e-6 there.
+    alpha = 0, which is NaN there; see `latest_time`.
 
     Args:
       prediction: output of a model (b, *dims).
@@ -52,9 +52,9 @@ def to_x0(
     if kind == "x0":
         return prediction
     if kind == "eps":
-        return (x_t - sigma * prediction) / jnp.maximum(alpha, _SMALLEST_SCALE)
+        return (x_t - sigma * prediction) / jnp.where(alpha == 0.0, jnp.nan, alpha)
     if kind == "score":
-        return (x_t + sigma**2 * prediction) / jnp.maximum(alpha, _SMALLEST_SCALE)
+        return (x_t + sigma**2 * prediction) / jnp.where(alpha == 0.0, jnp.nan, alpha)
     if kind == "v":
         return (alpha * x_t - sigma * prediction) / (alpha**2 + sigma**2)
     if kind == "velocity":
@@ -91,7 +91,7 @@ def from_x0(
     if kind == "x0":
         return x0
     alpha, sigma = (expand(f(t), x_t) for f in (schedule.alpha, schedule.sigma))
-    safe_sigma = jnp.maximum(sigma, _SMALLEST_SCALE)
+    safe_sigma = jnp.maximum(sigma, _SMALLEST_SIGMA)
     eps = (x_t - alpha * x0) / safe_sigma
     if kind == "eps":
         return eps

@@ -15,23 +15,18 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, deserialize
-from safetensors.numpy import save as serialize
 
 import lgd
 from lgd import encoders, omega, schedules
 from lgd.machinery import digests, storage
+from lgd.machinery import files as input_files
+from lgd.machinery.tensors import TensorFile, check_finite, packed, unpacked
+from lgd.machinery.words import one_line
 from lgd.omega import CONVENTION, Guidance
-from lgd.types import Params
 
 FORMAT = 1
 MAX_BYTES = 64 * 2**20
 _DESCRIPTION, _DIGEST = "description", "description_sha256"  # keys of the metadata
-_DTYPES = {
-    "BF16": jnp.bfloat16, "F16": np.float16, "F32": np.float32, "F64": np.float64,
-    "BOOL": np.bool_, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64,
-    "I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64,
-}  # fmt: skip
 _GUIDANCE = "a guidance written by lgd.save"
 _HOW_TO_REGISTER = (
     "register it by lgd.exchange.files.register(cls), in a module that is imported wherever the "
@@ -93,9 +88,9 @@ def save(guidance: Guidance, path: str | Path) -> None:
     >>> table, values = lgd.omega.StepTable(times=(1.0, 0.0)), {"values": jnp.array([[2.0]])}
     >>> lgd.save(lgd.omega.Guidance(table, values, "init"), "guidance.safetensors")
     """
-    path = Path(path)
-    tensors = _named(path, guidance.params)
+    path = input_files.output(path)
     try:
+        tensors = storage.named_arrays(guidance.params)
         described = {
             "format": FORMAT,
             "lgd": lgd.__version__,
@@ -108,13 +103,12 @@ def save(guidance: Guidance, path: str | Path) -> None:
             "params": _encode(jax.tree.map_with_path(_tensor_name, guidance.params)),
             "tensors_sha256": _digest(tensors),
         }
-    except FileError as error:
+        text = json.dumps(described, allow_nan=False)
+        raw = packed(tensors, {_DESCRIPTION: text, _DIGEST: digests.of_bytes(text.encode())})
+    except ValueError as error:
         raise FileError(f"{path}: {error}") from None
-    text = json.dumps(described, allow_nan=False)
-    raw = serialize(tensors, {_DESCRIPTION: text, _DIGEST: digests.of_bytes(text.encode())})
     if len(raw) > MAX_BYTES:
         raise FileError(f"{path}: expected at most {MAX_BYTES} bytes, got {len(raw)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     storage.write(path, raw)
 
 
@@ -131,19 +125,20 @@ def load(path: str | Path) -> Guidance:
     >>> float(lgd.load("guidance.safetensors")(0.5))
     2.0
     """
-    path = Path(path)
-    metadata, tensors = _parsed(path, _read(path))
+    metadata, tensors = _parsed(path)
     if _DESCRIPTION not in metadata:
         raise FileError(f"{path}: expected {_GUIDANCE}, got {_without_description(metadata)}")
-    text = metadata[_DESCRIPTION]
-    if digests.of_bytes(text.encode()) != metadata.get(_DIGEST):
+    text = metadata[_DESCRIPTION].encode()
+    if digests.of_bytes(text) != metadata.get(_DIGEST):
         raise FileError(f"{path}: expected {_GUIDANCE}, got a damaged one: its description differs")
     try:
-        return _from_description(json.loads(text), tensors)
+        return _from_description(input_files.json_of(text), tensors)
     except FileError as error:
         raise FileError(f"{path}: {error}") from None
     except Exception as error:  # whatever the constructor of a registered class raises
-        raise FileError(f"{path}: expected the description of a guidance, got: {error}") from error
+        raise FileError(
+            f"{path}: expected the description of a guidance, got: {one_line(error)}"
+        ) from error
 
 
 def _from_description(described: dict[str, Any], tensors: dict[str, np.ndarray]) -> Guidance:
@@ -167,37 +162,23 @@ def _from_description(described: dict[str, Any], tensors: dict[str, np.ndarray])
     )
 
 
-def _read(path: Path) -> bytes:
-    """The bytes of a regular file of bounded size."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: expected {_GUIDANCE}, found none")
-    if not path.is_file():
-        raise FileError(f"{path}: expected {_GUIDANCE}, got no regular file")
-    with path.open("rb") as stream:
-        raw = stream.read(MAX_BYTES + 1)
-    if len(raw) > MAX_BYTES:
-        raise FileError(f"{path}: expected at most {MAX_BYTES} bytes, got more")
-    return raw
-
-
-def _parsed(path: Path, raw: bytes) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+def _parsed(path: str | Path) -> TensorFile:
     """Metadata and tensors of a safetensors file."""
     try:
-        header = raw[8 : 8 + int.from_bytes(raw[:8], "little")].rstrip(b" ")
-        if not header.endswith(b"}"):
-            raise ValueError("its header has no end")
-        metadata = json.loads(header).get("__metadata__") or {}
-        tensors = {
-            name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
-            for name, tensor in deserialize(raw)
-        }
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        raise FileError(
-            f"{path}: expected {_GUIDANCE}, got no safetensors file, or a damaged one: {e}"
-        ) from None
-    for name, tensor in tensors.items():
-        _check_finite(path, name, tensor)
-    return metadata, tensors
+        raw = input_files.read(path, _GUIDANCE, max_bytes=MAX_BYTES)
+    except input_files.InputFileError as error:
+        raise FileError(str(error)) from None
+    try:
+        found = unpacked(raw)
+    except ValueError as error:
+        kind = storage.foreign(raw) or f"no safetensors file, or a damaged one: {one_line(error)}"
+        raise FileError(f"{path}: expected {_GUIDANCE}, got {kind}") from None
+    for name, tensor in found.tensors.items():
+        try:
+            check_finite(name, tensor)
+        except ValueError as error:
+            raise FileError(f"{path}: {error}") from None
+    return found
 
 
 def _without_description(metadata: Mapping[str, str]) -> str:
@@ -212,25 +193,8 @@ def _without_description(metadata: Mapping[str, str]) -> str:
     )
 
 
-def _named(path: Path, params: Params) -> dict[str, np.ndarray]:
-    """The arrays of a tree by their path."""
-    tensors = {}
-    for key, leaf in jax.tree.leaves_with_path(params):
-        name = _tensor_name(key, leaf).name
-        if not isinstance(leaf, np.ndarray | jax.Array) or leaf.dtype not in _DTYPES.values():
-            raise FileError(f"{path}: {name}: expected an array of numbers, got {type(leaf)}")
-        tensors[name] = np.asarray(leaf, order="C")
-        _check_finite(path, name, tensors[name])
-    return tensors
-
-
 def _tensor_name(key: tuple[Any, ...], leaf: Any) -> TensorName:
-    return TensorName(jax.tree_util.keystr(key, simple=True, separator="/"))
-
-
-def _check_finite(path: Path, name: str, tensor: np.ndarray) -> None:
-    if not np.isfinite(tensor).all():
-        raise FileError(f"{path}: {name}: expected finite values, got NaN or inf")
+    return TensorName(storage.leaf_name(key))
 
 
 def _digest(tensors: Mapping[str, np.ndarray]) -> str:

@@ -4,18 +4,21 @@ Every family of `guidance.FAMILIES` is a kind; ``table`` and ``guidance`` are tw
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lgd import guidance, omega
 from lgd.guidance.families import LIMIT, Family
 from lgd.machinery.words import one_line, shown
-from lgd.types import OmegaFn
+from lgd.types import Condition, OmegaFn
 
 _MAX_ERROR = 1000  # characters
+_MAX_SHOWN = 100  # mistakes in one message
 
 Check = Callable[[Any], Any]  # the value of a field -> the same, checked; raises ValueError
 
@@ -24,7 +27,8 @@ class ScheduleError(ValueError):
     """Everything that is wrong with the schedules asked for, one line each."""
 
     def __init__(self, errors: Sequence[str]) -> None:
-        super().__init__("\n".join(errors))
+        more = [f"and {len(errors) - _MAX_SHOWN} more"] if len(errors) > _MAX_SHOWN else []
+        super().__init__("\n".join([*errors[:_MAX_SHOWN], *more]))
         self.errors = list(errors)
 
 
@@ -44,13 +48,15 @@ class Kind:
 
 
 def kinds() -> dict[str, Kind]:
-    """The kinds of the library by name."""
+    """The kinds of the library by name; they read a file of guidance once."""
     table = Kind(
         make=_table,
         fields={"times": _times, "values": _rows},
         takes=frozenset({"num_strata"}),
     )
-    saved = Kind(make=_guidance, fields={"file": text}, takes=frozenset({"num_strata"}))
+    saved = Kind(
+        make=functools.cache(_guidance), fields={"file": text}, takes=frozenset({"num_strata"})
+    )
     families = {name: _of_family(family) for name, family in guidance.FAMILIES.items()}
     return families | {"table": table, "guidance": saved}
 
@@ -212,7 +218,22 @@ def _guidance(file: str, num_strata: int | None) -> OmegaFn:
     from lgd.exchange import files
 
     omega_fn = files.load(file).omega_fn
-    if num_strata is not None and not guidance.takes_features(omega_fn):
+    if num_strata is None:
+        if _takes(omega_fn, jnp.zeros(1, jnp.int32)) and not _takes(omega_fn, jnp.zeros((1, 1))):
+            raise ValueError("expected one schedule for all conditions, got a guidance by label")
+    elif not guidance.takes_features(omega_fn):
         labels = jnp.arange(num_strata, dtype=jnp.int32)
         guidance.on_grid(omega_fn, jnp.asarray([1.0, 0.0], jnp.float32), labels)
     return omega_fn
+
+
+def _takes(omega_fn: omega.Learned, c: Condition) -> bool:
+    """Whether a learned omega function takes conditions (1, ...) like these."""
+    time = jax.ShapeDtypeStruct((1,), jnp.float32)
+    count = omega_fn.num_features
+    extra = {"features": jnp.zeros((1, count))} if count else {}
+    try:
+        jax.eval_shape(lambda s, t: omega_fn(s=s, t=t, c=c, **extra), time, time)
+    except ValueError:
+        return False
+    return True

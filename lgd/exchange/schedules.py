@@ -15,7 +15,6 @@ mistake is collected; `read` raises one ScheduleError with all.
 
 import itertools
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -28,7 +27,7 @@ from jaxtyping import Array, Float
 from lgd import guidance
 from lgd.exchange.kinds import Kind, ScheduleError, kinds, make_schedule
 from lgd.guidance import FAMILIES, HandMade
-from lgd.machinery import storage
+from lgd.machinery import files, storage
 from lgd.machinery.words import one_line, shown
 from lgd.types import OmegaFn, Schedule
 
@@ -158,11 +157,10 @@ def write(path: str | Path, entries: Sequence[Mapping[str, Any]]) -> None:
       ValueError: for values that JSON does not have, or more of them than `read` takes.
       OSError: where the disk does not take it.
     """
-    path = Path(path)
+    path = files.output(path)
     data = (json.dumps(list(entries), indent=2, allow_nan=False) + "\n").encode()
     if len(data) > MAX_BYTES:
         raise ValueError(f"{path}: expected at most {MAX_BYTES} bytes, got {len(data)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     storage.write(path, data)
 
 
@@ -232,45 +230,22 @@ def _read_file(source: str, make: _Make, named: dict[str, OmegaFn]) -> None:
 
 def _entries(source: str) -> list[Any]:
     """The JSON list of a file. Raises ScheduleError."""
-    raw = _bytes_of(source)
     try:
-        entries = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        entries = files.json_of(files.read(source, _FILE, max_bytes=MAX_BYTES))
+    except FileNotFoundError:
+        words = ", ".join(f"{kind}:..." for kind in _words())
+        raise ScheduleError(
+            [f"expected a JSON file, default, or one of {words}; got no such file"]
+        ) from None
+    except files.InputFileError as error:
+        raise ScheduleError([str(error).removeprefix(f"{one_line(source, 1000)}: ")]) from None
+    except ValueError as error:
         raise ScheduleError([f"expected {_FILE}, got {one_line(error)}"]) from None
     if not isinstance(entries, list) or not entries:
         raise ScheduleError([f"expected {_FILE}, got {shown(entries)}"])
     if len(entries) > _MAX_ENTRIES:
         raise ScheduleError([f"expected at most {_MAX_ENTRIES} schedules, got {len(entries)}"])
     return entries
-
-
-def _bytes_of(source: str) -> bytes:
-    """The content of a regular file: a pipe may wait for ever, a device may never end.
-
-    Raises ScheduleError.
-    """
-    if not os.path.exists(source):  # False too for what is no path
-        words = ", ".join(f"{kind}:..." for kind in _words())
-        raise ScheduleError([f"expected a JSON file, default, or one of {words}; got no such file"])
-    if not os.path.isfile(source):
-        raise ScheduleError([f"expected {_FILE}, got no regular file"])
-    try:
-        with open(source, "rb") as stream:
-            raw = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ScheduleError([f"expected {_FILE}, got {one_line(error)}"]) from None
-    if len(raw) > MAX_BYTES:
-        raise ScheduleError([f"expected {_FILE} of at most {MAX_BYTES // 2**20} MB, got more"])
-    return raw
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in values:
-            raise ValueError(f"{name!r} twice in one object")
-        values[name] = value
-    return values
 
 
 def _check_name(name: Any) -> str:

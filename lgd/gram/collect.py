@@ -208,8 +208,10 @@ def batch_pass(
         rows = draw_frozen_rows(rows_key, denoiser, params, x0, member_c, t=t)
         blocks = rows[1:4] if layout.members == "copies" else rows[:4]
         packed = pack(gram_matrix(jnp.concatenate(blocks, axis=1)))
-        tensors = {"t": t, "gram": packed, **store.named_conditions(c)}
-        return tensors | ({"features": rows.features} if layout.has_features else {})
+        tensors = {"t": t, "gram": packed}
+        tensors |= {"features": rows.features} if layout.has_features else {}
+        stored = {name: tensor.astype(jnp.float32) for name, tensor in tensors.items()}
+        return stored | store.named_conditions(c)
 
     return ask
 

@@ -205,7 +205,8 @@ def _run(
         step, rows = inputs
         step_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
         batch, s, forms = redrawn_batches(program, data, step_keys, rows)
-        decay = jnp.minimum(program.optimizer.ema_decay, (1.0 + step) / (10.0 + step))
+        done = step.astype(jnp.float32)
+        decay = jnp.minimum(program.optimizer.ema_decay, (1.0 + done) / (10.0 + done))
 
         def one_lane(state: State, lane: LaneSettings) -> tuple[State, Array]:
             lane_batch, lane_s = jax.tree.map(lambda leaf: leaf[lane.seed], (batch, s))

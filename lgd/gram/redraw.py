@@ -91,4 +91,4 @@ def _chi(z: Float[Array, "g n"], freedom: Int[np.ndarray, " n"]) -> Float[Array,
     low = jnp.minimum(position.astype(jnp.int32), len(knots) - 2)
     column = jnp.arange(len(freedom))[None]
     at_low, at_high = (jnp.asarray(table)[column, index] for index in (low, low + 1))
-    return at_low + (position - low) * (at_high - at_low)
+    return at_low + (position - low.astype(position.dtype)) * (at_high - at_low)

@@ -15,18 +15,18 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
+from lgd.gram.checks import check_alike, check_tensors, is_condition
 from lgd.gram.layout import LAWS, CollectionLaw, Layout, Statistics, StatisticsError
-from lgd.machinery import digests, storage
+from lgd.machinery import digests, files, storage
 from lgd.machinery.progress import bar
+from lgd.machinery.tensors import host_array, packed, unpacked
+from lgd.machinery.words import one_line, shown
 from lgd.types import Condition
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-_FIXED = {"t": np.float32, "gram": np.float32, "source": np.int32, "features": np.float32}
+_MAX_MANIFEST = 16 * 2**20  # bytes
 
 
 class Shard(NamedTuple):
@@ -64,7 +64,7 @@ def read(path: str | Path, *, progress: bool = True) -> Statistics:
     Raises StatisticsError, which names the file or the field, for a folder without a manifest, an
     incomplete collection, a damaged, truncated or swapped shard, or values that are no statistics.
     """
-    path = Path(path)
+    path = _folder(path)
     manifest = read_manifest(path)
     if manifest.collected != manifest.num_examples:
         raise StatisticsError(
@@ -75,9 +75,10 @@ def read(path: str | Path, *, progress: bool = True) -> Statistics:
     with bar("read statistics", len(manifest.shards), show=progress) as advance:
         for shard in manifest.shards:
             parts.append(read_shard(path, shard, manifest))
+            check_alike(path / shard.file, parts[-1], parts[0])
             advance("")
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    conditions = {name: joined.pop(name) for name in list(joined) if _is_condition(name)}
+    conditions = {name: joined.pop(name) for name in list(joined) if is_condition(name)}
     n, layout = manifest.num_examples, manifest.layout
     empty = np.zeros((n, layout.num_particles, 0), np.float32)
     return Statistics(
@@ -97,7 +98,7 @@ def is_complete(path: str | Path) -> bool:
 
     Raises StatisticsError for a damaged manifest.
     """
-    path = Path(path)
+    path = _folder(path)
     if not (path / MANIFEST).exists():
         return False
     manifest = read_manifest(path)
@@ -108,17 +109,24 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest of a folder. Raises StatisticsError."""
     file = path / MANIFEST
     try:
-        values = json.loads(file.read_text())
-    except (FileNotFoundError, NotADirectoryError):
+        raw = files.read(file, "a manifest of statistics", max_bytes=_MAX_MANIFEST)
+        values = files.json_of(raw)
+    except FileNotFoundError:
         raise StatisticsError(f"{file}: expected a manifest of statistics, got no file") from None
-    except (ValueError, OSError, RecursionError) as error:
-        raise StatisticsError(f"{file}: expected JSON, got a damaged file: {error}") from None
+    except files.InputFileError as error:
+        raise StatisticsError(str(error)) from None
+    except ValueError as error:
+        raise StatisticsError(
+            f"{file}: expected JSON, got a damaged file: {one_line(error)}"
+        ) from None
     try:
         return _parsed(values)
     except StatisticsError as error:
         raise StatisticsError(f"{file}: {error}") from None
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise StatisticsError(f"{file}: expected a manifest of statistics, got {error!r}") from None
+        raise StatisticsError(
+            f"{file}: expected a manifest of statistics, got {shown(error)}"
+        ) from None
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -138,8 +146,11 @@ def write_shard(path: Path, index: int, tensors: Mapping[str, np.ndarray], layou
     Raises StatisticsError for arrays that `read` would refuse.
     """
     name = f"shard-{index:05d}.safetensors"
-    _check_tensors(path / name, tensors, len(tensors["t"]), layout)
-    data = save_tensors({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+    check_tensors(path / name, tensors, len(tensors["t"]), layout)
+    try:
+        data = packed({key: host_array(key, value) for key, value in tensors.items()}, {})
+    except ValueError as error:
+        raise StatisticsError(f"{path / name}: {error}") from None
     storage.write(path / name, data)
     return Shard(name, digests.of_bytes(data), len(tensors["t"]))
 
@@ -148,16 +159,16 @@ def read_shard(path: Path, shard: Shard, manifest: Manifest) -> dict[str, np.nda
     """The arrays of one shard, verified. Raises StatisticsError."""
     file = path / shard.file
     try:
-        data = file.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise StatisticsError(f"{file}: expected a shard, got none: {error}") from None
+        data = files.read(file, "a shard")
+    except (FileNotFoundError, files.InputFileError) as error:
+        raise StatisticsError(str(error)) from None
     if (got := digests.of_bytes(data)) != shard.sha256:
-        raise StatisticsError(f"{file}: expected sha256 {shard.sha256}, got {got}")
+        raise StatisticsError(f"{file}: expected sha256 {shown(shard.sha256)}, got {got}")
     try:
-        tensors = load_tensors(data)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise StatisticsError(f"{file}: expected safetensors, got {error}") from None
-    _check_tensors(file, tensors, shard.examples, manifest.layout)
+        tensors = unpacked(data).tensors
+    except ValueError as error:
+        raise StatisticsError(f"{file}: expected safetensors, got {one_line(error)}") from None
+    check_tensors(file, tensors, shard.examples, manifest.layout)
     return tensors
 
 
@@ -177,9 +188,11 @@ def named_conditions(c: Condition) -> dict[str, Any]:
     return dict(zip(names, (leaf for _, leaf in pairs), strict=True))
 
 
-def _is_condition(name: str) -> bool:
-    """Whether an array of a shard is a leaf of the condition."""
-    return name == "c" or name.startswith("c/")
+def _folder(path: str | Path) -> Path:
+    try:
+        return files.expanded(path)
+    except files.InputFileError as error:
+        raise StatisticsError(str(error)) from None
 
 
 def _nested(conditions: Mapping[str, np.ndarray]) -> Any:
@@ -196,60 +209,15 @@ def _nested(conditions: Mapping[str, np.ndarray]) -> Any:
     return tree
 
 
-def _check_tensors(
-    file: Path, tensors: Mapping[str, np.ndarray], count: int, layout: Layout
-) -> None:
-    """Raise StatisticsError unless names, dtypes, shapes and values are those of statistics."""
-    m = layout.num_particles
-    shapes: dict[str, tuple[int, ...]] = {
-        "t": (count,),
-        "gram": (count, layout.packed),
-        "source": (count,),
-    }
-    if layout.has_features:
-        shapes["features"] = (count, m, layout.num_features)
-    conditions = [name for name in tensors if _is_condition(name)]
-    if sorted({*tensors} - {*conditions}) != sorted(shapes) or not conditions:
-        raise StatisticsError(f"{file}: expected {sorted(shapes)} and c, got {sorted(tensors)}")
-    for name, shape in shapes.items():
-        got = tensors[name]
-        if got.shape != shape or got.dtype != _FIXED[name]:
-            raise StatisticsError(
-                f"{file}: {name}: expected {np.dtype(_FIXED[name])} {shape}, "
-                f"got {got.dtype} {got.shape}"
-            )
-    leading = (count, m) if layout.members == "mixed" else (count,)
-    for name in conditions:
-        if tensors[name].shape[: len(leading)] != leading:
-            raise StatisticsError(
-                f"{file}: {name}: expected leading axes {leading}, got {tensors[name].shape}"
-            )
-    for name, value in tensors.items():
-        if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
-            raise StatisticsError(f"{file}: {name}: expected finite values, got others")
-    _check_values(file, tensors, layout)
-
-
-def _check_values(file: Path, tensors: Mapping[str, np.ndarray], layout: Layout) -> None:
-    """Raise StatisticsError for times outside [0, 1], or products beyond Cauchy-Schwarz."""
-    t = tensors["t"]
-    if len(t) and not (t.min() >= 0.0 and t.max() <= 1.0):
-        raise StatisticsError(f"{file}: t: expected times in [0, 1], got {t.min()} to {t.max()}")
-    rows, columns = np.tril_indices(layout.num_rows)
-    squares = tensors["gram"][:, rows == columns].astype(np.float64)
-    bound = np.sqrt(np.maximum(squares[:, rows], 0.0) * np.maximum(squares[:, columns], 0.0))
-    slack = 1e-3 * bound + 1e-12
-    if squares.min(initial=0.0) < 0.0 or (np.abs(tensors["gram"]) > bound + slack).any():
-        raise StatisticsError(f"{file}: gram: expected inner products, got what no vectors have")
-
-
 def _parsed(values: Mapping[str, Any]) -> Manifest:
     """The manifest that JSON values describe. Raises StatisticsError, or the error of a type."""
     if values["format"] != FORMAT:
-        raise StatisticsError(f"format: expected {FORMAT}, got {values['format']!r}")
+        raise StatisticsError(f"format: expected {FORMAT}, got {shown(values['format'])}")
     said = {name: value for name, value in values.items() if name != "sha256"}
     if (got := digests.of_json(said)) != values["sha256"]:
-        raise StatisticsError(f"sha256: expected {values['sha256']} of the other fields, got {got}")
+        raise StatisticsError(
+            f"sha256: expected {shown(values['sha256'])} of the other fields, got {got}"
+        )
     law = dict(values["law"])
     layout = values["layout"] | {"directions": tuple(values["layout"]["directions"])}
     manifest = Manifest(
@@ -267,9 +235,15 @@ def _parsed(values: Mapping[str, Any]) -> Manifest:
         manifest.shard_examples,
         *(s.examples for s in manifest.shards),
     ]
-    if not all(type(count) is int and count > 0 for count in counts):
-        raise StatisticsError(f"expected numbers of examples > 0, got {counts}")
-    for shard in manifest.shards:
-        if Path(shard.file).name != shard.file:
-            raise StatisticsError(f"shards: expected names of files, got {shard.file!r}")
+    if not all(type(count) is int and 0 < count < 2**48 for count in counts):
+        raise StatisticsError(f"expected numbers of examples > 0, got {shown(counts)}")
+    sizes = (manifest.layout.num_particles, manifest.layout.dim)
+    if {*map(type, sizes)} != {int} or type(manifest.layout.has_features) is not bool:
+        raise StatisticsError(f"layout: expected whole numbers, got {shown(values['layout'])}")
+    names = [shard.file for shard in manifest.shards]
+    for name in names:
+        if Path(name).name != name:
+            raise StatisticsError(f"shards: expected names of files, got {shown(name)}")
+    if len(set(names)) < len(names):
+        raise StatisticsError(f"shards: expected different files, got {shown(names)}")
     return manifest

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lgd.diffusion import denoise_pair, expand
+from lgd.guidance.hand_made import checked_bound
 from lgd.guidance.rules import Cfg, rule
+from lgd.machinery import arguments
 from lgd.types import Condition, Denoiser, Params, Prediction, PyTree, Rule, Scalar, Step
 
 X = Float[Array, "b *dims"]
@@ -31,6 +34,16 @@ class Apg:
     eta: Scalar = 0.0
     radius: Scalar = jnp.inf
     momentum: Scalar = -0.5
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for values out of range."""
+        if self.omega is not None:
+            Cfg(self.omega)
+        arguments.finite("eta", self.eta)
+        arguments.finite("momentum", self.momentum)
+        radius = checked_bound("radius", self.radius)
+        if not isinstance(radius, jax.core.Tracer) and not radius > 0.0:
+            raise arguments.wrong("radius", "a number above 0", radius)
 
     def calls(self, num_directions: int) -> int:
         """Two network rows for each sample and call."""
@@ -62,15 +75,18 @@ class Apg:
     ) -> tuple[Prediction, X]:
         """The guided prediction at x_t, and the momentum after it."""
         cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c)
-        moved = cond - uncond + self.momentum * state
+        eta, radius, momentum = (
+            jnp.asarray(value, cond.dtype) for value in (self.eta, self.radius, self.momentum)
+        )
+        moved = cond - uncond + momentum * state
         size = jnp.sqrt(_product(moved, moved))
-        bounded = expand(jnp.minimum(1.0, self.radius / jnp.maximum(size, 1e-12)), moved) * moved
+        bounded = expand(jnp.minimum(1.0, radius / jnp.maximum(size, 1e-12)), moved) * moved
         along = _product(bounded, cond) / jnp.maximum(_product(cond, cond), 1e-12)
-        guided = bounded - (1.0 - self.eta) * expand(along, cond) * cond
-        return Prediction(cond + expand(step.inputs, cond) * guided), moved
+        guided = bounded - (1.0 - eta) * expand(along, cond) * cond
+        return Prediction(cond + expand(step.inputs.astype(cond.dtype), cond) * guided), moved
 
 
 def _product(x: X, y: X) -> Float[Array, " b"]:
-    """Inner products, in float32."""
+    """Inner products, in float32, in the dtype of x."""
     flat = [v.reshape(len(v), -1).astype(jnp.float32) for v in (x, y)]
-    return jnp.sum(flat[0] * flat[1], axis=-1)
+    return jnp.sum(flat[0] * flat[1], axis=-1).astype(x.dtype)

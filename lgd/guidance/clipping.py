@@ -8,8 +8,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lgd.diffusion import expand
+from lgd.guidance.hand_made import checked_bound
 from lgd.guidance.rules import as_rule, rule, skipping_of
+from lgd.machinery import arguments
 from lgd.types import Condition, Denoiser, Params, Prediction, PyTree, Rule, Scalar, Step
+
+_SMALLEST = 1e-6  # of a range and of a quantile
 
 
 @rule
@@ -23,6 +27,17 @@ class Clipped:
     inner: Any
     low: Scalar = -1.0
     high: Scalar = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what is no guidance, or unless low < high."""
+        as_rule(self.inner)
+        self._check_range()
+
+    def _check_range(self) -> None:
+        low, high = checked_bound("low", self.low), checked_bound("high", self.high)
+        is_traced = any(isinstance(bound, jax.core.Tracer) for bound in (low, high))
+        if not is_traced and not low < high:
+            raise ValueError(f"expected low < high, got low {low} and high {high}")
 
     def calls(self, num_directions: int) -> int:
         """Network rows for each sample and call of the rule inside."""
@@ -61,7 +76,7 @@ class Clipped:
 
     def limited(self, x0: Float[Array, "b *dims"]) -> Float[Array, "b *dims"]:
         """``clip(x0, low, high)``."""
-        return jnp.clip(x0, self.low, self.high)
+        return jnp.clip(x0, jnp.asarray(self.low, x0.dtype), jnp.asarray(self.high, x0.dtype))
 
     def _around(self, inner: Rule) -> "Clipped":
         return Clipped(inner, self.low, self.high)
@@ -78,12 +93,17 @@ class DynamicThreshold(Clipped):
 
     quantile: Scalar = 0.995
 
+    def _check_range(self) -> None:
+        arguments.finite("high", self.high, low=_SMALLEST)
+        arguments.finite("quantile", self.quantile, low=_SMALLEST, high=1.0)
+
     def limited(self, x0: Float[Array, "b *dims"]) -> Float[Array, "b *dims"]:
         """The scaled prediction."""
         sizes = jnp.abs(x0.reshape(len(x0), -1)).astype(jnp.float32)
-        reach = jnp.maximum(jnp.quantile(sizes, self.quantile, axis=1), self.high)
+        quantile, high = (jnp.asarray(v, sizes.dtype) for v in (self.quantile, self.high))
+        reach = jnp.maximum(jnp.quantile(sizes, quantile, axis=1), high)
         bound = expand(jax.lax.stop_gradient(reach).astype(x0.dtype), x0)
-        return jnp.clip(x0, -bound, bound) * (self.high / bound)
+        return jnp.clip(x0, -bound, bound) * (high.astype(x0.dtype) / bound)
 
     def _around(self, inner: Rule) -> "DynamicThreshold":
         return DynamicThreshold(inner, self.low, self.high, self.quantile)

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from lgd.guidance.hand_made import HandMade, check_finite, check_interval, rounded_up
+from lgd.guidance.hand_made import HandMade, check_finite, check_interval, check_schedule_value
+from lgd.guidance.times import rounded_up
 from lgd.types import Condition, Schedule
 
 
@@ -16,6 +17,7 @@ def sigma_interval(w: float, lo: float, hi: float, *, schedule: Schedule) -> Han
     """
     check_finite(w=w)
     check_interval(lo, hi, in_times=False)
+    check_schedule_value(schedule)
 
     def formula(s: Array, t: Array, c: Condition) -> Array:
         sigma = jnp.exp(-0.5 * schedule.logsnr(t))

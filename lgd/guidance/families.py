@@ -7,8 +7,9 @@ function in a file and a row here.
 
 import dataclasses
 import inspect
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from lgd.guidance.edm import sigma_interval
 from lgd.guidance.hand_made import (
@@ -24,6 +25,7 @@ from lgd.guidance.hand_made import (
     logsnr_interval,
     power_cosine,
 )
+from lgd.machinery.words import shown
 
 LIMIT = 1000.0  # largest weight of either sign: beyond it float32 losses overflow
 
@@ -43,6 +45,18 @@ class Field:
     growth: tuple[float, float] = (0.0, math.inf)
     per_stratum: bool = False
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for empty ranges, or a grid that does not increase within its own."""
+        for name, (low, high) in (("low, high", (self.low, self.high)), ("growth", self.growth)):
+            if not low < high:
+                raise ValueError(f"{name}: expected an increasing pair, got {low} and {high}")
+        increases = all(a < b for a, b in itertools.pairwise(self.grid))
+        if not increases or not all(self.low <= value <= self.high for value in self.grid):
+            raise ValueError(
+                f"grid: expected increasing values from {self.low} to {self.high}, got "
+                f"{shown(self.grid)}"
+            )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
@@ -60,6 +74,16 @@ class Family:
     dashes: tuple[float, ...] = (2.0, 2.0)
     screened: bool = False
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for fields that are no arguments of ``make``."""
+        unknown = [name for name in self.fields if name not in self._arguments]
+        if unknown:
+            raise ValueError(f"fields: expected arguments of {self.name}, got {unknown}")
+
+    @property
+    def _arguments(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.make).parameters
+
     @property
     def name(self) -> str:
         """Name of the family and of its rows."""
@@ -68,15 +92,14 @@ class Family:
     @property
     def optional(self) -> frozenset[str]:
         """Names of the fields that have a default."""
-        arguments = inspect.signature(self.make).parameters
         return frozenset(
-            n for n in self.fields if arguments[n].default is not inspect.Parameter.empty
+            n for n in self.fields if self._arguments[n].default is not inspect.Parameter.empty
         )
 
     @property
     def takes_schedule(self) -> bool:
         """Whether ``make`` takes the noise schedule, as ``schedule=``."""
-        return "schedule" in inspect.signature(self.make).parameters
+        return "schedule" in self._arguments
 
     @property
     def is_per_stratum(self) -> bool:

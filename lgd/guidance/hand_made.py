@@ -10,13 +10,16 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, Float
 
+from lgd import encoders
+from lgd.guidance.times import inside
+from lgd.machinery import arguments
 from lgd.types import Condition, Schedule
 
-ROUNDING = 2e-6  # of a bound of size 1: a time or a logsnr of a grid is off by some float32 steps
 Formula = Callable[..., Float[Array, "b *k"]]  # (s, t, c) -> (b,)
 
 
@@ -48,6 +51,11 @@ class HandMade:
     def num_features(self) -> int:
         """Number of features of the predictions that it takes: none."""
         return 0
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The noise schedule that the formula reads; None: none."""
+        return dict(self.values).get("schedule")
 
     @property
     def params(self) -> dict[str, Any]:
@@ -100,6 +108,9 @@ def limited_interval_per_class(
 
     A label without an interval gets NaN. Raises ValueError for lists of different lengths.
     """
+    for name, each in (("w", w), ("lo", lo), ("hi", hi)):
+        if not isinstance(each, list | tuple | np.ndarray | jax.Array) or not np.size(each):
+            raise arguments.wrong(name, "a list with a number for each label", each)
     if not len(w) == len(lo) == len(hi):
         raise ValueError(f"expected equal lengths, got {len(w)}, {len(lo)} and {len(hi)}")
     for one_w, one_lo, one_hi in zip(w, lo, hi, strict=True):
@@ -124,6 +135,7 @@ def logsnr_interval(w: float, lo: float, hi: float, *, schedule: Schedule) -> Ha
     """
     check_finite(w=w)
     check_interval(lo, hi, in_times=False)
+    check_schedule_value(schedule)
 
     def formula(s: Array, t: Array, c: Condition) -> Array:
         return jnp.where(inside(schedule.logsnr(t), lo, hi), w, 0.0).astype(t.dtype)
@@ -170,7 +182,7 @@ def power_cosine(cfg_scale: float, power: float) -> HandMade:
     Raises ValueError unless power > 0.
     """
     check_finite(cfg_scale=cfg_scale, power=power)
-    if power <= 0.0:
+    if not power > 0.0:
         raise ValueError(f"expected power > 0, got {power}")
 
     def formula(s: Array, t: Array, c: Condition) -> Array:
@@ -212,37 +224,34 @@ def _as_float(value: Any) -> Any:
 
 
 def _at_label(values: Float[Array, " n"], c: Condition) -> Float[Array, " b"]:
-    """Value of every label, NaN for one outside."""
+    """Value of every label, NaN for one outside. Raises ValueError for other conditions."""
+    if not encoders.is_labels(c):
+        raise ValueError(f"c: expected integer labels (b,), got {encoders.shown(c)}")
     outside = (c < 0) | (c >= len(values))
     return jnp.where(outside, jnp.nan, values[jnp.where(outside, 0, c)])
 
 
-def inside(x: Float[Array, " b"], lo: ArrayLike, hi: ArrayLike) -> Bool[Array, " b"]:
-    """Whether lo <= x <= hi, both ends included up to rounding."""
-    return (x >= rounded_down(lo).astype(x.dtype)) & (x <= rounded_up(hi).astype(x.dtype))
-
-
-def rounded_down(bound: ArrayLike) -> Float[Array, "..."]:
-    """The least float32 that is the bound up to rounding: what a grid may hold in its place."""
-    bound = jnp.asarray(bound, jnp.float32)
-    return jnp.where(jnp.isinf(bound), bound, bound - ROUNDING * jnp.maximum(1.0, jnp.abs(bound)))
-
-
-def rounded_up(bound: ArrayLike) -> Float[Array, "..."]:
-    """The largest float32 that is the bound up to rounding."""
-    return -rounded_down(-jnp.asarray(bound, jnp.float32))
-
-
 def check_finite(**values: float) -> None:
-    """Raise ValueError for a value that is not finite, by its name."""
+    """Raise ValueError for a value that is no finite number, by its name."""
     for name, value in values.items():
-        if not math.isfinite(value):
-            raise ValueError(f"expected a finite {name}, got {value}")
+        arguments.finite(name, value)
+
+
+def checked_bound(name: str, bound: Any) -> Any:
+    """A number, infinite at an open end; a traced one as it is. Raises ValueError."""
+    is_infinite = isinstance(bound, float | np.floating) and math.isinf(bound)
+    return bound if is_infinite else arguments.finite(name, bound)
 
 
 def check_interval(lo: float, hi: float, *, in_times: bool) -> None:
     """Raise ValueError unless lo < hi, and both in [0, 1] where they are times."""
-    if not lo < hi:
+    if not checked_bound("lo", lo) < checked_bound("hi", hi):
         raise ValueError(f"expected lo < hi, got lo {lo} and hi {hi}")
     if in_times and not (lo >= 0.0 and hi <= 1.0):
         raise ValueError(f"expected times in [0, 1], got lo {lo} and hi {hi}")
+
+
+def check_schedule_value(schedule: Any) -> None:
+    """Raise ValueError unless it is a noise schedule."""
+    what = "a noise schedule, for example lgd.schedules.cosine()"
+    arguments.having("schedule", schedule, ("alpha", "sigma", "logsnr"), what)

@@ -4,9 +4,12 @@ import inspect
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from lgd import conditions
+from lgd.guidance.weights import omega_function
+from lgd.machinery.words import one_line
 from lgd.types import Condition, OmegaFn, Scalar
 
 
@@ -18,8 +21,14 @@ def mix(
     """``x0_hat = cond + omega (cond - uncond)``, on x0-predictions (paper, Eq. 7).
 
     Written from the nearer end, so that omega = 0 is cond and omega = -1 is uncond to the bit.
+    Raises ValueError for predictions of different shapes, or omega of another shape.
     """
     omega = jnp.asarray(omega, cond.dtype)
+    if cond.shape != uncond.shape or omega.shape not in ((), cond.shape[:1]):
+        raise ValueError(
+            f"expected cond and uncond of one shape (b, ...) and omega (b,) or a number, got "
+            f"{cond.shape}, {uncond.shape} and {omega.shape}"
+        )
     if omega.ndim:
         omega = omega.reshape(omega.shape + (1,) * (cond.ndim - 1))
     delta = cond - uncond
@@ -63,8 +72,8 @@ def on_grid(omega_fn: OmegaFn, times: Float[Array, " n"], c: Condition) -> Float
 
     Raises:
       ValueError: for a function that looks at features of predictions, which no grid has; for
-        weights of another shape; and where a weight is NaN although nothing is traced, as that of a
-        label outside a table is.
+        weights of another shape; and where a weight is not finite although nothing is traced, as
+        that of a label outside a table is.
 
     >>> import jax.numpy as jnp, lgd
     >>> schedule = lgd.guidance.limited_interval(2.0, 0.0, 0.5)
@@ -72,18 +81,20 @@ def on_grid(omega_fn: OmegaFn, times: Float[Array, " n"], c: Condition) -> Float
     Array([[0.],
            [2.]], dtype=float32)
     """
+    omega_fn = omega_function(omega_fn)
     if takes_features(omega_fn):
         raise ValueError("expected omega of (s, t, c), got one that looks at features too")
     batch = conditions.size(c)
 
     def one_step(t: Float[Array, ""], s: Float[Array, ""]) -> Float[Array, "b *d"]:
         omega = omega_fn(s=jnp.full(batch, s), t=jnp.full(batch, t), c=c)
-        if jnp.shape(omega)[:1] != (batch,) or jnp.ndim(omega) > 2:
+        if np.shape(omega)[:1] != (batch,) or np.ndim(omega) > 2:
             expected = f"({batch},) or ({batch}, directions)"
-            raise ValueError(f"expected omega of shape {expected}, got {jnp.shape(omega)}")
+            raise ValueError(f"guidance: expected omega of shape {expected}, got {np.shape(omega)}")
         return omega
 
     omegas = jax.vmap(one_step)(times[:-1], times[1:])
-    if not isinstance(omegas, jax.core.Tracer) and bool(jnp.isnan(omegas).any()):
-        raise ValueError(f"expected conditions that {omega_fn} has weights for, got others")
+    if not isinstance(omegas, jax.core.Tracer) and not bool(jnp.isfinite(omegas).all()):
+        known = f"conditions that {one_line(omega_fn, 80)} has finite weights for"
+        raise ValueError(f"guidance: expected {known}, got others")
     return omegas

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lgd.diffusion import denoise_pair, direction_names, expand, weaker_predictions
-from lgd.guidance import skipping
+from lgd import conditions
+from lgd.diffusion import denoise_pair, expand, weaker_predictions
+from lgd.guidance import skipping, weights
 from lgd.guidance.hand_made import constant
 from lgd.guidance.mixing import mix, on_grid, pair_features, takes_features
 from lgd.types import Condition, Denoiser, Params, Prediction, PyTree, Rule, Step
@@ -47,8 +48,9 @@ class Cfg:
     """Classifier-free guidance: ``x0_hat = cond + sum_k omega_k (cond - other_k)`` (paper, Eq. 7).
 
     omega: a number; an omega function of (s, t, c), or also of `pair_features` of the predictions;
-    or weights of every step and sample, (k, b) or (k, b, directions). omega (b,) guides along the
-    first direction, ``cond - uncond``, omega (b, d) along every one of `diffusion.predictions`.
+    or weights of every step and sample, (k, b) or (k, b, directions), of which axes may be 1. omega
+    (b,) guides along the first direction, ``cond - uncond``, omega (b, d) along every one of
+    `diffusion.predictions`.
     None: the weights are among the inputs of each step, for as many directions as ``along`` says.
     Solvers with several stages take omega(s, t) of the step in all of them, and the features of
     each.
@@ -56,6 +58,11 @@ class Cfg:
 
     omega: Any
     along: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what is no omega."""
+        if self.omega is not None:
+            weights.checked_omega("omega", self.omega)
 
     def calls(self, num_directions: int) -> int:
         """Network rows for each sample and call: cond, and one for every direction it weighs."""
@@ -66,19 +73,13 @@ class Cfg:
         self, denoiser: Denoiser, times: Float[Array, " n"], c: Condition
     ) -> tuple["Cfg", PyTree]:
         """The rule without its weights, and these for every step where they are known before."""
-        omegas = getattr(self.omega, "omega_fn", self.omega)
+        weights.check_schedule(self.omega, denoiser.schedule)
+        omegas = weights.omega_function(self.omega)
         if callable(omegas) and takes_features(omegas):
             return Cfg(omegas), None
         if callable(omegas):
             omegas = on_grid(omegas, times, c)
-        batch = jax.tree.leaves(c)[0].shape[0]
-        omegas = jnp.asarray(omegas)
-        if omegas.ndim < 2:
-            omegas = jnp.broadcast_to(omegas, (len(times) - 1, batch))
-        if omegas.shape[:2] != (len(times) - 1, batch):
-            expected = (len(times) - 1, batch)
-            raise ValueError(f"expected omegas (num_steps, b) = {expected}, got {omegas.shape}")
-        _check_directions(omegas.shape[2:], denoiser)
+        omegas = weights.per_step_and_sample(omegas, len(times) - 1, conditions.size(c), denoiser)
         return Cfg(None, *omegas.shape[2:]), omegas
 
     def init(self, x: Float[Array, "b *dims"], c: Condition) -> None:
@@ -101,7 +102,7 @@ class Cfg:
         if self.omega is not None:
             of_step = {"s": jnp.full(len(x_t), step.s), "t": jnp.full(len(x_t), step.t)}
             omega = self.omega(**of_step, c=c, features=pair_features(cond, uncond))
-            _check_directions(omega.shape[1:], denoiser)
+            weights.check_directions(omega.shape[1:], denoiser)
         further = weaker_predictions(denoiser, params, x_t, t=t, c=c) if omega.ndim > 1 else ()
         return Prediction(mixed(cond, (uncond, *further), omega)), None
 
@@ -139,18 +140,13 @@ def as_rule(guidance: Any) -> Rule:
 
     None is 0: plain conditional sampling. Raises ValueError for anything else.
     """
-    if isinstance(guidance, Rule):
+    if isinstance(guidance, Rule) and not isinstance(guidance, type):
         return guidance
     if guidance is None:
         return Cfg(constant(0.0))
-    if isinstance(guidance, int | float | np.number):
-        return Cfg(constant(float(guidance)))
-    if callable(guidance) or isinstance(guidance, np.ndarray | jax.Array):
-        return Cfg(guidance)
-    raise ValueError(
-        "expected guidance, one of a rule, an omega function of (s, t, c), a number or weights "
-        f"(num_steps, b), got {guidance!r}"
-    )
+    omega = weights.checked_omega("guidance", guidance)
+    is_number = isinstance(omega, int | float | np.number)
+    return Cfg(constant(float(omega)) if is_number else omega)
 
 
 def skipping_of(rule: Rule, inputs: PyTree, calls: np.ndarray) -> tuple[Rule, PyTree, float]:
@@ -196,10 +192,5 @@ def _num_directions(omega: Any) -> int:
     """Directions that omega weighs, as far as it says; a function that does not say has one."""
     if np.ndim(omega) > 2:
         return int(np.shape(omega)[2])
-    return int(getattr(getattr(omega, "omega_fn", omega), "num_directions", 1))
-
-
-def _check_directions(shape: tuple[int, ...], denoiser: Denoiser) -> None:
-    names = direction_names(denoiser)
-    if shape not in ((), (len(names),)):
-        raise ValueError(f"expected omega of {len(names)} directions {names}, got {shape}")
+    omega = weights.omega_function(omega)
+    return omega.num_directions if isinstance(omega, weights.OfDirections) else 1

@@ -94,6 +94,12 @@ class Skipping:
 
     sizes: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        """Raise ValueError unless sizes increase from 0 or more."""
+        increase = all(a < b for a, b in itertools.pairwise(self.sizes))
+        if not self.sizes or min(self.sizes) < 0 or not increase:
+            raise ValueError(f"expected increasing sizes >= 0, got {self.sizes}")
+
     def calls(self, num_directions: int) -> int:
         """Network rows for each sample and call where nothing is left out."""
         return 2

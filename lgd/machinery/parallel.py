@@ -178,6 +178,11 @@ class SpreadDenoiser:
         """The forward process of the denoiser."""
         return self.denoiser.schedule
 
+    @property
+    def t_max(self) -> float:
+        """The latest time at which the denoiser can be asked, see `lgd.diffusion.t_max`."""
+        return float(getattr(self.denoiser, "t_max", 1.0))
+
     def apply(
         self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Condition
     ) -> Float[Array, "b *dims"]:

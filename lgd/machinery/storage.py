@@ -1,15 +1,16 @@
 """Parameters on disk as safetensors files. Nothing is ever unpickled."""
 
-import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
-from lgd.machinery import digests
+from lgd.machinery import digests, files
+from lgd.machinery.tensors import check_finite, host_array, packed, unpacked
+from lgd.machinery.words import one_line, shown
 from lgd.types import Params
 
 DIGEST = "sha256"  # key of the metadata; its value covers every name, dtype, shape and byte
@@ -21,27 +22,54 @@ _FOREIGN = {  # first bytes of files that could run code when opened
 }
 
 
-def save_params(path: Path, params: Params) -> None:
+def save_params(path: str | Path, params: Params) -> None:
     """Write a tree of arrays with a digest, one tensor for every leaf, named by its path.
 
-    The write is atomic. Raises OSError if the disk refuses it; an earlier file then is unchanged.
+    The write is atomic; folders are made where there are none.
+
+    Raises:
+      ValueError: naming the file and the leaf, for what `load_params` would refuse: leaves that are
+        no arrays of numbers, or not finite, and leaves of one name.
+      OSError: if the disk refuses it; an earlier file then is unchanged.
     """
-    tensors = {
-        jax.tree_util.keystr(key, simple=True, separator="/"): np.asarray(leaf, order="C")
-        for key, leaf in jax.tree.leaves_with_path(params)
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, save(tensors, {DIGEST: _digest(tensors)}))
+    file = files.output(path)
+    try:
+        tensors = named_arrays(params)
+        raw = packed(tensors, {DIGEST: _digest(tensors)})
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    write(file, raw)
+
+
+def named_arrays(params: Params) -> dict[str, np.ndarray]:
+    """The arrays of a tree by their path, as they are written.
+
+    Raises ValueError, naming the leaf, for what no file can hold.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for key, leaf in jax.tree.leaves_with_path(params):
+        name = leaf_name(key)
+        if name in tensors:
+            raise ValueError(f"{name}: expected one leaf of this name, got two")
+        tensors[name] = host_array(name, leaf)
+    return tensors
+
+
+def leaf_name(key: tuple[Any, ...]) -> str:
+    """The name of the tensor of a leaf: its path in the tree."""
+    return jax.tree_util.keystr(key, simple=True, separator="/")
 
 
 def write(file: Path, data: bytes) -> None:
     """Write a file atomically, through FILE.partial.
 
-    Raises OSError if the disk refuses it; an earlier file then stays unchanged.
+    Raises OSError if the disk refuses it, or FILE.partial is a link or a pipe; an earlier file then
+    stays unchanged.
     """
     partial = file.with_name(file.name + ".partial")
+    new = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        with partial.open("wb") as stream:
+        with open(partial, "wb", opener=lambda name, _: os.open(name, new, 0o666)) as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
@@ -50,7 +78,7 @@ def write(file: Path, data: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load_params(path: Path, like: Params, *, sha256: str | None = None) -> Params:
+def load_params(path: str | Path, like: Params, *, sha256: str | None = None) -> Params:
     """Read a tree with the structure, shapes and dtypes of ``like`` (arrays or ShapeDtypeStructs).
 
     A file of `save_params` is compared with the digest that it holds; ``sha256`` is that of the
@@ -58,55 +86,55 @@ def load_params(path: Path, like: Params, *, sha256: str | None = None) -> Param
 
     Raises FileNotFoundError, or a ValueError that names the file and what does not fit.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected a safetensors file, found none")
-    raw = path.read_bytes()
+    raw = files.read(path, "a safetensors file")
     if sha256 is not None and (got := digests.of_bytes(raw)) != sha256:
         raise ValueError(f"{path}: expected a file of sha256 {sha256}, got {got}")
     tensors = _parsed(path, raw)
 
     def read(key: tuple, leaf: jax.Array | np.ndarray | jax.ShapeDtypeStruct) -> np.ndarray:
-        name = jax.tree_util.keystr(key, simple=True, separator="/")
+        name = leaf_name(key)
         if name not in tensors:
-            raise ValueError(f"{path}: expected a tensor {name!r}, got only {sorted(tensors)}")
+            raise ValueError(f"{path}: expected a tensor {name!r}, got only {_names(tensors)}")
         tensor = tensors.pop(name)
         if tensor.shape != leaf.shape or tensor.dtype != leaf.dtype:
             raise ValueError(
                 f"{path}: {name}: expected {leaf.dtype} {leaf.shape}, "
                 f"got {tensor.dtype} {tensor.shape}"
             )
-        if not np.isfinite(tensor).all():
-            raise ValueError(f"{path}: {name}: expected finite values, got others")
+        check_finite(f"{path}: {name}", tensor)
         return tensor
 
     params = jax.tree.map_with_path(read, like)
     if tensors:
-        raise ValueError(f"{path}: expected no further tensors, got {sorted(tensors)}")
+        raise ValueError(f"{path}: expected no further tensors, got {_names(tensors)}")
     return params
 
 
-def _parsed(path: Path, raw: bytes) -> dict[str, np.ndarray]:
+def foreign(raw: bytes) -> str | None:
+    """What bytes of another format are, in words, if they could run code when they are opened."""
+    return next((kind for start, kind in _FOREIGN.items() if raw.startswith(start)), None)
+
+
+def _parsed(path: str | Path, raw: bytes) -> dict[str, np.ndarray]:
     """The tensors of a file. Raises ValueError for one that is damaged or of another format."""
+    expected = f"{path}: expected a safetensors file"
     try:
-        tensors = load(raw)
-        size = int.from_bytes(raw[:8], "little")
-        metadata = json.loads(raw[8 : 8 + size]).get("__metadata__") or {}
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        for start, kind in _FOREIGN.items():
-            if raw.startswith(start):
-                raise ValueError(
-                    f"{path}: expected a safetensors file, got {kind}: not opened"
-                ) from None
+        metadata, tensors = unpacked(raw)
+    except ValueError as error:
+        if kind := foreign(raw):
+            raise ValueError(f"{expected}, got {kind}: not opened") from None
+        raise ValueError(f"{expected}, got a damaged one: {one_line(error)}") from None
+    said, got = metadata.get(DIGEST), _digest(tensors)
+    if said not in (None, got):
         raise ValueError(
-            f"{path}: expected a safetensors file, got a damaged one: {error}"
-        ) from None
-    expected, got = metadata.get(DIGEST), _digest(tensors)
-    if expected not in (None, got):
-        raise ValueError(
-            f"{path}: expected a safetensors file, got a damaged one: its digest is {expected}, "
-            f"that of its tensors {got}"
+            f"{expected}, got a damaged one: its digest is {one_line(said)}, that of its "
+            f"tensors {got}"
         )
     return tensors
+
+
+def _names(tensors: Mapping[str, np.ndarray]) -> str:
+    return shown(sorted(tensors), 1000)
 
 
 def _digest(tensors: dict[str, np.ndarray]) -> str:

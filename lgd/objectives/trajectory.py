@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from lgd import conditions, discrepancy, omega
 from lgd.data.dataset import FileImages, Split
-from lgd.diffusion import noised
+from lgd.diffusion import check_start, noised
 from lgd.guidance import Cfg, as_rule
 from lgd.machinery.progress import bar
 from lgd.metrics.features import extract
@@ -225,6 +225,7 @@ class Trajectory:
         x_t = self._starts(eps_key, batch.x0, denoiser.schedule)
         targets = self._targets(target_key, batch.x0, denoiser.schedule)
         times = jnp.asarray(grid)
+        check_start(denoiser, grid)
         rule, inputs = as_rule(self.rule(omega_fn)).prepare(denoiser, times, member_c)
         walk = Walk(denoiser, params, rule, solver_of(self.solver), member_c)
         each = steps(walk_key, times, traced_churn(self.churn), inputs)

@@ -10,13 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lgd import schedules
+from lgd import conditions, schedules
 from lgd.guidance import on_grid
+from lgd.guidance.times import checked_times
 from lgd.machinery import digests
+from lgd.machinery.arguments import having, wrong
 from lgd.omega.model import LearnedModel
 from lgd.types import Condition, OmegaFn, OmegaModel, Params, Schedule
 
 CONVENTION = "cfg_scale = 1 + omega; x0_hat = cond + omega (cond - uncond); omega = 0: no guidance"
+SEVERAL_CONVENTION = (
+    "omega[k] is of direction k: x0_hat = cond + omega[0] (cond - uncond) + sum over k > 0 of "
+    "omega[k] (cond - weaker_k); omega = 0: no guidance"
+)
 _MOST_SHOWN = 4  # entries of a tuple in a summary
 
 
@@ -57,7 +63,12 @@ jax.tree_util.register_dataclass(Learned, data_fields=["params"], meta_fields=["
 
 
 def bind(model: OmegaModel, params: Params) -> Learned:
-    """The omega function of a model with these parameters."""
+    """The omega function of a model with these parameters.
+
+    Raises ValueError for what is no model, such as the class of one.
+    """
+    what = "a model, for example lgd.omega.StepTable(times=(1.0, 0.5, 0.0))"
+    having("model", model, ("apply", "num_features", "num_directions"), what)
     return Learned(model, params)
 
 
@@ -104,48 +115,83 @@ class Guidance:
         return self.model.num_features
 
     def __call__(
-        self, t: Any, s: Any = None, c: Condition = 0, *, features: Array | None = None
+        self, t: Any, s: Any = None, c: Condition = None, *, features: Array | None = None
     ) -> Float[Array, "*b"]:
         """omega(s, t, c) for scalars or arrays, which are broadcast along the leading axis.
 
         Args:
           t: where steps come from, a number or (b,).
-          s: where they go to; by default ``max(s_min, t - gap_min)`` of the model's support, the
-            smallest step that was trained. A table over steps does not look at it.
-          c: conditions, leaves (b, ...); a number is one label.
+          s: where they go to, below t; by default ``max(s_min, t - gap_min)`` of the model's
+            support, the smallest step that was trained. A table over steps does not look at it.
+          c: conditions, leaves (b, ...); a number is one label; None where the weight depends on no
+            condition.
           features: features of the predictions (b, f), where the model takes them.
 
         Returns:
           omega (b,), or (b, k) of k directions; without the axis b if t, s and c are numbers.
 
         Raises:
-          ValueError: for arrays of different lengths, or conditions that the model does not take.
+          ValueError: for times outside [0, 1] or s >= t, arrays of different lengths, or conditions
+            that the model does not take.
         """
-        t = _floats(t)
+        t = _times("t", t)
         support = self.model.support
-        s = jnp.maximum(support.s_min, t - support.gap_min) if s is None else _floats(s)
-        leaves, structure = jax.tree.flatten(_arrays(c))
+        below = jnp.maximum(support.s_min, t - support.gap_min)
+        if s is not None:
+            _check_below(_times("s", s), t)
+        s = below if s is None else _times("s", s)
+        leaves, structure = jax.tree.flatten(conditions.arrays(c))
         arrays = _broadcast([t, s.astype(t.dtype), *leaves])
-        c = jax.tree.unflatten(structure, arrays[2:])
-        omega = self.omega_fn(s=arrays[1], t=arrays[0], c=c, features=features)
+        rows = jax.tree.unflatten(structure, arrays[2:])
+        omega = self._weights(arrays[1], arrays[0], rows, features)
         return omega if any(leaf.ndim for leaf in (t, s, *leaves)) else omega[0]
 
+    def _weights(
+        self, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition, features: Array | None
+    ) -> Float[Array, "b *k"]:
+        try:
+            return self.omega_fn(s=s, t=t, c=c, features=features)
+        except (TypeError, ValueError) as error:
+            if c is not None:
+                raise
+            raise ValueError(
+                f"c: expected the condition that this weight depends on, got none: {error}"
+            ) from None
+
     def table(self, times: Any, c: Condition) -> Float[Array, "k b *d"]:
-        """omega of every step of a decreasing grid of times (k + 1,): (k, b)."""
-        return on_grid(self.omega_fn, jnp.asarray(times, jnp.float32), _arrays(c))
+        """omega of every step of a decreasing grid of times (k + 1,): (k, b).
+
+        c: conditions, leaves (b, ...). Raises ValueError for times that do not decrease within
+        [0, 1].
+
+        >>> from lgd import omega
+        >>> model = omega.StepTable(times=(1.0, 0.5, 0.0))
+        >>> guidance = omega.Guidance(model, {"values": jnp.array([[0.0, 2.0]])}, "constant(1)")
+        >>> guidance.table([1.0, 0.75, 0.5, 0.0], c=jnp.array([0])).tolist()
+        [[0.0], [1.0], [2.0]]
+        """
+        return on_grid(self.omega_fn, checked_times(times), conditions.arrays(c))
 
     def to_json(self, times: Any, c: Condition) -> str:
         """The weights on a grid as JSON, for tools that know nothing of this library.
 
         ``steps`` holds an object for every step, with its number ``step``, the times ``t`` and
         ``s``, ``logsnr`` at t, limited to [-20, 20] and null where the schedule is not known, and
-        ``omega`` and ``cfg_scale``, a number for every condition, in order.
+        ``omega`` and ``cfg_scale``, a number for every condition, in order; of k directions a list
+        of k for every condition, without ``cfg_scale``. Raises ValueError as `table` does.
+
+        >>> from lgd import omega
+        >>> model = omega.StepTable(times=(1.0, 0.0))
+        >>> guidance = omega.Guidance(model, {"values": jnp.array([[0.5]])}, "constant(1)")
+        >>> json.loads(guidance.to_json([1.0, 0.0], c=jnp.array([0])))["steps"][0]["cfg_scale"]
+        [1.5]
         """
-        grid = jnp.asarray(times, jnp.float32)
+        grid = checked_times(times)
         omega = np.asarray(self.table(grid, c), np.float64)
         logsnr: list[float | None] = [None] * len(omega)
         if self.schedule is not None:
             logsnr = np.asarray(schedules.clipped_logsnr(self.schedule, grid)).tolist()
+        several = omega.ndim > 2
         steps = [
             {
                 "step": i,
@@ -153,11 +199,12 @@ class Guidance:
                 "s": float(grid[i + 1]),
                 "logsnr": logsnr[i],
                 "omega": row.tolist(),
-                "cfg_scale": (1.0 + row).tolist(),
             }
+            | ({} if several else {"cfg_scale": (1.0 + row).tolist()})
             for i, row in enumerate(omega)
         ]
-        return json.dumps({"convention": CONVENTION, "steps": steps}, allow_nan=False)
+        convention = SEVERAL_CONVENTION if several else CONVENTION
+        return json.dumps({"convention": convention, "steps": steps}, allow_nan=False)
 
     def __repr__(self) -> str:
         return self.summary
@@ -178,14 +225,26 @@ class Guidance:
         return "\n".join(lines)
 
 
-def _floats(x: Any) -> Float[Array, "*b"]:
-    x = jnp.asarray(x)
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
+def _times(name: str, given: Any) -> Float[Array, "*b"]:
+    """Times as floats. Raises ValueError for known ones outside [0, 1]."""
+    try:
+        x = jnp.asarray(given if isinstance(given, jax.Array) else np.asarray(given))
+        x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
+    except (TypeError, ValueError):
+        raise wrong(name, "times in [0, 1], a number or an array", given) from None
+    if not isinstance(x, jax.core.Tracer) and not bool(jnp.all((x >= 0.0) & (x <= 1.0))):
+        raise wrong(name, "times in [0, 1]", given)
+    return x
 
 
-def _arrays(c: Condition) -> Condition:
-    """The condition with arrays for numbers and for lists of numbers."""
-    return jax.tree.map(jnp.asarray, c, is_leaf=lambda node: isinstance(node, list))
+def _check_below(s: Float[Array, "..."], t: Float[Array, "..."]) -> None:
+    """Raise ValueError where s is known not to be below t."""
+    if isinstance(s, jax.core.Tracer) or isinstance(t, jax.core.Tracer):
+        return
+    first, then = (np.asarray(x, np.float32).reshape(-1) for x in _broadcast([t, s]))
+    late = np.flatnonzero(~(then < first))
+    if late.size:
+        raise ValueError(f"s: expected times below t, got s {then[late[0]]} and t {first[late[0]]}")
 
 
 def _broadcast(arrays: list[Array]) -> list[Array]:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -15,9 +15,10 @@ from jaxtyping import Array, Float
 from lgd import schedules
 from lgd.encoders import Encoder, at_least_float32, for_condition
 from lgd.guidance import on_grid
-from lgd.omega.support import Support, check_range
+from lgd.machinery.arguments import having, whole
+from lgd.omega.support import Support, check_range, check_support
 from lgd.omega.tables import StepTable
-from lgd.types import Condition, OmegaFn, Params, PRNGKey, Schedule
+from lgd.types import Condition, OmegaFn, Params, PRNGKey, PyTree, Schedule
 
 Output = Literal["projected", "relu", "softplus"]
 
@@ -53,12 +54,14 @@ class Network:
 
     def __post_init__(self) -> None:
         check_range(self.init_omega, self.omega_max)
-        if self.num_features < 0:
-            raise ValueError(f"expected num_features >= 0, got {self.num_features}")
+        check_support(self.support)
+        having("schedule", self.schedule, ("logsnr",), "a noise schedule, see lgd.schedules")
+        having("encoder", self.encoder, ("check", "embed"), "an encoder, see lgd.encoders")
+        whole("num_features", self.num_features, low=0)
         if self.output not in get_args(Output):
             raise ValueError(f"expected output in {get_args(Output)}, got {self.output!r}")
-        if self.width < 1 or self.depth < 1:
-            raise ValueError(f"expected width, depth >= 1, got {self.width} and {self.depth}")
+        whole("width", self.width, low=1)
+        whole("depth", self.depth, low=1)
 
     @property
     def _module(self) -> "_OmegaMLP":
@@ -72,7 +75,7 @@ class Network:
         self.encoder.check(c)
         example = jax.tree.map(lambda leaf: leaf[:1], c)
         features = jnp.zeros((1, self.num_features)) if self.num_features else None
-        return self._module.init(key, jnp.zeros((1, 2)), example, features)
+        return self._module.init(key, *_float32((jnp.zeros((1, 2)), example, features)))
 
     def apply(
         self,
@@ -93,8 +96,8 @@ class Network:
         self.encoder.check(c)
         s, t = self.support.clamp(at_least_float32(s), at_least_float32(t))
         logsnrs = jnp.stack([schedules.clipped_logsnr(self.schedule, u) for u in (s, t)], axis=-1)
-        z: Array = self._module.apply(params, logsnrs, c, features)  # type: ignore[assignment]
-        return self._bounded(z)
+        z: Array = self._module.apply(*_float32((params, logsnrs, c, features)))  # type: ignore[assignment]
+        return self._bounded(z).astype(t.dtype)
 
     def project(self, params: Params) -> Params:
         """The output map keeps the range; parameters are free."""
@@ -135,6 +138,15 @@ class Network:
             return self.init_omega
         softplus = self.omega_max * math.atanh(self.init_omega / self.omega_max)
         return softplus + math.log(-math.expm1(-softplus))
+
+
+def _float32(tree: PyTree) -> PyTree:
+    """The tree with all floats in float32, in which the network computes."""
+
+    def cast(leaf: Any) -> Any:
+        return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(cast, tree)
 
 
 def default_network(schedule: Schedule, c: Condition, support: Support) -> Network:

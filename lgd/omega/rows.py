@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from lgd import conditions, encoders
+from lgd.machinery.arguments import whole
 from lgd.types import Condition, Params, PRNGKey
 
 CENTROIDS = "centroids"  # of `Nearest`, among the parameters of a table
@@ -64,7 +65,7 @@ class ByLabel:
     num_labels: int
 
     def __post_init__(self) -> None:
-        if self.num_labels < 1:
+        if whole("num_labels", self.num_labels) < 1:
             raise ValueError(f"expected num_labels >= 1, got {self.num_labels}")
 
     @property
@@ -99,7 +100,7 @@ class Nearest:
     num_rows: int
 
     def __post_init__(self) -> None:
-        if self.num_rows < 1:
+        if whole("num_rows", self.num_rows) < 1:
             raise ValueError(f"expected num_rows >= 1, got {self.num_rows}")
 
     @property

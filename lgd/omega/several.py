@@ -7,9 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lgd.guidance.weights import omega_function
+from lgd.machinery.arguments import having
 from lgd.omega.model import LearnedModel
 from lgd.omega.support import Support
 from lgd.types import Condition, OmegaFn, Params, PRNGKey
+
+_EXPECTED = "models, for example lgd.omega.StepTable(times=(1.0, 0.5, 0.0))"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,6 +27,8 @@ class PerDirection:
     models: tuple[LearnedModel, ...]
 
     def __post_init__(self) -> None:
+        for model in self.models:
+            having("models", model, ("num_features", "num_directions", "started"), _EXPECTED)
         numbers = {model.num_features for model in self.models} - {0}
         if len(numbers) > 1 or not self.models:
             raise ValueError(f"expected models that agree on num_features, got {self.models}")
@@ -87,7 +93,7 @@ class PerDirection:
 
         A schedule (b,) is one of the first direction; the others start from 0.
         """
-        models, params = [], []
+        models, params, omega_fn = [], [], omega_function(omega_fn)
         for k, (model, model_key) in enumerate(zip(self.models, self._keys(key), strict=True)):
             model, model_params = model.started(model_key, _Direction(omega_fn, k), c)
             models.append(model)
@@ -128,14 +134,14 @@ def repeated(model: LearnedModel, number: int) -> LearnedModel:
 class _Direction:
     """The weight of one direction of a schedule (b,) or (b, k)."""
 
-    omega_fn: OmegaFn
+    whole: OmegaFn
     index: int
     num_features = 0
 
     def __call__(
         self, *, s: Float[Array, " b"], t: Float[Array, " b"], c: Condition
     ) -> Float[Array, " b"]:
-        omega = self.omega_fn(s=s, t=t, c=c)
+        omega = self.whole(s=s, t=t, c=c)
         if omega.ndim > 1:
             return omega[:, self.index]
         return omega if self.index == 0 else jnp.zeros_like(omega)

@@ -1,10 +1,14 @@
 """The range of (s, t) that a weight was trained on, into which queries are clamped."""
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from lgd.guidance.hand_made import checked_bound
+from lgd.guidance.times import checked_times
+from lgd.machinery.arguments import finite
 
 
 class Support(NamedTuple):
@@ -30,9 +34,22 @@ def grid_support(times: tuple[float, ...]) -> Support:
     return Support(s_min=times[-1], t_max=times[0], gap_min=min(gaps), gap_max=max(gaps))
 
 
+def check_support(support: Support) -> None:
+    """Raise ValueError for bounds between which no step lies."""
+    s_min, t_max, gap_min, gap_max = (finite(n, v) for n, v in support._asdict().items())
+    if not (0.0 <= s_min < t_max <= 1.0 and 0.0 <= gap_min <= gap_max):
+        raise ValueError(f"support: expected times and gaps in [0, 1], got {support}")
+
+
+def checked_grid(times: Any) -> tuple[float, ...]:
+    """A grid of times as floats. Raises ValueError unless they decrease within [0, 1]."""
+    checked_times(times)
+    return tuple(float(t) for t in times)
+
+
 def check_range(init_omega: float, omega_max: float) -> None:
     """Raise ValueError unless 0 < init_omega < omega_max."""
-    if not 0.0 < init_omega < omega_max:
+    if not 0.0 < finite("init_omega", init_omega) < checked_bound("omega_max", omega_max):
         raise ValueError(
             f"expected 0 < init_omega < omega_max, got {init_omega} and omega_max {omega_max}"
         )

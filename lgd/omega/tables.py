@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -13,8 +12,10 @@ from jaxtyping import Array, Float, Int
 
 from lgd import conditions
 from lgd.encoders import at_least_float32, shown
+from lgd.guidance.weights import omega_function
+from lgd.machinery.arguments import whole, wrong
 from lgd.omega.rows import One, Rows
-from lgd.omega.support import Support, check_range, grid_support
+from lgd.omega.support import Support, check_range, check_support, checked_grid, grid_support
 from lgd.types import Condition, OmegaFn, Params, PRNGKey
 
 Table = TypeVar("Table", bound="_Table")
@@ -68,7 +69,11 @@ class _Table(abc.ABC):
         Raises ValueError for conditions without a row whose values are known.
         """
         s, t = at_least_float32(s), at_least_float32(t)
-        values = _Values(at_least_float32(params[VALUES]), self.rows(params, c, t))
+        expected = (self.rows.count, *self._axes)
+        known = isinstance(params, Mapping) and VALUES in params
+        if not known or np.shape(params[VALUES]) != expected:
+            raise wrong("params", f"a dict of {VALUES!r} {expected}", params)
+        values = _Values(jnp.asarray(params[VALUES], t.dtype), self.rows(params, c, t))
         return self._read(values, s, t)
 
     def project(self, params: Params) -> Params:
@@ -85,6 +90,7 @@ class _Table(abc.ABC):
         Raises:
           ValueError: for other conditions.
         """
+        omega_fn = omega_function(omega_fn)
         count, own = self.rows.count, self.rows.init(jax.random.key(0), c)
         if conditions.size(c) != count or _differ(c, self.rows.examples(own, c)):
             raise ValueError(f"expected one condition for every row of {self.rows}, got {shown(c)}")
@@ -132,8 +138,7 @@ class StepTable(_Table):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.times) < 2 or any(t <= s for t, s in itertools.pairwise(self.times)):
-            raise ValueError(f"expected at least two decreasing times, got {self.times}")
+        object.__setattr__(self, "times", checked_grid(self.times))
 
     @property
     def support(self) -> Support:
@@ -167,8 +172,8 @@ class BinTable(_Table):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_bins < 2:
-            raise ValueError(f"expected num_bins >= 2, got {self.num_bins}")
+        check_support(self.support)
+        whole("num_bins", self.num_bins, low=2)
 
     @property
     def _axes(self) -> tuple[int, ...]:

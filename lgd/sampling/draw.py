@@ -11,12 +11,20 @@ from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from lgd import conditions, schedules
-from lgd.diffusion import direction_names
+from lgd import conditions
+from lgd.diffusion import check_start, direction_names
 from lgd.guidance.rules import Cfg, as_rule, combine, partition, skipping_of
 from lgd.machinery import parallel
+from lgd.machinery.arguments import flag, whole
+from lgd.sampling.arguments import (
+    check_denoiser,
+    check_key,
+    check_mesh,
+    checked_grid,
+    checked_shape,
+)
 from lgd.sampling.solvers import solver_of
-from lgd.sampling.walk import Walk, checked_solver, checked_times, scan, steps, traced_churn
+from lgd.sampling.walk import Walk, checked_solver, scan, steps, traced_churn
 from lgd.types import (
     Condition,
     Denoiser,
@@ -89,13 +97,17 @@ def sample(
     >>> lgd.sample(jax.random.key(0), denoiser, 0.5, c, shape=(3,), guidance=1.0).x0.shape
     (2, 3)
     """
-    batch = conditions.size(c)
-    times = checked_times(schedules.uniform_times(num_steps) if times is None else times)
+    check_key(key)
+    check_denoiser(denoiser)
+    check_mesh(mesh)
+    flag("return_trajectory", return_trajectory)
+    shape, times, c = checked_shape(shape), checked_grid(num_steps, times), conditions.arrays(c)
+    check_start(denoiser, times)
     solver = checked_solver(solver, churn)
     noise, calls = traced_churn(churn), solver.calls(len(times) - 1)
     rule, inputs = as_rule(guidance).prepare(denoiser, times, c)
     nfe = float(rule.calls(len(direction_names(denoiser))) * calls.sum())
-    if skip:
+    if flag("skip", skip):
         rule, inputs, nfe = skipping_of(rule, inputs, calls)
     dynamic, static = partition(rule)
     if mesh is not None:
@@ -113,7 +125,7 @@ def sample(
         times,
         noise,
         denoiser=denoiser,
-        shape=(batch, *shape),
+        shape=(conditions.size(c), *shape),
         solver=solver,
         static=static,
         return_trajectory=return_trajectory,
@@ -140,7 +152,8 @@ def _sample(
     return_trajectory: bool,
 ) -> tuple[X, Float[Array, "n b *dims"] | None]:
     noise_key, walk_key = jax.random.split(key)
-    start = denoiser.schedule.sigma(times[0]) * jax.random.normal(noise_key, shape)
+    noise = jax.random.normal(noise_key, shape)
+    start = jnp.asarray(denoiser.schedule.sigma(times[0]), noise.dtype) * noise
     walk = Walk(denoiser, params, combine(dynamic, static), solver, c)
     end, states = scan(walk, start, steps(walk_key, times, churn, inputs))
     if not return_trajectory:
@@ -159,12 +172,18 @@ def count_nfe(
       num_steps: steps of the grid.
       solver: as in `sample`.
     """
+    num_steps = whole("num_steps", num_steps, low=1)
     rows = as_rule(guidance).calls(len(direction_names(denoiser)))
     return int(rows * solver_of(solver).calls(num_steps).sum())
 
 
 def count_skipping_nfe(omegas: Float[Array, "k b"], solver: str | Solver = "ddim") -> float:
-    """Network evaluations per sample with ``skip=True``: rows computed in all, over samples."""
+    """Network evaluations per sample with ``skip=True``: rows computed in all, over samples.
+
+    Raises ValueError for weights of another shape.
+    """
+    if jnp.ndim(omegas) != 2:
+        raise ValueError(f"omegas: expected (num_steps, b), got {jnp.shape(omegas)}")
     calls = solver_of(solver).calls(len(omegas))
     return Cfg(None).skipping(jnp.asarray(omegas), calls)[2]
 

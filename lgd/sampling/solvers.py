@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from lgd.diffusion import bridge_coefficients, bridge_mean, bridge_step, expand, from_x0
+from lgd.machinery.arguments import wrong
 from lgd.types import Predict, Prediction, PyTree, Schedule, Solver, Step
 
 X = Float[Array, "b *dims"]
@@ -183,7 +184,7 @@ class DpmSolver2M:
 
     def init(self, x: X) -> _Previous:
         """Nothing seen yet."""
-        return _Previous(jnp.zeros_like(x), jnp.zeros((), jnp.float32))  # float32, as times are
+        return _Previous(jnp.zeros_like(x), jnp.zeros((), x.dtype))
 
     def step(
         self,
@@ -219,8 +220,8 @@ def solver_of(solver: Any) -> Solver:
     """A solver by its name in `SOLVERS`, or one of your own. Raises ValueError."""
     if isinstance(solver, str) and solver in SOLVERS:
         return SOLVERS[solver]
-    if isinstance(solver, str) or not isinstance(solver, Solver):
-        raise ValueError(f"expected solver in {tuple(SOLVERS)} or a Solver, got {solver!r}")
+    if isinstance(solver, str | type) or not isinstance(solver, Solver):
+        raise wrong("solver", f"solver in {tuple(SOLVERS)} or a Solver", solver)
     return solver
 
 

@@ -12,11 +12,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from lgd import conditions
+from lgd.diffusion import check_start
+from lgd.encoders import at_least_float32
 from lgd.guidance.rules import as_rule
+from lgd.guidance.times import checked_times
+from lgd.machinery import arguments
+from lgd.sampling.arguments import (
+    alike,
+    check_denoiser,
+    check_key,
+    checked_prediction,
+    checked_start,
+)
 from lgd.sampling.solvers import solver_of
 from lgd.types import (
     Condition,
@@ -53,22 +64,34 @@ class Walk:
     c: Condition
 
     def init(self, x: X) -> State:
-        """The state at a start x (b, *dims)."""
+        """The state at a start x (b, *dims), in float32 or wider whatever that of x."""
+        x = at_least_float32(jnp.asarray(x))
         return State(x, self.solver.init(x), self.rule.init(x, self.c))
 
     def step(self, state: State, step: Step) -> State:
-        """The state at step.s, from one at step.t."""
+        """The state at step.s, from one at step.t.
+
+        Times are taken in the precision of the state, and so is what rule and solver return. Raises
+        ValueError for a prediction of another shape, or a state of another structure.
+        """
+        dtype = state.x.dtype
+        step = step._replace(t=jnp.asarray(step.t, dtype), s=jnp.asarray(step.s, dtype))
 
         def predict(x_t: X, t: Float[Array, " b"], rule_state: PyTree) -> tuple[Prediction, PyTree]:
-            prediction, rule_state = self.rule.apply(
+            made = self.rule.apply(
                 self.denoiser, self.params, rule_state, x_t, step=step, t=t, c=self.c
             )
-            return jax.tree.map(lambda leaf: leaf.astype(x_t.dtype), prediction), rule_state
+            return checked_prediction(made, x_t), made[1]
 
-        x, rule_state, memory = self.solver.step(
+        made = self.solver.step(
             self.denoiser.schedule, predict, state.rule, state.x, state.memory, step
         )
-        return State(x.astype(state.x.dtype), memory, rule_state)
+        x, rule_state, memory = made
+        return State(
+            alike("x of the solver", x, state.x),
+            alike("memory of the solver", memory, state.memory),
+            alike("state of the rule", rule_state, state.rule),
+        )
 
 
 def steps(
@@ -126,11 +149,16 @@ def unroll(
     Raises:
       ValueError: for shapes, times or solver settings that do not fit.
     """
-    times = checked_times(times)
+    check_key(key)
+    check_denoiser(denoiser)
+    c = conditions.arrays(c)
+    x_t, times = checked_start(x_t, c), checked_times(times)
+    check_start(denoiser, times)
     solver = checked_solver(solver, churn)
     rule, inputs = as_rule(guidance).prepare(denoiser, times, c)
     walk = Walk(denoiser, params, rule, solver, c)
-    return scan(walk, x_t, steps(key, times, traced_churn(churn), inputs))[0]
+    end = scan(walk, x_t, steps(key, times, traced_churn(churn), inputs))[0]
+    return end.astype(x_t.dtype)
 
 
 def scan(walk: Walk, start: X, each: Step) -> tuple[X, Float[Array, "k b *dims"]]:
@@ -152,25 +180,15 @@ def traced_churn(churn: Scalar) -> Float[Array, ""] | None:
     return jnp.asarray(churn, jnp.float32)
 
 
-def checked_times(times: ArrayLike | Sequence[float]) -> Float[Array, " n"]:
-    """Times as float32; concrete ones must decrease within [0, 1]."""
-    if isinstance(times, jax.core.Tracer):
-        return times.astype(jnp.float32)
-    grid = np.asarray(times, np.float32)
-    if grid.ndim != 1 or len(grid) < 2 or not (np.diff(grid) < 0).all():
-        raise ValueError(f"expected at least two decreasing times, got {grid}")
-    if not 0.0 <= grid[-1] < grid[0] <= 1.0:
-        raise ValueError(f"expected times within [0, 1], got {grid[0]} to {grid[-1]}")
-    return jnp.asarray(grid)
-
-
 def checked_solver(solver: str | Solver, churn: Scalar) -> Solver:
     """The solver, which takes this churn. Raises ValueError."""
     solver = solver_of(solver)
     if isinstance(churn, jax.core.Tracer):
         return solver
-    if not 0.0 <= float(churn) <= 1.0:
-        raise ValueError(f"expected churn in [0, 1], got {churn}")
+    try:
+        arguments.finite("churn", churn, low=0.0, high=1.0)
+    except ValueError:
+        raise arguments.wrong("churn", "churn in [0, 1]", churn) from None
     if not solver.takes_churn and float(churn) > 0.0:
         raise ValueError(f"expected churn = 0 with solver {solver}, got {churn}")
     return solver

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import optax
 from jax.sharding import Mesh
 
@@ -49,7 +50,17 @@ class Optimizer:
         warmup = optax.linear_schedule(0.0, self.learning_rate, max(self.warmup_steps, 1))
         rate = optax.join_schedules([warmup, main], [self.warmup_steps])
         clip = optax.clip_by_global_norm(self.clip) if self.clip else optax.identity()
-        return optax.chain(clip, optax.adam(rate))
+        return _promoting(optax.chain(clip, optax.adam(rate)))
+
+
+def _promoting(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The transformation where JAX promotes no dtypes: optax multiplies floats and integers."""
+
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
+        with jax.numpy_dtype_promotion("standard"):
+            return inner.update(updates, state, params)
+
+    return optax.GradientTransformation(inner.init, update)
 
 
 @runtime_checkable

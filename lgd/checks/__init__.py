@@ -1,0 +1,6 @@
+"""Checks of a model and data that a user brings: what is wrong, measured and in words."""
+
+from lgd.checks.model import check, checked
+from lgd.checks.report import Finding, Report
+
+__all__ = ["Finding", "Report", "check", "checked"]

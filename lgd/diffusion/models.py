@@ -1,0 +1,60 @@
+"""What a model must have to be one, and the latest time at which it can be asked."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lgd.diffusion.kinds import Kind
+from lgd.machinery import arguments
+from lgd.types import Denoiser, Schedule
+
+SMALLEST_ALPHA = 1e-3  # relative to alpha(0), where x0 follows from eps or score well enough
+
+_WITHOUT_X0 = ("eps", "score")  # kinds that say nothing of x0 where alpha = 0
+_METHODS = ("schedule", "apply", "null")
+_EXAMPLE = "a denoiser, for example lgd.denoisers.from_function(...)"
+
+
+def latest_time(schedule: Schedule, kind: Kind) -> float:
+    """The latest time, in thousandths, at which x0 follows from a prediction of a kind.
+
+    1, but for eps and score on schedules whose alpha falls below 1e-3: there an error of eps of
+    1e-3 becomes one of x0 as large as the data. For rectified flow and cosine it is 0.999.
+    """
+    if kind not in _WITHOUT_X0:
+        return 1.0
+    with jax.ensure_compile_time_eval():
+        times = np.linspace(0.0, 1.0, 1001)
+        alpha = np.asarray(schedule.alpha(jnp.asarray(times, jnp.float32)))
+    return float(times[alpha >= SMALLEST_ALPHA * alpha.max()][-1])
+
+
+def t_max(denoiser: Denoiser) -> float:
+    """The latest time at which a denoiser can be asked: its ``t_max``, by default 1."""
+    return float(getattr(denoiser, "t_max", 1.0))
+
+
+def check_start(denoiser: Denoiser, times: Any) -> None:
+    """Raise ValueError for times (n,), not traced, of which the first is later than `t_max`."""
+    if isinstance(times, jax.core.Tracer):
+        return
+    latest, first = t_max(denoiser), np.asarray(times, np.float32)[0]
+    if first > np.float32(latest):
+        raise ValueError(
+            f"times: expected a first time <= {latest:g}, got {first:g}: alpha is nearly 0 there, "
+            "and models of eps or score say nothing of x0; start at "
+            f"times=lgd.schedules.uniform_times(25, start={latest:g})"
+        )
+
+
+def checked_denoiser(denoiser: Any) -> Denoiser:
+    """A denoiser, which can be hashed. Raises ValueError for anything else."""
+    arguments.having("denoiser", denoiser, _METHODS, _EXAMPLE)
+    try:
+        hash(denoiser)
+    except TypeError:
+        expected = "a denoiser that can be hashed (a dataclass has frozen=True) and holds no arrays"
+        raise ValueError(f"denoiser: expected {expected}, got {type(denoiser).__name__}") from None
+    return denoiser
