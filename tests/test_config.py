@@ -141,7 +141,12 @@ MISTAKES = [
     ("denoiser.kind=V", "denoiser.kind", "one of x0, eps, v, velocity, score", "got 'V'"),
     ("denoiser.times=normal", "denoiser.times", "uniform, logit_normal", "got 'normal'"),
     ("sampling.grid=karras", "sampling.grid", "one of uniform, logsnr, edm", "got 'karras'"),
-    ("sampling.solver=euler", "sampling.solver", "one of ddim, heun, dpmpp_2m", "got 'euler'"),
+    (
+        "sampling.solver=euler",
+        "sampling.solver",
+        "one of ddim, heun, heun_edm, dpmpp_2m",
+        "got 'euler'",
+    ),
     (ONE + "coupling=none", ONE + "coupling", "one of independent, shared", "got 'none'"),
     (G + "omega.output=tanh", G + "omega.output", "relu, softplus", "got 'tanh'"),
     (G + "methods=l3", G + "methods", "different names of self_consistency, l2", "got ('l3',)"),

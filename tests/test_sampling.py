@@ -20,7 +20,7 @@ SCHEDULES = {
     "linear_vp": schedules.linear_vp(),
     "edm": schedules.edm(),
 }
-SOLVERS = ("ddim", "heun", "dpmpp_2m")
+SOLVERS = ("ddim", "heun", "heun_edm", "dpmpp_2m")
 MEANS = np.asarray([[1.0, 0.2], [-0.8, 0.9], [0.1, -1.2]])
 VARIANCES = np.asarray([0.10, 0.05, 0.15])
 LABELS = (0, 0, 1)
@@ -211,7 +211,9 @@ def flow_start():
     return rng.normal(size=(16, 2)), rng.integers(0, 2, 16), rng.uniform(-0.3, 1.0, 16)
 
 
-@pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("heun", 2), ("dpmpp_2m", 2)])
+@pytest.mark.parametrize(
+    ("solver", "order"), [("ddim", 1), ("heun", 2), ("heun_edm", 2), ("dpmpp_2m", 2)]
+)
 @pytest.mark.parametrize("name", ["rectified_flow", "cosine"])
 def test_order_of_convergence(flow_start, name, solver, order):
     start, c, omega = flow_start

@@ -149,7 +149,7 @@ FIELDS: dict[str, Rule] = {
     "denoiser.shift": integer(0),
     "sampling.num_steps": integer(3),
     "sampling.grid": one_of("uniform", "logsnr", "edm"),
-    "sampling.solver": one_of("ddim", "heun", "dpmpp_2m"),
+    "sampling.solver": one_of("ddim", "heun", "heun_edm", "dpmpp_2m"),
     "sampling.churn": SHARE,
     "guidance.methods": different(
         "self_consistency",

@@ -75,7 +75,8 @@ def sample(
       num_steps: uniform steps from t = 1 to 0, where times is None.
       times: decreasing, (num_steps + 1,), within [0, 1].
       churn: 0 deterministic, 1 ancestral; only "ddim" takes churn > 0.
-      solver: "ddim" (Euler, for rectified flow), "heun", "dpmpp_2m", or a `lgd.types.Solver`.
+      solver: "ddim" (Euler, for rectified flow), "heun" (in t), "heun_edm" (in sigma / alpha),
+        "dpmpp_2m", or a `lgd.types.Solver`.
       return_trajectory: also return the state at every time.
       mesh: devices that share the samples, see `parallel.make_mesh`; None: wherever params lie. It
         changes no draw, and samples by rounding only. Any number of samples will do.

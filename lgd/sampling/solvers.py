@@ -117,7 +117,7 @@ class HeunEdm:
     """Heun's method in ``r = sigma / alpha`` on ``d(x / alpha)/dr = eps_hat``, predicted by DDIM.
 
     The last step of the grid is that of DDIM. The method of EDM (Karras et al., 2022, Alg. 1) and
-    of diffusers' Heun, for any schedule; alpha must be above 0 from where it starts.
+    of diffusers' Heun, for any schedule. A step from alpha = 0 is that of DDIM too.
     """
 
     @property
@@ -152,8 +152,10 @@ class HeunEdm:
             noise = functools.partial(from_x0, schedule=schedule, kind="eps")
             second = predict(predicted, s, rule_state)[0].x0
             slope = 0.5 * (noise(estimate, x, t=t) + noise(second, predicted, t=s))
-            shrink = schedule.alpha(step.s) / schedule.alpha(step.t)
-            return shrink * x + (schedule.sigma(step.s) - shrink * schedule.sigma(step.t)) * slope
+            alpha = schedule.alpha(step.t)
+            shrink = schedule.alpha(step.s) / jnp.where(alpha > 0.0, alpha, 1.0)
+            change = (schedule.sigma(step.s) - shrink * schedule.sigma(step.t)) * slope
+            return jnp.where(alpha > 0.0, shrink * x + change, predicted)
 
         return jax.lax.cond(step.is_last, lambda: predicted, corrected), rule_state, None
 

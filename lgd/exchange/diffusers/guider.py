@@ -17,8 +17,10 @@ from lgd.exchange.diffusers.export import Scale, cfg_scales
 from lgd.exchange.diffusers.schedulers import asked
 from lgd.types import Condition, OmegaFn
 
+_Base: Any = ClassifierFreeGuidance  # whose own attributes are private
 
-class LearnedGuidance(ClassifierFreeGuidance):
+
+class LearnedGuidance(_Base):
     """Classifier-free guidance with a scale for every timestep, and for every sample if wanted.
 
     Args:
