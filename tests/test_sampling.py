@@ -163,6 +163,12 @@ class Numpy:
                 slope = self.drift(x, t, omegas[i], c)
                 x_euler = self.ddim(x, t, s, x0_hat)
                 x = x + (s - t) * 0.5 * (slope + self.drift(x_euler, s, omegas[i], c))
+            elif solver == "heun_edm" and i < len(times) - 2:  # Karras et al. (2022), Alg. 1
+                ratio, after = self.sigma(t) / self.alpha(t), self.sigma(s) / self.alpha(s)
+                y, y_euler = x / self.alpha(t), self.ddim(x, t, s, x0_hat) / self.alpha(s)
+                second = self.x0_hat(y_euler * self.alpha(s), s, omegas[i], c)
+                slope = (y - x0_hat) / ratio + (y_euler - second) / after
+                x = self.alpha(s) * (y + (after - ratio) * 0.5 * slope)
             elif solver == "dpmpp_2m" and middle:  # Lu et al. (2022), Alg. 2
                 h, h_last = half_logsnr[i + 1] - half_logsnr[i], half_logsnr[i] - half_logsnr[i - 1]
                 ratio = h_last / h
