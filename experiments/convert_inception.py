@@ -12,36 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lgd.machinery import digests
-from lgd.machinery.storage import save_params
-from lgd.metrics.inception import torch_file
-from lgd.metrics.inception.weights import PUBLISHED_SHA256, from_torch
-
-
-def convert(source: Path, out: Path, *, sha256: str = PUBLISHED_SHA256) -> str:
-    """Write the parameters and return the sha256 of the file, which depends on the source alone.
-
-    Args:
-      source: PyTorch file.
-      out: safetensors file to write.
-      sha256: expected sha256 of the source.
-
-    Raises:
-      FileNotFoundError: without a source.
-      ValueError: naming the source, for another sha256 or tensors that do not fit.
-    """
-    if not source.is_file():
-        raise FileNotFoundError(f"{source}: expected a PyTorch file, found none")
-    got = digests.of_file(source)
-    if got != sha256:
-        raise ValueError(f"{source}: expected a file of sha256 {sha256}, got {got}")
-    tensors = torch_file.read(source)
-    try:
-        params = from_torch(tensors)
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from None
-    save_params(out, params)
-    return digests.of_file(out)
+from lgd.metrics.inception.weights import PUBLISHED_SHA256, convert
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from lgd.machinery.lazy import modules_of
 from lgd.metrics.inception.network import InceptionV3, Outputs, in_batches, template
 from lgd.metrics.inception.preprocess import prepared, resize
-from lgd.metrics.inception.weights import PUBLISHED_SHA256, from_torch, load
+from lgd.metrics.inception.weights import PUBLISHED_SHA256, convert, from_torch, load
 from lgd.metrics.reference import FeatureNetwork, network_identity
 from lgd.types import Params
 
@@ -23,6 +23,7 @@ __all__ = [
     "PUBLISHED_SHA256",
     "InceptionV3",
     "Outputs",
+    "convert",
     "feature_network",
     "features",
     "from_torch",

@@ -5,7 +5,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from lgd.machinery.storage import load_params
+from lgd.machinery import digests
+from lgd.machinery.storage import load_params, save_params
+from lgd.metrics.inception import torch_file
 from lgd.metrics.inception.network import template
 from lgd.types import Params
 
@@ -80,3 +82,29 @@ def _torch_name(path: tuple) -> str:
 
 def _is_counter(name: str) -> bool:
     return name.endswith(".num_batches_tracked")
+
+
+def convert(source: Path, out: Path, *, sha256: str = PUBLISHED_SHA256) -> str:
+    """Write the parameters of a PyTorch file; the sha256 of the new one, which depends on it alone.
+
+    Args:
+      source: PyTorch file.
+      out: safetensors file to write.
+      sha256: expected sha256 of the source.
+
+    Raises:
+      FileNotFoundError: without a source.
+      ValueError: naming the source, for another sha256 or tensors that do not fit.
+    """
+    if not source.is_file():
+        raise FileNotFoundError(f"{source}: expected a PyTorch file, found none")
+    got = digests.of_file(source)
+    if got != sha256:
+        raise ValueError(f"{source}: expected a file of sha256 {sha256}, got {got}")
+    tensors = torch_file.read(source)
+    try:
+        params = from_torch(tensors)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+    save_params(out, params)
+    return digests.of_file(out)
