@@ -23,6 +23,7 @@ from lgd.data import (
     pipeline,
     spiral,
 )
+from lgd.data.dataset import checked_split
 from lgd.data.image_files import IDX_FILES, DataFileError, Pin
 
 FLOW = schedules.rectified_flow()
@@ -80,9 +81,16 @@ def test_digits_are_shuffled_by_the_seed():
     assert all(len(np.unique(split.stratum)) == 10 for split in splits(first))
 
 
-@pytest.mark.parametrize("sizes", [(1000, 500, 298), (0, 10, 10), (10, 0, 10), (10, 10, -1)])
-def test_digits_refuse_sizes_that_do_not_fit(sizes):
-    with pytest.raises(ValueError, match=f"expected .* <= 1797.*, got sum {sum(sizes)}"):
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ((1000, 500, 298), "num_train .*: expected a sum <= 1797, got sum 1798"),
+        ((0, 10, 10), "expected positive sizes, got num_train 0$"),
+        ((10, 0, -1), "expected positive sizes, got num_validation 0, num_test -1$"),
+    ],
+)
+def test_digits_refuse_sizes_that_do_not_fit(sizes, words):
+    with pytest.raises(ValueError, match=words):
         digits.load(*sizes)
 
 
@@ -530,3 +538,51 @@ def test_a_pipeline_takes_no_memory_for_its_examples():
         assert tracemalloc.get_traced_memory()[1] < 2**18
     finally:
         tracemalloc.stop()
+
+
+# Pixels that a reader of one's own gives, and examples in memory
+
+
+@pytest.mark.parametrize(
+    ("pixels", "got"),
+    [
+        (np.full((2, 3, 1), 0.5, np.float32), "float32 (2, 3, 1)"),
+        (np.full((2, 3, 1), 200.0), "float64 (2, 3, 1)"),
+        (np.full((2, 3, 1), 200, np.int64), "int64 (2, 3, 1)"),
+        (np.full((2, 3, 1), 200, np.uint16), "uint16 (2, 3, 1)"),
+        (np.ones((2, 3, 1), bool), "bool (2, 3, 1)"),
+        (np.zeros((2, 3), np.uint8), "uint8 (2, 3)"),
+        (np.zeros((1, 1, 1), np.uint8), "uint8 (1, 1, 1)"),
+        (np.zeros((3, 2, 1), np.uint8), "uint8 (3, 2, 1)"),
+        (np.zeros((2, 3, 3), np.uint8), "uint8 (2, 3, 3)"),
+        (np.zeros((1, 2, 3, 1), np.uint8), "uint8 (1, 2, 3, 1)"),
+    ],
+)
+@pytest.mark.parametrize("index", [slice(4, 5), np.array([[4]])])
+def test_a_reader_that_gives_other_pixels_is_refused(pixels, got, index):
+    images = FileImages((9, 2, 3, 1), lambda number: pixels, "files")
+    expected = f"image 4: expected pixels of 0 to 255 from read, uint8 (2, 3, 1), got {got}"
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        images[index]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64, np.uint16, bool])
+def test_examples_of_integers_are_refused_with_what_converts_them(dtype):
+    words = rf"x0: expected floats, got {np.dtype(dtype)}; .*x0 / 127.5 - 1"
+    with pytest.raises(ValueError, match=words):
+        checked_split(np.ones((4, 8, 8, 3), dtype), np.arange(4), None)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_0_to_255_are_refused_with_what_converts_them(dtype, channels):
+    x0 = np.linspace(0, 255, 4 * 64 * channels).reshape(4, 8, 8, channels).astype(dtype)
+    words = r"x0: expected images in \[-1, 1\], got 0 to 255; .*x0 / 127.5 - 1"
+    with pytest.raises(ValueError, match=words):
+        checked_split(x0, np.arange(4), None)
+    x = checked_split(x0 / 127.5 - 1, np.arange(4), None).x
+    assert (x.dtype, x.min(), x.max()) == (np.float32, -1.0, 1.0)
+
+
+def test_examples_that_are_no_images_may_have_any_scale():
+    assert checked_split(np.full((4, 2), 200.0), np.arange(4), None).x.max() == 200.0

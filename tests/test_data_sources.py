@@ -16,7 +16,7 @@ from PIL import Image
 
 from experiments import build
 from experiments import config as configs
-from lgd.data import fashion_mnist, image_folder, manifest, pipeline, tfds_records
+from lgd.data import fashion_mnist, image_decoder, image_folder, manifest, pipeline, tfds_records
 from lgd.data.dataset import FileImages, fingerprint
 from lgd.data.image_files import DataFileError
 
@@ -91,7 +91,12 @@ def test_training_and_test_images_may_lie_apart(tmp_path):
     assert sorted(numbers(dataset.train) + numbers(dataset.validation)) == list(range(10))
     assert sorted(numbers(dataset.test)) == [100, 101, 102, 103]
     (tmp_path / "test" / "dog").rename(tmp_path / "test" / "cow")
-    refused(lambda: load(tmp_path, (6, 4, 4)), tmp_path, "the same folders in train and test")
+    refused(
+        lambda: load(tmp_path, (6, 4, 4)),
+        tmp_path,
+        "test: expected the same folders as in",
+        "got dog missing and cow more",
+    )
 
 
 def test_images_are_cropped_to_the_centre_and_resized():
@@ -126,7 +131,10 @@ def test_grey_and_jpeg_images_are_read_as_colours(tmp_path):
         (lambda root: shutil.rmtree(root), ["a folder of one folder of images", "no such file"]),
         (lambda root: [shutil.rmtree(root / name) for name in CLASSES], ["each class, got none"]),
         (lambda root: [f.unlink() for f in (root / "dog").iterdir()], ["dog: ", ".png", "none"]),
-        (lambda root: (root / "cat" / "001.png").unlink(), ["training images: expected 1"]),
+        (
+            lambda root: (root / "cat" / "001.png").unlink(),
+            ["num_train + num_validation + num_test: expected at most 11", "got 12"],
+        ),
     ],
 )
 def test_folders_that_do_not_fit_are_named(tmp_path, change, words):
@@ -450,3 +458,41 @@ def test_a_data_set_with_a_config_is_prepared_by_its_whole_name(tmp_path, monkey
 def test_a_split_that_is_missing_is_named(tmp_path):
     path = records(tmp_path, splits=(("train", 10),))
     refused(lambda: load_records(path), "no split test")
+
+
+def rewritten(path, change):
+    """Change the features of a data set of tfds, as its file names them."""
+    file = path / "1.2.0" / "features.json"
+    features = json.loads(file.read_text())
+    change(features["featuresDict"]["features"]["image"]["image"])
+    file.write_text(json.dumps(features))
+
+
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        (lambda image: image.update(dtype="uint16"), "uint16 (4, 4, 3)"),
+        (lambda image: image["shape"].update(dimensions=["4", "4", "4"]), "uint8 (4, 4, 4)"),
+    ],
+)
+def test_records_of_other_images_are_refused(tmp_path, change, got):
+    path = records(tmp_path)
+    rewritten(path, change)
+    refused(lambda: load_records(path), "images of uint8 with 1 or 3 channels", got)
+
+
+def test_images_of_records_are_read_by_the_decoder_of_files(tmp_path, monkeypatch):
+    """Its bounds and its formats hold there too."""
+    path = records(tmp_path)
+    monkeypatch.setattr(image_decoder, "LARGEST", 15)
+    refused(lambda: load_records(path), "tiny-train", "expected at most 15 pixels")
+    monkeypatch.setattr(image_decoder, "FORMATS", ("JPEG",))
+    refused(lambda: load_records(path), "tiny-train", "expected a JPEG file")
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "lgd-manifest.json"])
+def test_a_fifo_in_a_data_set_of_tfds_is_refused_at_once(tmp_path, name):
+    path = records(tmp_path)
+    (path / "1.2.0" / name).unlink(missing_ok=True)
+    os.mkfifo(path / "1.2.0" / name)
+    refused(lambda: load_records(path), f"{name}: expected a regular file")

@@ -88,7 +88,7 @@ def test_arrays_come_back(tmp_path, write):
     values = arrays()
     train, test = read(write(tmp_path, values))
     for got, key in ((train.images, "x"), (train.labels, "y"), (test.images, "xt")):
-        assert got.dtype == np.uint8
+        assert got.dtype == (np.int32 if key == "y" else np.uint8)
         np.testing.assert_array_equal(got, values[key])
     np.testing.assert_array_equal(test.labels, values["yt"])
 
@@ -104,7 +104,11 @@ def test_arrays_come_back(tmp_path, write):
         ("x", lambda x: x.reshape(5, 6), "got uint8 (5, 6)"),
         ("x", lambda x: x[:0], "got uint8 (0, 2, 3)"),
         ("y", lambda y: y[:, None], "got uint8 (5, 1)"),
-        ("y", lambda y: y.astype(np.int64), "got int64 (5,)"),
+        ("y", lambda y: y.astype(np.float64), "expected integer labels (n >= 1), got float64 (5,)"),
+        ("y", lambda y: y > 1, "got bool (5,)"),
+        ("y", lambda y: y.astype(np.int64) - 1, "expected labels in [0, 4), got -1"),
+        ("y", lambda y: y + np.uint64(2**64 - 4), "got 18446744073709551615"),
+        ("yt", lambda y: y.astype(np.int64) + 2**32, "got 4294967298"),
         ("yt", lambda y: y[:2], "expected 3 labels, one for each image of"),
         ("y", lambda y: y + np.uint8(1), "expected labels in [0, 4), got 4"),
     ],
@@ -129,7 +133,7 @@ class Trap:
 
 def test_nothing_is_unpickled(tmp_path):
     trap = np.asarray([Trap()], object)
-    refused(npz(tmp_path / "a.npz", arrays() | {"x": trap}), "a.npz: x: ", "allow_pickle=False")
+    refused(npz(tmp_path / "a.npz", arrays() | {"x": trap}), "a.npz: x: ", "never unpickled")
     np.save(tmp_path / "b.npy", trap, allow_pickle=True)
     refused(tmp_path / "b.npy", "expected a .npz file", "no zip archive")
 
@@ -183,7 +187,11 @@ def test_idx_file_that_does_not_fit(tmp_path, write, words):
 
 
 def test_idx_file_that_is_missing(tmp_path):
-    refused(tmp_path, "train-images-idx3-ubyte: expected an IDX file", "got no such file")
+    with pytest.raises(DataFileError) as refusal:
+        read(tmp_path)
+    lines = str(refusal.value).splitlines()
+    for line, name in zip(lines, IDX_FILES.values(), strict=True):
+        assert line == f"{tmp_path / name}: expected an IDX file, got no such file"
     idx_folder(tmp_path, arrays())
     (tmp_path / IDX_FILES["yt"]).unlink()
     refused(tmp_path, "t10k-labels-idx1-ubyte: expected an IDX file", "got no such file")
@@ -231,7 +239,7 @@ def read_or_refuse(path):
     except DataFileError:
         return
     for images, labels in (train, test):
-        assert images.dtype == labels.dtype == np.uint8
+        assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
         assert images.shape == (len(labels), *SIZE)
         assert labels.max() < NUM_CLASSES
 
@@ -312,8 +320,11 @@ def test_fashion_mnist_is_shuffled_by_the_seed(fashion):
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((30, 11, 5), "training images: expected 41 or more, got 40"),
-        ((10, 10, 21), "test images: expected 21 or more, got 20"),
+        (
+            (30, 11, 5),
+            "num_train . num_validation: expected at most 40, .* got 41",
+        ),
+        ((10, 10, 21), "num_test: expected at most 20, the number of test images, got 21"),
     ],
 )
 def test_fashion_mnist_refuses_files_of_too_few_images(fashion, sizes, message):
@@ -386,10 +397,7 @@ def test_npz_of_images_of_any_shape(tmp_path, shape):
 @pytest.mark.parametrize(
     ("key", "wrong", "got"),
     [
-        ("x", lambda x: x.astype(np.float32), "x: expected uint8"),
-        ("x", lambda x: x.reshape(5, 6), "x: expected images (n, h, w)"),
-        ("x", lambda x: x[:, :0], "x: expected images (n, h, w)"),
-        ("xt", lambda x: x[:, :, :2], "xt: expected uint8 (n >= 1, 2, 3)"),
+        ("xt", lambda x: x[:, :, :2], "xt: expected images, uint8 (n >= 1, 2, 3), got uint8"),
         ("yt", lambda y: y + np.uint8(2), "yt: expected labels in [0, 4)"),
         ("y", lambda y: y[:4], "y: expected 5 labels"),
     ],
@@ -399,6 +407,59 @@ def test_npz_of_images_that_do_not_fit(tmp_path, key, wrong, got):
     path = npz(tmp_path / "a.npz", values | {key: wrong(values[key])})
     with pytest.raises(DataFileError, match=re.escape(f"a.npz: {got}")):
         images_of_ones_own.load(path, 2, 2, 2)
+
+
+CHANNELS = "uint8 (n, height, width) or (n, height, width, channels) with 1 or 3 channels, got "
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "got"),
+    [
+        ((5, 3, 32, 32), np.uint8, "uint8 (5, 3, 32, 32); transpose channels to the end by"),
+        ((5, 1, 8, 8), np.uint8, "uint8 (5, 1, 8, 8); transpose"),
+        ((5, 8, 8, 4), np.uint8, "uint8 (5, 8, 8, 4)"),
+        ((5, 8, 8, 2), np.uint8, "uint8 (5, 8, 8, 2)"),
+        ((5, 6), np.uint8, "uint8 (5, 6)"),
+        ((5,), np.uint8, "uint8 (5,)"),
+        ((5, 0, 8), np.uint8, "uint8 (5, 0, 8)"),
+        ((5, 1, 1, 1, 1), np.uint8, "uint8 (5, 1, 1, 1, 1)"),
+        ((5, 8, 8, 3), np.float32, "float32 (5, 8, 8, 3); scale pixels to 0 to 255"),
+        ((5, 8, 8), np.int64, "int64 (5, 8, 8); scale pixels to 0 to 255"),
+    ],
+)
+def test_npz_of_images_of_other_shapes_says_which_fit(tmp_path, shape, dtype, got):
+    values = arrays(size=shape[1:]) | {"x": np.zeros(shape, dtype), "xt": np.zeros((3, 8, 8))}
+    with pytest.raises(DataFileError, match=re.escape(f"x: expected images, {CHANNELS}{got}")):
+        images_of_ones_own.load(npz(tmp_path / "a.npz", values), 2, 2, 2)
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i8", ">i8", "u2", ">u4", "u8"])
+def test_labels_may_have_any_integer_dtype(tmp_path, dtype):
+    values = arrays()
+    values |= {key: values[key].astype(dtype) for key in ("y", "yt")}
+    dataset = images_of_ones_own.load(npz(tmp_path / "a.npz", values), 2, 2, 2)
+    assert dataset.train.stratum.dtype == np.int32
+    assert dataset.class_names == ("0", "1", "2", "3")
+
+
+def test_all_faults_of_a_npz_come_at_once(tmp_path):
+    values = arrays(size=(3, 8, 8))
+    values |= {"y": values["y"] / 2, "yt": values["yt"].astype(np.int64) - 1}
+    values["xt"] = values["xt"][:2, :, :4]
+    path = npz(tmp_path / "a.npz", values)
+    with pytest.raises(DataFileError) as refusal:
+        images_of_ones_own.load(path, 2, 2, 2)
+    lines = str(refusal.value).splitlines()
+    keys = [line.removeprefix(f"{path}: ").split(":")[0] for line in lines]
+    assert keys == ["x", "y", "xt", "yt", "yt"]
+    assert "expected labels in [0, 65536), got -1" in lines[3]
+    assert "expected 2 labels, one for each image" in lines[4]
+
+
+def test_labels_do_not_name_millions_of_classes(tmp_path):
+    values = arrays() | {"y": np.full(5, 10**9)}
+    with pytest.raises(DataFileError, match=r"y: expected labels in \[0, 65536\), got 1000000000"):
+        images_of_ones_own.load(npz(tmp_path / "a.npz", values), 2, 2, 2)
 
 
 @pytest.mark.parametrize("kind", ["npz", "npz stored"])

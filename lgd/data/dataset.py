@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
@@ -34,13 +35,26 @@ class FileImages:
     def __getitem__(
         self, index: Int[np.ndarray, "*any"] | slice
     ) -> Float[np.ndarray, "*any h w channels"]:
-        """Read the images of an index, an array of numbers of any shape or a slice."""
+        """Read the images of an index, an array of numbers of any shape or a slice.
+
+        Raises:
+          ValueError: if pixels that are read have another dtype or shape.
+        """
         if isinstance(index, slice):
             index = np.arange(*index.indices(len(self)))
         pixels = np.empty((index.size, *self.shape[1:]), np.uint8)
         for row, number in enumerate(index.ravel()):
-            pixels[row] = self.read(int(number))
+            pixels[row] = self._checked(int(number))
         return scaled(pixels).reshape(*index.shape, *self.shape[1:])
+
+    def _checked(self, number: int) -> UInt8[np.ndarray, "h w channels"]:
+        pixels = np.asarray(self.read(number))
+        if pixels.dtype != np.uint8 or pixels.shape != self.shape[1:]:
+            raise ValueError(
+                f"image {number}: expected pixels of 0 to 255 from read, uint8 {self.shape[1:]}, "
+                f"got {pixels.dtype} {pixels.shape}"
+            )
+        return pixels
 
 
 Examples: TypeAlias = np.ndarray | FileImages
@@ -105,16 +119,36 @@ def checked_split(x0: Examples | jax.Array, c: Any, stratum: Any) -> Split:
       stratum: their strata (n,), or None; see `conditions.strata_of`.
 
     Raises:
-      ValueError: for no examples, NaN or inf in them, or conditions or strata that do not fit.
+      ValueError: for no examples, NaN or inf in them, integers or images of 0 to 255, or conditions
+        or strata that do not fit.
     """
     if not len(x0):
         raise ValueError("expected examples x0, got none")
     if not isinstance(x0, FileImages):
-        x0 = np.asarray(x0, np.float32)
+        x0 = _floats(x0)
         if not np.isfinite(x0).all():
             raise ValueError("expected finite x0, got NaN or inf")
     c = conditions.checked(c, len(x0))
     return Split(x0, c, conditions.strata_of(c, stratum))
+
+
+def _floats(x0: Any) -> np.ndarray:
+    x0 = np.asarray(x0)
+    if not jnp.issubdtype(x0.dtype, np.floating):
+        raise ValueError(f"x0: expected floats, got {x0.dtype}; {_CONVERT}")
+    x0 = x0.astype(np.float32, copy=False)
+    images = x0.ndim == 4 and x0.shape[-1] in (1, 3)
+    if images and x0.min() >= 0.0 and 64.0 < x0.max() <= 255.0:
+        raise ValueError(
+            f"x0: expected images in [-1, 1], got {x0.min():g} to {x0.max():g}; {_CONVERT}"
+        )
+    return x0
+
+
+_CONVERT = (
+    "images of 0 to 255 become images in [-1, 1] by x0 / 127.5 - 1, other numbers become floats by "
+    "x0.astype(np.float32)"
+)
 
 
 @dataclasses.dataclass(frozen=True)

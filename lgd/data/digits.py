@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 
+from lgd.data import splits
 from lgd.data.dataset import Dataset, labelled
 
 
@@ -21,12 +22,16 @@ def load(
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
-    total = num_train + num_validation + num_test
-    if total > len(pixels) or min(num_train, num_validation, num_test) < 1:
-        raise ValueError(f"expected three positive sizes of sum <= {len(pixels)}, got sum {total}")
+    sizes = (num_train, num_validation, num_test)
+    splits.check_positive(sizes)
+    if sum(sizes) > len(pixels):
+        raise ValueError(
+            "num_train + num_validation + num_test: expected a sum <= "
+            f"{len(pixels)}, got sum {sum(sizes)}"
+        )
     order = np.random.default_rng(seed).permutation(len(pixels))
     x = (pixels[order].reshape(-1, 8, 8, 1) / 8.0 - 1.0).astype(np.float32)
     y = labels[order].astype(np.int32)
-    ends = np.cumsum([0, num_train, num_validation, num_test])
+    ends = np.cumsum([0, *sizes])
     train, validation, test = (labelled(x[lo:hi], y[lo:hi]) for lo, hi in itertools.pairwise(ends))
     return Dataset(train, validation, test, tuple(str(digit) for digit in range(10)))

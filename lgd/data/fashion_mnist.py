@@ -9,7 +9,8 @@ from pathlib import Path
 
 from lgd.data import image_files, splits
 from lgd.data.dataset import Dataset
-from lgd.data.image_files import DataFileError, Pin
+from lgd.data.faults import DataFileError
+from lgd.data.image_files import Pin
 
 CLASS_NAMES = (
     "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot",

@@ -3,10 +3,11 @@
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG")  # no others: Pillow starts a program for some
 LARGEST = 2**24  # pixels that are decoded, at most 64 MiB a copy
+LARGEST_FILE = 2**27  # bytes: as many pixels of 16-bit RGBA, unpacked
 _DEEP = ("I;16", "I;16B", "I;16L")
 _PLAIN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
@@ -17,10 +18,11 @@ def decoded(content: bytes) -> Image.Image:
     16-bit grey is scaled to 8 bits; what is transparent is composed on white.
 
     Raises:
-      ValueError: for more than 2^24 pixels, seen before they are decoded, or another mode.
-      Exception: any of Pillow's, for bytes that are no such file.
+      ValueError: for bytes of another format, for more than 2^24 pixels, seen before they are
+        decoded, or another mode.
+      Exception: any of Pillow's, for a damaged file.
     """
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    with _opened(content) as image:
         if image.width * image.height > LARGEST:
             raise ValueError(f"expected at most {LARGEST} pixels, got {image.size}")
         if image.mode in _DEEP and "transparency" not in image.info:
@@ -33,3 +35,12 @@ def decoded(content: bytes) -> Image.Image:
             white = Image.new("RGBA", layer.size, "white")
             return Image.alpha_composite(white, layer).convert("RGB")
         return image.convert("RGB")
+
+
+def _opened(content: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError(
+            f"expected a {' or '.join(FORMATS)} file, got one that begins with {content[:8]!r}"
+        ) from None

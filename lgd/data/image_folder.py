@@ -1,10 +1,12 @@
 """Images in folders, one for each class: PNG or JPEG files of any size.
 
-Hidden files (``._1.png``) are skipped. Files of the train split stay where they are and are read
-when they are indexed.
+Images of other formats are refused; hidden files (``._1.png``) and files that are no images are
+skipped. Files of the train split stay where they are and are read when they are indexed.
 """
 
+import logging
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +16,25 @@ from PIL import Image
 
 from lgd.data import image_decoder, manifest, splits
 from lgd.data.dataset import Dataset, FileImages, Split, labelled
-from lgd.data.image_files import DataFileError, reading, require_regular
+from lgd.data.faults import DataFileError, all_faults, content, reading, require_regular
 from lgd.machinery import digests
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+_log = logging.getLogger(__name__)
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif")
+OTHER_SUFFIXES = (
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".avif",
+    ".ppm",
+    ".pgm",
+    ".jp2",
+)
+CLASSES = "classes.txt"
+_LARGEST_CLASSES = 2**24  # bytes
 
 
 class _Listed(NamedTuple):
@@ -39,9 +56,10 @@ def load(
     """Return colour images (n, size, size, 3) in [-1, 1] in three splits, shuffled by seed.
 
     Args:
-      path: a folder with one folder of images for each class, labelled in natural order (2 before
-        10), or one with two such folders ``train`` and ``test``. Without these all splits are parts
-        of the same images.
+      path: a folder with one folder of images for each class, or one with two such folders
+        ``train`` and ``test``. Without these all splits are parts of the same images. Classes are
+        labelled from 0 in the order of its file ``classes.txt``, the name of a folder on each line,
+        or without one in natural order (2 before 10).
       num_train: images of the train split.
       num_validation: images of the validation split.
       num_test: images of the test split.
@@ -57,9 +75,7 @@ def load(
         raise ValueError(f"expected size >= 1, got {size}")
     root, sizes = Path(path), (num_train, num_validation, num_test)
     parted = (root / "train").is_dir() and (root / "test").is_dir()
-    class_names = _class_names(root / "train" if parted else root)
-    if parted and _class_names(root / "test") != class_names:
-        raise DataFileError(f"{root}: expected the same folders in train and test, got others")
+    class_names = _class_names(root, ("train", "test") if parted else ("",))
     training = _listed(root, "train/" if parted else "", class_names)
     testing = _listed(root, "test/", class_names) if parted else training
     pinned = manifest.pins(root, sorted({*training.files, *testing.files}))
@@ -68,9 +84,10 @@ def load(
             root, len(training.files), len(testing.files), sizes, seed
         )
     else:
-        count = len(training.files)
-        total = (num_train, num_validation + num_test, 1)
-        order, _ = splits.orders(root, count, count, total, seed)
+        splits.check_positive(sizes)
+        names = "num_train + num_validation + num_test"
+        splits.check_count(root, names, sum(sizes), len(training.files), "all")
+        order = np.random.default_rng(seed).permutation(len(training.files))
         test_order = order[num_train + num_validation :]
 
     def split(listed: _Listed, numbers: np.ndarray) -> Split:
@@ -95,13 +112,53 @@ def fitted(image: Image.Image, size: int) -> Image.Image:
     return square.resize((size, size), Image.Resampling.BICUBIC)
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
+def _class_names(root: Path, parts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of the classes in their order, which all parts have folders of."""
+    found = {root / part: _folders(root / part) for part in parts}
+    listed = _listed_classes(root / CLASSES)
+    first = next(iter(found))
+    names, source = (found[first], first) if listed is None else (listed, root / CLASSES)
+    with all_faults() as noted:
+        for folder, folders in found.items():
+            missing = sorted(set(names) - set(folders), key=_natural)
+            unknown = sorted(set(folders) - set(names), key=_natural)
+            with noted():
+                if missing or unknown:
+                    raise DataFileError(
+                        f"{folder}: expected the same folders as in {source}, got "
+                        f"{_some(missing)} missing and {_some(unknown)} more"
+                    )
+    _log.info("%s: labels %s", root, _some([f"{k} {name}" for k, name in enumerate(names)]))
+    return tuple(names)
+
+
+def _some(names: list[str]) -> str:
+    """Return the first names in words."""
+    rest = f", ... ({len(names)} in all)" if len(names) > 20 else ""
+    return (", ".join(name[:80] for name in names[:20]) or "none") + rest
+
+
+def _listed_classes(file: Path) -> list[str] | None:
+    """Return the names of a file of classes, one a line; None without a file."""
+    if not file.exists():
+        return None
+    with reading(f"{file}", "names of classes, one a line"):
+        lines = content(file, _LARGEST_CLASSES).decode("utf-8-sig").splitlines()
+    names = [line.strip() for line in lines if line.strip()]
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice or not names:
+        got = f"{_some(twice)} more than once" if twice else "no name"
+        raise DataFileError(f"{file}: expected different names of classes, one a line, got {got}")
+    return names
+
+
+def _folders(folder: Path) -> list[str]:
     with reading(f"{folder}", "a folder of one folder of images for each class"):
         names = sorted((path.name for path in folder.iterdir() if path.is_dir()), key=_natural)
     names = [name for name in names if not name.startswith(".") and name != "__MACOSX"]
     if not names:
         raise DataFileError(f"{folder}: expected a folder of images for each class, got none")
-    return tuple(names)
+    return names
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -116,11 +173,18 @@ def _listed(root: Path, part: str, class_names: tuple[str, ...]) -> _Listed:
         folder = root / part / name
         with reading(f"{folder}", "a folder of images"):
             entries = sorted(path.name for path in folder.iterdir())
-        images = [e for e in entries if e.lower().endswith(SUFFIXES) and not e.startswith(".")]
+        entries = [entry for entry in entries if not entry.startswith(".")]
+        images = [entry for entry in entries if entry.lower().endswith(SUFFIXES)]
+        others = [entry for entry in entries if entry.lower().endswith(OTHER_SUFFIXES)]
+        if others:
+            raise DataFileError(
+                f"{folder / others[0]}: expected {', '.join(SUFFIXES)} files, got another format; "
+                f"convert it to PNG, and {len(others) - 1} others of this folder"
+            )
         if not images:
             raise DataFileError(f"{folder}: expected {', '.join(SUFFIXES)} files, got none")
         for image in images:
-            require_regular(folder / image)
+            require_regular(folder / image, image_decoder.LARGEST_FILE)
         files += [f"{part}{name}/{image}" for image in images]
         labels += [label] * len(images)
     return _Listed(files, np.asarray(labels, np.int32))
@@ -132,10 +196,10 @@ def _images(
     def read(number: int) -> UInt8[np.ndarray, "h w channels"]:
         file = root / files[number]
         with reading(f"{file}", "an image"):
-            content = file.read_bytes()
-        manifest.check(file, content, pinned[files[number]])
+            data = content(file, image_decoder.LARGEST_FILE)
+        manifest.check(file, data, pinned[files[number]])
         with reading(f"{file}", "an image"):
-            return np.asarray(fitted(image_decoder.decoded(content), size))
+            return np.asarray(fitted(image_decoder.decoded(data), size))
 
     lines = [f"{name} {pinned[name].sha256}" for name in files]
     return FileImages(

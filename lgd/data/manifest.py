@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lgd.data.image_files import DataFileError, reading
+from lgd.data.faults import DataFileError, content, reading, require_regular
 from lgd.machinery import digests, storage
 from lgd.machinery.processes import is_main_process
 from lgd.machinery.progress import bar
 
 NAME = "lgd-manifest.json"
+_LARGEST = 2**30  # bytes, of about 8 million files
 
 
 class Entry(NamedTuple):
@@ -32,9 +33,11 @@ def pins(root: Path, files: Sequence[str]) -> dict[str, Entry]:
     Names and sizes are compared here, contents by `check`. The main process writes a new manifest.
 
     Raises:
-      DataFileError: naming the file that is missing, new or of another size.
+      DataFileError: naming the file that is missing, new or of another size, or a manifest that is
+        no regular file.
     """
     manifest = root / NAME
+    require_regular(manifest)
     if not manifest.exists():
         measured = _measure(root, files)
         if is_main_process():
@@ -66,9 +69,9 @@ def pins(root: Path, files: Sequence[str]) -> dict[str, Entry]:
 _NEW = f"if the data were changed on purpose, remove {NAME}"
 
 
-def check(file: Path, content: bytes, pin: Entry) -> None:
+def check(file: Path, data: bytes, pin: Entry) -> None:
     """Raise DataFileError if the content of a file has another sha256 than its entry."""
-    _compare(file, digests.of_bytes(content), pin)
+    _compare(file, digests.of_bytes(data), pin)
 
 
 def check_all(root: Path, pinned: dict[str, Entry]) -> None:
@@ -100,7 +103,7 @@ def _is_large(pinned: dict[str, Entry]) -> bool:
 
 
 def _parsed(manifest: Path) -> dict[str, list]:
-    value = json.loads(manifest.read_bytes())
+    value = json.loads(content(manifest, _LARGEST))
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
     return value

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lgd.data import image_files, splits
 from lgd.data.dataset import Dataset
-from lgd.data.image_files import DataFileError, Pin
+from lgd.data.faults import DataFileError
+from lgd.data.image_files import Pin
 
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
 PINS = {

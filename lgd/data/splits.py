@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from lgd.data.dataset import Dataset, Split, labelled, scaled
-from lgd.data.image_files import DataFileError, LabelledImages
+from lgd.data.faults import DataFileError, all_faults
+from lgd.data.image_files import LabelledImages
 
 
 def dataset(
@@ -59,21 +60,47 @@ def orders(
       DataFileError: if there are too few images.
       ValueError: for sizes below 1.
     """
+    check_positive(sizes)
     num_train, num_validation, num_test = sizes
-    if min(sizes) < 1:
-        raise ValueError(f"expected positive sizes, got {num_train}, {num_validation}, {num_test}")
-    _check_count(path, "training", num_training, num_train + num_validation)
-    _check_count(path, "test", num_testing, num_test)
+    with all_faults() as noted:
+        for names, size, count, which in (
+            ("num_train + num_validation", num_train + num_validation, num_training, "training"),
+            ("num_test", num_test, num_testing, "test"),
+        ):
+            with noted():
+                check_count(path, names, size, count, which)
     rng = np.random.default_rng(seed)
     return rng.permutation(num_training), rng.permutation(num_testing)
 
 
-def _check_count(path: str | Path, name: str, count: int, least: int) -> None:
-    if count < least:
-        raise DataFileError(f"{path}: {name} images: expected {least} or more, got {count}")
+def check_positive(sizes: tuple[int, int, int]) -> None:
+    """Raise ValueError unless num_train, num_validation and num_test are 1 or more."""
+    names = ("num_train", "num_validation", "num_test")
+    wrong = [f"{name} {size}" for name, size in zip(names, sizes, strict=True) if size < 1]
+    if wrong:
+        raise ValueError(f"expected positive sizes, got {', '.join(wrong)}")
+
+
+def check_count(path: str | Path, names: str, size: int, count: int, which: str) -> None:
+    """Check that there are as many images as arguments ask for.
+
+    Args:
+      path: file or folder that messages name.
+      names: of the arguments.
+      size: images that they ask for.
+      count: images that there are.
+      which: images these are, in a word.
+
+    Raises:
+      DataFileError: if there are too few images.
+    """
+    if size > count:
+        raise DataFileError(
+            f"{path}: {names}: expected at most {count}, the number of {which} images, got {size}"
+        )
 
 
 def _split(images: LabelledImages, index: np.ndarray) -> Split:
     x = images.images[index]
     x = x[..., None] if x.ndim == 3 else x
-    return labelled(scaled(x), images.labels[index].astype(np.int32))
+    return labelled(scaled(x), images.labels[index])

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
-from lgd.data import manifest, splits
+from lgd.data import image_decoder, manifest, splits
 from lgd.data.dataset import Dataset, FileImages, Split, labelled
-from lgd.data.image_files import DataFileError, reading
+from lgd.data.faults import DataFileError, reading, require_regular
 from lgd.data.image_folder import fitted
 from lgd.machinery import digests
 
@@ -41,8 +40,9 @@ def load(
     """Return images (n, h, w, channels) in [-1, 1] of a data set with features image and label.
 
     Train and validation are disjoint parts of its split train, test is part of its split test, or
-    of validation if it has no test. Records of train stay in their files, which are read once here
-    and compared with the manifest of their first use, see `manifest`.
+    of validation if it has no test. Images are read by `image_decoder`. Records of train stay in
+    their files, which are read once here and compared with the manifest of their first use, see
+    `manifest`.
 
     Args:
       path: the folder of the data set below the data_dir of tfds, for instance
@@ -73,9 +73,9 @@ def load(
     parts = {"train": "train", "test": "validation" if no_test else "test"}
     labels = {name: _labels(folder, builder, part, label) for name, part in parts.items()}
     pinned = manifest.pins(folder, files)  # written only after all records could be read
-    sources = {name: builder.as_data_source(split=part) for name, part in parts.items()}
+    sources = {name: _encoded(builder, part) for name, part in parts.items()}
     shards = {name: _shards(builder.info.splits[part]) for name, part in parts.items()}
-    shape = _shape(folder, features["image"].shape, size)
+    shape = _shape(folder, features["image"], size)
     order, test_order = splits.orders(
         path, len(labels["train"]), len(labels["test"]), (num_train, num_validation, num_test), seed
     )
@@ -85,7 +85,7 @@ def load(
         def read(number: int) -> UInt8[np.ndarray, "h w channels"]:
             record = int(numbers[number])
             with reading(shards[name].holding(record), "a record of an image"):
-                return _sized(sources[name][record]["image"], size)
+                return _pixels(sources[name][record]["image"], shape[2], size)
 
         which = digests.of_bytes(numbers)
         x = FileImages((len(numbers), *shape), read, f"{content} {name} {which}")
@@ -102,13 +102,17 @@ def load(
 
 
 def _prepared(path: Path) -> Path:
-    """Return the folder of the newest version."""
+    """Return the folder of the newest version, which holds regular files only."""
     versions = [info.parent for info in path.glob("*/dataset_info.json")]
     if not versions:
         raise _unprepared(path, "no version of it")
-    return max(
+    newest = max(
         versions, key=lambda folder: [int(n) for n in folder.name.split(".") if n.isdecimal()]
     )
+    for file in newest.iterdir():
+        if not file.is_dir():
+            require_regular(file)
+    return newest
 
 
 def _unprepared(path: Path, got: str) -> DataFileError:
@@ -170,16 +174,13 @@ def _labelling(
 
 def _labels(folder: Path, builder: Any, name: str, label: Callable[[Any], int]) -> np.ndarray:
     """Return the labels (n,) of a split, without decoding images."""
-    import tensorflow_datasets as tfds
-
     with reading(f"{folder}: {name}", "records of images with labels"):
         if name not in builder.info.splits:
             raise ValueError(f"no split {name}")
         missing = [file for file in builder.info.splits[name].filepaths if not file.exists()]
         if missing:
             raise DataFileError(f"{missing[0]}: expected a shard, got no such file")
-        decoders = {"image": tfds.decode.SkipDecoding()}
-        bare = builder.as_data_source(split=name, decoders=decoders)
+        bare = _encoded(builder, name)
         shards = _shards(builder.info.splits[name])
 
     def read(number: int) -> int:
@@ -205,17 +206,27 @@ def _shards(split: Any) -> _Shards:
     return _Shards(files, tuple(itertools.accumulate(split.shard_lengths)))
 
 
-def _shape(
-    folder: Path, declared: tuple[int | None, int | None, int], size: int
-) -> tuple[int, int, int]:
-    height, width = (size, size) if size else declared[:2]
+def _encoded(builder: Any, name: str) -> Any:
+    """Return the records of a split, whose images are the bytes of PNG or JPEG files."""
+    import tensorflow_datasets as tfds
+
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    return builder.as_data_source(split=name, decoders=decoders)
+
+
+def _shape(folder: Path, declared: Any, size: int) -> tuple[int, int, int]:
+    if np.dtype(declared.np_dtype) != np.uint8 or declared.shape[2] not in (1, 3):
+        raise DataFileError(
+            f"{folder}: expected images of uint8 with 1 or 3 channels, "
+            f"got {np.dtype(declared.np_dtype)} {declared.shape}"
+        )
+    height, width = (size, size) if size else declared.shape[:2]
     if height is None or width is None:
         raise DataFileError(f"{folder}: expected images of one size, or data.size above 0, got 0")
-    return height, width, declared[2]
+    return height, width, declared.shape[2]
 
 
-def _sized(pixels: np.ndarray, size: int) -> np.ndarray:
-    if not size:
-        return pixels
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    return np.asarray(fitted(image, size)).reshape(size, size, pixels.shape[-1])
+def _pixels(data: bytes, channels: int, size: int) -> np.ndarray:
+    image = image_decoder.decoded(data).convert("L" if channels == 1 else "RGB")
+    image = fitted(image, size) if size else image
+    return np.asarray(image).reshape(image.height, image.width, channels)
