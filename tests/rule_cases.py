@@ -185,7 +185,9 @@ RULES = {
     "momentum": Row(make=lambda w: Momentum(w, -0.5)),
     "momentum, clipped": Row(make=lambda w: clipped(Momentum(w, -0.5)), around=clipped),
     "apg": Row(make=lambda w: guidance.Apg(w, radius=0.5), known_answer=apg_answers),
-    "cfg++": Row(make=CfgPlusPlus, neutral="uncond", exact=False, refused_by=("heun", "dpmpp_2m")),
+    "cfg++": Row(
+        make=CfgPlusPlus, neutral="uncond", exact=False, refused_by=("heun", "heun_edm", "dpmpp_2m")
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """Benchmarks, the tables and figures of published results, and the commands that make them."""
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -20,8 +21,8 @@ from experiments.publish import __main__ as publish
 from experiments.publish import documents, markdown, study, tables
 from experiments.publish.markdown import number, text
 from experiments.studies import levels, transfer
-from experiments.workdir import read_json, write_json
-from lgd import guidance, schedules
+from experiments.workdir import Workdir, read_json
+from lgd import guidance, sampling, schedules
 from lgd.denoisers import from_function
 
 
@@ -111,6 +112,7 @@ def test_transfer_measures_every_setting_once(tmp_path, monkeypatch):
         times: object = None
         churn: float = 0.5
         solver: str = "heun"
+        params: object = None
 
         def nfe_of(self, guidance, per_class):
             return 2 * (len(self.times) - 1)
@@ -120,8 +122,8 @@ def test_transfer_measures_every_setting_once(tmp_path, monkeypatch):
             return jnp.full(2, dict(guidance.values)["w"] + 1.0 / len(self.times))
 
     config = configs.load("configs/mixture.py")
-    write_json(tmp_path / "config.json", configs.to_dict(config))
-    write_json(tmp_path / "results.json", {"command": "run", "rows": []})
+    with contextlib.closing(Workdir(tmp_path, config)) as workdir:
+        workdir.write_json(tmp_path / "results.json", {"command": "run", "rows": []})
     named = {f"constant({w:g})": guidance.constant(w) for w in (0.2, 0.1)}
     monkeypatch.setattr(transfer.report, "guidance_of_rows", lambda *_: named)
     monkeypatch.setattr(transfer.evaluate, "make_generator", lambda *_: Generator())
@@ -132,7 +134,7 @@ def test_transfer_measures_every_setting_once(tmp_path, monkeypatch):
     chosen = argparse.Namespace(workdir=tmp_path, seeds=2)
     found = transfer.measure(chosen)
     assert transfer.measure(chosen) == found
-    settings = 3 * len(transfer.STEPS)
+    settings = len(sampling.SOLVERS) * len(transfer.STEPS)
     assert len(calls) == len(set(calls)) * 2 == settings * 2 * 2
     assert {churn for _, _, churn, _ in calls} == {0.0}
     head, _, worse, better = markdown.table(found).splitlines()

@@ -13,6 +13,7 @@ import lgd
 from lgd import encoders, gram, guidance, objectives, omega, sampling, schedules, training
 from lgd.data import labelled
 from lgd.denoisers import Directions, from_function
+from lgd.types import Schedule
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SOLVERS = ("ddim", "heun", "dpmpp_2m")
@@ -39,7 +40,7 @@ def half_precision(params, x_t, t, c):
 class LowPrecision:
     """A denoiser of one's own, whose x0_hat is in bfloat16."""
 
-    schedule: schedules.Schedule
+    schedule: Schedule
 
     def apply(self, params, x_t, *, t, c):
         return low_precision(params, x_t, t, c)

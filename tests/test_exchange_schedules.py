@@ -272,7 +272,7 @@ PER_CLASS = {"name": "a", "kind": "limited_interval_per_class"} | {
         (CONSTANT | {"kind": "consant"}, "entry 1 (a): kind: expected one of constant, "),
         (CONSTANT | {"kind": ["constant"]}, "entry 1 (a): kind: expected one of constant, "),
         (CONSTANT | {"w": True}, "entry 1 (a): w: expected a number from -1000 to 1000, got True"),
-        (CONSTANT | {"w": float("nan")}, "entry 1 (a): w: expected a number from -1000 to 1000"),
+        (CONSTANT | {"w": float("nan")}, "expected a JSON list of schedules, got NaN, which JSON"),
         (CONSTANT | {"w": 10**400}, "entry 1 (a): w: expected a number from -1000 to 1000"),
         (CONSTANT | dict.fromkeys("xyz"), "entry 1 (a): expected the fields w, got also 'x' and "),
         ({"name": "a", "kind": "constant"}, "entry 1 (a): w: expected a value, got nothing"),
@@ -365,8 +365,9 @@ def test_only_regular_files_of_bounded_size_are_read(tmp_path):
     sources = [tmp_path, tmp_path / "pipe", "/dev/zero", large, long, tmp_path / ("x" * 300)]
     with pytest.raises(ScheduleError) as raised:
         read([str(source) for source in sources], num_strata=3)
-    endings = ["got no regular file"] * 3 + ["of at most 16 MB, got more"]
-    endings += ["expected at most 10000 schedules, got 10001", "got no such file"]
+    endings = [f"got no regular file: {kind}" for kind in ("a folder", "a pipe", "a device")]
+    endings += [f"of at most {MAX_BYTES} bytes, got {MAX_BYTES + 1}"]
+    endings += ["expected at most 10000 schedules, got 10001", "got File name too long"]
     for line, source, ending in zip(raised.value.errors, sources, endings, strict=True):
         assert line.startswith(f"{source}"[:100])
         assert line.endswith(ending)

@@ -265,7 +265,9 @@ def test_a_pair_has_no_null_and_its_shapes_are_checked():
         ValueError, match=r"expected a denoiser with a null condition, got one .*pair="
     ):
         denoiser.null(TEXT)
-    with pytest.raises(ValueError, match=r"expected a prediction of shape \(5, 2\), got \(5, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"expected a prediction of shape \(5, 2\), got .*\(5, 1\)"
+    ):
         denoise_pair(denoiser, TABLE, TEXT, t=jnp.ones(5), c=TEXT)
 
 

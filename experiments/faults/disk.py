@@ -19,9 +19,9 @@ LARGE = 6_000  # bytes of a file that the limited disk refuses: a checkpoint, no
 FULL: dict[str, tuple[str, Strike]] = {
     "a save": ("denoiser", Strike("lgd.machinery.checkpoint:fsync", 30, "full")),
     "the first save": ("denoiser", Strike("lgd.machinery.checkpoint:fsync", 2, "full")),
-    "the final parameters": ("denoiser", Strike("lgd.machinery.storage:save", 1, "full")),
+    "the final parameters": ("denoiser", Strike("lgd.machinery.storage:packed", 1, "full")),
     "metrics": ("denoiser", Strike("experiments.workdir.lines:append", 7, "full")),
-    "a snapshot": ("guidance", Strike("lgd.machinery.storage:save", 2, "full")),
+    "a snapshot": ("guidance", Strike("lgd.machinery.storage:packed", 2, "full")),
     "a measurement": ("evaluate", Strike("lgd.evaluation.journal:Journal._append", 5, "full")),
     "the results": ("evaluate", Strike("experiments.workdir.folder:write_json", 1, "full")),
     "the report": ("report", Strike("lgd.plots:save", 3, "full")),

@@ -19,7 +19,7 @@ MOMENTS: dict[str, tuple[str, Strike]] = {
     "before the first commit": ("denoiser", Strike("lgd.machinery.checkpoint:fsync", 3, "")),
     "save": ("denoiser", Strike("lgd.machinery.checkpoint:CheckpointStore._record", 2, "")),
     "last step": ("denoiser", Strike("lgd.machinery.parallel:place_batch", STEPS, "")),
-    "final parameters": ("denoiser", Strike("lgd.machinery.storage:save", 1, "")),
+    "final parameters": ("denoiser", Strike("lgd.machinery.storage:packed", 1, "")),
     "collection": ("collect", Strike("lgd.machinery.parallel:place_batch", 3, "")),
     "second shard": ("collect", Strike("lgd.gram.collect:_append", 2, "")),
     "fit from statistics": ("guidance", Strike("lgd.gram.fit:_run", 1, "")),

@@ -164,6 +164,7 @@ class Guidance:
         c: conditions, leaves (b, ...). Raises ValueError for times that do not decrease within
         [0, 1].
 
+        >>> import jax.numpy as jnp
         >>> from lgd import omega
         >>> model = omega.StepTable(times=(1.0, 0.5, 0.0))
         >>> guidance = omega.Guidance(model, {"values": jnp.array([[0.0, 2.0]])}, "constant(1)")
@@ -180,6 +181,8 @@ class Guidance:
         ``omega`` and ``cfg_scale``, a number for every condition, in order; of k directions a list
         of k for every condition, without ``cfg_scale``. Raises ValueError as `table` does.
 
+        >>> import json
+        >>> import jax.numpy as jnp
         >>> from lgd import omega
         >>> model = omega.StepTable(times=(1.0, 0.0))
         >>> guidance = omega.Guidance(model, {"values": jnp.array([[0.5]])}, "constant(1)")
