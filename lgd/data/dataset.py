@@ -5,11 +5,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from lgd import conditions
 from lgd.machinery import digests
+from lgd.machinery.arguments import wrong
+from lgd.machinery.words import one_line
 from lgd.types import Condition
 
 
@@ -46,7 +49,13 @@ class FileImages:
 Examples: TypeAlias = np.ndarray | FileImages
 
 
-class Split(NamedTuple):
+class _Split(NamedTuple):
+    x: Any  # Examples
+    c: Condition
+    stratum: Int[np.ndarray, " n"] | None = None
+
+
+class Split(_Split):
     """Examples x (n, *dims), float32, in memory or in files, with conditions and strata.
 
     Conditions c are any pytree with leaves (n, ...). The stratum (n,), int32 from 0, says which law
@@ -59,11 +68,19 @@ class Split(NamedTuple):
     0
     >>> data.Split(images, c=vectors, stratum=np.array([0, 0, 1, 1, 2, 2], np.int32)).num_strata
     3
+
+    Raises ValueError for examples, conditions and strata of different lengths.
     """
 
-    x: Any  # Examples
-    c: Condition
-    stratum: Int[np.ndarray, " n"] | None = None
+    __slots__ = ()
+
+    def __new__(cls, x: Any, c: Condition, stratum: Int[np.ndarray, " n"] | None = None) -> "Split":
+        shapes = [getattr(leaf, "shape", None) for leaf in (x, *jax.tree.leaves((c, stratum)))]
+        lengths = {shape[0] for shape in shapes if shape}
+        if len(lengths) > 1:
+            expected = "x, c and stratum of one length, one row an example"
+            raise ValueError(f"Split: expected {expected}, got shapes {one_line(shapes)}")
+        return super().__new__(cls, x, c, stratum)
 
     @property
     def num_strata(self) -> int:
@@ -92,7 +109,12 @@ def labelled(x: Examples, labels: Int[np.ndarray, " n"]) -> Split:
     3
     >>> split.c.tolist()
     [0, 1, 0, 2]
+
+    Raises ValueError for labels that are no integers, or of another length.
     """
+    labels = np.asarray(labels) if isinstance(labels, list | tuple) else labels
+    if np.ndim(labels) != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise wrong("labels", "integers (n,)", labels)
     return Split(x, labels, labels)
 
 
@@ -105,16 +127,37 @@ def checked_split(x0: Examples | jax.Array, c: Any, stratum: Any) -> Split:
       stratum: their strata (n,), or None; see `conditions.strata_of`.
 
     Raises:
-      ValueError: for no examples, NaN or inf in them, or conditions or strata that do not fit.
+      ValueError: for no examples, integers or no numbers in them, NaN or inf, or conditions or
+        strata that do not fit.
     """
+    x0 = x0 if isinstance(x0, FileImages) else _checked_examples(x0)
     if not len(x0):
         raise ValueError("expected examples x0, got none")
-    if not isinstance(x0, FileImages):
-        x0 = np.asarray(x0, np.float32)
-        if not np.isfinite(x0).all():
-            raise ValueError("expected finite x0, got NaN or inf")
     c = conditions.checked(c, len(x0))
+    if isinstance(c, np.ndarray) and c.dtype == np.float32 and c.ndim == 1 and not (c % 1).any():
+        raise ValueError(
+            f"c: expected labels as integers, got whole numbers as floats {c.shape}; pass "
+            "c.astype(int), or c[:, None] where they are no labels"
+        )
     return Split(x0, c, conditions.strata_of(c, stratum))
+
+
+def _checked_examples(x0: Any) -> Float[np.ndarray, "n *dims"]:
+    """Examples as float32. Raises ValueError."""
+    try:
+        value = np.asarray(x0)
+    except ValueError:  # lists of different lengths
+        raise ValueError("x0: expected examples of one shape, got others") from None
+    if value.dtype.kind in "biu":
+        advice = "images of 0..255 go into [-1, 1] by x0 / 127.5 - 1, or as the model expects them"
+        raise ValueError(f"x0: expected floats, got {value.dtype} {value.shape}; {advice}")
+    if not jnp.issubdtype(value.dtype, jnp.floating) or value.ndim == 0:
+        raise wrong("x0", "an array of floats (n, *dims)", x0)
+    with np.errstate(over="ignore"):  # to inf, which is refused
+        value = value.astype(np.float32)
+    if not np.isfinite(value).all():
+        raise ValueError("expected finite x0, got NaN or inf")
+    return value
 
 
 @dataclasses.dataclass(frozen=True)
