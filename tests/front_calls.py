@@ -15,6 +15,7 @@ import optax
 
 import lgd
 from lgd import data, denoisers, evaluation, guidance, objectives, omega, schedules, training
+from lgd.types import Schedule
 
 KEY, FLOW = jax.random.key(0), schedules.rectified_flow()
 EXACT = denoisers.GaussianMixture((0, 1), FLOW)
@@ -62,7 +63,7 @@ def function(**changed):
 class Unhashable:
     """A denoiser that is a plain dataclass."""
 
-    schedule: schedules.Schedule = FLOW
+    schedule: Schedule = FLOW
 
     def apply(self, params, x_t, *, t, c):
         return x_t
