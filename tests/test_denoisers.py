@@ -10,7 +10,7 @@ from lgd import schedules
 from lgd.denoisers import GaussianMixture, NetworkDenoiser, ResidualMLP, from_function
 from lgd.denoisers.network import output_scale
 from lgd.diffusion import KINDS, expand, from_x0, noised, to_x0
-from lgd.types import Denoiser
+from lgd.types import Denoiser, Schedule
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 LABELS = (0, 0, 1, 2)  # of the mixture's components
@@ -160,7 +160,7 @@ class PointMassOracle(nn.Module):
     """Predicts in its kind, from what a network is given, for data that are all mu."""
 
     mu: float
-    schedule: schedules.Schedule
+    schedule: Schedule
     kind: str
 
     @nn.compact

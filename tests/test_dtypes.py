@@ -39,7 +39,7 @@ def half_precision(params, x_t, t, c):
 class LowPrecision:
     """A denoiser of one's own, whose x0_hat is in bfloat16."""
 
-    schedule: schedules.Schedule
+    schedule: Schedule
 
     def apply(self, params, x_t, *, t, c):
         return low_precision(params, x_t, t, c)
@@ -203,6 +203,7 @@ WIDE = """
 import jax, jax.numpy as jnp, sys
 from lgd import encoders, guidance, omega, sampling, schedules
 from lgd.denoisers import from_function
+from lgd.types import Schedule
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", sys.argv[1])

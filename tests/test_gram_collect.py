@@ -415,3 +415,10 @@ def test_conditions_that_are_not_finite_are_never_written(tmp_path):
     denoiser = from_function(identity, schedule=FLOW, kind="x0", null=zeros_like)
     with pytest.raises(StatisticsError, match="c: expected finite values"):
         collect(tmp_path, lambda step: batch, denoiser=denoiser, params=(), data_name="nan")
+
+
+def test_models_of_eps_are_not_asked_where_alpha_is_nearly_0(tmp_path):
+    denoiser = from_function(lambda p, x, t, c: x, kind="eps", schedule=schedules.cosine(), null=2)
+    particles = gram.Particles(num_particles=2, law=UniformTimes(t_max=1.0))
+    with pytest.raises(ValueError, match=r"first time <= 0.999, got 1:"):
+        gram.collect(tmp_path, denoiser, (), split(), num_examples=8, particles=particles)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lgd import denoisers, encoders, guidance, omega, sampling, schedules
-from lgd.types import Prediction
+from lgd.types import Prediction, Schedule
 
 FLOW = schedules.rectified_flow()
 DENOISER = denoisers.from_function(
@@ -42,7 +42,7 @@ def unroll(**changed):
 class Narrow:
     """A denoiser whose prediction is broadcast to the data without a word."""
 
-    schedule: schedules.Schedule
+    schedule: Schedule
 
     def apply(self, params, x_t, *, t, c):
         return x_t[:, :1]
@@ -55,7 +55,7 @@ class Narrow:
 class Unhashable:
     """A dataclass that is not frozen."""
 
-    schedule: schedules.Schedule
+    schedule: Schedule
     apply = Narrow.apply
     null = Narrow.null
 
