@@ -14,7 +14,7 @@ from lgd import checks, conditions, omega, schedules, starts, training
 from lgd.data import pipeline
 from lgd.data.dataset import FileImages, Split, checked_split, fingerprint
 from lgd.denoisers import probe
-from lgd.diffusion.pairs import direction_names
+from lgd.diffusion import direction_names, t_max
 from lgd.machinery import digests, failures, parallel, processes
 from lgd.machinery.progress import bar
 from lgd.objectives import Objective, Trajectory
@@ -243,9 +243,9 @@ def _blaming(
         yield
     except failures.NonFiniteError as error:
         x0, c = split.x[:NUM_PROBES], conditions.take(split.c, slice(NUM_PROBES))
-        why = probe.non_finite_report(
-            denoiser, denoiser_params, x0, c, sorted({*objective.times, *PROBE_TIMES} - {0.0})
-        )
+        times = sorted({*objective.times, *PROBE_TIMES} - {0.0})
+        asked = [t for t in times if t <= t_max(denoiser)]
+        why = probe.non_finite_report(denoiser, denoiser_params, x0, c, asked)
         raise failures.NonFiniteError(f"{error}; {why}", error.steps, error.examples) from None
 
 

@@ -13,6 +13,7 @@ import lgd
 from lgd import encoders, gram, guidance, objectives, omega, sampling, schedules, training
 from lgd.data import labelled
 from lgd.denoisers import Directions, from_function
+from lgd.types import Schedule
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SOLVERS = ("ddim", "heun", "dpmpp_2m")
@@ -203,7 +204,6 @@ WIDE = """
 import jax, jax.numpy as jnp, sys
 from lgd import encoders, guidance, omega, sampling, schedules
 from lgd.denoisers import from_function
-from lgd.types import Schedule
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", sys.argv[1])

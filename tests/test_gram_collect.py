@@ -336,7 +336,6 @@ def test_predictions_that_are_not_finite_are_refused_with_their_times(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, "batch_size: expected a multiple of the 1 devices, got 0"),
         ({"num_examples": 36}, "num_examples: expected a multiple of batch_size = 8, got 36"),
         ({"shard_examples": 12}, "shard_examples: expected a multiple of batch_size = 8, got 12"),
         ({"num_particles": 0}, "expected num_particles, dim >= 1, got"),
