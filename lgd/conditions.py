@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Integer
 
+from lgd.machinery.words import shown
 from lgd.types import Condition
 
 
@@ -80,7 +81,7 @@ def checked(c: Any, count: int | None = None) -> Condition:
     """
     leaves, structure = jax.tree.flatten_with_path(c, is_leaf=lambda node: isinstance(node, list))
     if not leaves:
-        raise ValueError(f"expected conditions, arrays with one row an example, got {c!r}")
+        raise ValueError(f"expected conditions, arrays with one row an example, got {shown(c)}")
     values = []
     for path, leaf in leaves:
         values.append(_checked_leaf(f"c{jax.tree_util.keystr(path)}", leaf, count))
@@ -92,7 +93,7 @@ def _checked_leaf(name: str, leaf: Any, count: int | None) -> np.ndarray:
     try:
         value = np.asarray(leaf)
     except ValueError:  # lists of different lengths
-        raise ValueError(f"{name}: expected rows of one shape, got {leaf!r}") from None
+        raise ValueError(f"{name}: expected rows of one shape, got {shown(leaf)}") from None
     if value.ndim == 0 or len(value) != (len(value) if count is None else count):
         expected = "rows" if count is None else f"{count} rows"
         raise ValueError(f"{name}: expected {expected}, one an example, got shape {value.shape}")
@@ -155,7 +156,8 @@ def representatives(c: Condition, stratum: Int[np.ndarray, " n"]) -> Condition:
     absent = (k for k in range(max(known, default=0) + 1) if k not in known)
     missing = list(itertools.islice(absent, 10))
     if missing:
-        raise ValueError(f"expected examples of every stratum, got none of {missing}")
+        hint = "; strata from 1 become strata from 0 by - 1" if missing == [0] else ""
+        raise ValueError(f"expected examples of every stratum, got none of {missing}{hint}")
     if present[0] < 0:
         raise ValueError(f"expected strata >= 0, got {present[0]}")
     return take(c, first)

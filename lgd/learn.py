@@ -10,11 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from lgd import conditions, omega, schedules, starts, training
+from lgd import checks, conditions, omega, schedules, starts, training
 from lgd.data import pipeline
 from lgd.data.dataset import FileImages, Split, checked_split, fingerprint
 from lgd.denoisers import probe
-from lgd.diffusion.pairs import direction_names
+from lgd.diffusion import direction_names, t_max
 from lgd.machinery import digests, failures, parallel, processes
 from lgd.machinery.progress import bar
 from lgd.objectives import Objective, Trajectory
@@ -24,6 +24,7 @@ from lgd.types import Batch, Condition, Denoiser, OmegaFn, OmegaModel, Params, P
 NUM_PROBES = 64  # examples on which a denoiser is examined
 NUM_CONDITIONS = 64  # of examples without strata, for a model to see what conditions are
 PROBE_TIMES = tuple(np.linspace(1.0, 0.0, 101)[:-1].tolist())  # where NaN is looked for
+_FIRST = range(starts.START_BATCHES)  # batches that starts are compared on
 _STEPS = 200  # of a training whose optimizer is not given
 
 
@@ -40,6 +41,7 @@ def learn_guidance(
     model: omega.LearnedModel | None = None,
     start: Mapping[str, OmegaFn] | omega.Guidance | None = None,
     trainer: Trainer | None = None,
+    check: bool = True,
 ) -> omega.Guidance:
     """Learn omega for a frozen conditional denoiser from real examples.
 
@@ -64,13 +66,15 @@ def learn_guidance(
         a smaller reward weight; ``model`` is then left out.
       trainer: optimizer, batch size, devices, checkpoints and reports. By default 200 steps at 0.1
         for a table, 300 at 3e-3 for a network.
+      check: whether to look first, by a few calls of the model, for what `lgd.check` finds. What
+        cannot work is an error, what is only suspicious a warning.
 
     Returns:
       The guidance, with the loss over training in ``history``.
 
     Raises:
-      ValueError: when arrays, conditions or settings do not fit, or the store holds a training of
-        other data or settings, of another key or denoiser.
+      ValueError: when arrays, conditions or settings do not fit, the check finds what cannot work,
+        or the store holds a training of other data or settings, of another key or denoiser.
       NonFiniteError: see `lgd.training.fit`; names the times at which the denoiser is not finite.
       Stopped, DeviceMemoryError: see `lgd.training.fit`.
 
@@ -88,11 +92,12 @@ def learn_guidance(
     >>> guidance(t=0.5, c=1).shape
     ()
     """
-    starts.check_start(start, model, denoiser.schedule)
-    trainer, mesh = _with_mesh(trainer)
-    split = checked_split(x0, c, stratum)
+    checks.check_arguments(key, denoiser, objective, model, start, trainer)
+    (trainer, mesh), split = _with_mesh(trainer), checked_split(x0, c, stratum)
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
+    objective = default_objective() if objective is None else objective
     given = (denoiser_params, objective, denoiser, getattr(start, "params", start))
+    checks.check_use(denoiser, denoiser_params, split, objective, probe=check)
     objective, seen = _prepared(objective, split, trainer)
     batches, batch_axis = _batches(objective, seen, trainer.batch_size, mesh, data_key)
     denoiser, denoiser_params = _placed(denoiser, denoiser_params, mesh)
@@ -103,8 +108,7 @@ def learn_guidance(
         if isinstance(start, omega.Guidance):
             begun = start
         else:
-            first = (batches(i) for i in range(starts.START_BATCHES))
-            some = [parallel.place_batch(batch, mesh, batch_axis) for batch in first]
+            some = [parallel.place_batch(batches(i), mesh, batch_axis) for i in _FIRST]
             begun = _started(
                 (start_key, init_key), objective, model, denoiser, denoiser_params,
                 _example_conditions(split), some, start, trainer,
@@ -239,9 +243,9 @@ def _blaming(
         yield
     except failures.NonFiniteError as error:
         x0, c = split.x[:NUM_PROBES], conditions.take(split.c, slice(NUM_PROBES))
-        why = probe.non_finite_report(
-            denoiser, denoiser_params, x0, c, sorted({*objective.times, *PROBE_TIMES} - {0.0})
-        )
+        times = sorted({*objective.times, *PROBE_TIMES} - {0.0})
+        asked = [t for t in times if t <= t_max(denoiser)]
+        why = probe.non_finite_report(denoiser, denoiser_params, x0, c, asked)
         raise failures.NonFiniteError(f"{error}; {why}", error.steps, error.examples) from None
 
 
@@ -258,11 +262,8 @@ def _placed(denoiser: Denoiser, params: Params, mesh: Mesh) -> tuple[Denoiser, P
     return parallel.spread(denoiser, mesh), parallel.place(params, sharding)
 
 
-def _prepared(
-    objective: Objective | None, split: Split, trainer: Trainer
-) -> tuple[Objective, Split]:
+def _prepared(objective: Objective, split: Split, trainer: Trainer) -> tuple[Objective, Split]:
     """The objective, and what it makes of all examples once instead of in every step."""
-    objective = default_objective() if objective is None else objective
     if objective.group_size is None:
         return objective, split
     num_steps = _STEPS if trainer.optimizer is None else trainer.optimizer.num_steps

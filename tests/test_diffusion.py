@@ -1,3 +1,4 @@
+import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -6,13 +7,16 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from lgd import diffusion, schedules
+import lgd
+from lgd import denoisers, diffusion, schedules
+from lgd.machinery import parallel
 
 CHURNS = np.array([0.0, 0.05, 0.5, 1.0], np.float32)
 ENDS = np.array([(1.0, 0.0), (1.0, 0.5), (0.5, 0.0), (1.0, 0.99), (0.01, 0.0)])
 RANDOM = np.random.default_rng(0).uniform(0.0, 0.9, size=(20, 1)) + np.array([[0.07, 0.02]])
 PAIRS = np.concatenate([ENDS, RANDOM]).astype(np.float32)  # (t, s)
 MU = 1.7
+FLOW = schedules.rectified_flow()
 
 
 @pytest.fixture(params=schedules.BY_NAME, scope="module")
@@ -294,3 +298,110 @@ def test_denoise_pair_is_two_calls_in_one_batch():
     for found, condition in zip(pair, (c, Recorder().null(c)), strict=True):
         alone = Recorder().apply(2.0, x_t, t=t, c=condition)
         np.testing.assert_allclose(found, alone, rtol=1e-6)
+
+
+# Where models know no x0
+
+
+@pytest.mark.parametrize("name", schedules.BY_NAME)
+@pytest.mark.parametrize("kind", diffusion.KINDS)
+def test_the_latest_time_is_the_last_thousandth_where_alpha_is_above_a_thousandth(name, kind):
+    latest = diffusion.latest_time(schedules.BY_NAME[name](), kind)
+    vanishes = name in ("rectified_flow", "cosine") and kind in ("eps", "score")
+    assert latest == (pytest.approx(0.999, abs=1e-12) if vanishes else 1.0)
+
+
+def test_a_schedule_that_nearly_vanishes_counts_too():
+    """That of cosine with its clip at beta = 0.999: alpha(1) = 5e-5, where eps is worth nothing."""
+
+    class Capped(schedules.Cosine):
+        def alpha(self, t):
+            return jnp.maximum(super().alpha(t), 5e-5)
+
+    assert diffusion.latest_time(Capped(), "eps") == pytest.approx(0.999)
+
+
+@pytest.mark.parametrize("kind", ["eps", "score"])
+def test_a_denoiser_and_what_is_made_of_it_know_their_latest_time(kind):
+    def model(kind):
+        return denoisers.from_function(lambda p, x, t, c: x, kind=kind, schedule=FLOW, null=2)
+
+    module = denoisers.ResidualMLP(num_classes=2, width=4, depth=1)
+    late, early = model("velocity"), model(kind)
+    mesh = parallel.make_mesh(2)
+    for denoiser in (
+        early,
+        denoisers.NetworkDenoiser(module, FLOW, 2, kind),
+        denoisers.Directions(late, {"weaker": early}),
+        parallel.spread(early, mesh),
+        parallel.spread(denoisers.Directions(late, {"weaker": early}), mesh),
+    ):
+        assert diffusion.t_max(denoiser) == pytest.approx(0.999)
+        diffusion.check_start(denoiser, (0.999, 0.0))
+        diffusion.check_start(denoiser, schedules.uniform_times(4, start=0.999))
+        with pytest.raises(ValueError, match=r"first time <= 0.999, got 1: .*start=0.999"):
+            diffusion.check_start(denoiser, (1.0, 0.0))
+    diffusion.check_start(late, (1.0, 0.0))
+
+
+# Schedules of one's own
+
+
+@dataclasses.dataclass
+class Plain:
+    """Not frozen, so that it has no hash."""
+
+    power: float = 1.0
+
+    def alpha(self, t):
+        return 1.0 - t**self.power
+
+    def sigma(self, t):
+        return t**self.power
+
+    def logsnr(self, t):
+        return 2.0 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
+
+    def t_from_logsnr(self, logsnr):
+        return jax.nn.sigmoid(-0.5 * logsnr) ** (1.0 / self.power)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tabulated:
+    """Frozen, but an array has no hash."""
+
+    power: np.ndarray = dataclasses.field(default_factory=lambda: np.float32(1.0) * np.ones(()))
+    alpha, sigma = Plain.alpha, Plain.sigma
+    logsnr, t_from_logsnr = Plain.logsnr, Plain.t_from_logsnr
+
+
+class Methods:
+    """No dataclass at all."""
+
+    alpha, sigma, logsnr = (staticmethod(getattr(FLOW, n)) for n in ("alpha", "sigma", "logsnr"))
+    t_from_logsnr = staticmethod(FLOW.t_from_logsnr)
+
+
+@pytest.mark.parametrize("made", [Plain, Tabulated, Methods])
+@pytest.mark.parametrize("solver", ["ddim", "heun", "dpmpp_2m"])
+def test_any_object_with_the_four_maps_is_a_schedule(made, solver):
+    def samples(schedule):
+        denoiser = denoisers.from_function(
+            lambda p, x, t, c: 0.5 * x, kind="x0", schedule=schedule, null=2
+        )
+        c = jnp.array([0, 1])
+        key = jax.random.key(0)
+        return lgd.sample(key, denoiser, (), c, shape=(3,), num_steps=3, solver=solver).x0
+
+    np.testing.assert_allclose(samples(made()), samples(FLOW), rtol=1e-5)
+
+
+def test_a_schedule_is_held_by_its_values():
+    """Equal ones are equal, and one that is changed later changes no denoiser made before."""
+    plain = Plain(1.0)
+    held = diffusion.checked_schedule(plain)
+    assert (held, hash(held)) == (diffusion.checked_schedule(Plain()), hash(held))
+    assert held != diffusion.checked_schedule(Plain(2.0))
+    plain.power = 2.0
+    assert float(held.sigma(jnp.float32(0.5))) == 0.5
+    assert diffusion.checked_schedule(FLOW) is FLOW

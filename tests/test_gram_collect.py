@@ -336,7 +336,6 @@ def test_predictions_that_are_not_finite_are_refused_with_their_times(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, "batch_size: expected a multiple of the 1 devices, got 0"),
         ({"num_examples": 36}, "num_examples: expected a multiple of batch_size = 8, got 36"),
         ({"shard_examples": 12}, "shard_examples: expected a multiple of batch_size = 8, got 12"),
         ({"num_particles": 0}, "expected num_particles, dim >= 1, got"),
@@ -415,3 +414,10 @@ def test_conditions_that_are_not_finite_are_never_written(tmp_path):
     denoiser = from_function(identity, schedule=FLOW, kind="x0", null=zeros_like)
     with pytest.raises(StatisticsError, match="c: expected finite values"):
         collect(tmp_path, lambda step: batch, denoiser=denoiser, params=(), data_name="nan")
+
+
+def test_models_of_eps_are_not_asked_where_alpha_is_nearly_0(tmp_path):
+    denoiser = from_function(lambda p, x, t, c: x, kind="eps", schedule=schedules.cosine(), null=2)
+    particles = gram.Particles(num_particles=2, law=UniformTimes(t_max=1.0))
+    with pytest.raises(ValueError, match=r"first time <= 0.999, got 1:"):
+        gram.collect(tmp_path, denoiser, (), split(), num_examples=8, particles=particles)

@@ -566,13 +566,16 @@ def test_a_batch_that_does_not_divide_over_the_devices_is_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_steps": 0}, "expected 0 <= warmup_steps < num_steps, got"),
+        ({"num_steps": 0}, "num_steps: expected a whole number >= 1, got 0"),
         ({"num_steps": 5, "warmup_steps": 5}, "expected 0 <= warmup_steps < num_steps, got"),
-        ({"num_steps": 5, "warmup_steps": -1}, "expected 0 <= warmup_steps < num_steps, got"),
+        ({"num_steps": 5, "warmup_steps": -1}, "warmup_steps: expected a whole number >= 0"),
         ({"num_steps": 5, "learning_rate": 0.0}, "expected learning_rate > 0, .* got"),
-        ({"num_steps": 5, "learning_rate": float("nan")}, "expected learning_rate > 0, .* got"),
+        (
+            {"num_steps": 5, "learning_rate": float("nan")},
+            "learning_rate: expected a finite",
+        ),
         ({"num_steps": 5, "clip": -1.0}, ".*clip >= 0.*, got"),
-        ({"num_steps": 5, "max_skipped": 0}, "expected max_skipped >= 1, got"),
+        ({"num_steps": 5, "max_skipped": 0}, "max_skipped: expected a whole number >= 1"),
         ({"num_steps": 5, "ema_decay": 1.0}, r".*ema_decay in \[0, 1\), got"),
     ],
 )

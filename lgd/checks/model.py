@@ -20,6 +20,7 @@ from lgd.machinery.words import described, one_line
 from lgd.types import Condition, Denoiser, Params
 
 NUM_EXAMPLES = 64
+FEWEST = 16  # examples by whose errors a model is judged
 WORSE = 2.5  # a score that no network has that has learned something
 CERTAIN = (2.0, 0.33)  # scores of a reading that is wrong, and of the right one relative to it
 EXACT = 0.01  # the score of a model that may ignore x_t and t
@@ -123,7 +124,8 @@ def _of_model(
     denoiser: Denoiser, params: Params, some: Split, c: Condition
 ) -> tuple[Findings, dict[str, float]]:
     """What is wrong with one model, and its score; c: conditions of all examples."""
-    if not np.var(some.x):
+    few = len(some.x) < FEWEST
+    if not few and not np.var(some.x):
         says = f"expected examples that differ, got {some.x.flat[0]:.4g} everywhere"
         return [Finding("data", "warning", says)], {}
     probe = probe_of(some.x, some.c, denoiser.schedule)
@@ -134,6 +136,8 @@ def _of_model(
     found = pairs.finite(*both, probe, _null_words(denoiser, probe))
     if found:
         return found, {}
+    if few:
+        return pairs.null(denoiser, both, probe, c), {}
     kind, shifts = kind_of(denoiser), _shifts(some.c)
     base, best = explanation(ask, kind, probe, denoiser.schedule, shifts)
     found = _misread(base, best, kind)

@@ -17,7 +17,9 @@ def finite(cond: np.ndarray, uncond: np.ndarray, probe: Probe, null: str) -> Fin
     """Halves that are NaN or inf somewhere, with the times; null: the unconditional input."""
     halves = {"conditional": cond, "unconditional": uncond}
     bad = {
-        name: ~np.isfinite(probe.by_time(half)).reshape(-1, probe.count, probe.x0[0].size).all(-1)
+        name: ~np.isfinite(probe.by_time(half))
+        .reshape(-1, probe.num_examples, probe.x0[0].size)
+        .all(-1)
         for name, half in halves.items()
     }
     names = [name for name, where in bad.items() if where.any()]
@@ -27,7 +29,7 @@ def finite(cond: np.ndarray, uncond: np.ndarray, probe: Probe, null: str) -> Fin
     times = np.sort(probe.by_time(probe.t)[:, 0][at.any(axis=1)])
     where = "every time" if at.any(axis=1).all() else f"t = {', '.join(f'{t:.3g}' for t in times)}"
     got = f"NaN or inf of the {' and the '.join(names)} half, at {where}, for {at.any(0).sum()} of"
-    says = f"expected finite predictions, got {got} {probe.count} examples"
+    says = f"expected finite predictions, got {got} {probe.num_examples} examples"
     if where == "every time":
         what = f"the unconditional input, {null}," if "conditional" not in names else "every c"
         says = f"{says}; is {what} within the model's table?"
@@ -47,11 +49,11 @@ def null(
     """
     labels, given = conditions.labels_of(c), None
     if labels is not None and not hasattr(denoiser, "pair"):
-        given = _constant_label(denoiser.null(jnp.asarray(labels[: probe.count])))
+        given = _constant_label(denoiser.null(jnp.asarray(labels[: probe.num_examples])))
     if given is not None and given in np.unique(np.asarray(labels)):
         advice = "pass the label that the model was trained with where conditions were dropped"
         return [Finding("null", "warning", f"null = {given} is a label of the data; {advice}")]
-    same = np.zeros(probe.count, bool) if halves is None else _equal(*halves, probe)
+    same = np.zeros(probe.num_examples, bool) if halves is None else _equal(*halves, probe)
     if same.all():
         says = "expected the halves to differ, got cond equal to uncond for all of"
         advice = "guidance cannot do anything: does the model take conditions, and is null right?"
@@ -60,16 +62,16 @@ def null(
         return []
     of = "them"
     if labels is not None:
-        which = np.unique(np.asarray(probe.c[: probe.count])[same])
+        which = np.unique(np.asarray(probe.c[: probe.num_examples])[same])
         of = f"label {which[0]}" if len(which) == 1 else f"labels {which[:5].tolist()}"
-    says = f"cond equals uncond for {same.sum()} of {probe.count} examples, all of {of}"
+    says = f"cond equals uncond for {same.sum()} of {probe.num_examples} examples, all of {of}"
     advice = "the unconditional input must be none of the conditions of the data"
     return [Finding("null", "warning", f"{says}; {advice}")]
 
 
 def _equal(cond: np.ndarray, uncond: np.ndarray, probe: Probe) -> np.ndarray:
     """The examples (n,) whose halves are equal at all times."""
-    gaps = np.abs(probe.by_time(cond - uncond)).reshape(-1, probe.count, probe.x0[0].size)
+    gaps = np.abs(_flat(cond - uncond, probe))
     same: np.ndarray = gaps.max(axis=(0, 2)) <= SAME * _size(cond)
     return same
 
@@ -94,7 +96,7 @@ def ignored(ask: Ask, output: np.ndarray, probe: Probe, *, exact: bool) -> Findi
     other_x = np.roll(probe.by_time(probe.x_t), 1, axis=1).reshape(probe.x_t.shape)
     changed = {
         "x_t": None if exact else (other_x, probe.t, probe.c),
-        "t": None if exact else (probe.x_t, np.roll(probe.t, probe.count), probe.c),
+        "t": None if exact else (probe.x_t, np.roll(probe.t, probe.num_examples), probe.c),
         "c": (probe.x_t, probe.t, _other_conditions(probe)),
     }
     found = []
@@ -125,13 +127,18 @@ def batched(ask: Ask, output: np.ndarray, probe: Probe) -> Findings:
     return [Finding("inputs", "warning", f"{says}; {advice}")]
 
 
+def _flat(values: np.ndarray, probe: Probe) -> np.ndarray:
+    """Values of rows as (times, examples, numbers)."""
+    return values.reshape(-1, probe.num_examples, probe.x0[0].size)
+
+
 def _size(output: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(output)))) or 1.0
 
 
 def _other_conditions(probe: Probe) -> Condition | None:
     """The conditions of other examples; None where all are equal."""
-    index = np.roll(np.arange(len(probe.t)), probe.count // 2 + 1)
+    index = np.roll(np.arange(len(probe.t)), probe.num_examples // 2 + 1)
     other = conditions.take(probe.c, index)
 
     pairs = zip(jax.tree.leaves(probe.c), jax.tree.leaves(other), strict=True)

@@ -26,12 +26,12 @@ class Probe(NamedTuple):
     x_t: Any
     t: Any
     c: Condition
-    count: int  # n
+    num_examples: int  # n
 
     def by_time(self, values: Any) -> np.ndarray:
         """Values of rows as (k, n, ...)."""
         values = np.asarray(values)
-        return values.reshape(-1, self.count, *values.shape[1:])
+        return values.reshape(-1, self.num_examples, *values.shape[1:])
 
 
 def probe_of(x0: np.ndarray, c: Condition, schedule: Schedule) -> Probe:

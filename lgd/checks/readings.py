@@ -56,8 +56,8 @@ def readings(ask: Ask, world: World, probe: Probe, declared: Schedule) -> list[R
     """
     schedule = declared if world.schedule is None else world.schedule
     if (world.schedule, world.scale, world.offset) != (None, 1.0, 0.0):
-        x0 = world.scale * probe.x0[: probe.count] + world.offset
-        probe = probe_of(x0, conditions.take(probe.c, slice(probe.count)), schedule)
+        x0 = world.scale * probe.x0[: probe.num_examples] + world.offset
+        probe = probe_of(x0, conditions.take(probe.c, slice(probe.num_examples)), schedule)
     c = jax.tree.map(lambda leaf: leaf + world.shift, probe.c) if world.shift else probe.c
     output = ask(probe.x_t, np.asarray(world.time(jnp.asarray(probe.t), schedule)), c)
     scores, blanks = (_scores(each, probe, schedule) for each in (output, np.zeros_like(output)))
@@ -65,16 +65,17 @@ def readings(ask: Ask, world: World, probe: Probe, declared: Schedule) -> list[R
 
 
 def _scores(output: np.ndarray, probe: Probe, schedule: Schedule) -> dict[Output, float]:
-    rows = probe.count * len(RATIOS)
+    rows = probe.num_examples * len(RATIOS)
     x_t, t, x0 = (jnp.asarray(each[:rows]) for each in (probe.x_t, probe.t, probe.x0))
-    variance = float(np.var(probe.x0[: probe.count]))
-    errors = _errors(schedule)(jnp.asarray(output[:rows]), x_t, t, x0, variance)
+    variance = float(np.var(probe.x0[: probe.num_examples]))
+    key: Any = schedule  # which can be hashed
+    errors = _errors(key)(jnp.asarray(output[:rows]), x_t, t, x0, variance)
     by_time = np.asarray(errors, np.float64).reshape(len(OUTPUTS), len(RATIOS), -1).mean(axis=-1)
     return dict(zip(OUTPUTS, by_time.mean(axis=-1).tolist(), strict=True))
 
 
 @functools.lru_cache(maxsize=8)
-def _errors(schedule: Schedule) -> Callable[..., Array]:
+def _errors(schedule: Any) -> Callable[..., Array]:
     """Relative squared errors of every row under each of `OUTPUTS`, (outputs, rows)."""
 
     @jax.jit
@@ -110,7 +111,7 @@ def explanation(
     base = here.pop((kind, 1))
     others = list(here.values())
     apart: list[Reading] = []
-    mean, std = (float(f(probe.x0[: probe.count])) for f in (np.mean, np.std))
+    mean, std = (float(f(probe.x0[: probe.num_examples])) for f in (np.mean, np.std))
     for world in (*worlds(declared, mean, std, shifts), *_matched(ask, kind, probe, declared)):
         apart += readings(ask, world, probe, declared)
     singles = [each for each in apart if each.output == _same_output(kind, each.world)]
@@ -138,7 +139,7 @@ def _explains(reading: Reading, base: Reading) -> bool:
 
 def _matched(ask: Ask, kind: Kind, probe: Probe, schedule: Schedule) -> tuple[World, ...]:
     """The world whose data have the mean and variance that the output implies, if any."""
-    x0, c = probe.x0[: probe.count], conditions.take(probe.c, slice(probe.count))
+    x0, c = probe.x0[: probe.num_examples], conditions.take(probe.c, slice(probe.num_examples))
     scale, offset, now = 1.0, 0.0, probe
     for _ in range(NUM_MATCHES):
         step = _implied(ask, kind, now, schedule)
@@ -156,7 +157,7 @@ def _implied(ask: Ask, kind: Kind, probe: Probe, schedule: Schedule) -> tuple[fl
     A posterior mean has the slope ``alpha v / (alpha^2 v + sigma^2)`` in x_t, on average, and is
     the mean m of the data at ``x_t = alpha m``.
     """
-    rows = slice(MATCHED * probe.count, (MATCHED + 1) * probe.count)
+    rows = slice(MATCHED * probe.num_examples, (MATCHED + 1) * probe.num_examples)
     t, x_t = jnp.asarray(probe.t[rows]), probe.x_t[rows]
     output = jnp.asarray(ask(probe.x_t, probe.t, probe.c)[rows])
     x0_hat = np.asarray(to_x0(output, jnp.asarray(x_t), t=t, schedule=schedule, kind=kind))
@@ -165,6 +166,6 @@ def _implied(ask: Ask, kind: Kind, probe: Probe, schedule: Schedule) -> tuple[fl
     slope = max(covariance / x_t.var(), 1e-3 / alpha)
     intercept = x0_hat.mean() - slope * x_t.mean()
     rest = max(1.0 - alpha * slope, 1e-3)
-    mean, std = probe.x0[: probe.count].mean(), probe.x0[: probe.count].std()
+    mean, std = probe.x0[: probe.num_examples].mean(), probe.x0[: probe.num_examples].std()
     scale = float(np.clip(sigma * (slope / (alpha * rest)) ** 0.5 / std, 0.1, 10.0))
     return scale, float(intercept / rest - scale * mean)

@@ -37,18 +37,18 @@ def values(reward: Any, x0: np.ndarray, c: Condition) -> Findings:
     if not callable(reward) or isinstance(reward, type):
         says = f"{_EXPECTED}, a function, got {described(reward)}"
         return [Finding("reward", "error", says)]
-    x0, c = jnp.asarray(x0, jnp.float32), jax.tree.map(jnp.asarray, c)
+    x, c = jnp.asarray(x0, jnp.float32), jax.tree.map(jnp.asarray, c)
     try:
-        shape = jax.eval_shape(reward, x0, c)
+        shape = jax.eval_shape(reward, x, c)
     except Exception as error:  # whatever the function of a user raises
         says = f"{_EXPECTED}, got {type(error).__name__}: {one_line(error)}"
         return [Finding("reward", "error", says)]
     got = getattr(shape, "shape", None)
-    if got != (len(x0),) or not jnp.issubdtype(shape.dtype, jnp.floating):
+    if got != (len(x),) or not jnp.issubdtype(shape.dtype, jnp.floating):
         advice = "; a function of one example is lgd.rewards.from_function(f, single=True)"
-        says = f"{_EXPECTED}, here ({len(x0)},), got {_words(shape)}"
+        says = f"{_EXPECTED}, here ({len(x)},), got {_words(shape)}"
         return [Finding("reward", "error", says + (advice if got == () else ""))]
-    return _judged(*_rewarded(reward, x0, c))
+    return _judged(*_rewarded(reward, x, c))
 
 
 def _words(shape: Any) -> str:

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int, UInt8
 
 from lgd import conditions
 from lgd.machinery import digests
+from lgd.machinery.arguments import wrong
+from lgd.machinery.words import one_line
 from lgd.types import Condition
 
 
@@ -60,7 +62,13 @@ class FileImages:
 Examples: TypeAlias = np.ndarray | FileImages
 
 
-class Split(NamedTuple):
+class _Split(NamedTuple):
+    x: Any  # Examples
+    c: Condition
+    stratum: Int[np.ndarray, " n"] | None = None
+
+
+class Split(_Split):
     """Examples x (n, *dims), float32, in memory or in files, with conditions and strata.
 
     Conditions c are any pytree with leaves (n, ...). The stratum (n,), int32 from 0, says which law
@@ -73,11 +81,19 @@ class Split(NamedTuple):
     0
     >>> data.Split(images, c=vectors, stratum=np.array([0, 0, 1, 1, 2, 2], np.int32)).num_strata
     3
+
+    Raises ValueError for examples, conditions and strata of different lengths.
     """
 
-    x: Any  # Examples
-    c: Condition
-    stratum: Int[np.ndarray, " n"] | None = None
+    __slots__ = ()
+
+    def __new__(cls, x: Any, c: Condition, stratum: Int[np.ndarray, " n"] | None = None) -> "Split":
+        shapes = [getattr(leaf, "shape", None) for leaf in (x, *jax.tree.leaves((c, stratum)))]
+        lengths = {shape[0] for shape in shapes if shape}
+        if len(lengths) > 1:
+            expected = "x, c and stratum of one length, one row an example"
+            raise ValueError(f"Split: expected {expected}, got shapes {one_line(shapes)}")
+        return super().__new__(cls, x, c, stratum)
 
     @property
     def num_strata(self) -> int:
@@ -106,7 +122,12 @@ def labelled(x: Examples, labels: Int[np.ndarray, " n"]) -> Split:
     3
     >>> split.c.tolist()
     [0, 1, 0, 2]
+
+    Raises ValueError for labels that are no integers, or of another length.
     """
+    labels = np.asarray(labels) if isinstance(labels, list | tuple) else labels
+    if np.ndim(labels) != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise wrong("labels", "integers (n,)", labels)
     return Split(x, labels, labels)
 
 
@@ -119,30 +140,40 @@ def checked_split(x0: Examples | jax.Array, c: Any, stratum: Any) -> Split:
       stratum: their strata (n,), or None; see `conditions.strata_of`.
 
     Raises:
-      ValueError: for no examples, NaN or inf in them, integers or images of 0 to 255, or conditions
-        or strata that do not fit.
+      ValueError: for no examples, integers or no numbers in them, NaN or inf, images of 0 to 255,
+        or conditions or strata that do not fit.
     """
+    x0 = x0 if isinstance(x0, FileImages) else _checked_examples(x0)
     if not len(x0):
         raise ValueError("expected examples x0, got none")
-    if not isinstance(x0, FileImages):
-        x0 = _floats(x0)
-        if not np.isfinite(x0).all():
-            raise ValueError("expected finite x0, got NaN or inf")
     c = conditions.checked(c, len(x0))
+    if isinstance(c, np.ndarray) and c.dtype == np.float32 and c.ndim == 1 and not (c % 1).any():
+        raise ValueError(
+            f"c: expected labels as integers, got whole numbers as floats {c.shape}; pass "
+            "c.astype(int), or c[:, None] where they are no labels"
+        )
     return Split(x0, c, conditions.strata_of(c, stratum))
 
 
-def _floats(x0: Any) -> np.ndarray:
-    x0 = np.asarray(x0)
-    if not jnp.issubdtype(x0.dtype, np.floating):
-        raise ValueError(f"x0: expected floats, got {x0.dtype}; {_CONVERT}")
-    x0 = x0.astype(np.float32, copy=False)
-    images = x0.ndim == 4 and x0.shape[-1] in (1, 3)
-    if images and x0.min() >= 0.0 and 64.0 < x0.max() <= 255.0:
-        raise ValueError(
-            f"x0: expected images in [-1, 1], got {x0.min():g} to {x0.max():g}; {_CONVERT}"
-        )
-    return x0
+def _checked_examples(x0: Any) -> Float[np.ndarray, "n *dims"]:
+    """Examples as float32. Raises ValueError."""
+    try:
+        value = np.asarray(x0)
+    except ValueError:  # lists of different lengths
+        raise ValueError("x0: expected examples of one shape, got others") from None
+    if value.dtype.kind in "biu":
+        raise ValueError(f"x0: expected floats, got {value.dtype} {value.shape}; {_CONVERT}")
+    if not jnp.issubdtype(value.dtype, jnp.floating) or value.ndim == 0:
+        raise wrong("x0", "an array of floats (n, *dims)", x0)
+    with np.errstate(over="ignore"):  # to inf, which is refused
+        value = value.astype(np.float32)
+    if not np.isfinite(value).all():
+        raise ValueError("expected finite x0, got NaN or inf")
+    images = value.ndim == 4 and value.shape[-1] in (1, 3) and value.size > 0
+    if images and value.min() >= 0.0 and 64.0 < value.max() <= 255.0:
+        got = f"{value.min():g} to {value.max():g}"
+        raise ValueError(f"x0: expected images in [-1, 1], got {got}; {_CONVERT}")
+    return value
 
 
 _CONVERT = (

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lgd.diffusion import KINDS, Kind, latest_time, to_x0
+from lgd.diffusion import KINDS, Kind, checked_schedule, latest_time, to_x0
 from lgd.machinery import arguments
+from lgd.machinery.words import described
 from lgd.types import Condition, Params, Schedule
 
 
@@ -50,11 +51,12 @@ class FunctionDenoiser:
 
 def _like(prediction: Any, x_t: Array) -> Array:
     """The output of a function as an array of the shape and dtype of x_t."""
-    got = arguments.described(prediction)
-    if jnp.shape(prediction) != x_t.shape:
-        raise ValueError(f"expected a prediction of shape {x_t.shape}, got {got}")
+    if not hasattr(prediction, "dtype"):
+        raise ValueError(f"expected a prediction, an array, got {described(prediction)}")
+    if prediction.shape != x_t.shape:
+        raise ValueError(f"expected a prediction of shape {x_t.shape}, got {prediction.shape}")
     if not jnp.issubdtype(prediction.dtype, jnp.floating):
-        raise ValueError(f"expected a prediction of floats, got {got}")
+        raise ValueError(f"expected a prediction of floats, got {prediction.dtype}")
     return prediction.astype(x_t.dtype)
 
 
@@ -107,8 +109,11 @@ def from_function(
     >>> denoiser.null(jnp.array([0, 1]))
     Array([2, 2], dtype=int32)
     """
-    if kind not in KINDS:
-        raise ValueError(f"expected kind in {KINDS}, got {kind!r}")
+    arguments.one_of("kind", kind, KINDS)
+    schedule = checked_schedule(schedule)
+    for name, value in (("function", function), ("pair", pair)):
+        if isinstance(value, type) or not (callable(value) or (name == "pair" and value is None)):
+            raise arguments.wrong(name, "a function of (params, x_t, t, c)", value)
     if pair is not None:
         if null is not None:
             raise ValueError("expected null or pair, got both")

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 
 from jaxtyping import Array, Float
 
-from lgd.diffusion import denoise_pair, t_max
+from lgd.diffusion import checked_denoiser, denoise_pair, t_max
+from lgd.machinery.arguments import named
+from lgd.machinery.words import one_line
 from lgd.types import Condition, Denoiser, Params, Schedule
 
 
@@ -28,8 +30,11 @@ class Directions:
     weaker: tuple[tuple[str, Denoiser], ...]
 
     def __init__(self, denoiser: Denoiser, weaker: Mapping[str, Denoiser]) -> None:
+        named("weaker", weaker, "denoisers")
         if not weaker or "uncond" in weaker:
             raise ValueError(f"expected names of weaker denoisers, not 'uncond', got {[*weaker]}")
+        for part in (denoiser, *weaker.values()):
+            checked_denoiser(part)
         object.__setattr__(self, "denoiser", denoiser)
         object.__setattr__(self, "weaker", tuple(weaker.items()))
 
@@ -50,8 +55,9 @@ class Directions:
 
     def parts(self, params: Params) -> tuple[tuple[str, Denoiser, Params], ...]:
         """The denoisers with their names, "" that of the main one, and parameters."""
-        weaker = [(name, other, params[1][name]) for name, other in self.weaker]
-        return (("", self.denoiser, params[0]), *weaker)
+        main, of = self._both(params)
+        weaker = [(name, other, of[name]) for name, other in self.weaker]
+        return (("", self.denoiser, main), *weaker)
 
     def with_parts(self, function: Callable[[Denoiser], Denoiser]) -> "Directions":
         """The same directions with ``function(denoiser)`` in the place of every denoiser."""
@@ -62,7 +68,7 @@ class Directions:
         self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Condition
     ) -> Float[Array, "b *dims"]:
         """``x0_hat`` of the denoiser itself."""
-        return self.denoiser.apply(params[0], x_t, t=t, c=c)
+        return self.denoiser.apply(self._both(params)[0], x_t, t=t, c=c)
 
     def null(self, c: Condition) -> Condition:
         """The unconditional input of the denoiser itself."""
@@ -72,10 +78,21 @@ class Directions:
         self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Condition
     ) -> tuple[Float[Array, "b *dims"], Float[Array, "b *dims"]]:
         """The conditional and the unconditional ``x0_hat`` of the denoiser itself."""
-        return denoise_pair(self.denoiser, params[0], x_t, t=t, c=c)
+        return denoise_pair(self.denoiser, self._both(params)[0], x_t, t=t, c=c)
 
     def weaker_predictions(
         self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Condition
     ) -> tuple[Float[Array, "b *dims"], ...]:
         """The conditional ``x0_hat`` of every weaker denoiser."""
-        return tuple(other.apply(params[1][name], x_t, t=t, c=c) for name, other in self.weaker)
+        of = self._both(params)[1]
+        return tuple(other.apply(of[name], x_t, t=t, c=c) for name, other in self.weaker)
+
+    def _both(self, params: Params) -> tuple[Params, Mapping[str, Params]]:
+        """The parameters of the denoiser, and those of the weaker ones by name."""
+        is_pair = isinstance(params, tuple | list) and len(params) == 2
+        has_names = is_pair and isinstance(params[1], Mapping)
+        if has_names and set(params[1]) == set(self.weaker_names):
+            return params[0], params[1]
+        got = one_line([*params[1]]) if has_names else f"a {type(params).__name__}"
+        expected = f"(params, {{name: params}}) with names of weaker {list(self.weaker_names)}"
+        raise ValueError(f"params: expected {expected}, got {got}")

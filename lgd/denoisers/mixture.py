@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lgd.diffusion import expand
+from lgd.denoisers.network import unconditional_labels
+from lgd.diffusion import checked_schedule, expand
 from lgd.types import PRNGKey, Schedule
 
 
@@ -49,6 +50,7 @@ class GaussianMixture:
     schedule: Schedule
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "schedule", checked_schedule(self.schedule))
         if sorted(set(self.labels)) != list(range(self.num_classes)):
             raise ValueError(f"expected every label from 0 to the largest, got {self.labels}")
 
@@ -98,7 +100,7 @@ class GaussianMixture:
 
     def null(self, c: Int[Array, " b"]) -> Int[Array, " b"]:
         """Return the unconditional input, labels num_classes of the shape of c."""
-        return jnp.full_like(c, self.num_classes)
+        return unconditional_labels(c, self.num_classes)
 
     def log_density(
         self,

@@ -4,10 +4,11 @@ import dataclasses
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from lgd.denoisers.layers import Conditions
-from lgd.diffusion import KINDS, Kind, expand, latest_time, to_x0
+from lgd.diffusion import KINDS, Kind, checked_schedule, expand, latest_time, to_x0
+from lgd.machinery.arguments import one_of, positive_int
 from lgd.schedules import clipped_logsnr, rates
 from lgd.types import Params, PRNGKey, Schedule
 
@@ -53,8 +54,10 @@ class NetworkDenoiser:
     kind: Kind = "velocity"
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"expected kind in {KINDS}, got {self.kind!r}")
+        one_of("kind", self.kind, KINDS)
+        object.__setattr__(self, "schedule", checked_schedule(self.schedule))
+        if self.num_classes is not None:
+            positive_int("num_classes", self.num_classes)
 
     def init(self, key: PRNGKey, shape: tuple[int, ...], c: Conditions | None = None) -> Params:
         """Return new parameters for examples of a shape (*dims).
@@ -101,7 +104,16 @@ class NetworkDenoiser:
 
     def null(self, c: Conditions) -> Conditions:
         """Return the unconditional input: labels num_classes, or zeros where c are vectors."""
-        return jnp.full_like(c, 0 if self.num_classes is None else self.num_classes)
+        if self.num_classes is None:
+            return jnp.zeros_like(c)
+        return unconditional_labels(c, self.num_classes)
+
+
+def unconditional_labels(c: Int[Array, " b"], label: int) -> Int[Array, " b"]:
+    """Return the label for every one of c. Raises ValueError where their dtype cannot hold it."""
+    if not jnp.issubdtype(c.dtype, jnp.integer) or label > jnp.iinfo(c.dtype).max:
+        raise ValueError(f"c: expected integers that hold the null label {label}, got {c.dtype}")
+    return jnp.full_like(c, label)
 
 
 def output_scale(t: Float[Array, " b"], *, schedule: Schedule, kind: Kind) -> Float[Array, " b"]:

@@ -9,7 +9,7 @@ from lgd.diffusion.kernel import (
     noised,
 )
 from lgd.diffusion.kinds import KINDS, Kind, expand, from_x0, to_x0
-from lgd.diffusion.models import check_start, checked_denoiser, latest_time, t_max
+from lgd.diffusion.models import check_start, checked_denoiser, checked_schedule, latest_time, t_max
 from lgd.diffusion.pairs import denoise_pair, direction_names, predictions, weaker_predictions
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "bridge_step",
     "check_start",
     "checked_denoiser",
+    "checked_schedule",
     "denoise_pair",
     "direction_names",
     "expand",

@@ -1,20 +1,74 @@
 """What a model must have to be one, and the latest time at which it can be asked."""
 
+import copy
+import dataclasses
+import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from lgd.diffusion.kinds import Kind
-from lgd.machinery import arguments
+from lgd.machinery import arguments, digests
 from lgd.types import Denoiser, Schedule
 
 SMALLEST_ALPHA = 1e-3  # relative to alpha(0), where x0 follows from eps or score well enough
 
 _WITHOUT_X0 = ("eps", "score")  # kinds that say nothing of x0 where alpha = 0
+_MAPS = ("alpha", "sigma", "logsnr", "t_from_logsnr")
+_SCHEDULE = "a noise schedule, for example lgd.schedules.rectified_flow()"
+_NUMBERS = itertools.count()
 _METHODS = ("schedule", "apply", "null")
 _EXAMPLE = "a denoiser, for example lgd.denoisers.from_function(...)"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeldSchedule:
+    """A copy of a schedule that cannot be hashed, equal to copies of the same description."""
+
+    schedule: Schedule
+    description: str
+
+    def alpha(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        return self.schedule.alpha(t)
+
+    def sigma(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        return self.schedule.sigma(t)
+
+    def logsnr(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        return self.schedule.logsnr(t)
+
+    def t_from_logsnr(self, logsnr: Float[Array, "*s"]) -> Float[Array, "*s"]:
+        return self.schedule.t_from_logsnr(logsnr)
+
+    def __hash__(self) -> int:
+        return hash(self.description)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HeldSchedule) and self.description == other.description
+
+
+def checked_schedule(schedule: Any) -> Schedule:
+    """A noise schedule that can be hashed; of one that cannot, such as a plain dataclass, a copy.
+
+    Raises ValueError for what is no schedule.
+    """
+    arguments.having("schedule", schedule, _MAPS, _SCHEDULE)
+    try:
+        hash(schedule)
+    except TypeError:
+        return HeldSchedule(copy.deepcopy(schedule), _described(schedule))
+    return schedule
+
+
+def _described(schedule: Schedule) -> str:
+    """The contents of a schedule in words, or a name of its own where they have none."""
+    try:
+        return digests.describe(schedule)
+    except ValueError:
+        return f"{type(schedule).__name__} {next(_NUMBERS)}"
 
 
 def latest_time(schedule: Schedule, kind: Kind) -> float:
@@ -28,7 +82,8 @@ def latest_time(schedule: Schedule, kind: Kind) -> float:
     with jax.ensure_compile_time_eval():
         times = np.linspace(0.0, 1.0, 1001)
         alpha = np.asarray(schedule.alpha(jnp.asarray(times, jnp.float32)))
-    return float(times[alpha >= SMALLEST_ALPHA * alpha.max()][-1])
+    smallest = SMALLEST_ALPHA * (1.0 - 1e-3) * alpha.max()  # 1 - 0.999 in float32 is below 1e-3
+    return float(times[alpha >= smallest][-1])
 
 
 def t_max(denoiser: Denoiser) -> float:

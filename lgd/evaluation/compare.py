@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from lgd import conditions, schedules
 from lgd.data.dataset import FileImages, Split, checked_split
+from lgd.diffusion import check_start, checked_denoiser
 from lgd.evaluation import rows
 from lgd.evaluation.comparison import GIVEN, UNGUIDED, Comparison, comparisons_of
 from lgd.evaluation.draws import Draws, halves
@@ -18,7 +19,8 @@ from lgd.evaluation.generator import Generator
 from lgd.evaluation.measures import EnergyMeasure, JointMeasure, Measure
 from lgd.evaluation.settings import CompareSettings
 from lgd.evaluation.tuning import num_candidates
-from lgd.guidance import FAMILIES, constant
+from lgd.guidance import FAMILIES, as_rule, constant
+from lgd.machinery.arguments import instance, named, prng_key, wrong
 from lgd.machinery.progress import bar
 from lgd.types import Denoiser, Params, PRNGKey, Schedule
 
@@ -85,8 +87,9 @@ def compare(
     ['unguided']
     """
     settings = CompareSettings() if settings is None else settings
+    _check_arguments(key, denoiser, guidances, measures, settings)
     split = checked_split(x0, c, stratum)
-    families = _opponents(split, settings.families)
+    families = _opponents(split, settings.family_names)
     _check_names(guidances, families)
     split_key, noise_key = jax.random.split(key)
     split_seed, noise_seed = _integer(split_key), _integer(noise_key)
@@ -113,6 +116,7 @@ def _generator(
     denoiser: Denoiser, params: Params, real: Split, settings: CompareSettings
 ) -> Generator:
     grid = schedules.uniform_times(settings.num_steps) if settings.times is None else settings.times
+    check_start(denoiser, grid)
     return Generator(
         denoiser=denoiser,
         params=params,
@@ -149,6 +153,21 @@ def _opponents(split: Split, families: Sequence[str] | None) -> tuple[str, ...]:
     if unfit:
         raise ValueError(f"expected families for conditions that are no labels, got {unfit}")
     return tuple(families)
+
+
+def _check_arguments(key: Any, denoiser: Any, guidances: Any, measures: Any, settings: Any) -> None:
+    """Raise ValueError for arguments that are something else."""
+    prng_key("key", key)
+    checked_denoiser(denoiser)
+    instance("settings", settings, CompareSettings, "lgd.evaluation.CompareSettings()")
+    for name, guidance in named("guidances", guidances, "guidance").items():
+        if isinstance(guidance, type | str):
+            raise wrong(f"guidances[{name!r}]", "guidance: a function, a rule, a number", guidance)
+        as_rule(guidance)
+    made = "functions that make a measure of real examples"
+    for name, make in named("measures", measures or {}, made).items():
+        if not callable(make):
+            raise wrong(f"measures[{name!r}]", "a function that makes a measure", make)
 
 
 def _check_names(guidances: Mapping[str, Any], families: Sequence[str]) -> None:

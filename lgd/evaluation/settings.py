@@ -6,6 +6,18 @@ from collections.abc import Sequence
 from jax.sharding import Mesh
 
 from lgd.evaluation.tuning import Axes
+from lgd.guidance import FAMILIES
+from lgd.machinery.arguments import (
+    finite,
+    flag,
+    instance,
+    named,
+    one_of,
+    positive_int,
+    whole,
+    wrong,
+)
+from lgd.sampling.walk import checked_solver, checked_times
 from lgd.types import Solver
 
 
@@ -39,7 +51,7 @@ class CompareSettings:
     churn: float = 0.0
     validation_seeds: int = 1
     test_seeds: int = 3
-    families: Sequence[str] | None = None
+    families: str | Sequence[str] | None = None
     axes: Axes = dataclasses.field(default_factory=dict)
     finalists: int = 8
     screening: int | None = None
@@ -49,14 +61,45 @@ class CompareSettings:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        if self.test_seeds < 2:
-            raise ValueError(f"expected test_seeds >= 2, got {self.test_seeds}")
         for name in ("num_samples", "num_steps", "validation_seeds", "finalists", "num_real"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+            positive_int(name, getattr(self, name))
+        whole("test_seeds", self.test_seeds, low=2)
+        whole("batch", self.batch, low=0)
+        if self.screening is not None:
+            positive_int("screening", self.screening)
+        finite("churn", self.churn, low=0, high=1)
+        checked_solver(self.solver, self.churn)
+        if self.times is not None:
+            checked_times(self.times)
+        if self.mesh is not None:
+            instance("mesh", self.mesh, Mesh, "lgd.machinery.parallel.make_mesh(1)")
+        flag("progress", self.progress)
+        for family in self.family_names or ():
+            one_of("families", family, FAMILIES)
+        for family, values in named("axes", self.axes, "values of fields by family").items():
+            one_of("axes", family, FAMILIES)
+            for field in named(f"axes[{family!r}]", values, "values by field"):
+                one_of(f"axes[{family!r}]", field, FAMILIES[family].fields)
+
+    @property
+    def family_names(self) -> tuple[str, ...] | None:
+        """The families, of which one may be given by its name alone."""
+        if self.families is None or isinstance(self.families, str):
+            return None if self.families is None else (self.families,)
+        try:
+            return tuple(self.families)
+        except TypeError:
+            raise wrong("families", "names of hand-made families", self.families) from None
 
     def per_stratum(self, num_strata: int) -> tuple[int, int]:
-        """Samples of every stratum in a full run, and in a first look."""
+        """Samples of every stratum in a full run, and in a first look.
+
+        Raises ValueError for fewer than 2 of every stratum.
+        """
+        for name, count in (("num_samples", self.num_samples), ("screening", self.screening)):
+            if count is not None and count < 2 * num_strata:
+                expected = f">= 2 of each of {num_strata} strata, so >= {2 * num_strata}"
+                raise ValueError(f"{name}: expected {expected}, got {count}")
         first_look = self.num_samples // 4 if self.screening is None else self.screening
         full = max(2, self.num_samples // num_strata)
         return full, min(full, max(2, first_look // num_strata))

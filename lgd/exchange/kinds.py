@@ -227,7 +227,7 @@ def _guidance(file: str, num_strata: int | None) -> OmegaFn:
     return omega_fn
 
 
-def _takes(omega_fn: omega.Learned, c: Condition) -> bool:
+def _takes(omega_fn: Any, c: Condition) -> bool:
     """Whether a learned omega function takes conditions (1, ...) like these."""
     time = jax.ShapeDtypeStruct((1,), jnp.float32)
     count = omega_fn.num_features

@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from lgd.data import pipeline
 from lgd.data.dataset import Split
-from lgd.diffusion import direction_names
+from lgd.diffusion import check_start, checked_denoiser, direction_names
 from lgd.gram import identity, store
 from lgd.gram.batches import (
     batches_of,
@@ -80,7 +80,9 @@ def collect(
       NonFiniteError: for predictions that are not finite, with their times.
       Stopped: when a signal asked for it.
     """
+    checked_denoiser(denoiser)
     particles = Particles() if particles is None else particles
+    check_start(denoiser, (particles.law.t_max,))
     trainer = Trainer() if trainer is None else trainer
     mesh = parallel.make_mesh(1) if trainer.mesh is None else trainer.mesh
     batch_size, path = trainer.batch_size, Path(path)

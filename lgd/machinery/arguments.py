@@ -73,6 +73,22 @@ def one_of(name: str, value: Any, options: Iterable[str]) -> str:
     )
 
 
+def prng_key(name: str, value: Any) -> Any:
+    """One key of JAX, of either kind."""
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    is_typed = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    if (is_typed and shape == ()) or (dtype == "uint32" and shape in ((2,), (4,))):
+        return value
+    raise wrong(name, "one key, such as jax.random.key(0)", value)
+
+
+def instance(name: str, value: Any, cls: type, example: str) -> Any:
+    """An instance of a class; example: how to make one."""
+    if not isinstance(value, cls):
+        raise wrong(name, f"a {cls.__name__}, such as {example}", value)
+    return value
+
+
 def named(name: str, value: Any, of: str) -> Mapping[str, Any]:
     """A mapping from names, which are strings."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):

@@ -1,5 +1,6 @@
 """The one gate to files by a user's path: regular files of bounded size, opened without waiting."""
 
+import collections
 import json
 import os
 import re
@@ -126,8 +127,7 @@ def json_of(raw: bytes) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        twice = collections.Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"{shown(twice)} twice in one object")
     return values
 

@@ -59,7 +59,12 @@ class TimeLaw:
     @property
     def support(self) -> Support:
         """The range of (s, t) where the law has mass."""
-        return Support(s_min=self.s_min, t_max=1.0 - self.zeta, gap_min=self.delta)
+        return Support(s_min=self.s_min, t_max=self.t_max, gap_min=self.delta)
+
+    @property
+    def t_max(self) -> float:
+        """The largest t."""
+        return 1.0 - self.zeta
 
     @property
     def _width(self) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lgd import schedules
+from lgd.diffusion import checked_schedule
 from lgd.encoders import Encoder, at_least_float32, for_condition
 from lgd.guidance import on_grid
 from lgd.machinery.arguments import having, whole
@@ -158,7 +159,8 @@ def default_network(schedule: Schedule, c: Condition, support: Support) -> Netwo
     >>> network.encoder
     Labels(num_classes=3)
     """
-    return Network(schedule=schedule, encoder=for_condition(c), support=support)
+    encoder = for_condition(c)
+    return Network(schedule=checked_schedule(schedule), encoder=encoder, support=support)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))

@@ -8,6 +8,15 @@ import jax
 import optax
 from jax.sharding import Mesh
 
+from lgd.machinery.arguments import (
+    finite,
+    flag,
+    having,
+    instance,
+    positive_int,
+    whole,
+    wrong,
+)
 from lgd.machinery.digests import NO_RESULT
 from lgd.types import Params, PyTree
 
@@ -30,14 +39,18 @@ class Optimizer:
     max_skipped: int = dataclasses.field(default=10, metadata=NO_RESULT)
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1 or not 0 <= self.warmup_steps < self.num_steps:
+        positive_int("num_steps", self.num_steps)
+        whole("warmup_steps", self.warmup_steps, low=0)
+        for name in ("learning_rate", "clip", "ema_decay"):
+            finite(name, getattr(self, name))
+        flag("decay", self.decay)
+        positive_int("max_skipped", self.max_skipped)
+        if not self.warmup_steps < self.num_steps:
             raise ValueError(f"expected 0 <= warmup_steps < num_steps, got {self}")
         if not self.learning_rate > 0.0 or self.clip < 0.0 or not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(
                 f"expected learning_rate > 0, clip >= 0, ema_decay in [0, 1), got {self}"
             )
-        if self.max_skipped < 1:
-            raise ValueError(f"expected max_skipped >= 1, got {self}")
 
     def transformation(self) -> optax.GradientTransformation:
         """The optax transformation."""
@@ -105,3 +118,20 @@ class Trainer:
         default=None, metadata=NO_RESULT
     )
     progress: bool = dataclasses.field(default=True, metadata=NO_RESULT)
+
+    def __post_init__(self) -> None:
+        if self.optimizer is not None:
+            instance(
+                "optimizer", self.optimizer, Optimizer, "lgd.training.Optimizer(num_steps=200)"
+            )
+        positive_int("batch_size", self.batch_size)
+        if self.mesh is not None:
+            instance("mesh", self.mesh, Mesh, "lgd.machinery.parallel.make_mesh(1)")
+        if self.store is not None:
+            having("store", self.store, ("save", "restore"), "a store of checkpoints")
+        for name in ("save_every", "log_every"):
+            whole(name, getattr(self, name), low=0)
+        for name in ("on_log", "on_step"):
+            if getattr(self, name) is not None and not callable(getattr(self, name)):
+                raise wrong(name, "a function", getattr(self, name))
+        flag("progress", self.progress)
