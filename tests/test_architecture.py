@@ -33,7 +33,7 @@ LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 
 # Tests of experiments; those of the library import only lgd. Names may go, none should come.
 EXPERIMENTS = """
-    ablations accelerator benchmarks build config data data_sources denoiser_rules faults floor
+    ablations accelerator benchmarks build config data_sources denoiser_rules faults floor
     gram_law gram_rank gram_runs image_runs convert_inception launcher ledger ledger_runs loggers
     notebook_use notebooks pretrained process_runs rank_schedules readme reward_runs
     scale workdir

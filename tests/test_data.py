@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from experiments.faults import data_files
 from lgd import schedules
 from lgd.data import (
     FileImages,
@@ -25,6 +24,7 @@ from lgd.data import (
 )
 from lgd.data.dataset import checked_split
 from lgd.data.image_files import IDX_FILES, DataFileError, Pin
+from tests.idx_files import gzipped_folder, idx_folder, images_and_labels
 
 FLOW = schedules.rectified_flow()
 
@@ -96,14 +96,14 @@ def test_digits_refuse_sizes_that_do_not_fit(sizes, words):
 
 # IDX files of known sets (all else about IDX files: test_image_files.py)
 
-PUBLISHED = data_files.values()  # 240 training and 120 test images
+PUBLISHED = images_and_labels()  # 240 training and 120 test images
 OTHER = {"x": "xt", "xt": "x", "y": "yt", "yt": "y"}
 
 
 @pytest.fixture(params=[mnist, fashion_mnist], ids=["mnist", "fashion_mnist"])
 def known(request, monkeypatch, tmp_path):
     """A loader, as if the files of `PUBLISHED` were those published."""
-    files = data_files.idx(tmp_path, PUBLISHED)
+    files = idx_folder(tmp_path, PUBLISHED)
     pins = {
         key: Pin(len(PUBLISHED[key]), hashlib.sha256((files / name).read_bytes()).hexdigest())
         for key, name in IDX_FILES.items()
@@ -120,7 +120,7 @@ def exchanged(change=lambda values: values):
     return {key: change(PUBLISHED[other]) for key, other in OTHER.items()}
 
 
-@pytest.mark.parametrize("write", [data_files.idx, data_files.gzipped], ids=["plain", "gzipped"])
+@pytest.mark.parametrize("write", [idx_folder, gzipped_folder], ids=["plain", "gzipped"])
 @pytest.mark.parametrize(
     ("changes", "key", "got"),
     [
@@ -155,7 +155,7 @@ def test_ones_own_idx_files_may_have_any_other_number_of_images(tmp_path, known)
     for num_train, num_test in ((120, 119), (239, 121), (120, 121)):
         counts = {"x": num_train, "y": num_train, "xt": num_test, "yt": num_test}
         own = {key: np.zeros((n, *PUBLISHED[key].shape[1:]), np.uint8) for key, n in counts.items()}
-        assert known(data_files.idx(tmp_path, own)).shape == (28, 28, 1)
+        assert known(idx_folder(tmp_path, own)).shape == (28, 28, 1)
 
 
 # Spiral

@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import io
 import re
-import struct
 
 import numpy as np
 import pytest
@@ -15,41 +14,18 @@ from hypothesis import strategies as st
 from lgd.data import fashion_mnist, image_files, mnist
 from lgd.data import npz as images_of_ones_own
 from lgd.data.image_files import IDX_FILES, DataFileError, Pin
+from tests.idx_files import idx_bytes, idx_folder, images_and_labels
 
 SIZE, NUM_CLASSES = (2, 3), 4
 
 
 def arrays(train=5, test=3, size=SIZE, num_classes=NUM_CLASSES):
     """Arrays as a .npz file holds them; images all different."""
-    rng = np.random.default_rng(0)
-
-    def images(count):
-        return rng.integers(0, 256, (count, *size), np.uint8)
-
-    def labels(count):
-        return (np.arange(count) % num_classes).astype(np.uint8)
-
-    return {"x": images(train), "y": labels(train), "xt": images(test), "yt": labels(test)}
+    return images_and_labels(train, test, size, num_classes)
 
 
 def npz(path, values, save=np.savez_compressed):
     save(path, **values)
-    return path
-
-
-def idx_bytes(values):
-    head = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
-    return head + values.tobytes()
-
-
-def idx_folder(path, values, gzipped=()):
-    path.mkdir(exist_ok=True)
-    for key, name in IDX_FILES.items():
-        content = idx_bytes(values[key])
-        if key in gzipped:
-            (path / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
-        else:
-            (path / name).write_bytes(content)
     return path
 
 
