@@ -32,6 +32,18 @@ def squared_distances(x: Float[Array, "m d"], y: Float[Array, "n d"]) -> Float[A
     return jnp.sum(jnp.square(x[:, None, :] - y[None, :, :]), axis=-1)
 
 
+def magnitude(*sets: Float[Array, "..."]) -> Float[Array, ""]:
+    """Return a power of two about as large as the numbers of the sets, to divide them by.
+
+    It is 1 where squares of float32 hold: for numbers between 1e-6 and 1e6, for zeros alone, and
+    where a number is not finite.
+    """
+    largest = jax.lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in sets])))
+    ordinary = (largest >= 1e-6) & (largest <= 1e6) | (largest == 0.0) | ~jnp.isfinite(largest)
+    exponent = jnp.frexp(jnp.where(ordinary, 1.0, largest))[1]
+    return jnp.where(ordinary, 1.0, jnp.ldexp(jnp.ones_like(largest), exponent))
+
+
 def off_diagonal_mean(a: Float[Array, "*s m m"]) -> Float[Array, "*s"]:
     """Return the mean of the entries j != k of square matrices (m, m), 0 for m = 1.
 
@@ -66,10 +78,12 @@ def energy_distance(
     check_settings(beta, lam)
     if _is_concrete(lam) and float(lam) > 0.0 and min(len(x), len(y)) < 2:
         raise ValueError(f"expected at least 2 particles a side, got {len(x)} and {len(y)}")
+    scale = magnitude(x, y)
+    x, y = x / scale, y / scale
     cross = jnp.mean(power(squared_distances(x, y), beta))
     within = off_diagonal_mean(power(squared_distances(x, x), beta))
     within += off_diagonal_mean(power(squared_distances(y, y), beta))
-    return cross - 0.5 * lam * within
+    return scale**beta * (cross - 0.5 * lam * within)
 
 
 def check_settings(beta: Scalar, lam: Scalar) -> None:

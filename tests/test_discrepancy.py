@@ -183,3 +183,17 @@ def test_particles_that_are_not_finite_are_at_no_distance_of_anything(bad):
     x, y = jnp.ones((3, 2)).at[1, 0].set(bad), jnp.zeros((4, 2))
     assert not jnp.isfinite(discrepancy.energy_distance(x, y, lam=0.0))
     assert not jnp.isfinite(discrepancy.energy_distance(y, x, lam=0.0))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-19, 1e-10, 1e10, 1e19, 1e30])
+def test_energy_distance_scales_with_the_numbers(scale):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 3)), 1.0 + rng.normal(size=(30, 3))
+    whole = discrepancy.energy_distance(jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32))
+    scaled = (jnp.asarray(scale * each, jnp.float32) for each in (x, y))
+    np.testing.assert_allclose(discrepancy.energy_distance(*scaled) / scale, whole, rtol=1e-4)
+
+
+def test_energy_distance_of_infinite_numbers_is_not_finite():
+    x, y = jnp.zeros((2, 1)), jnp.asarray([[0.0], [np.inf]])
+    assert not np.isfinite(discrepancy.energy_distance(x, y))

@@ -6,7 +6,7 @@ from scipy.linalg import sqrtm
 from scipy.stats import ortho_group
 
 from lgd import discrepancy, training
-from lgd.data import labelled, pipeline
+from lgd.data import Split, labelled, pipeline
 from lgd.machinery import parallel
 from lgd.metrics.classifier import FeatureClassifier, LeNetClassifier, classification_loss
 from lgd.metrics.energy import ClassEnergyDistance
@@ -142,6 +142,39 @@ def test_class_energy_distance_of_far_sets_is_near_their_gap(measured):
     real, samples, _ = measured
     far = ClassEnergyDistance(real, 3)(samples + 1000.0)
     np.testing.assert_allclose(np.asarray(far), 1000.0 * 6**0.5, rtol=5e-3)
+
+
+def split_of(counts, scale=1.0, dim=3):
+    rng = np.random.default_rng(0)
+    stratum = rng.permutation(np.repeat(np.arange(len(counts)), counts)).astype(np.int32)
+    x = (scale * rng.normal(size=(len(stratum), dim))).astype(np.float32)
+    return Split(x, stratum, stratum), jnp.asarray(scale * rng.normal(size=(len(counts), 5, dim)))
+
+
+def test_strata_of_very_different_size_are_compared_as_by_themselves():
+    real, samples = split_of([2, 70, 5000, 9, 64, 3])
+    distances, means = ClassEnergyDistance(real).with_mean_distances(samples)
+    for k in range(len(samples)):
+        here = real.stratum == k
+        alone = Split(real.x[here], real.c[here], np.zeros(here.sum(), np.int32))
+        distance, of_real = ClassEnergyDistance(alone).with_mean_distances(samples[k : k + 1])
+        np.testing.assert_allclose(distances[k], distance[0], atol=2e-6)
+        np.testing.assert_allclose(means[here], of_real, atol=2e-6)
+
+
+def test_memory_grows_with_the_examples_and_not_with_strata_times_the_largest():
+    real, _ = split_of([2] * 500 + [20_000], dim=1)
+    held = sum(leaf.size for leaf in jax.tree.leaves(ClassEnergyDistance(real)._buckets))
+    assert held < 4 * len(real.x)
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1e19])
+def test_class_energy_distance_scales_with_the_numbers(scale):
+    whole, scaled = (
+        ClassEnergyDistance(real)(samples)
+        for real, samples in (split_of([20, 30]), split_of([20, 30], scale))
+    )
+    np.testing.assert_allclose(scaled / scale, whole, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(

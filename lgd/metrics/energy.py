@@ -1,5 +1,7 @@
 """Energy distance of generated samples to real examples, stratum by stratum."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,12 +10,24 @@ from jaxtyping import Array, Bool, Float
 from lgd import discrepancy
 from lgd.data.dataset import Split
 
+ROWS = 4096  # examples that are compared with all others of their stratum at a time
+
+
+class _Bucket(NamedTuple):
+    """Strata of like size: their numbers, padded examples, what is none of the padding, means."""
+
+    strata: np.ndarray  # increasing (k,)
+    real: Float[Array, "k r d"]
+    mask: Bool[Array, "k r"]
+    within: Float[Array, " k"]
+
 
 class ClassEnergyDistance:
     """Energy distance of samples to real examples, `discrepancy.energy_distance` by stratum.
 
-    beta = lam = 1. It is built once for a real split: strata of unequal size are padded and masked.
-    Without strata all examples are one stratum.
+    beta = lam = 1. It is built once for a real split. Strata are padded and masked together with
+    those of like size, within a factor of 2, so that memory and time grow with the examples and not
+    with the number of strata times the largest. Without strata all examples are one stratum.
 
     Args:
       real: the real examples.
@@ -29,16 +43,18 @@ class ClassEnergyDistance:
         counts = np.bincount(stratum, minlength=num_classes)
         if len(counts) > num_classes or counts.min() < 2:
             raise ValueError(f"expected >= 2 examples of {num_classes} strata, got {counts}")
-        flat = real.x.reshape(len(real.x), -1)
-        padded = np.zeros((num_classes, counts.max(), flat.shape[1]), np.float32)
-        for k, count in enumerate(counts):
-            padded[k, :count] = flat[stratum == k]
-        self._real = jnp.asarray(padded)
-        self._mask = jnp.arange(counts.max())[None] < jnp.asarray(counts)[:, None]
-        self._within_real = _within(self._real, self._mask)
-        self._stratum, order = stratum, np.argsort(stratum, kind="stable")
+        flat, order = real.x.reshape(len(real.x), -1), np.argsort(stratum, kind="stable")
+        self._scale = float(discrepancy.magnitude(jnp.asarray(flat)))
+        flat = flat if self._scale == 1.0 else flat / np.float32(self._scale)
+        members = np.split(order, np.cumsum(counts)[:-1])
+        self._size, self._buckets = flat.shape[1], []
+        bits = np.ceil(np.log2(counts)).astype(int)
+        for each in (np.flatnonzero(bits == size) for size in np.unique(bits)):
+            self._buckets.append(_bucket(each, [flat[members[k]] for k in each]))
+        self._stratum = stratum
         self._rank = np.empty(len(order), np.int64)  # of every example in its stratum
         self._rank[order] = np.concatenate([np.arange(count) for count in counts])
+        self._num_strata = num_classes
 
     def __call__(self, x: Float[Array, "g n *dims"]) -> Float[Array, " g"]:
         """Return the distance of every stratum, given n >= 2 samples of each.
@@ -60,29 +76,59 @@ class ClassEnergyDistance:
           ValueError: for another number of strata, fewer than two samples, samples of another size,
             or samples at distances that are not finite.
         """
-        distances, means = _distance(self._checked(x), self._real, self._mask, self._within_real)
-        if not np.isfinite(np.asarray(distances)).all():
+        x = self._checked(x)
+        x = x if self._scale == 1.0 else x / self._scale
+        distances = np.empty(len(x), np.float32)
+        of_real = np.empty(len(self._stratum), np.float32)
+        for bucket in self._buckets:
+            samples = x if len(bucket.strata) == len(x) else x[bucket.strata]
+            found, means = _distance(samples, bucket.real, bucket.mask, bucket.within)
+            distances[bucket.strata] = found
+            here = np.searchsorted(bucket.strata, self._stratum)
+            here = np.minimum(here, len(bucket.strata) - 1)
+            inside = bucket.strata[here] == self._stratum
+            of_real[inside] = np.asarray(means)[here[inside], self._rank[inside]]
+        if not np.isfinite(distances).all():
             raise ValueError("expected samples at finite distances, got others")
-        return distances, np.asarray(means)[self._stratum, self._rank]
+        return self._scale * jnp.asarray(distances), self._scale * of_real
 
     def _checked(self, x: Float[Array, "g n *dims"]) -> Float[Array, "g n d"]:
-        if len(x) != len(self._real) or x.shape[1] < 2:
-            expected = f"{len(self._real)} strata of >= 2 samples"
+        if len(x) != self._num_strata or x.shape[1] < 2:
+            expected = f"{self._num_strata} strata of >= 2 samples"
             raise ValueError(f"expected {expected}, got {x.shape[:2]}")
         flat = x.reshape(*x.shape[:2], -1)
-        if flat.shape[-1] != self._real.shape[-1]:
-            size = self._real.shape[-1]
-            raise ValueError(f"expected samples of {size} numbers, got {flat.shape[-1]}")
+        if flat.shape[-1] != self._size:
+            raise ValueError(f"expected samples of {self._size} numbers, got {flat.shape[-1]}")
         return flat
+
+
+def _bucket(strata: np.ndarray, examples: list[np.ndarray]) -> _Bucket:
+    """Strata with their examples, padded to the largest of these strata."""
+    counts = np.asarray([len(each) for each in examples])
+    padded = np.zeros((len(strata), counts.max(), examples[0].shape[1]), np.float32)
+    for row, each in zip(padded, examples, strict=True):
+        row[: len(each)] = each
+    real, mask = jnp.asarray(padded), jnp.arange(counts.max())[None] < jnp.asarray(counts)[:, None]
+    return _Bucket(strata, real, mask, _within(real, mask))
 
 
 @jax.jit
 def _within(real: Float[Array, "g r d"], mask: Bool[Array, "g r"]) -> Float[Array, " g"]:
+    """The mean distance of different examples of every stratum, `ROWS` against all at a time."""
+
+    def total(rows: Array, kept: Array, y: Array, keep: Array) -> Array:
+        distances = discrepancy.power(discrepancy.squared_distances(rows, y), 1.0)
+        return jnp.sum(jnp.where(kept[:, None] & keep[None], distances, 0.0))
+
     def one(y: Array, keep: Array) -> Array:
-        distances = discrepancy.power(discrepancy.squared_distances(y, y), 1.0)
-        count = jnp.sum(keep)
-        total = jnp.sum(jnp.where(keep[:, None] & keep[None], distances, 0.0))
-        return total / (count * (count - 1))
+        count = jnp.sum(keep).astype(jnp.float32)
+        if len(y) <= ROWS:
+            return total(y, keep, y, keep) / (count * (count - 1.0))
+        pad = -len(y) % ROWS
+        rows = jnp.pad(y, ((0, pad), (0, 0))).reshape(-1, ROWS, y.shape[1])
+        kept = jnp.pad(keep, (0, pad)).reshape(-1, ROWS)
+        totals = jax.lax.map(lambda pair: total(*pair, y, keep), (rows, kept))
+        return jnp.sum(totals / count) / (count - 1.0)
 
     return jax.lax.map(lambda pair: one(*pair), (real, mask))
 
