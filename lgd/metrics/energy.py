@@ -127,7 +127,7 @@ def _within(real: Float[Array, "g r d"], mask: Bool[Array, "g r"]) -> Float[Arra
         pad = -len(y) % ROWS
         rows = jnp.pad(y, ((0, pad), (0, 0))).reshape(-1, ROWS, y.shape[1])
         kept = jnp.pad(keep, (0, pad)).reshape(-1, ROWS)
-        totals = jax.lax.map(lambda pair: total(*pair, y, keep), (rows, kept))
+        totals = jax.lax.map(lambda pair: total(pair[0], pair[1], y, keep), (rows, kept))
         return jnp.sum(totals / count) / (count - 1.0)
 
     return jax.lax.map(lambda pair: one(*pair), (real, mask))
