@@ -228,6 +228,7 @@ for solver in sampling.SOLVERS:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("promotion", ["standard", "strict"])
 def test_sampling_in_float64(promotion):
     subprocess.run([sys.executable, "-W", "error", "-c", WIDE, promotion], check=True, timeout=300)
@@ -241,5 +242,6 @@ print(gram_numbers(pathlib.Path(sys.argv[1])), learnt("trajectory", low_precisio
 """
 
 
+@pytest.mark.slow
 def test_learning_and_gram_statistics_where_float64_is_enabled(tmp_path):
     subprocess.run([sys.executable, "-c", WIDE_GRAM, tmp_path / "gram"], check=True, timeout=300)
