@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 FLOW = schedules.rectified_flow()
 TIMES = (1.0, 0.75, 0.5, 0.25, 0.0)
 
-learn = functools.partial(learn_guidance, check=False)  # of toys that a probe warns of
+unprobed = functools.partial(learn_guidance, check=False)  # of toys that a probe warns of
 
 
 def broken_between(low, high, *, without_condition=False):
@@ -57,7 +57,7 @@ def test_many_such_times_are_cut_short():
 
 
 def learn(denoiser, optimizer=None, on_log=None, **settings):
-    return learn(
+    return unprobed(
         jax.random.key(0),
         denoiser,
         PARAMS,
@@ -82,7 +82,7 @@ def test_learning_at_random_times_names_the_noise_levels_and_the_examples():
     with pytest.raises(
         NonFiniteError, match=r"NaN or inf at t = 0\.4, .* up to t = 0\.6"
     ) as caught:
-        learn(
+        unprobed(
             broken_between(0.3999, 0.6001),
             objective=objectives.SelfConsistency(),
             optimizer=optimizer,
@@ -127,7 +127,7 @@ def test_the_frozen_model_is_the_same_bit_for_bit_after_every_objective(name):
     before = of_tree(placed)
     objective = OBJECTIVES[name]
     model = omega.StepTable(times=TIMES, rows=omega.ByLabel(2))
-    learned = learn(
+    learned = unprobed(
         jax.random.key(0),
         broken_between(2.0, 3.0),
         placed,
@@ -156,7 +156,7 @@ def test_a_store_filled_with_other_data_or_settings_is_refused(tmp_path):
     )
     denoiser, key = broken_between(2.0, 3.0), jax.random.key(0)
     with CheckpointStore(tmp_path) as store:
-        learned = learn(
+        learned = unprobed(
             key,
             denoiser,
             PARAMS,
@@ -165,7 +165,7 @@ def test_a_store_filled_with_other_data_or_settings_is_refused(tmp_path):
             trainer=dataclasses.replace(trainer, store=store),
             **fixed,
         )
-        again = learn(
+        again = unprobed(
             key,
             denoiser,
             PARAMS,
@@ -183,7 +183,7 @@ def test_a_store_filled_with_other_data_or_settings_is_refused(tmp_path):
             (key, X0, LABELS, {"optimizer": Optimizer(num_steps=3, learning_rate=0.1)}),
         ):
             with pytest.raises(ValueError, match="store: expected checkpoints of a training with"):
-                learn(
+                unprobed(
                     changed_key,
                     denoiser,
                     PARAMS,

@@ -25,7 +25,7 @@ KEY = jax.random.key(3)
 SIZES = [(8, 1), (4, 2), (2, 4), (1, 8)]
 WHOLE, SPLIT = PartitionSpec(), PartitionSpec("fsdp")
 
-learn = functools.partial(learn_guidance, check=False)  # of toys that a probe warns of
+unprobed = functools.partial(learn_guidance, check=False)  # of toys that a probe warns of
 
 
 def to_host(tree):
@@ -220,7 +220,7 @@ PARTICLES = Trajectory(times=(1.0, 0.5, 0.0), num_particles=6, num_targets=8)
 
 
 def learn(mesh, *, objective=PARTICLES, batch_size=8):
-    return learn(
+    return unprobed(
         KEY,
         NETWORK,
         network_params(),
