@@ -82,7 +82,7 @@ def test_learning_at_random_times_names_the_noise_levels_and_the_examples():
     with pytest.raises(
         NonFiniteError, match=r"NaN or inf at t = 0\.4, .* up to t = 0\.6"
     ) as caught:
-        unprobed(
+        learn(
             broken_between(0.3999, 0.6001),
             objective=objectives.SelfConsistency(),
             optimizer=optimizer,
