@@ -55,7 +55,12 @@ def off_diagonal_mean(a: Float[Array, "*s m m"]) -> Float[Array, "*s"]:
 
 
 def energy_distance(
-    x: Float[Array, "m d"], y: Float[Array, "n d"], *, beta: Scalar = 1.0, lam: Scalar = 1.0
+    x: Float[Array, "m d"],
+    y: Float[Array, "n d"],
+    *,
+    beta: Scalar = 1.0,
+    lam: Scalar = 1.0,
+    any_scale: bool = True,
 ) -> Float[Array, ""]:
     """Return ``E|x - y|^beta - lam/2 (E|x - x'|^beta + E|y - y'|^beta)`` of two sets of particles.
 
@@ -63,6 +68,14 @@ def energy_distance(
     Szekely & Rizzo (2013, doi 10.1016/j.jspi.2013.03.018). Within-set terms are means over pairs
     of different particles (U-statistics), so that equal laws have mean 0 and values may be
     negative.
+
+    Args:
+      x: particles (m, d).
+      y: particles (n, d).
+      beta: power of the distance, in (0, 2].
+      lam: weight of the within-set terms, in [0, 1].
+      any_scale: whether numbers are divided by their `magnitude` first; without, distances
+        below 1e-10 count as zero, and numbers above 1e19 overflow.
 
     >>> import jax.numpy as jnp
     >>> from lgd import discrepancy
@@ -78,12 +91,14 @@ def energy_distance(
     check_settings(beta, lam)
     if _is_concrete(lam) and float(lam) > 0.0 and min(len(x), len(y)) < 2:
         raise ValueError(f"expected at least 2 particles a side, got {len(x)} and {len(y)}")
-    scale = magnitude(x, y)
-    x, y = x / scale, y / scale
+    if any_scale:
+        scale = magnitude(x, y)
+        same = energy_distance(x / scale, y / scale, beta=beta, lam=lam, any_scale=False)
+        return scale**beta * same
     cross = jnp.mean(power(squared_distances(x, y), beta))
     within = off_diagonal_mean(power(squared_distances(x, x), beta))
     within += off_diagonal_mean(power(squared_distances(y, y), beta))
-    return scale**beta * (cross - 0.5 * lam * within)
+    return cross - 0.5 * lam * within
 
 
 def check_settings(beta: Scalar, lam: Scalar) -> None:

@@ -266,7 +266,9 @@ class Trajectory:
         if self.features is not None:
             x, y = self.features(x), y if self.example_shape is not None else self.features(y)
         x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
-        distance = functools.partial(discrepancy.energy_distance, beta=self.beta, lam=self.lam)
+        distance = functools.partial(
+            discrepancy.energy_distance, beta=self.beta, lam=self.lam, any_scale=False
+        )
         groups = [points.reshape(g, len(points) // g, -1) for points in (x, y)]
         conditional = jnp.mean(jax.vmap(distance)(*groups))
         if self.marginal_weight == 0.0:
