@@ -72,6 +72,7 @@ def mine():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:score")  # nobody trained my_model
 @by_name
 def test_python_runs(document, tmp_path, monkeypatch):
     """In order, as one program; trainings of no given length are cut to a few steps."""

@@ -28,7 +28,7 @@ def run(quick_compilation, tmp_path_factory):
         {"method": name, "metrics": {floor.METRIC: metric, "kid": metric}}
         for name, metric in ROWS.items()
     ]
-    write_json(workdir.path / "results.json", {"rows": rows})
+    workdir.write_json(workdir.path / "results.json", {"rows": rows})
     return workdir.path, config
 
 

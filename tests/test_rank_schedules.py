@@ -13,7 +13,7 @@ from experiments import config as configs
 from experiments.publish import study
 from experiments.stages.guidance import Training
 from experiments.studies import rank_schedules, ranking
-from experiments.workdir import Workdir, write_json
+from experiments.workdir import Workdir
 from lgd import gram, guidance, objectives, omega, schedules
 from lgd.data import spiral
 from lgd.denoisers import Directions
@@ -243,7 +243,7 @@ def run(tmp_path):
         "learned:l2": {"step": 30},
     }
     rows = [{"method": name, "family": name, "params": each} for name, each in selected.items()]
-    write_json(workdir.path / "results.json", {"rows": rows})
+    workdir.write_json(workdir.path / "results.json", {"rows": rows})
     return workdir.path, omega.bind(model, params)
 
 

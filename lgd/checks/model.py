@@ -114,16 +114,24 @@ def checked(
         found, scores = _of_model(denoiser, params, some, split.c)
         return Report((*findings, *found), measured | scores)
     for name, part, part_params in parts(params):
-        found, scores = _of_model(part, part_params, some, split.c)
+        found, scores = _of_model(part, part_params, some, split.c, may_err=bool(name))
         findings += [replace(each, subject=f"{name} {each.subject}".strip()) for each in found]
         measured |= {f"{name} {key}".strip(): value for key, value in scores.items()}
     return Report(tuple(findings), measured)
 
 
 def _of_model(
-    denoiser: Denoiser, params: Params, some: Split, c: Condition
+    denoiser: Denoiser, params: Params, some: Split, c: Condition, *, may_err: bool = False
 ) -> tuple[Findings, dict[str, float]]:
-    """What is wrong with one model, and its score; c: conditions of all examples."""
+    """What is wrong with one model, and its score.
+
+    Args:
+      denoiser: the model.
+      params: its arrays.
+      some: the examples it is asked about.
+      c: conditions of all examples.
+      may_err: it is a weaker model of a direction, whose large errors are no proof of a mistake.
+    """
     few = len(some.x) < FEWEST
     if not few and not np.var(some.x):
         says = f"expected examples that differ, got {some.x.flat[0]:.4g} everywhere"
@@ -141,6 +149,8 @@ def _of_model(
     kind, shifts = kind_of(denoiser), _shifts(some.c)
     base, best = explanation(ask, kind, probe, denoiser.schedule, shifts)
     found = _misread(base, best, kind)
+    if may_err:
+        found = [replace(each, level="warning") for each in found]
     found += pairs.null(denoiser, both if best is None else None, probe, c)
     output = ask(probe.x_t, probe.t, probe.c)
     found += pairs.batched(ask, output, probe)
