@@ -34,8 +34,12 @@ def get_config() -> ConfigDict:
 
     config.denoiser = ConfigDict()
     config.denoiser.level = (
-        "under"  # under, middle, well: how long it is trained; exact: mixture only
+        "under"  # under, middle, well: how long it is trained; exact: mixture only; pretrained
     )
+    # pretrained: a pipeline of diffusers, never trained here; see docs/pretrained.md.
+    config.denoiser.pipeline = ""  # its folder
+    config.denoiser.prompt = "{}"  # text of a class, with its name in the braces
+    config.denoiser.class_ids = ()  # labels of the classes in it; none: 0, 1, ... in their order
     config.denoiser.num_steps = ConfigDict()  # training steps of each level
     config.denoiser.num_steps.under = 400
     config.denoiser.num_steps.middle = 1000
@@ -74,7 +78,7 @@ def get_config() -> ConfigDict:
 
     config.sampling = ConfigDict()
     config.sampling.num_steps = 25
-    config.sampling.grid = "uniform"  # uniform, logsnr, edm
+    config.sampling.grid = "uniform"  # uniform, logsnr, edm; scheduler: of a pretrained pipeline
     config.sampling.solver = "ddim"  # ddim (Euler for rectified flow), heun, dpmpp_2m
     config.sampling.churn = 0.0  # 0: deterministic, 1: ancestral; the paper samples at 0
 

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from experiments import fake
+from experiments import build_pretrained, fake
 from lgd import denoisers, schedules
 from lgd.data import (
     Dataset,
@@ -28,7 +28,9 @@ from lgd.types import Schedule
 
 
 def schedule(config: ConfigDict) -> Schedule:
-    """The forward process."""
+    """The forward process; of a pretrained pipeline its own."""
+    if build_pretrained.is_pretrained(config):
+        return build_pretrained.model(config).denoiser.schedule
     return schedules.BY_NAME[config.schedule]()
 
 
@@ -80,6 +82,8 @@ def times(config: ConfigDict, num_steps: int | None = None) -> Float[Array, " n"
     steps = config.sampling.num_steps if num_steps is None else num_steps
     if config.sampling.grid == "uniform":
         return schedules.uniform_times(steps)
+    if config.sampling.grid == "scheduler":
+        return build_pretrained.model(config).times(steps)
     if config.sampling.grid == "logsnr":
         return schedules.logsnr_times(steps, schedule(config))
     return schedules.edm_times(steps, schedule(config))

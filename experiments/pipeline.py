@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, build_guidance
+from experiments import build, build_guidance, build_pretrained
 from experiments import config as configs
 from experiments.rules.evaluation import SMALLEST_OF_LENET
 from experiments.stages import (
@@ -86,7 +86,7 @@ def run(
             )
         ) as workdir,
     ):
-        workdir.bind_data(dataset)
+        workdir.bind_data(dataset, build_pretrained.digest(config))
         try:
             for name in stages:
                 _RUN[name](config, workdir, dataset)
@@ -194,6 +194,10 @@ def _check_classes(config: ConfigDict, dataset: Dataset) -> None:
 def _check_network(config: ConfigDict, dataset: Dataset) -> None:
     """Sizes of images that only the data tell must suit the denoiser."""
     if config.denoiser.level == "exact":
+        return
+    if build_pretrained.is_pretrained(config):
+        if errors := build_pretrained.check(config, dataset):
+            raise MisfitError("\n".join(errors))
         return
     network = build.network_denoiser(config, dataset.num_classes)
     try:

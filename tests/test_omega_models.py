@@ -1,7 +1,10 @@
 """Rows of tables, what models answer about themselves, and guidance as a value."""
 
+import csv
 import dataclasses
+import io
 import json
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -386,6 +389,10 @@ def test_the_table_of_a_guidance_and_its_json():
     ends = json.loads(it.to_json([1.0, 0.0], [0]))["steps"][0]
     assert ends["logsnr"] == pytest.approx(-20.0, abs=0.01)  # infinite, and JSON has no word for it
     assert json.loads(learned().to_json(grid, [0]))["steps"][0]["logsnr"] is None
+    lines = list(csv.DictReader(io.StringIO(it.to_csv(grid, [0, 1]))))
+    assert [(line["step"], line["condition"]) for line in lines] == [*product("01", "01")]
+    np.testing.assert_array_equal([float(line["omega"]) for line in lines], table.ravel())
+    np.testing.assert_allclose([float(line["sigma"]) for line in lines], np.repeat(grid[:2], 2))
 
 
 def test_guidance_is_shown_in_a_few_lines_without_its_numbers():

@@ -131,7 +131,7 @@ def _shift_of(shift: int, data: str, size: int) -> str | None:
 
 
 def _weaker_before_end(weaker: int, level: str, under: int, middle: int, well: int) -> str | None:
-    steps = {"under": under, "middle": middle, "well": well, "exact": 1}[level]
+    steps = {"under": under, "middle": middle, "well": well}.get(level, 1)
     if weaker < steps:
         return None
     return f"expected less than {steps}, the steps of level {level}, got {weaker}"
@@ -143,10 +143,32 @@ def _weaker_for_directions(weaker: int, methods: Sequence[str]) -> str | None:
     return f"expected a number of steps for method {DIRECTIONS}, got 0"
 
 
+def _folder_of(pipeline: str, level: str) -> str | None:
+    if bool(pipeline) == (level == "pretrained"):
+        return None
+    expected = "a folder for" if level == "pretrained" else "none unless"
+    return f"expected {expected} denoiser.level pretrained, got {pipeline!r}"
+
+
+def _images_of_pretrained(level: str, data: str) -> str | None:
+    if level != "pretrained" or data != "mixture":
+        return None
+    return f"expected another level for data {data} (pretrained: images only), got {level!r}"
+
+
+def _grid_of_scheduler(grid: str, level: str) -> str | None:
+    if grid != "scheduler" or level == "pretrained":
+        return None
+    return f"expected uniform, logsnr or edm for denoiser.level {level}, got {grid!r}"
+
+
 D, UNET, IMAGES = "denoiser.", "denoiser.unet.", ("data.name", "data.size")
 
 ACROSS: tuple[Across, ...] = (
     Across((D + "level", "data.name"), _exact_is_mixture),
+    Across((D + "level", "data.name"), _images_of_pretrained),
+    Across((D + "pipeline", D + "level"), _folder_of),
+    Across(("sampling.grid", D + "level"), _grid_of_scheduler),
     Across(
         (
             D + "weaker_num_steps",

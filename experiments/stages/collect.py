@@ -76,7 +76,7 @@ def _collect(
         gram.collect(
             folder(workdir, name),
             *frozen,
-            dataset.validation if held_out else dataset.train,
+            denoiser_stage.taken(config, workdir, dataset, "validation" if held_out else "train"),
             num_examples=settings.num_held_out if held_out else settings.num_examples,
             particles=gram.Particles(
                 members=_members(objective), num_particles=objective.num_members

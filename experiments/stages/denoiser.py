@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from experiments import build, build_guidance
+from experiments import build, build_guidance, build_pretrained
 from experiments.workdir import Workdir, exists, throughput
 from lgd import training
-from lgd.data import Dataset, pipeline
+from lgd.data import Dataset, Split, pipeline
 from lgd.denoisers import Directions
 from lgd.machinery import digests, parallel
 from lgd.machinery.progress import bar
@@ -21,11 +21,14 @@ from lgd.training import Optimizer, Trainer
 from lgd.types import Batch, Denoiser, FeatureFn, Params, PRNGKey
 
 _WEAKER = "denoiser-weaker"  # parameters kept on the way
+_LATENTS = "latents"  # folder of encoded images
 
 
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     """Train what is not there yet."""
-    if config.denoiser.level != "exact":
+    if build_pretrained.is_pretrained(config):
+        _encode(config, workdir, dataset)
+    elif config.denoiser.level != "exact":
         _train_denoiser(config, workdir, dataset)
     for name in classifiers(config):
         train_classifier(name, config, workdir, dataset)
@@ -35,6 +38,8 @@ def load(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> tuple[Denois
     """The frozen denoiser and its parameters; with a weaker one beside it where config asks."""
     if config.denoiser.level == "exact":
         return build.exact_denoiser(config)
+    if build_pretrained.is_pretrained(config):
+        return build_pretrained.denoiser(config, dataset.class_names)
     denoiser = build.network_denoiser(config, dataset.num_classes)
     like = jax.eval_shape(lambda: denoiser.init(jax.random.key(0), dataset.shape))
     params = jax.device_put(workdir.load_params("denoiser", like))
@@ -42,6 +47,31 @@ def load(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> tuple[Denois
         return denoiser, params
     weaker = {"weaker": jax.device_put(workdir.load_params(_WEAKER, like))}
     return Directions(denoiser, {"weaker": denoiser}), (params, weaker)
+
+
+def shape(config: ConfigDict, dataset: Dataset) -> tuple[int, ...]:
+    """Shape of what the denoiser takes: of latents, in a pretrained pipeline with a codec."""
+    if not build_pretrained.is_pretrained(config):
+        return dataset.shape
+    return build_pretrained.model(config).shape(dataset.shape)
+
+
+def taken(config: ConfigDict, workdir: Workdir, dataset: Dataset, name: str) -> Split:
+    """The split of a name with examples as the denoiser takes them."""
+    split: Split = getattr(dataset, name)
+    if not build_pretrained.is_pretrained(config):
+        return split
+    like = np.empty((len(split.x), *shape(config, dataset)), np.float32)
+    return split._replace(x=np.asarray(workdir.load_params(f"{_LATENTS}/{name}", like)))
+
+
+def _encode(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
+    """Encode the images of every split, if it is not done yet."""
+    for name in ("train", "validation", "test"):
+        if not exists(workdir.params_file(f"{_LATENTS}/{name}")):
+            with workdir.timed(f"encode {name}"):
+                latents = build_pretrained.encoded(config, getattr(dataset, name))
+            workdir.save_params(f"{_LATENTS}/{name}", latents)
 
 
 def classifiers(config: ConfigDict) -> list[str]:

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 import lgd
-from experiments import build
+from experiments import build, build_pretrained
 from experiments import config as configs
 from experiments.publish import tables
 from experiments.stages import denoiser as denoiser_stage
@@ -53,7 +53,10 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     with workdir.timed("test"):
         final = final_generator(config, generator)
         measuring = make_measure(config, workdir, dataset)
-        rows, resampled = measure_rows(config, dataset, final, measuring, candidates.rows, journal)
+        examples = denoiser_stage.taken(config, workdir, dataset, "test")
+        rows, resampled = measure_rows(
+            config, dataset, final, measuring, candidates.rows, journal, examples
+        )
         more = _of_reward(config, workdir, dataset, generator, measuring, rows)
     results = _results(config, workdir.command, rows, candidates) | more
     results["comparisons"] = _comparisons(rows, resampled, config.evaluation.primary)
@@ -69,13 +72,14 @@ def make_generator(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Ge
     return Generator(
         denoiser=denoiser,
         params=params,
-        shape=dataset.shape,
+        shape=denoiser_stage.shape(config, dataset),
         conditions=dataset.conditions,
         times=build.times(config),
         churn=config.sampling.churn,
         solver=config.sampling.solver,
         mesh=build.mesh(config),
         batch=config.evaluation.sample_batch,
+        decode=build_pretrained.decoder(config),
     )
 
 
@@ -101,6 +105,7 @@ def measure_rows(
     measuring: Measure,
     rows: Sequence[Row],
     journal: Journal,
+    examples: Split | None = None,
 ) -> tuple[list[dict], dict[str, dict[str, np.ndarray]]]:
     """All metrics of every row on test data over the test seeds; and resampled ones.
 
@@ -113,12 +118,14 @@ def measure_rows(
       measuring: samples -> metrics.
       rows: what was selected.
       journal: measurements that are there already.
+      examples: test examples as the denoiser takes them; None: those of the data set.
     """
     num_samples = config.evaluation.num_test_samples or config.evaluation.num_samples
     per_class = num_samples // dataset.num_classes
     seeds = [TEST_SEED + i for i in range(config.evaluation.test_seeds)]
     most = config.evaluation.sample_batch or len(dataset.test.x)
-    real = Split(dataset.test.x[:most], conditions.take(dataset.test.c, slice(most)))
+    test = dataset.test if examples is None else examples
+    real = Split(test.x[:most], conditions.take(test.c, slice(most)))
     gap, c = squared_gap(generator, real), jax.tree.map(jax.numpy.asarray, real.c)
     measured, resampled = [], {}
     with bar("measure on test data", len(rows) * len(seeds)) as advance:

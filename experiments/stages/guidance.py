@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from experiments import build, build_guidance
+from experiments import build, build_guidance, build_pretrained
 from experiments.stages import collect
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir, exists, throughput
@@ -162,13 +162,14 @@ def _learn(
             on_log=workdir.metrics(training.name),
             on_step=keep,
         )
+        examples = denoiser_stage.taken(config, workdir, dataset, "train")
         learned = learn_guidance(
             build.stage_key(config, training.name),
             denoiser,
             params,
-            dataset.train.x,
-            dataset.train.c,
-            stratum=dataset.train.stratum,
+            examples.x,
+            examples.c,
+            stratum=examples.stratum,
             objective=objective(config, workdir, dataset, training, features),
             model=build_guidance.omega_model(config, training.method, dataset) if cold else None,
             start=_start(config, workdir, dataset, before),
@@ -207,6 +208,8 @@ def objective(
     feature_fn = None
     if training.method == "trajectory_features":
         feature_fn = denoiser_stage.load_features(config, workdir, dataset, features)
+        if build_pretrained.is_pretrained(config):
+            feature_fn = build_pretrained.of_images(config, feature_fn)
     reward = None if training.gamma is None else load_reward(config, workdir, dataset)
     return build_guidance.objective(
         config, training.method, feature_fn, reward=reward, gamma=training.gamma or 0.0

@@ -12,6 +12,7 @@ MAY_CHANGE = (  # between two starts of a run, for they change nothing that it c
     "training.max_skipped",
     "training.stall_seconds",
     "data.path",  # data.json tells whether the data are the same
+    "denoiser.pipeline",  # the file of its digest tells whether it is the same
     "evaluation.inception_path",  # inception_sha256 tells whether it is the same
     "mesh.data",  # up to rounding
     "mesh.fsdp",

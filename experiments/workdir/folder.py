@@ -122,12 +122,13 @@ class Workdir:
             self.write_json(file, self._config)
 
     @processes.by_main
-    def bind_data(self, dataset: Dataset) -> None:
-        """Refuse data other than those of the earlier starts of the run."""
+    def bind_data(self, dataset: Dataset, more: Mapping[str, str] | None = None) -> None:
+        """Refuse data, and ``more`` by name, other than those of earlier starts of the run."""
         file = self.path / "data.json"
         splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
         data = {f"{name} sha256": fingerprint(split) for name, split in splits.items()}
         data["order of batches"] = order.identity()
+        data |= more or {}
         if not file.exists():
             self.write_json(file, data)
             return

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -37,6 +38,7 @@ class Generator:
       mesh: devices; None: wherever params lie.
       skip: leave out calls where omega is 0, see `sampling.sample`.
       batch: most samples drawn at once; 0: all.
+      decode: of samples (b, *shape) into images of another shape (b, ...); None: none.
     """
 
     denoiser: Denoiser
@@ -49,6 +51,7 @@ class Generator:
     mesh: Mesh | None = None
     skip: bool = False
     batch: int = 0
+    decode: Callable[[Any], Any] | None = None
 
     @property
     def num_conditions(self) -> int:
@@ -77,7 +80,9 @@ class Generator:
         DeviceMemoryError.
         """
         x0 = self._drawn(jax.random.key(seed), guidance, self.repeated(per_condition))
-        x0 = x0.reshape(self.num_conditions, per_condition, *self.shape)
+        if self.decode is not None:
+            x0 = jnp.asarray(self.decode(x0))
+        x0 = x0.reshape(self.num_conditions, per_condition, *x0.shape[1:])
         if not bool(jnp.isfinite(x0).all()):
             raise failures.NonFiniteError(f"expected finite samples, got others; {self._report()}")
         if self.mesh is None:

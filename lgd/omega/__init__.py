@@ -7,11 +7,12 @@ surrogates that are biased low, and their unconstrained optimum is negative at s
 exact denoiser. Queries outside the `Support` of a model are clamped into it.
 """
 
-from lgd.omega.learned import CONVENTION, Guidance, Learned, bind
+from lgd.omega.learned import Guidance, Learned, bind
 from lgd.omega.model import LearnedModel
 from lgd.omega.network import Network, Output, default_network, projected_clip
 from lgd.omega.rows import ByLabel, Nearest, One, Rows, rows_for
 from lgd.omega.several import PerDirection, repeated
+from lgd.omega.steps import CONVENTION
 from lgd.omega.support import Support, grid_support
 from lgd.omega.tables import BinTable, StepTable
 

@@ -1,7 +1,6 @@
 """A model with its parameters as an omega function, and as guidance with its history."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,19 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from lgd import conditions, schedules
+from lgd import conditions
 from lgd.guidance import on_grid
 from lgd.guidance.times import checked_times
 from lgd.machinery import digests
 from lgd.machinery.arguments import having, wrong
+from lgd.omega import steps
 from lgd.omega.model import LearnedModel
 from lgd.types import Condition, OmegaFn, OmegaModel, Params, Schedule
 
-CONVENTION = "cfg_scale = 1 + omega; x0_hat = cond + omega (cond - uncond); omega = 0: no guidance"
-SEVERAL_CONVENTION = (
-    "omega[k] is of direction k: x0_hat = cond + omega[0] (cond - uncond) + sum over k > 0 of "
-    "omega[k] (cond - weaker_k); omega = 0: no guidance"
-)
 _MOST_SHOWN = 4  # entries of a tuple in a summary
 
 
@@ -177,37 +172,39 @@ class Guidance:
         """The weights on a grid as JSON, for tools that know nothing of this library.
 
         ``steps`` holds an object for every step, with its number ``step``, the times ``t`` and
-        ``s``, ``logsnr`` at t, limited to [-20, 20] and null where the schedule is not known, and
-        ``omega`` and ``cfg_scale``, a number for every condition, in order; of k directions a list
-        of k for every condition, without ``cfg_scale``. Raises ValueError as `table` does.
+        ``s``, ``sigma`` and ``logsnr`` at t, the latter limited to [-20, 20], both null where the
+        noise schedule is not known, and ``omega`` and ``cfg_scale``, a number for every condition,
+        in order; of k directions a list of k for every condition, without ``cfg_scale``. Raises
+        ValueError as `table` does.
 
-        >>> import json
-        >>> import jax.numpy as jnp
+        >>>         >>> import jax.numpy as jnp
         >>> from lgd import omega
         >>> model = omega.StepTable(times=(1.0, 0.0))
         >>> guidance = omega.Guidance(model, {"values": jnp.array([[0.5]])}, "constant(1)")
         >>> json.loads(guidance.to_json([1.0, 0.0], c=jnp.array([0])))["steps"][0]["cfg_scale"]
         [1.5]
         """
-        grid = checked_times(times)
-        omega = np.asarray(self.table(grid, c), np.float64)
-        logsnr: list[float | None] = [None] * len(omega)
-        if self.schedule is not None:
-            logsnr = np.asarray(schedules.clipped_logsnr(self.schedule, grid)).tolist()
-        several = omega.ndim > 2
-        steps = [
-            {
-                "step": i,
-                "t": float(grid[i]),
-                "s": float(grid[i + 1]),
-                "logsnr": logsnr[i],
-                "omega": row.tolist(),
-            }
-            | ({} if several else {"cfg_scale": (1.0 + row).tolist()})
-            for i, row in enumerate(omega)
-        ]
-        convention = SEVERAL_CONVENTION if several else CONVENTION
-        return json.dumps({"convention": convention, "steps": steps}, allow_nan=False)
+        return steps.to_json(*self._on(times, c))
+
+    def to_csv(self, times: Any, c: Condition) -> str:
+        """The same as CSV, a line for every step and condition.
+
+        Columns are step, condition, t, s, sigma, logsnr, omega and cfg_scale; of several directions
+        omega_0, omega_1 and so on, without cfg_scale. Raises ValueError as `table` does.
+
+        >>> import jax.numpy as jnp
+        >>> from lgd import omega
+        >>> model = omega.StepTable(times=(1.0, 0.0))
+        >>> guidance = omega.Guidance(model, {"values": jnp.array([[0.5]])}, "constant(1)")
+        >>> print(guidance.to_csv([1.0, 0.0], c=jnp.array([0])).strip())
+        step,condition,t,s,sigma,logsnr,omega,cfg_scale
+        0,0,1.0,0.0,,,0.5,1.5
+        """
+        return steps.to_csv(*self._on(times, c))
+
+    def _on(self, times: Any, c: Condition) -> tuple[np.ndarray, np.ndarray, Schedule | None]:
+        grid = np.asarray(checked_times(times))
+        return grid, np.asarray(self.table(grid, c)), self.schedule
 
     def __repr__(self) -> str:
         return self.summary

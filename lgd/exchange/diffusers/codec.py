@@ -12,7 +12,7 @@ BATCH = 8  # images at once
 
 
 class Codec:
-    """Images (b, h, w, 3) in [-1, 1] to latents (b, c, h', w') as the network takes them, and back.
+    """Images (b, h, w, channels) in [-1, 1] to latents (b, c, h', w') of the network, and back.
 
     Latents are ``(z - shift) scale``, z the mean of the encoder's law.
     """
@@ -27,6 +27,7 @@ class Codec:
         def image(vae: Any, z: Any) -> Any:
             return vae.decode(z / scale + shift, return_dict=False)[0]
 
+        self._channels = vae.config.in_channels
         self._encode, self._params = to_function(vae, mean)
         self._decode, _ = to_function(vae, image)
         self._encode_jit, self._decode_jit = jax.jit(self._encode), jax.jit(self._decode)
@@ -36,6 +37,18 @@ class Codec:
         """Parameters of the autoencoder, for `decoded`."""
         return self._params
 
+    def shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the latents of an image (h, w, channels).
+
+        Raises:
+          ValueError: for images that the autoencoder does not take.
+        """
+        if len(image_shape) != 3 or image_shape[-1] != self._channels:
+            expected = f"expected (height, width, {self._channels})"
+            raise ValueError(f"images: {expected}, got shape {image_shape}")
+        image = jax.ShapeDtypeStruct((1, image_shape[-1], *image_shape[:-1]), np.float32)
+        return tuple(jax.eval_shape(self._encode, self._params, image).shape[1:])
+
     def encode(self, images: Any) -> Float[np.ndarray, "b c h w"]:
         """The latents of images, `BATCH` at a time.
 
@@ -43,8 +56,8 @@ class Codec:
           ValueError: for arrays of another shape, or not in [-1, 1].
         """
         images = np.asarray(images)
-        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype.kind != "f":
-            expected = "expected floats (b, h, w, 3) in [-1, 1]"
+        if images.ndim != 4 or images.shape[-1] != self._channels or images.dtype.kind != "f":
+            expected = f"expected floats (b, h, w, {self._channels}) in [-1, 1]"
             raise ValueError(f"images: {expected}, got {images.dtype} {images.shape}")
         if np.abs(images).max() > 1.5:
             raise ValueError(f"images: expected values in [-1, 1], got up to {images.max():g}")
@@ -55,7 +68,7 @@ class Codec:
         images = self._in_batches(self._decode_jit, np.asarray(latents, np.float32))
         return np.clip(np.moveaxis(images, 1, -1), -1.0, 1.0)
 
-    def decoded(self, params: Any, latents: Float[Array, "b c h w"]) -> Float[Array, "b 3 h w"]:
+    def decoded(self, params: Any, latents: Float[Array, "b c h w"]) -> Float[Array, "b k h w"]:
         """The images of latents, traceable by JAX, channels first: for rewards and features."""
         return self._decode(params, latents)
 

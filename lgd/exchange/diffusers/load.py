@@ -60,18 +60,52 @@ class Model:
             )
         return labels.astype(np.int32)
 
+    def of_classes(
+        self, texts_or_labels: Sequence[str] | Sequence[int]
+    ) -> tuple[FunctionDenoiser, Params]:
+        """The denoiser of conditions that are numbers of these texts or labels, 0 to n - 1.
+
+        So a table of weights has a row for each, and data sets need no embeddings. n is no
+        condition.
+
+        Raises:
+          ValueError: see `conditions`.
+        """
+        inner, c = self.denoiser, self.conditions(texts_or_labels)
+        null = inner.null(jax.tree.map(lambda leaf: jnp.asarray(leaf[:1]), c))
+        rows = jax.tree.map(lambda *leaves: np.concatenate(leaves), c, null)
+
+        def prediction(params: Params, x: Array, t: Array, k: Array) -> Array:
+            condition = jax.tree.map(lambda leaf: leaf[k], params["conditions"])
+            return inner.function(params["network"], x, t, condition)
+
+        denoiser = from_function(
+            prediction, schedule=inner.schedule, kind=inner.kind, null=len(texts_or_labels)
+        )
+        return denoiser, {"network": self.params, "conditions": rows}
+
+    def shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of what the denoiser takes for an image (h, w, channels).
+
+        Raises:
+          ValueError: for images that the codec does not take.
+        """
+        if self.codec is None:
+            return (image_shape[-1], *image_shape[:-1])
+        return self.codec.shape(image_shape)
+
     def times(self, num_steps: int, **options: Any) -> Float[Array, " n"]:
         """The grid that the pipeline's scheduler walks, see `times_of`."""
         return times_of(self.scheduler, num_steps, **options)
 
     def encode(self, images: Any) -> Float[np.ndarray, "b c h w"]:
-        """Latents of images (b, h, w, 3) in [-1, 1]; without a codec images, channels first."""
+        """Latents of images (b, h, w, channels) in [-1, 1]; without a codec channels first."""
         if self.codec is not None:
             return self.codec.encode(images)
         return np.moveaxis(np.asarray(images, np.float32), -1, 1)
 
     def decode(self, x: Any) -> Float[np.ndarray, "b h w c"]:
-        """Images (b, h, w, 3) in [-1, 1] of latents; without a codec x, channels last."""
+        """Images (b, h, w, channels) in [-1, 1] of latents; without a codec x, channels last."""
         return np.moveaxis(np.asarray(x), 1, -1) if self.codec is None else self.codec.decode(x)
 
 

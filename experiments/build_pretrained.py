@@ -1,0 +1,114 @@
+"""The pretrained pipeline of diffusers of a config: a denoiser of latents, and its codec."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from lgd.data import Dataset, Split
+from lgd.exchange.diffusers import Model, load
+from lgd.machinery import digests
+from lgd.types import Denoiser, FeatureFn, Params
+
+
+def is_pretrained(config: ConfigDict) -> bool:
+    """Whether the denoiser comes from a pipeline."""
+    return bool(config.denoiser.level == "pretrained")
+
+
+def model(config: ConfigDict) -> Model:
+    """The pipeline, read once.
+
+    Raises:
+      ImportError: without the extra ``lgd[diffusers]``.
+      FileNotFoundError: where there is no such folder.
+      ValueError: for a pipeline that lgd does not take.
+    """
+    return _opened(config.denoiser.pipeline)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(folder: str) -> Model:
+    return load(folder)
+
+
+def denoiser(config: ConfigDict, class_names: tuple[str, ...]) -> tuple[Denoiser, Params]:
+    """The denoiser whose conditions are the classes of the data, and its parameters.
+
+    Every class is the text that ``denoiser.prompt`` makes of its name, or, in a pipeline with
+    labels, its number or the one of ``denoiser.class_ids``.
+    """
+    settings = config.denoiser
+    return _of_classes(settings.pipeline, settings.prompt, tuple(settings.class_ids), class_names)
+
+
+@functools.lru_cache(maxsize=1)
+def _of_classes(
+    folder: str, prompt: str, class_ids: tuple[int, ...], class_names: tuple[str, ...]
+) -> tuple[Denoiser, Params]:
+    pipeline = _opened(folder)
+    if pipeline.prompts is not None:
+        return pipeline.of_classes([prompt.replace("{}", name) for name in class_names])
+    return pipeline.of_classes(class_ids or tuple(range(len(class_names))))
+
+
+def check(config: ConfigDict, dataset: Dataset) -> list[str]:
+    """What is wrong with the pipeline, or with images and classes that it is to be learned for."""
+    settings = config.denoiser
+    try:
+        pipeline = model(config)
+        shape = pipeline.shape(dataset.shape)
+        if settings.class_ids and len(settings.class_ids) != dataset.num_classes:
+            got = len(settings.class_ids)
+            return [f"denoiser.class_ids: expected {dataset.num_classes} or none, got {got}"]
+        network, params = denoiser(config, dataset.class_names)
+        one = jax.ShapeDtypeStruct((1, *shape), np.float32)
+        time, label = jax.ShapeDtypeStruct((1,), np.float32), jax.ShapeDtypeStruct((1,), np.int32)
+        jax.eval_shape(lambda x, t, c: network.apply(params, x, t=t, c=c), one, time, label)
+    except (ImportError, OSError, ValueError) as error:
+        return [f"denoiser.pipeline: {error}"]
+    except (RuntimeError, TypeError) as error:  # of the network, for shapes that it does not take
+        return [f"denoiser.pipeline: images {dataset.shape} do not fit its network: {error}"]
+    return []
+
+
+def digest(config: ConfigDict) -> dict[str, str]:
+    """The sha256 of the pipeline by which a run is bound to it, by name; none without one."""
+    if not is_pretrained(config):
+        return {}
+    pipeline = model(config)
+    codec = None if pipeline.codec is None else pipeline.codec.params
+    scheduler = digests.of_json(dict(pipeline.scheduler.config))
+    weights = digests.of_tree((pipeline.params, codec))
+    return {"pipeline sha256": weights, "scheduler sha256": scheduler}
+
+
+def encoded(config: ConfigDict, split: Split) -> Float[np.ndarray, "n *dims"]:
+    """Latents of the images of a split, by parts, so that images may lie in files."""
+    pipeline, part = model(config), 256
+    parts = [
+        pipeline.encode(np.asarray(split.x[first : first + part]))
+        for first in range(0, len(split.x), part)
+    ]
+    return np.concatenate(parts)
+
+
+def decoder(config: ConfigDict) -> Callable[[Any], np.ndarray] | None:
+    """The function from samples to images (n, h, w, channels); None where samples are images."""
+    return model(config).decode if is_pretrained(config) else None
+
+
+def of_images(config: ConfigDict, function: FeatureFn) -> FeatureFn:
+    """A function of images as one of latents, traceable by JAX."""
+    codec = model(config).codec
+
+    def of_latents(x: Float[Array, "n *dims"]) -> Float[Array, "n f"]:
+        images = x if codec is None else codec.decoded(codec.params, x)
+        return function(jnp.moveaxis(images, 1, -1))
+
+    return of_latents

@@ -1,0 +1,1 @@
+"""Models of PyTorch and diffusers: made, measured against, and sampled by them."""
