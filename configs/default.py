@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
     # pretrained: a pipeline of diffusers, never trained here; see docs/pretrained.md.
     config.denoiser.pipeline = ""  # its folder
     config.denoiser.prompt = "{}"  # text of a class, with its name in the braces
-    config.denoiser.class_ids = ()  # labels of the classes in it; none: 0, 1, ... in their order
+    config.denoiser.class_ids = ""  # its labels of the classes, "7,3,11"; none: 0, 1, ...
     config.denoiser.num_steps = ConfigDict()  # training steps of each level
     config.denoiser.num_steps.under = 400
     config.denoiser.num_steps.middle = 1000

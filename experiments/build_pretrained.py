@@ -44,7 +44,11 @@ def denoiser(config: ConfigDict, class_names: tuple[str, ...]) -> tuple[Denoiser
     labels, its number or the one of ``denoiser.class_ids``.
     """
     settings = config.denoiser
-    return _of_classes(settings.pipeline, settings.prompt, tuple(settings.class_ids), class_names)
+    return _of_classes(settings.pipeline, settings.prompt, _class_ids(config), class_names)
+
+
+def _class_ids(config: ConfigDict) -> tuple[int, ...]:
+    return tuple(int(each) for each in config.denoiser.class_ids.split(",") if each)
 
 
 @functools.lru_cache(maxsize=1)
@@ -59,17 +63,16 @@ def _of_classes(
 
 def check(config: ConfigDict, dataset: Dataset) -> list[str]:
     """What is wrong with the pipeline, or with images and classes that it is to be learned for."""
-    settings = config.denoiser
     try:
         pipeline = model(config)
         shape = pipeline.shape(dataset.shape)
-        if settings.class_ids and len(settings.class_ids) != dataset.num_classes:
-            got = len(settings.class_ids)
-            return [f"denoiser.class_ids: expected {dataset.num_classes} or none, got {got}"]
+        count = len(_class_ids(config))
+        if count not in (0, dataset.num_classes):
+            return [f"denoiser.class_ids: expected {dataset.num_classes} or none, got {count}"]
         network, params = denoiser(config, dataset.class_names)
         one = jax.ShapeDtypeStruct((1, *shape), np.float32)
         time, label = jax.ShapeDtypeStruct((1,), np.float32), jax.ShapeDtypeStruct((1,), np.int32)
-        jax.eval_shape(lambda x, t, c: network.apply(params, x, t=t, c=c), one, time, label)
+        jax.eval_shape(lambda p, x, t, c: network.apply(p, x, t=t, c=c), params, one, time, label)
     except (ImportError, OSError, ValueError) as error:
         return [f"denoiser.pipeline: {error}"]
     except (RuntimeError, TypeError) as error:  # of the network, for shapes that it does not take

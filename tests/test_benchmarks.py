@@ -40,6 +40,7 @@ def test_ratios_are_taken_round_by_round():
     assert found["against_seconds"] < found["seconds"]
 
 
+@pytest.mark.slow
 def test_memory_of_a_trajectory_gradient_grows_by_the_stored_states(quick_compilation):
     case = cost.residual_mlp(width=64, depth=1, batch=40)
     memory = [cost.working_bytes(cost.trajectory_gradient(case, k)[2]) for k in (4, 12)]

@@ -180,7 +180,7 @@ INTERVALS = {
 }
 
 
-@pytest.mark.parametrize("num_steps", [10, 20, 25, 64])
+@pytest.mark.parametrize("num_steps", [10, 20, 25, pytest.param(64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", INTERVALS)
 def test_an_interval_whose_ends_are_times_of_the_grid_guides_both(family, num_steps):
     """The ends are written as users write them, ``lo = 3 / 20``, and so miss the grid's float32."""

@@ -405,6 +405,7 @@ def test_data_file_that_is_missing_is_refused_and_leaves_nothing_behind(launch, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
 def test_images_from_a_file_train_a_denoiser_and_a_classifier(tmp_path):
     rng = np.random.default_rng(0)

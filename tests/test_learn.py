@@ -227,6 +227,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 def test_a_store_goes_on_with_nothing_but_the_training_it_holds(mixture):
     """Every setting that shapes a training binds its store."""
 

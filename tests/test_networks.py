@@ -157,6 +157,7 @@ def small(request, dit):
     return dit if request.param == "dit" else Tried(module, random_params(module))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["activations", "blocks"])
 def test_remat_changes_neither_parameters_nor_gradients(small, remat):
     once, again = small, Tried(small.module.clone(remat=remat), small.params)
@@ -283,6 +284,7 @@ def kernels(f, *args, platform="cuda"):
     return len(names) - len(backward), len(backward)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", get_args(Remat))
 def test_bfloat16_on_cuda_attends_in_cudnn(tried, cudnn, remat):
     """A kernel for each block of the U-Net, or for the scan; recomputed with remat."""

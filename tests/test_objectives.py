@@ -165,8 +165,8 @@ def drawn_sets(count, drawn):
     ("count", "drawn", "rounds", "sizes", "beta", "lam"),
     [
         (5, 2, 1, (3, 4), 1.0, 1.0),
-        (5, 3, 2, (2, 3), 1.7, 0.6),
-        (4, 3, 1, (1, 1), 0.5, 1.0),
+        pytest.param(5, 3, 2, (2, 3), 1.7, 0.6, marks=pytest.mark.slow),
+        pytest.param(4, 3, 1, (1, 1), 0.5, 1.0, marks=pytest.mark.slow),
         (3, 3, 2, (2, 2), 1.0, 1.0),
     ],
 )

@@ -148,7 +148,9 @@ def test_centroids_of_many_examples_are_those_of_their_clusters():
 
 
 @pytest.mark.parametrize("make", TABLES.values(), ids=TABLES)
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+@pytest.mark.parametrize(
+    "dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow), jnp.float32]
+)
 def test_tables_take_any_precision_under_strict_promotion(make, dtype):
     """The weights are those of the same times in float32."""
     query = jax.tree.map(lambda x: x.astype(dtype), POINTS)

@@ -146,6 +146,7 @@ def pairs(coupling, lam):
     return SelfConsistency(coupling=coupling, lam=lam).pairs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("m", "coupling"), [(2, "shared"), (4, "independent")])
 def test_gram_loss_and_gradient_equal_those_of_explicit_particles(m, coupling):
     """All beta and lam, which are traced, so that one program serves them."""
@@ -278,6 +279,7 @@ def sum_and_label(x0, c):
     return jnp.sum(x0, axis=-1) * (1.0 - 3.0 * c["label"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MATRIX)
 def test_trees_of_conditions_features_several_directions_and_rewards_go_together(name):
     """Value, gradient and reward with all of them at once, against explicit particles."""
@@ -378,6 +380,7 @@ def test_objectives_of_one_program_have_one_frame():
 # Relations
 
 
+@pytest.mark.slow
 def test_marginal_consistency_of_one_condition_is_the_conditional_one():
     denoiser, params = mixture(FLOW)
     x0, c = jax.random.normal(jax.random.key(0), (2, 5, 3)), jnp.repeat(jnp.asarray([1, 0]), 5)
@@ -393,6 +396,7 @@ def test_marginal_consistency_of_one_condition_is_the_conditional_one():
     np.testing.assert_array_equal(*losses)
 
 
+@pytest.mark.slow
 def test_omega_of_one_direction_guides_along_the_first_of_several():
     """As the denoiser alone, whatever the weaker one is."""
     params = (PARAMS, {"blurred": BLURRED})
@@ -482,6 +486,7 @@ def test_two_points_with_exact_denoisers_are_best_unguided():
     assert abs(minimum) < 0.03
 
 
+@pytest.mark.slow
 def test_training_from_omega_2_gets_near_0():
     denoiser, params = two_points(FLOW)
     c = jnp.arange(128) % 2

@@ -159,7 +159,10 @@ def on_one_device():
     return to_host(train(parallel.make_mesh(1)))
 
 
-@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize(
+    "sizes",
+    [size if size == (2, 4) else pytest.param(size, marks=pytest.mark.slow) for size in SIZES],
+)
 def test_8_devices_train_like_1(sizes, on_one_device):
     state = train(parallel.make_mesh(*sizes))
     compare = functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-6)
@@ -242,6 +245,7 @@ def learned_on_one_device():
     return learn(parallel.make_mesh(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(2, 4), (7, 1)])
 def test_guidance_is_learned_on_any_mesh(sizes, learned_on_one_device):
     """2 groups of 8, split by member on 8 devices, and whole on each of 7."""
@@ -321,6 +325,7 @@ def generated(mesh, per_class):
     return generator(guidance.constant(0.5), per_class, seed=5)
 
 
+@pytest.mark.slow
 def test_metrics_of_shared_samples_equal_those_of_one_device():
     x = np.random.default_rng(2).normal(size=(40, 2)).astype(np.float32)
     distance = ClassEnergyDistance(labelled(x, np.arange(40, dtype=np.int32) % 4), 4)

@@ -207,6 +207,7 @@ def titles(figure):
     return [ax.get_title().replace("\n", " ") for ax in figure.axes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", FIGURES)
 def test_same_input_same_bytes(make, tmp_path):
     first = png(make(), tmp_path / "a.png")

@@ -20,7 +20,7 @@ from lgd.evaluation import Journal, Selected
 from lgd.machinery import storage
 from tests import untrained
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
 
 METHOD, STEP = "trajectory", 10
 NAN = float("nan")
@@ -40,7 +40,8 @@ def run(quick_compilation, tmp_path_factory):
         f"learned:{METHOD}": Selected({"step": STEP}, guided, NAN),
     }
     selected = [select.Row(name, None, each) for name, each in rows.items()]
-    evaluate.save_guidance(workdir, selected[-1:], evaluate.provenance(config, "a command"))
+    provenance = evaluate.provenance(config, "a command")
+    evaluate.save_guidance(config, workdir, dataset, selected[-1:], provenance)
     measured, _ = evaluate.measure_rows(
         config,
         dataset,

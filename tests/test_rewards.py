@@ -263,6 +263,7 @@ def test_omega_rises_where_delta_goes_along_the_reward_and_vanishes_where_it_doe
     assert values[1].max() < 0.05
 
 
+@pytest.mark.slow
 def test_large_weight_moves_the_reward_of_the_class_it_can_help(pushed):
     times = jnp.asarray(pushed.model.times)
     c = jnp.repeat(jnp.arange(2, dtype=jnp.int32), 500)
@@ -278,6 +279,7 @@ def test_large_weight_moves_the_reward_of_the_class_it_can_help(pushed):
     assert after[1] == pytest.approx(before[1], abs=0.05)
 
 
+@pytest.mark.slow
 def test_warm_training_starts_from_what_was_learned(pushed):
     """Learning rate near 0: the parameters stay where they were."""
     again = lgd.learn_guidance(

@@ -123,7 +123,10 @@ FIELDS: dict[str, Rule] = {
     "denoiser.level": one_of("under", "middle", "well", "exact", "pretrained"),
     "denoiser.pipeline": Rule("a path in printable characters", str.isprintable),
     "denoiser.prompt": Rule("a text", str.isprintable),
-    "denoiser.class_ids": distinct_integers(0),
+    "denoiser.class_ids": Rule(
+        "different labels from 0 with commas between, or no text",
+        lambda text: not text or re.fullmatch(r"\d{1,9}(,\d{1,9})*", text) is not None,
+    ),
     "denoiser.num_steps.under": integer(1),
     "denoiser.num_steps.middle": integer(1),
     "denoiser.num_steps.well": integer(1),

@@ -19,7 +19,7 @@ from experiments.stages import guidance as guidance_stage
 from experiments.stages import measure
 from experiments.stages.reward import RewardMeasure, with_loss
 from experiments.stages.select import Candidates, Row, select
-from experiments.workdir import Workdir, throughput
+from experiments.workdir import Workdir, throughput, write_text
 from experiments.workdir.provenance import provenance as provenance_of_run
 from lgd import conditions
 from lgd.data import Dataset, Split
@@ -34,6 +34,7 @@ from lgd.evaluation import (
     summary,
 )
 from lgd.evaluation.measures import PRIMARY
+from lgd.guidance import takes_features
 from lgd.machinery.progress import bar
 
 TEST_SEED = 1_000_000  # test noise starts here, validation noise at 0
@@ -62,7 +63,7 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     results["comparisons"] = _comparisons(rows, resampled, config.evaluation.primary)
     results["classifiers"] = denoiser_stage.accuracies(config, workdir, dataset)
     workdir.note_folder(workdir.path / "reference")
-    save_guidance(workdir, candidates.rows, results)
+    save_guidance(config, workdir, dataset, candidates.rows, results)
     workdir.write_json(workdir.path / "results.json", results | tables.of_run(results))
 
 
@@ -200,11 +201,27 @@ def provenance(config: ConfigDict, command: str) -> dict[str, Any]:
     }
 
 
-def save_guidance(workdir: Workdir, rows: Sequence[Row], results: Mapping[str, Any]) -> None:
+def save_guidance(
+    config: ConfigDict,
+    workdir: Workdir,
+    dataset: Dataset,
+    rows: Sequence[Row],
+    results: Mapping[str, Any],
+) -> None:
     """Write the guidance of every learned row to guidance/, to be read by `lgd.load`.
 
-    Each says which row, commit and command it is of, and how its loss fell.
+    Each says which row, commit and command it is of, and how its loss fell. Beside it lie, for
+    other tools, a CSV file of its weights on the sampling grid, and, of one direction, a JSON file
+    with the scales ``1 + omega`` of every class, one for each step.
+
+    Args:
+      config: settings of the run.
+      workdir: folder of the run.
+      dataset: has the conditions and their names.
+      rows: what was selected.
+      results: name the commit, the command and the device.
     """
+    times, c = np.asarray(build.times(config)), dataset.conditions
     folder = workdir.path / "guidance"
     source = {name: results[name] for name in ("commit", "command", "device")}
 
@@ -220,8 +237,16 @@ def save_guidance(workdir: Workdir, rows: Sequence[Row], results: Mapping[str, A
                     provenance={"method": row.method, "step": str(row.selected.params["step"])}
                     | source,
                 )
-                file = folder / f"{training.replace(':', '-')}.safetensors"
-                workdir.write(file, functools.partial(lgd.save, guidance))
+                stem = training.replace(":", "-")
+                workdir.write(folder / f"{stem}.safetensors", functools.partial(lgd.save, guidance))
+                if takes_features(guidance):
+                    continue
+                csv = guidance.to_csv(times, c)
+                workdir.write(folder / f"{stem}.csv", lambda file, csv=csv: write_text(file, csv))
+                scales = 1.0 + np.asarray(guidance.table(times, c), np.float64)
+                if scales.ndim == 2:
+                    lists = dict(zip(dataset.class_names, scales.T.round(6).tolist(), strict=True))
+                    workdir.write_json(folder / f"{stem}.scales.json", lists)
 
     save()
 

@@ -65,7 +65,7 @@ class LearnedGuidance(_Base):
           c: the condition of every image, leaves (b, ...), or (1, ...) for one of all.
           options: further arguments of ``scheduler.set_timesteps``.
         """
-        timesteps = np.array(asked(scheduler, num_steps, **options).timesteps, np.float64)
+        timesteps = np.array(asked(scheduler, num_steps, **options).timesteps.tolist(), np.float64)
         scales = cfg_scales(omega_fn, scheduler, num_steps, c, **options)
         _, first = np.unique(-timesteps, return_index=True)  # solvers may list some twice
         return cls(timesteps[first].tolist(), scales[first].tolist())

@@ -73,7 +73,7 @@ class Model:
         """
         inner, c = self.denoiser, self.conditions(texts_or_labels)
         null = inner.null(jax.tree.map(lambda leaf: jnp.asarray(leaf[:1]), c))
-        rows = jax.tree.map(lambda *leaves: np.concatenate(leaves), c, null)
+        rows = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), c, null)
 
         def prediction(params: Params, x: Array, t: Array, k: Array) -> Array:
             condition = jax.tree.map(lambda leaf: leaf[k], params["conditions"])

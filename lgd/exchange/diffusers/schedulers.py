@@ -38,7 +38,7 @@ def schedule_of(scheduler: Any) -> Schedule:
             "scheduler: expected one with alphas_cumprod, of flow matching or of EDM, got "
             f"{type(scheduler).__name__}"
         )
-    squares = np.array(scheduler.alphas_cumprod, np.float64)
+    squares = np.array(scheduler.alphas_cumprod.tolist())
     if getattr(config, "rescale_betas_zero_snr", False):
         squares[-1] = 0.0  # some samplers put the smallest half-precision number in its place
     return schedules.from_alphas_cumprod(squares)
@@ -115,7 +115,7 @@ def _grid(scheduler: Any) -> np.ndarray:
     sigmas = getattr(scheduler, "sigmas", None)
     if sigmas is None:
         return _of_timesteps(scheduler)
-    each = _single(np.array(sigmas, np.float64))
+    each = _single(np.array(sigmas.tolist()))
     return _of_sigmas(schedule_of(scheduler), each, flow=is_flow(scheduler))
 
 
@@ -152,7 +152,7 @@ def _config(scheduler: Any) -> Any:
 
 def _of_timesteps(scheduler: Any) -> np.ndarray:
     """Times of a scheduler that walks numbered levels, by its own rule for the last one."""
-    levels = np.array(scheduler.timesteps, np.float64)
+    levels = np.array(scheduler.timesteps.tolist(), np.float64)
     count = scheduler.config.num_train_timesteps
     ends_at_data = getattr(scheduler.config, "set_alpha_to_one", True)
     return np.append((levels + 1.0) / count, 0.0 if ends_at_data else 1.0 / count)

@@ -1,0 +1,42 @@
+"""Learn guidance for a pipeline of diffusers from a folder of images, compare it, and export it.
+
+    python -m experiments.pretrained_guidance --model=PIPELINE --data=IMAGES --workdir=runs/mine
+
+PIPELINE is a folder that diffusers saved, IMAGES one with a folder of images for every class.
+Images are encoded by the pipeline's autoencoder, guidance is learned by self-consistency, tuned
+constants and intervals are its opponents, and all are compared by distances of decoded samples.
+
+This is experiments.run with configs/pretrained.py: it takes the same flags and fields, such as
+--config.guidance.methods="('self_consistency','trajectory')", resumes, and ends with the same exit
+codes. WORKDIR/guidance/ then holds what was learned: files for lgd.load, and for other tools the
+weights over step, t, sigma and logsnr as CSV, and the scales of every class, one for each step, as
+JSON. See docs/pretrained.md.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from experiments import config as configs
+from experiments import run
+
+_MODEL = flags.DEFINE_string("model", "", "Folder of a pipeline, with its model_index.json.")
+_DATA = flags.DEFINE_string("data", "", "Folder of images, one folder inside for every class.")
+_FIELDS = {"denoiser.pipeline": _MODEL, "data.path": _DATA}
+
+
+def launch() -> None:
+    """Start from the command line; overrides of the config are removed before absl parses it."""
+    overrides, rest = configs.split_overrides(sys.argv)
+    flags.FLAGS.set_default("config", "configs/pretrained.py")
+
+    def main(argv: Sequence[str]) -> None:
+        given = [f"{field}={flag.value}" for field, flag in _FIELDS.items() if flag.value]
+        run.main(argv, [*given, *overrides])
+
+    app.run(main, argv=rest)
+
+
+if __name__ == "__main__":
+    launch()

@@ -1,0 +1,107 @@
+"""A pipeline of diffusers goes through every stage of a run, and is bound to it."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("diffusers")
+
+import lgd
+from experiments import build, pipeline
+from experiments import config as configs
+from experiments.workdir import WorkdirError
+from tests import tiny_pipelines
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("quick_compilation"),
+    pytest.mark.filterwarnings("ignore"),  # of PyTorch, torchax and diffusers about themselves
+]
+
+CLASSES = ("boots", "shirts", "bags")
+FIELDS = (
+    "data.size=16", "data.num_train=48", "data.num_validation=24", "data.num_test=24",
+    "denoiser.class_ids=7,3,11", "sampling.num_steps=3", "guidance.num_snapshots=1",
+    "guidance.methods=('self_consistency','trajectory_features')",
+    "guidance.one_step.num_steps=2", "guidance.one_step.batch_size=16",
+    "guidance.trajectory.num_steps=2", "guidance.trajectory.num_particles=4",
+    "guidance.trajectory.num_targets=4", "guidance.trajectory.model=network",
+    "evaluation.num_samples=24", "evaluation.num_screening=21", "evaluation.num_finalists=1",
+    "evaluation.test_seeds=2", "evaluation.families=('constant',)",
+    "evaluation.constant_weights=(0.0,0.5,1.0)", "classifier.num_steps=2",
+    "classifier.num_features=4", "features.num_features=4",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pretrained")
+    tiny_pipelines.class_conditional().save_pretrained(root / "pipeline")
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(CLASSES):
+        (root / "images" / name).mkdir(parents=True)
+        for i in range(40):
+            pixels = rng.integers(60 * k, 60 * k + 100, size=(16, 16, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(root / "images" / name / f"{i}.png")
+    return root
+
+
+def config_of(root, *more):
+    given = [f"denoiser.pipeline={root / 'pipeline'}", f"data.path={root / 'images'}"]
+    return configs.load("configs/pretrained.py", [*given, *FIELDS, *more])
+
+
+def test_guidance_is_learned_compared_and_exported(folders):
+    config, workdir = config_of(folders), folders / "run"
+    stages = ["denoiser", "guidance", "evaluate", "report"]
+    pipeline.run(config, str(workdir), stages)
+    results = json.loads((workdir / "results.json").read_text())
+    methods = ["unguided", "constant", "learned:self_consistency", "learned:trajectory_features"]
+    assert [row["method"] for row in results["rows"]] == methods
+    assert (workdir / "report" / "samples.png").is_file()
+    guidance = lgd.load(workdir / "guidance" / "self_consistency.safetensors")
+    times = np.asarray(build.times(config))
+    scales = json.loads((workdir / "guidance" / "self_consistency.scales.json").read_text())
+    assert sorted(scales) == sorted(CLASSES)
+    expected = 1.0 + np.asarray(guidance.table(times, np.arange(3)))
+    written = np.array([scales[name] for name in sorted(CLASSES)]).T
+    np.testing.assert_allclose(written, expected, atol=1e-5)
+    with open(workdir / "guidance" / "self_consistency.csv") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 3 * 3
+    pipeline.run(config, str(workdir), stages)  # finds all done
+    other = tiny_pipelines.randomised(tiny_pipelines.dit(), seed=1)
+    changed = tiny_pipelines.class_conditional()
+    changed.register_modules(transformer=other)
+    changed.save_pretrained(folders / "other")
+    moved = config_of(folders, f"denoiser.pipeline={folders / 'other'}")
+    with pytest.raises(WorkdirError, match="pipeline sha256"):
+        pipeline.run(moved, str(workdir), stages)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("denoiser.pipeline=", "expected a folder for denoiser.level pretrained, got ''"),
+        ("denoiser.level=under", "expected none unless denoiser.level pretrained"),
+        ("data.name=mixture", "pretrained: images only"),
+    ],
+)
+def test_fields_that_do_not_fit_are_refused(folders, field, message):
+    with pytest.raises(configs.ConfigError, match=message):
+        config_of(folders, field)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("denoiser.pipeline=/nowhere", "expected a folder with model_index.json"),
+        ("denoiser.class_ids=1,2", "denoiser.class_ids: expected 3 or none, got 2"),
+    ],
+)
+def test_pipelines_that_do_not_fit_are_refused(folders, tmp_path, field, message):
+    with pytest.raises(pipeline.MisfitError, match=message):
+        pipeline.run(config_of(folders, field), str(tmp_path / "run"), ["denoiser"])
