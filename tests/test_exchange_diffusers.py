@@ -14,7 +14,7 @@ pytest.importorskip("torchax")
 diffusers = pytest.importorskip("diffusers")
 
 from lgd.exchange import diffusers as exchange  # noqa: E402
-from tests import tiny_pipelines as tiny  # noqa: E402
+from lgd.exchange.diffusers import tiny  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,

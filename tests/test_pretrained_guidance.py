@@ -13,7 +13,7 @@ import lgd
 from experiments import build, pipeline
 from experiments import config as configs
 from experiments.workdir import WorkdirError
-from tests import tiny_pipelines
+from lgd.exchange.diffusers import tiny
 
 pytestmark = [
     pytest.mark.slow,
@@ -39,7 +39,7 @@ FIELDS = (
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("pretrained")
-    tiny_pipelines.class_conditional().save_pretrained(root / "pipeline")
+    tiny.class_conditional().save_pretrained(root / "pipeline")
     rng = np.random.default_rng(0)
     for k, name in enumerate(CLASSES):
         (root / "images" / name).mkdir(parents=True)
@@ -73,8 +73,8 @@ def test_guidance_is_learned_compared_and_exported(folders):
         lines = list(csv.DictReader(file))
     assert len(lines) == 3 * 3
     pipeline.run(config, str(workdir), stages)  # finds all done
-    other = tiny_pipelines.randomised(tiny_pipelines.dit(), seed=1)
-    changed = tiny_pipelines.class_conditional()
+    other = tiny.randomised(tiny.dit(), seed=1)
+    changed = tiny.class_conditional()
     changed.register_modules(transformer=other)
     changed.save_pretrained(folders / "other")
     moved = config_of(folders, f"denoiser.pipeline={folders / 'other'}")

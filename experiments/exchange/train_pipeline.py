@@ -24,7 +24,7 @@ from lgd.exchange.extras import required
 from lgd.machinery.progress import bar
 
 BATCH = 128
-SAVE_EVERY = 500
+SAVE_EVERY = 250
 LEARNING_RATE = {"autoencoder": 2e-3, "transformer": 1e-3}
 EMA_DECAY = 0.999
 KL_WEIGHT = 1e-4  # of the autoencoder's latents, by pixel
@@ -185,8 +185,8 @@ def _arguments(add: Add) -> None:
     add("--config", required=True, help="config whose data are used")
     add("--set", action="append", default=[], help="FIELD=VALUE of the config; may be repeated")
     add("--out", type=Path, required=True, help="folder for the pipeline and the state of training")
-    add("--vae_steps", type=int, default=1500, help="training steps of the autoencoder")
-    add("--steps", type=int, default=2500, help="training steps of the transformer")
+    add("--vae_steps", type=int, default=600, help="training steps of the autoencoder")
+    add("--steps", type=int, default=3000, help="training steps of the transformer")
     add("--threads", type=int, default=0, help="threads of PyTorch; 0: as many as processors")
 
 

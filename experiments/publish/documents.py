@@ -17,7 +17,7 @@ from experiments.workdir import read_json, write_text
 
 DOCUMENTS = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("results", "statistics", "metrics", "scale-out")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("results", "statistics", "metrics", "scale-out", "pretrained")),
     ROOT / "experiments" / "weights" / "fashion_mnist" / "README.md",
 )
 _MARKED = re.compile(

@@ -54,6 +54,7 @@ _CLASSES: dict[str, type] = {
         omega.One, omega.ByLabel, omega.Nearest,
         encoders.Labels, encoders.Vectors, encoders.Tokens, encoders.Several, encoders.Nothing,
         schedules.RectifiedFlow, schedules.Cosine, schedules.LinearVP, schedules.EDM,
+        schedules.Discrete,
         TensorName,
     )
 }  # fmt: skip
@@ -95,12 +96,12 @@ def save(guidance: Guidance, path: str | Path) -> None:
             "format": FORMAT,
             "lgd": lgd.__version__,
             "convention": CONVENTION,
-            "model": _encode(guidance.model),
-            "schedule": _encode(guidance.schedule),
+            "model": encode(guidance.model),
+            "schedule": encode(guidance.schedule),
             "start": guidance.start,
-            "history": _encode(jax.tree.map(_plain, dict(guidance.history))),
-            "provenance": _encode(_checked_provenance(guidance.provenance)),
-            "params": _encode(jax.tree.map_with_path(_tensor_name, guidance.params)),
+            "history": encode(jax.tree.map(_plain, dict(guidance.history))),
+            "provenance": encode(_checked_provenance(guidance.provenance)),
+            "params": encode(jax.tree.map_with_path(_tensor_name, guidance.params)),
             "tensors_sha256": _digest(tensors),
         }
         text = json.dumps(described, allow_nan=False)
@@ -151,14 +152,14 @@ def _from_description(described: dict[str, Any], tensors: dict[str, np.ndarray])
         raise FileError(f"expected the convention {CONVENTION!r}, got {described['convention']!r}")
     if described["tensors_sha256"] != _digest(tensors):
         raise FileError(f"expected {_GUIDANCE}, got a damaged one: its tensors differ")
-    names = _decode(described["params"])
+    names = decode(described["params"])
     return Guidance(
-        model=_decode(described["model"]),
+        model=decode(described["model"]),
         params=jax.tree.map(lambda leaf: jnp.asarray(tensors[leaf.name]), names),
         start=described["start"],
-        schedule=_decode(described["schedule"]),
-        history=_decode(described["history"]),
-        provenance=_decode(described["provenance"]),
+        schedule=decode(described["schedule"]),
+        history=decode(described["history"]),
+        provenance=decode(described["provenance"]),
     )
 
 
@@ -213,7 +214,7 @@ def _checked_provenance(provenance: Mapping[str, str]) -> dict[str, str]:
     return dict(provenance)
 
 
-def _encode(value: Any) -> Any:
+def encode(value: Any) -> Any:
     """A value as JSON, with classes by their name."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -222,14 +223,14 @@ def _encode(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if _CLASSES.get(type(value).__name__) is type(value):
-        fields = {name: _encode(getattr(value, name)) for name in _field_names(type(value))}
+        fields = {name: encode(getattr(value, name)) for name in _field_names(type(value))}
         return {"class": type(value).__name__, "fields": fields}
     if type(value) is list:
-        return [_encode(entry) for entry in value]
+        return [encode(entry) for entry in value]
     if type(value) is tuple:
-        return {"tuple": [_encode(entry) for entry in value]}
+        return {"tuple": [encode(entry) for entry in value]}
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {"dict": {key: _encode(entry) for key, entry in value.items()}}
+        return {"dict": {key: encode(entry) for key, entry in value.items()}}
     got = f"{type(value).__module__}.{type(value).__qualname__}"
     raise FileError(
         f"expected numbers, text, containers of these and registered classes, got {got}: "
@@ -237,23 +238,23 @@ def _encode(value: Any) -> Any:
     )
 
 
-def _decode(value: Any) -> Any:
-    """The value that `_encode` wrote."""
+def decode(value: Any) -> Any:
+    """The value that `encode` wrote."""
     if isinstance(value, list):
-        return [_decode(entry) for entry in value]
+        return [decode(entry) for entry in value]
     if not isinstance(value, dict):
         return value
     match value:
         case {"float": text}:
             return float(text)
         case {"tuple": entries}:
-            return tuple(_decode(entry) for entry in entries)
+            return tuple(decode(entry) for entry in entries)
         case {"dict": entries}:
-            return {key: _decode(entry) for key, entry in entries.items()}
+            return {key: decode(entry) for key, entry in entries.items()}
         case {"class": name, "fields": fields}:
             if name not in _CLASSES:
                 raise FileError(f"expected registered classes, got {name!r}: {_HOW_TO_REGISTER}")
-            return _CLASSES[name](**{key: _decode(field) for key, field in fields.items()})
+            return _CLASSES[name](**{key: decode(field) for key, field in fields.items()})
     raise FileError(f"expected an encoded value, got an object of {sorted(value)}")
 
 
