@@ -6,6 +6,7 @@ schedules and time grids, `export` and `guider` bring learned weights into pipel
 
 from typing import Any
 
+from lgd.exchange.diffusers import tiny
 from lgd.exchange.diffusers.export import (
     MovingScale,
     Scale,
@@ -37,6 +38,7 @@ __all__ = [
     "schedule_of",
     "times_of",
     "timestep_of",
+    "tiny",
 ]
 
 
