@@ -61,6 +61,16 @@ def _of_classes(
     return pipeline.of_classes(class_ids or tuple(range(len(class_names))))
 
 
+def unreadable(config: ConfigDict) -> list[str]:
+    """What is wrong with the pipeline by itself."""
+    try:
+        if is_pretrained(config):
+            model(config)
+    except (ImportError, OSError, ValueError) as error:
+        return [f"denoiser.pipeline: {error}"]
+    return []
+
+
 def check(config: ConfigDict, dataset: Dataset) -> list[str]:
     """What is wrong with the pipeline, or with images and classes that it is to be learned for."""
     try:

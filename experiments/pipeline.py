@@ -67,6 +67,7 @@ def run(
       adopt: take all files of the workdir as they are, see `Workdir`.
     """
     _check_agreement(config, stages)
+    _check_pretrained(config)
     _check_devices(config)
     _check_features(config)
     _check_families(config)
@@ -111,6 +112,12 @@ def _check_agreement(config: ConfigDict, stages: Sequence[str]) -> None:
     if lines:
         raise MisfitError("expected equal settings in every process, got (process 0 -> another)\n"
                           + "\n".join(lines))  # fmt: skip
+
+
+def _check_pretrained(config: ConfigDict) -> None:
+    """The pipeline of a config, if it names one, can be read."""
+    if errors := build_pretrained.unreadable(config):
+        raise MisfitError("\n".join(errors))
 
 
 def _check_devices(config: ConfigDict) -> None:
