@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from lgd.machinery import processes, storage
+from lgd.machinery import files, processes, storage
 
 
 class WorkdirError(RuntimeError):
@@ -21,9 +21,11 @@ def exists(file: Path) -> bool:
 def read_json(file: Path) -> dict:
     """The JSON object in a file. Raises WorkdirError for a missing or damaged file."""
     try:
-        value = json.loads(file.read_text())
+        value = json.loads(files.read(file, "a JSON file"))
     except FileNotFoundError:
         raise WorkdirError(f"{file}: expected a JSON file, found none") from None
+    except files.InputFileError as error:
+        raise WorkdirError(str(error)) from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WorkdirError(f"{file}: expected JSON, got a damaged file: {error}") from None
     if not isinstance(value, dict):
@@ -34,9 +36,12 @@ def read_json(file: Path) -> dict:
 @processes.by_main
 def read_lines(file: Path) -> list[dict]:
     """The objects of a JSON-lines file, if it exists, without a last line that a crash cut off."""
-    if not file.exists():
+    try:
+        lines = files.read(file, "lines of JSON").decode(errors="replace").split("\n")
+    except FileNotFoundError:
         return []
-    lines = file.read_text(errors="replace").split("\n")
+    except files.InputFileError as error:
+        raise WorkdirError(str(error)) from None
     lines = lines[:-1] if not lines[-1] else lines
     objects = []
     for number, line in enumerate(lines, start=1):
