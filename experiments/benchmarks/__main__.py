@@ -1,5 +1,8 @@
 """Benchmarks, each a command: ``python -m experiments.benchmarks --help``."""
 
+import functools
+
+from experiments import console
 from experiments.publish import study
 
 _HERE = "experiments.benchmarks"
@@ -12,4 +15,4 @@ MODULES = {f"gram_{name}": f"{_HERE}.gram.{name}" for name in _GRAM}
 MODULES |= {name: f"{_HERE}.{room}.{name}" for room, names in _OTHERS.items() for name in names}
 
 if __name__ == "__main__":
-    study.main(_HERE, MODULES)
+    console.command(functools.partial(study.main, _HERE, MODULES))

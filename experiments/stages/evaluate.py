@@ -36,6 +36,7 @@ from lgd.evaluation import (
 from lgd.evaluation.measures import PRIMARY
 from lgd.machinery.progress import bar
 
+NAMES = ("config", "rows", "primary_metric", "device", "commit", "comparisons", "columns")
 TEST_SEED = 1_000_000  # test noise starts here, validation noise at 0
 Measure = Callable[[Array], dict[str, Any]]  # samples (g, n, *dims) -> metrics
 

@@ -18,8 +18,11 @@ def exists(file: Path) -> bool:
 
 
 @processes.by_main
-def read_json(file: Path) -> dict:
-    """The JSON object in a file. Raises WorkdirError for a missing or damaged file."""
+def read_json(file: Path, *names: str) -> dict:
+    """The JSON object in a file, which has these names.
+
+    Raises WorkdirError for a missing or damaged file, or one of something else.
+    """
     try:
         value = json.loads(files.read(file, "a JSON file"))
     except FileNotFoundError:
@@ -30,6 +33,9 @@ def read_json(file: Path) -> dict:
         raise WorkdirError(f"{file}: expected JSON, got a damaged file: {error}") from None
     if not isinstance(value, dict):
         raise WorkdirError(f"{file}: expected a JSON object, got {type(value).__name__}")
+    if missing := [name for name in names if name not in value]:
+        raise WorkdirError(f"{file}: expected an object with {', '.join(names)}, got one without "
+                           f"{', '.join(missing)}")  # fmt: skip
     return value
 
 
