@@ -114,11 +114,11 @@ def test_the_search_for_a_start_says_so(capsys, monkeypatch):
 
     def loss(params, frozen, batch, key):
         time.sleep(0.5)  # while it compiles
-        return params**2, {}
+        return (params**2).sum(), {}
 
     mesh = lgd.machinery.parallel.make_mesh(1)
-    weights = {"strong": np.float32(2.0), "weak": np.float32(1.0)}
-    batches = [np.zeros(1, np.float32)]
+    weights = {"strong": np.full(1, 2.0, np.float32), "weak": np.ones(1, np.float32)}
+    batches = [lgd.types.Batch(np.zeros((1, 1), np.float32), np.zeros(1, np.int32))]
     best = lgd.starts.best_schedule(jax.random.key(0), loss, (), batches, weights, mesh=mesh)
     assert best == "weak"
     assert capsys.readouterr().out.startswith("choose the start 0/2, 0 s")
