@@ -9,7 +9,6 @@ import difflib
 import re
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
@@ -17,10 +16,12 @@ from ml_collections import ConfigDict
 from configs import default
 from experiments import fake
 from experiments.rules import ACROSS, FIELDS
+from lgd.machinery import files
 from lgd.machinery.words import one_line, shown
 
 Config: TypeAlias = ConfigDict | Mapping[str, Any]
 
+_LARGEST = 2**24  # bytes of a config file
 _BOOLS = {"true": True, "false": False}
 _OLDER = {"denoiser.remat": {False: "none", True: "blocks"}}  # values of older versions
 _SPELLING = {
@@ -151,9 +152,13 @@ def _read(path: str) -> tuple[dict[str, Any], list[str]]:
     expected = f"{one_line(path)}: expected a Python file with get_config() -> ConfigDict, got "
     namespace: dict[str, Any] = {"__name__": "config_file", "__file__": path}
     try:
-        if not Path(path).is_file():
-            return {}, [expected + "no such file"]
-        exec(compile(Path(path).read_bytes(), path, "exec", dont_inherit=True), namespace)
+        code = files.read(path, "a Python file", max_bytes=_LARGEST)
+    except FileNotFoundError:
+        return {}, [expected + "no such file"]
+    except files.InputFileError as error:
+        return {}, [str(error)]
+    try:
+        exec(compile(code, path, "exec", dont_inherit=True), namespace)
         if "get_config" not in namespace:
             return {}, [expected + "no get_config"]
         config = namespace["get_config"]()

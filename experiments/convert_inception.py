@@ -9,25 +9,23 @@ prints the sha256 of the new file, which `lgd.metrics.inception.load` requires.
 """
 
 import argparse
-import sys
-from pathlib import Path
 
+from experiments import console
+from experiments.console import local_path
 from lgd.metrics.inception.weights import PUBLISHED_SHA256, convert
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--torch", type=Path, required=True, help="the published file")
-    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
+    parser.add_argument("--torch", type=local_path, required=True, help="the published file")
+    parser.add_argument("--out", type=local_path, required=True, help="safetensors file to write")
     parser.add_argument("--sha256", default=PUBLISHED_SHA256, help="of the file to read")
     args = parser.parse_args()
-    try:
+    with console.in_words(ValueError):
         written = convert(args.torch, args.out, sha256=args.sha256)
-    except (OSError, ValueError) as error:
-        sys.exit(f"convert_inception: {error}")
-    print(f"{args.out}: sha256 {written}")
+    console.say(f"{args.out}: sha256 {written}")
 
 
 if __name__ == "__main__":
-    main()
+    console.command(main)

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -20,12 +19,13 @@ from experiments.stages import (
     report,
     reward_report,
 )
-from experiments.workdir import Workdir, lock
+from experiments.workdir import Workdir, WorkdirError, lock
 from lgd.data import Dataset
 from lgd.data.image_files import DataFileError
 from lgd.guidance import FAMILIES
-from lgd.machinery import processes, stall, stopping
-from lgd.machinery.failures import NonFiniteError, memory_advice
+from lgd.machinery import processes, progress, stall, stopping
+from lgd.machinery.failures import NonFiniteError, OtherTrainingError, memory_advice
+from lgd.machinery.paths import local
 
 
 def _report(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
@@ -41,7 +41,7 @@ _RUN = {
 }
 
 
-class MisfitError(RuntimeError):
+class MisfitError(configs.ConfigError):
     """The config does not fit the devices or the data."""
 
 
@@ -71,9 +71,10 @@ def run(
     _check_devices(config)
     _check_features(config)
     _check_families(config)
-    dataset = _load_data(config)
+    with progress.phase("read the data"):
+        dataset = _load_data(config)
     with (
-        lock.held(Path(path)),
+        lock.held(local(path)),
         stall.watched(config.training.stall_seconds),
         memory_advice(),
         contextlib.closing(
@@ -90,13 +91,16 @@ def run(
         workdir.bind_data(dataset, build_pretrained.digest(config))
         try:
             for name in stages:
-                _RUN[name](config, workdir, dataset)
+                with progress.phase(f"stage {name}"):
+                    _RUN[name](config, workdir, dataset)
                 stopping.check(f"stage {name}")
+        except OtherTrainingError as error:
+            raise WorkdirError(f"{path}: {error}") from None
         except NonFiniteError as error:
             workdir.note_non_finite(error)
             raise
         except DataFileError as error:  # of a file that is read when it is needed
-            raise MisfitError(f"data.path: {error}") from None
+            raise MisfitError([f"data.path: {error}"]) from None
 
 
 def _check_agreement(config: ConfigDict, stages: Sequence[str]) -> None:
@@ -110,8 +114,8 @@ def _check_agreement(config: ConfigDict, stages: Sequence[str]) -> None:
         for line in lines.splitlines()
     ]
     if lines:
-        raise MisfitError("expected equal settings in every process, got (process 0 -> another)\n"
-                          + "\n".join(lines))  # fmt: skip
+        what = "expected equal settings in every process, got (process 0 -> another)"
+        raise MisfitError([what, *lines])
 
 
 def _check_pretrained(config: ConfigDict) -> None:
@@ -125,7 +129,7 @@ def _check_devices(config: ConfigDict) -> None:
     try:
         count = build.mesh(config).size
     except ValueError as error:
-        raise MisfitError(f"mesh: {error}") from None
+        raise MisfitError([f"mesh: {error}"]) from None
     sizes = {
         "statistics.batch_size": config.statistics.batch_size,
         "denoiser.batch_size": config.denoiser.batch_size,
@@ -140,16 +144,15 @@ def _check_devices(config: ConfigDict) -> None:
         if size % count
     ]
     if errors:
-        raise MisfitError("\n".join(errors))
+        raise MisfitError(errors)
 
 
 def _check_families(config: ConfigDict) -> None:
     """Names of hand-made families, which the library knows."""
     known = guidance_families()
     if unknown := [name for name in config.evaluation.families if name not in known]:
-        raise MisfitError(
-            f"evaluation.families: expected some of {', '.join(known)}, got {', '.join(unknown)}"
-        )
+        what = f"expected some of {', '.join(known)}, got {', '.join(unknown)}"
+        raise MisfitError([f"evaluation.families: {what}"])
 
 
 def guidance_families() -> list[str]:
@@ -164,7 +167,7 @@ def _load_data(config: ConfigDict) -> Dataset:
     try:
         dataset = build.dataset(config)
     except DataFileError as error:
-        raise MisfitError(f"data.path: {error}") from None
+        raise MisfitError([f"data.path: {error}"]) from None
     _check_classes(config, dataset)
     _check_network(config, dataset)
     _check_classifiers(config, dataset)
@@ -174,7 +177,7 @@ def _load_data(config: ConfigDict) -> Dataset:
 def _check_features(config: ConfigDict) -> None:
     """The file of the network that measures, which every process reads for itself."""
     if errors := inception.check(config):
-        raise MisfitError("\n".join(errors))
+        raise MisfitError(errors)
 
 
 def _check_classes(config: ConfigDict, dataset: Dataset) -> None:
@@ -195,7 +198,7 @@ def _check_classes(config: ConfigDict, dataset: Dataset) -> None:
                 f"got {fewest} of one among {len(labels)}"
             )
     if errors:
-        raise MisfitError("\n".join(errors))
+        raise MisfitError(errors)
 
 
 def _check_network(config: ConfigDict, dataset: Dataset) -> None:
@@ -210,7 +213,7 @@ def _check_network(config: ConfigDict, dataset: Dataset) -> None:
     try:
         jax.eval_shape(lambda: network.init(jax.random.key(0), dataset.shape))
     except ValueError as error:
-        raise MisfitError(f"denoiser: {error}") from None
+        raise MisfitError([f"denoiser: {error}"]) from None
 
 
 def _check_classifiers(config: ConfigDict, dataset: Dataset) -> None:
@@ -223,4 +226,4 @@ def _check_classifiers(config: ConfigDict, dataset: Dataset) -> None:
         if min(dataset.shape[:2]) < SMALLEST_OF_LENET
     ]
     if errors:
-        raise MisfitError("\n".join(errors))
+        raise MisfitError(errors)

@@ -11,20 +11,20 @@ are not finite, or too little memory or disk; 75 stopped by SIGTERM or Ctrl-C wi
 128 + n ended by a second signal n. The same command resumes a run.
 """
 
-import errno
+import shlex
+import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from experiments import config as configs
+from experiments import console
+from lgd.machinery import paths
 
 STAGES = ("denoiser", "collect", "guidance", "evaluate", "report")
-BAD_INPUT = 2  # exit codes; lgd.machinery.stopping has that of a run stopped by a signal
-CANNOT_GO_ON = 3
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 _CONFIG = flags.DEFINE_string("config", "", "Config file, for example configs/digits.py.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder for everything the run leaves behind.")
@@ -59,67 +59,58 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", -1, "With --coordinator: which 
 def main(argv: Sequence[str], overrides: Sequence[str]) -> None:
     """Run the stages; cheap checks come first, before JAX is imported."""
     config, workdir = _checked(argv, overrides)
-    from experiments import pipeline
-    from experiments.workdir import WorkdirError
-    from lgd.gram import StatisticsError
-    from lgd.machinery import processes, stopping
-    from lgd.machinery.checkpoint import CheckpointError, NotSavedError
-    from lgd.machinery.failures import DeviceMemoryError, NonFiniteError, OtherTrainingError
+    from lgd.machinery import progress
 
-    logging.set_verbosity(logging.WARNING)
-    _join()
+    with progress.phase("start"):
+        from experiments import pipeline
+        from lgd.machinery import processes, stopping
+
+        logging.set_verbosity(logging.WARNING)
+        _join()
     if not processes.is_main_process():
         logging.set_verbosity(logging.ERROR)  # process 0 warns for all
     stages = [name for name in STAGES if name in _STAGES.value]
-    with processes.leaving_at_once(), stopping.on_signals():
-        try:
-            pipeline.run(
-                config,
-                workdir,
-                stages,
-                command=_command(overrides),
-                restart_damaged=_RESTART_DAMAGED.value,
-                redo=_REDO.value,
-                adopt=_ADOPT.value,
-            )
-        except (NotSavedError, NonFiniteError, DeviceMemoryError) as error:
-            _end(CANNOT_GO_ON, f"{type(error).__name__}: {error}")
-        except (WorkdirError, CheckpointError, StatisticsError, pipeline.MisfitError) as error:
-            _end(BAD_INPUT, str(error))
-        except OtherTrainingError as error:
-            _end(BAD_INPUT, f"{workdir}: {error}")
-        except OSError as error:
-            if error.errno not in DISK_ERRORS:
-                raise
-            _end(CANNOT_GO_ON, f"cannot write: {error}")
-        except stopping.Stopped as stopped:
-            _end(stopping.EXIT_CODE, f"{stopped}; the same command goes on from there")
-        except processes.MainProcessError:  # the main process prints the message
-            _end(BAD_INPUT, "")
+    with processes.leaving_at_once(), stopping.on_signals(), console.in_words():
+        pipeline.run(
+            config,
+            str(workdir),
+            stages,
+            command=_command(overrides),
+            restart_damaged=_RESTART_DAMAGED.value,
+            redo=_REDO.value,
+            adopt=_ADOPT.value,
+        )
 
 
 def _join() -> None:
     """Join the other processes, if there are any."""
     from lgd.machinery import processes
 
-    if _COORDINATOR.value:
+    if not (_COORDINATOR.value or _DISTRIBUTED.value):
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):  # no Python runs while JAX waits for the others
+        signal.signal(number, signal.SIG_DFL)
+    given = bool(_COORDINATOR.value)
+    try:
         processes.initialize(
-            _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value, _START_SECONDS.value
+            _COORDINATOR.value or None,
+            _NUM_PROCESSES.value if given else None,
+            _PROCESS_ID.value if given else None,
+            _START_SECONDS.value,
         )
-    elif _DISTRIBUTED.value:
-        try:
-            processes.initialize(start_seconds=_START_SECONDS.value)
-        except ValueError as error:
-            _refuse([f"--distributed: expected Slurm, Open MPI or a TPU pod, got none: {error}"])
+    except processes.CountError as error:
+        console.refuse(f"--num_processes: {error}")
+    except ValueError as error:
+        console.refuse(f"--distributed: expected Slurm, Open MPI or a TPU pod, got none: {error}")
 
 
 def _command(overrides: Sequence[str]) -> str:
     """Return the command that repeats this run, without its workdir."""
     fields = [f"--config.{override}" for override in overrides]
-    return " ".join(["python -m experiments.run", f"--config={_CONFIG.value}", *fields])
+    return shlex.join(["python", "-m", "experiments.run", f"--config={_CONFIG.value}", *fields])
 
 
-def _checked(argv: Sequence[str], overrides: Sequence[str]) -> tuple[ConfigDict, str]:
+def _checked(argv: Sequence[str], overrides: Sequence[str]) -> tuple[ConfigDict, Path]:
     """Return the config and the workdir, or exit with all mistakes in one message."""
     errors = [f"expected no positional arguments, got {arg!r}" for arg in argv[1:]]
     errors += [
@@ -130,18 +121,23 @@ def _checked(argv: Sequence[str], overrides: Sequence[str]) -> tuple[ConfigDict,
     if _REDO.value not in ("", *STAGES):
         errors.append(f"--redo: expected one of {', '.join(STAGES)}, got {_REDO.value!r}")
     errors += _wrong_process()
+    workdir = Path()
+    try:
+        workdir = paths.local(_WORKDIR.value or "~")
+    except paths.InputFileError as error:
+        errors.append(f"--workdir: {error}")
     if not _WORKDIR.value:
         errors.append("--workdir: expected a folder, got none, for example --workdir=runs/digits")
     if not _CONFIG.value:
         errors.append("--config: expected a file, got none, for example configs/digits.py")
-        _refuse(errors)
+        console.refuse(*errors)
     try:
         config = configs.load(_CONFIG.value, overrides)
     except configs.ConfigError as error:
-        _refuse([*errors, *error.errors])
+        console.refuse(*errors, *error.errors)
     if errors:
-        _refuse(errors)
-    return config, _WORKDIR.value
+        console.refuse(*errors)
+    return config, workdir
 
 
 def _wrong_process() -> list[str]:
@@ -160,26 +156,21 @@ def _wrong_process() -> list[str]:
     return errors
 
 
-def _end(code: int, message: str) -> NoReturn:
-    """Exit with a message, which only process 0 prints."""
-    from lgd.machinery import processes
-
-    if message and processes.is_main_process():
-        print(message, file=sys.stderr)
-    sys.exit(code)
-
-
-def _refuse(errors: Sequence[str]) -> NoReturn:
-    for error in errors:
-        print(error, file=sys.stderr)
-    sys.exit(BAD_INPUT)
+def _parsed(argv: Sequence[str]) -> list[str]:
+    """What the flags leave of the arguments."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        console.refuse(error)
+    except SystemExit:  # --help, where absl ends with 1
+        sys.exit(0)
 
 
 def launch() -> None:
     """Start from the command line; overrides of the config are removed before absl parses it."""
     overrides, rest = configs.split_overrides(sys.argv)
-    app.run(lambda argv: main(argv, overrides), argv=rest)
+    app.run(lambda argv: main(argv, overrides), argv=rest, flags_parser=_parsed)
 
 
 if __name__ == "__main__":
-    launch()
+    console.command(launch)

@@ -16,7 +16,7 @@ from lgd.data.dataset import FileImages, Split, checked_split, fingerprint
 from lgd.denoisers import probe
 from lgd.diffusion import direction_names, t_max
 from lgd.machinery import digests, failures, parallel, processes
-from lgd.machinery.progress import bar
+from lgd.machinery.progress import bar, phase
 from lgd.objectives import Objective, Trajectory
 from lgd.training import Batches, Loss, Optimizer, Trainer
 from lgd.types import Batch, Condition, Denoiser, OmegaFn, OmegaModel, Params, PRNGKey
@@ -97,7 +97,8 @@ def learn_guidance(
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
     objective = default_objective() if objective is None else objective
     given = (denoiser_params, objective, denoiser, getattr(start, "params", start))
-    checks.check_use(denoiser, denoiser_params, split, objective, probe=check)
+    with phase("look at the model", show=trainer.progress):
+        checks.check_use(denoiser, denoiser_params, split, objective, probe=check)
     objective, seen = _prepared(objective, split, trainer)
     batches, batch_axis = _batches(objective, seen, trainer.batch_size, mesh, data_key)
     denoiser, denoiser_params = _placed(denoiser, denoiser_params, mesh)

@@ -58,6 +58,35 @@ def test_only_the_first_process_shows_progress(together):
     assert "learn omega" not in second[1]
 
 
+JOIN = """
+import sys
+from lgd.machinery import processes
+try:
+    processes.initialize(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), 15)
+except processes.CountError as error:
+    sys.exit(f"CountError: {error}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("counts", "codes", "words"),
+    [
+        (
+            (2, 3),
+            [1, 1],
+            "expected one number in all processes, got 2 in process 0, 3 in process 1",
+        ),
+        ((3, 2), [2, 2], "within 15 s: fewer came, or some were told another number"),
+        ((2, 2), [0, 0], ""),
+    ],
+)
+def test_processes_that_were_told_different_numbers_all_say_so(counts, codes, words):
+    command = [sys.executable, "-c", JOIN]
+    ended = run_two(lambda address, index: [*command, address, str(counts[index]), str(index)])
+    assert [code for code, _ in ended] == codes
+    assert all(words in said and "Traceback" not in said for _, said in ended)
+
+
 def test_one_that_fails_ends_both_and_says_why(together):
     """The first one waits for it in a step, until it is missed."""
     (first, second), _ = together

@@ -21,7 +21,7 @@ from lgd import guidance, learn_guidance, schedules, training
 from lgd.data import labelled, pipeline
 from lgd.denoisers import from_function
 from lgd.evaluation import Generator
-from lgd.machinery import parallel, processes, stopping
+from lgd.machinery import parallel, processes, progress, stopping
 from lgd.machinery.checkpoint import CheckpointStore
 from lgd.machinery.digests import of_tree
 from lgd.metrics.energy import ClassEnergyDistance
@@ -173,7 +173,7 @@ def check_messages():
 
 
 def main(coordinator, process_id, folder):
-    processes.HEARTBEAT_SECONDS = 10
+    processes.HEARTBEAT_SECONDS, progress.FIRST_SECONDS = 10, 0.0
     processes.initialize(coordinator, 2, int(process_id))
     with processes.leaving_at_once():
         check_messages()

@@ -1,5 +1,8 @@
 """Benchmarks, each a command: ``python -m experiments.benchmarks --help``."""
 
+import functools
+
+from experiments import console
 from experiments.publish import study
 
 _HERE = "experiments.benchmarks"
@@ -15,4 +18,4 @@ MODULES |= {
 }
 
 if __name__ == "__main__":
-    study.main(_HERE, MODULES)
+    console.command(functools.partial(study.main, _HERE, MODULES))

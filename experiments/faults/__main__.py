@@ -13,8 +13,10 @@ import time
 import traceback
 from pathlib import Path
 
+from experiments import console
 from experiments.faults.bench import Bench
 from experiments.faults.catalogue import FAULTS, Fault
+from lgd.machinery import progress
 
 
 def main() -> None:
@@ -32,12 +34,12 @@ def main() -> None:
         if (fault.quick or not args.quick) and args.only in f"{fault.kind}: {fault.name}"
     ]
     if args.list:
-        print("\n".join(f"{fault.kind}: {fault.name}" for fault in faults))
+        console.say("\n".join(f"{fault.kind}: {fault.name}" for fault in faults))
         return
     logging.getLogger("lgd").propagate = False  # damage is expected here
     with tempfile.TemporaryDirectory() as folder:
         injected, lost = inject_all(faults, Bench(Path(folder)))
-    print(f"injected: {injected}, lost: {lost}")
+    console.say(f"injected: {injected}, lost: {lost}")
     sys.exit(1 if lost or not injected else 0)
 
 
@@ -46,17 +48,16 @@ def inject_all(faults: list[Fault], bench: Bench) -> tuple[int, int]:
     injected = lost = 0
     for fault in faults:
         start = time.monotonic()
-        problems = _problems(fault, bench)
+        with progress.phase(f"{fault.kind}: {fault.name}"):
+            problems = _problems(fault, bench)
         injected += len(problems)
         lost += sum(map(bool, problems))
         state = "LOST" if any(problems) else "ok"
         count = f" ({len(problems)})" if len(problems) != 1 else ""
-        print(
-            f"{state:4} {fault.kind}: {fault.name}{count}, {time.monotonic() - start:.0f} s",
-            flush=True,
-        )
+        seconds = time.monotonic() - start
+        console.say(f"{state:4} {fault.kind}: {fault.name}{count}, {seconds:.0f} s")
         for problem in filter(None, problems):
-            print(f"     {problem}", flush=True)
+            console.say(f"     {problem}")
     return injected, lost
 
 
@@ -71,4 +72,4 @@ def _problems(fault: Fault, bench: Bench) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    console.command(main)

@@ -80,6 +80,10 @@ def _peers() -> Iterator[Fault]:
             inject = functools.partial(what, index=index)
             yield Fault("two processes", f"{what.__name__} of process {index}", inject)
     yield Fault("two processes", "settings that differ", peers.other_config, quick=True)
+    for counts in ((2, 3), (3, 2)):
+        inject = functools.partial(peers.other_count, counts=counts)
+        name = f"told that they are {counts[0]} and {counts[1]}"
+        yield Fault("two processes", name, inject, counts == (2, 3))
 
 
 def _numbers() -> Iterator[Fault]:

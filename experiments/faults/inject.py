@@ -74,10 +74,10 @@ def main() -> None:
     if dashes != "--":
         sys.exit(f"expected -- before the launcher's arguments, got {dashes!r}")
     patch(place, int(number), action)
-    from experiments import run
+    from experiments import console, run
 
     sys.argv = ["experiments.run", *argv]
-    run.launch()
+    console.command(run.launch)
 
 
 if __name__ == "__main__":

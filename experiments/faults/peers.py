@@ -17,7 +17,7 @@ from experiments.faults.bench import (
     outcome,
     started,
 )
-from experiments.faults.endings import STOPPED
+from experiments.faults.endings import REFUSED, STOPPED
 
 END_LIMIT = 30.0  # seconds in which both end after one of them failed
 AT = 8  # of `STEPS` steps
@@ -128,6 +128,19 @@ def other_config(bench: Bench) -> Iterator[str]:
         )
         refused = [end.code for end in ended] == [2, 2] and not os.listdir(workdir)
         yield "" if named and refused else f"expected exit 2 and both fields, got {ended}"
+
+
+def other_count(bench: Bench, counts: tuple[int, int]) -> Iterator[str]:
+    """Start processes with different numbers of processes: both end in words, in bounded time."""
+    with bench.copy("denoiser") as workdir:
+        each = enumerate(counts)
+        flags = {i: [f"--num_processes={count}", "--start_seconds=20"] for i, count in each}
+        ended = run_two(bench, workdir, flags=flags)
+        named = "got 2 in process 0, 3 in process 1" if counts == (2, 3) else "another number"
+        said = any(named in end.out for end in ended)
+        refused = [end.code for end in ended] == [REFUSED, REFUSED] and not os.listdir(workdir)
+        words = said and not any("Traceback" in end.out for end in ended)
+        yield "" if refused and words else f"expected exit 2 and {named!r}, got {ended}"
 
 
 def _both_end(ended: list[Ended], index: int, code: int) -> str:

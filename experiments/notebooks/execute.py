@@ -10,6 +10,9 @@ import nbformat
 from nbclient import NotebookClient
 from traitlets.config import Config
 
+from experiments import console
+from lgd.machinery import progress
+
 FOLDER = Path(__file__).parent
 
 
@@ -39,11 +42,12 @@ def execute(path: Path, *, env: Mapping[str, str] | None = None, extra: str = ""
 def main() -> None:
     """Execute in place the notebooks named, all by default."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("notebooks", nargs="*", type=Path)
+    parser.add_argument("notebooks", nargs="*", type=console.local_path)
     for path in parser.parse_args().notebooks or sorted(FOLDER.glob("*.ipynb")):
-        nbformat.write(execute(path), path)
-        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+        with progress.phase(path.name):
+            nbformat.write(execute(path), path)
+        console.say(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
-    main()
+    console.command(main)

@@ -11,11 +11,12 @@ denoiser and the classifier, which the study pretrained reads.
 import argparse
 import collections
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from experiments import config as configs
+from experiments import console
+from experiments.console import local_path
 from experiments.publish import documents, tables, weights
 from experiments.stages import denoiser
 from experiments.workdir import WorkdirError, read_json, read_lines, write_json
@@ -23,7 +24,7 @@ from experiments.workdir import WorkdirError, read_json, read_lines, write_json
 
 def publish(workdir: Path, name: str, figures: list[str]) -> None:
     """Copy, then rewrite the tables."""
-    results = read_json(workdir / "results.json")
+    results = read_json(workdir / "results.json", "config", "rows", "commit")
     if results["commit"].endswith("+changes") or results["commit"] == "unknown":
         raise WorkdirError(
             f"{workdir}: expected a run of committed code, got {results['commit']!r}"
@@ -57,7 +58,9 @@ def _given(config: Mapping, seconds: Mapping[str, float]) -> list[str]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--workdir", type=Path, required=True, help="folder of a finished run")
+    parser.add_argument(
+        "--workdir", type=local_path, required=True, help="folder of a finished run"
+    )
     parser.add_argument(
         "--name", required=True, help="<config>-<variant>, for example digits-under"
     )
@@ -65,14 +68,12 @@ def main() -> None:
     parser.add_argument("--weights", default="", help="method whose guidance is to be shipped")
     arguments = parser.parse_args()
     figures = list(filter(None, arguments.figures.split(",")))
-    try:
+    with console.in_words():
         if arguments.weights:
             config_name = arguments.name.partition("-")[0]
             weights.pack(arguments.workdir, config_name, arguments.name, arguments.weights)
         publish(arguments.workdir, arguments.name, figures)
-    except (WorkdirError, FileNotFoundError) as error:
-        sys.exit(f"publish: {error}")
 
 
 if __name__ == "__main__":
-    main()
+    console.command(main)

@@ -11,6 +11,7 @@ import argparse
 import re
 import sys
 
+from experiments import console
 from experiments.publish import tables
 from experiments.publish.tables import RESULTS, ROOT
 from experiments.workdir import read_json, write_text
@@ -39,7 +40,7 @@ def rewritten(text: str) -> str:
 def rewrite() -> None:
     """Make the tables of all documents anew."""
     for document in DOCUMENTS:
-        write_text(document, rewritten(document.read_text()))
+        write_text(document, rewritten(document.read_text("utf-8")))
 
 
 def main() -> None:
@@ -50,9 +51,8 @@ def main() -> None:
     )
     if not parser.parse_args().check:
         return rewrite()
-    stale = [
-        document.name for document in DOCUMENTS if rewritten(old := document.read_text()) != old
-    ]
+    texts = {document.name: document.read_text("utf-8") for document in DOCUMENTS}
+    stale = [name for name, text in texts.items() if rewritten(text) != text]
     if stale:
         sys.exit(
             f"{', '.join(stale)}: expected the tables of experiments/results; "
@@ -61,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    console.command(main)

@@ -5,23 +5,23 @@ import ast
 import dataclasses
 import importlib
 import importlib.util
-import re
 import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments.config import ConfigError
+from experiments import console
 from experiments.publish import markdown, tables
-from experiments.workdir import WorkdirError, write_json, write_text
+from experiments.workdir import write_json, write_text
 from experiments.workdir.provenance import provenance
 from lgd import plots
+from lgd.machinery import progress, stopping
 
-BAD_INPUT = 2  # exit code, as that of argparse
+_PATHS = ("--workdir", "--data", "--out")  # arguments that name places of a machine
 Add = Callable[..., Any]  # `argparse.ArgumentParser.add_argument`
 
 
@@ -67,7 +67,7 @@ def _first_line(module: str) -> str:
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"expected a module, got {module!r}")
-    documentation = ast.get_docstring(ast.parse(Path(spec.origin).read_text()))
+    documentation = ast.get_docstring(ast.parse(Path(spec.origin).read_text("utf-8")))
     return (documentation or "").partition("\n")[0]
 
 
@@ -83,16 +83,21 @@ def _run(prog: str, module: str, words: Sequence[str]) -> None:
     kinds = "experiments/results/NAME.json and docs/NAME*.png"
     parser.add_argument("--name", default="", help=f"publish as {kinds}")
     options = parser.parse_args(words)
-    refused: tuple[type[Exception], ...] = (WorkdirError, ConfigError, *study.refused)
-    try:
-        measured = study.measure(options)
-    except refused as error:
-        _refuse(error)
-    results = {**provenance(_command(prog, words)), **measured}
-    print(markdown.everything(results))
+    with stopping.on_signals(), console.in_words(*study.refused):
+        with progress.phase(prog.split()[-1]):
+            measured = study.measure(options)
+        results = {**provenance(_command(prog, words)), **measured}
+        _publish(options, prog.split()[-1], module, study, results)
+
+
+def _publish(
+    options: Namespace, command: str, module: str, study: Study, results: Mapping[str, Any]
+) -> None:
+    """Leave results on the screen, in the folder, and in the repository where they have a name."""
+    console.say(markdown.everything(results))
     folder = vars(options).get("out", vars(options).get("workdir"))
     if folder is not None:
-        _leave(_first_line(module), prog.split()[-1], results, study, Path(folder))
+        _leave(_first_line(module), command, results, study, Path(folder))
     if options.name:
         if study.is_published:
             write_json(tables.RESULTS / f"{options.name}.json", results)
@@ -109,7 +114,7 @@ def _leave(
     pictures = [f"![{name}]({name}.png)\n" for name in _draw(study, results, report, command)]
     parts = [f"# {title}\n", markdown.everything(results), tables.provenance(results), *pictures]
     write_text(report / f"{command}.md", "\n".join(parts))
-    print(f"report: {report / command}.md")
+    console.say(f"report: {report / command}.md")
 
 
 def _draw(study: Study, results: Mapping[str, Any], folder: Path, stem: str) -> list[str]:
@@ -120,14 +125,14 @@ def _draw(study: Study, results: Mapping[str, Any], folder: Path, stem: str) -> 
     return list(figures)
 
 
-def _refuse(error: Exception) -> NoReturn:
-    """One mistake a line."""
-    print(error, file=sys.stderr)
-    sys.exit(BAD_INPUT)
-
-
 def _command(prog: str, words: Sequence[str]) -> str:
     """The command that measures this again, without the paths of a machine."""
-    text = shlex.join([prog, *words]).replace(f"'{prog}'", prog)
-    text = re.sub(r" --(name|set=data\.path)(=| )\S+", "", text)
-    return re.sub(r"(--(?:workdir|data|out)[= ])\S+", r"\1...", text)
+    kept, rest = prog.split(), iter(words)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name in (*_PATHS, "--name", "--set") and not equals:
+            value = next(rest, "")
+            word = f"{name}={value}"
+        if name != "--name" and not (name == "--set" and value.startswith("data.path=")):
+            kept.append(f"{name}=..." if name in _PATHS else word)
+    return shlex.join(kept)

@@ -19,7 +19,7 @@ def pack(workdir: Path, name: str, results: str, method: str) -> None:
 
     results: the name under which the run is published.
     """
-    values = read_json(workdir / "results.json")
+    values = read_json(workdir / "results.json", "config", "rows")
     dataset = build.dataset(configs.from_dict(values["config"]))
     learned_row(values, method)
     sources = {part: workdir / "params" / f"{part}.safetensors" for part in NETWORKS}

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from experiments.rules.data import READ_FROM_FILES
 from experiments.rules.guidance import TRAJECTORIES
+from lgd.machinery import paths
 
 
 class Rule(NamedTuple):
@@ -15,6 +16,12 @@ class Rule(NamedTuple):
 
     expected: str
     holds: Callable[[Any], bool]
+
+
+_PATH = Rule(
+    "a path in printable characters, of this machine",
+    lambda text: text.isprintable() and paths.is_local(text),
+)
 
 
 def integer(least: int) -> Rule:
@@ -110,7 +117,7 @@ FIELDS: dict[str, Rule] = {
     "seed": integer(0),
     "fake_data": FLAG,
     "data.name": one_of("digits", "mixture", *READ_FROM_FILES),
-    "data.path": Rule("a path in printable characters", str.isprintable),
+    "data.path": _PATH,
     "data.size": integer(0),
     "data.attributes": Rule(
         "a tuple of at most 8 different names",
@@ -221,7 +228,7 @@ FIELDS: dict[str, Rule] = {
     "reward.num_true_draws": integer(2),
     "evaluation.primary": one_of("energy_distance", "frechet_distance", "class_frechet_distance"),
     "evaluation.features": one_of("classifier", "inception"),
-    "evaluation.inception_path": Rule("a path in printable characters", str.isprintable),
+    "evaluation.inception_path": _PATH,
     "evaluation.inception_sha256": Rule(
         "64 hexadecimal digits in lower case, or none",
         lambda text: re.fullmatch("([0-9a-f]{64})?", text) is not None,

@@ -37,6 +37,7 @@ from lgd.evaluation.measures import PRIMARY
 from lgd.guidance import takes_features
 from lgd.machinery.progress import bar
 
+NAMES = ("config", "rows", "primary_metric", "device", "commit", "comparisons", "columns")
 TEST_SEED = 1_000_000  # test noise starts here, validation noise at 0
 Measure = Callable[[Array], dict[str, Any]]  # samples (g, n, *dims) -> metrics
 

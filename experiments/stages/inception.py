@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from experiments.rules.evaluation import CONVERT
 from lgd.evaluation.measures import Outputs
 from lgd.machinery import digests
+from lgd.machinery.paths import InputFileError
 from lgd.metrics import inception
 from lgd.metrics.reference import FeatureNetwork
 from lgd.types import Params
@@ -34,8 +35,9 @@ def check(config: ConfigDict) -> list[str]:
         return []
     try:
         sha256 = digests.of_file(settings.inception_path)
-    except OSError as error:
-        return [f"{_FIELDS}path: expected a file, made once by: {CONVERT}, got {error}"]
+    except (OSError, InputFileError) as error:
+        got = "No such file" if isinstance(error, FileNotFoundError) else error
+        return [f"{_FIELDS}path: expected a file, made once by: {CONVERT}, got {got}"]
     if sha256 == settings.inception_sha256:
         return []
     return [f"{_FIELDS}sha256: expected that of {settings.inception_path}, {sha256}, got "

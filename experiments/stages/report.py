@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, console
 from experiments.publish import tables
 from experiments.stages import evaluate
 from experiments.stages import guidance as guidance_stage
@@ -30,7 +30,7 @@ SHOWN_CLASSES = 40  # in pictures of samples and tables; of more, the first ones
 
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     """Write report/report.md and its figures; made anew every time."""
-    results = read_json(workdir.path / "results.json")
+    results = read_json(workdir.path / "results.json", *evaluate.NAMES)
     figures = _figures(config, workdir, dataset, results)
     write(workdir, figures, _markdown(results, list(figures)), table=tables.markdown(results))
 
@@ -42,8 +42,8 @@ def write(workdir: Workdir, figures: Mapping[str, Figure], markdown: str, *, tab
     for name, figure in figures.items():
         workdir.write(folder / f"{name}.png", functools.partial(plots.save, figure))
     workdir.write(folder / "report.md", lambda file: write_text(file, markdown))
-    print(table)
-    print(f"report: {folder / 'report.md'}")
+    console.say(table)
+    console.say(f"report: {folder / 'report.md'}")
 
 
 def guidance_of_rows(

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments import build
 from experiments.publish import tables
-from experiments.stages import report
+from experiments.stages import evaluate, report
 from experiments.workdir import Workdir, read_json
 from lgd import guidance, plots
 from lgd.data import Dataset
@@ -20,7 +20,7 @@ _DISTANCE = "energy distance to real test data   (lower is better)"
 
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     """Write report/report.md and its figures; made anew every time."""
-    results = read_json(workdir.path / "results.json")
+    results = read_json(workdir.path / "results.json", *evaluate.NAMES, "classes", "tilted")
     figures = _figures(config, workdir, dataset, results)
     markdown = _markdown(results, list(figures))
     report.write(workdir, figures, markdown, table=tables.markdown(results))

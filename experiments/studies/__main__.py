@@ -1,5 +1,8 @@
 """Studies across runs, each a command: ``python -m experiments.studies --help``."""
 
+import functools
+
+from experiments import console
 from experiments.publish import study
 
 _NAMES = ("ablations", "floor", "levels", "pretrained", "rank_schedules", "transfer")
@@ -7,4 +10,4 @@ MODULES = {name: f"experiments.studies.{name}" for name in _NAMES}
 MODULES["train_pipeline"] = "experiments.exchange.train_pipeline"
 
 if __name__ == "__main__":
-    study.main("experiments.studies", MODULES)
+    console.command(functools.partial(study.main, "experiments.studies", MODULES))

@@ -29,6 +29,7 @@ from ml_collections import ConfigDict
 
 from experiments import build
 from experiments import config as configs
+from experiments.console import local_path
 from experiments.publish.markdown import number, text
 from experiments.publish.study import Add, Study
 from experiments.publish.tables import title
@@ -260,7 +261,7 @@ def _names(text: str) -> list[str]:
 
 def arguments(add: Add) -> None:
     """Add the arguments of this study."""
-    add("--workdir", type=Path, required=True, help="of a run with a denoiser")
+    add("--workdir", type=local_path, required=True, help="of a run with a denoiser")
     add("--only", type=_names, default=list(SETTINGS), help=", ".join(SETTINGS))
     add("--seeds", type=int, default=3, help="of sampling")
     add("--samples", type=int, help="of each run, the run's own number by default")

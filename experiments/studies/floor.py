@@ -14,7 +14,6 @@ Of a finished run on images. Interrupted, it goes on where it was.
 import contextlib
 from argparse import Namespace
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -24,6 +23,7 @@ from ml_collections import ConfigDict
 
 from experiments import build
 from experiments import config as configs
+from experiments.console import local_path
 from experiments.publish.markdown import number, text
 from experiments.publish.study import Add, Study
 from experiments.stages import evaluate
@@ -50,7 +50,7 @@ def measure(options: Namespace) -> dict[str, Any]:
     """
     config = configs.from_dict(read_json(options.workdir / "config.json"))
     _check(config)
-    dataset, results = build.dataset(config), read_json(options.workdir / "results.json")
+    dataset, results = build.dataset(config), read_json(options.workdir / "results.json", "rows")
     with (
         lock.held(options.workdir),
         contextlib.closing(Workdir(options.workdir, config)) as run,
@@ -123,7 +123,7 @@ def _real_samples(dataset: Dataset, num_samples: int) -> Array:
 
 def arguments(add: Add) -> None:
     """Add the arguments of this study."""
-    add("--workdir", type=Path, required=True, help="of a finished run")
+    add("--workdir", type=local_path, required=True, help="of a finished run")
 
 
 STUDY = Study(measure=measure, arguments=arguments)

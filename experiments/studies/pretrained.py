@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 import lgd
 from experiments import build
 from experiments import config as configs
+from experiments.console import local_path
 from experiments.publish import tables, weights
 from experiments.publish.study import Add, Study
 from experiments.stages import evaluate
@@ -143,7 +144,7 @@ def _install(workdir: Workdir, part: str, content: bytes) -> None:
 
 def arguments(add: Add) -> None:
     """Add the arguments of this study."""
-    add("--workdir", type=Path, required=True, help="a new folder")
+    add("--workdir", type=local_path, required=True, help="a new folder")
     add("--weights", default=DEFAULT, help="a folder of experiments/weights")
     add("--data", help="where the images lie, if not where the config says")
 

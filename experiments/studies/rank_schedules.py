@@ -25,6 +25,7 @@ import numpy as np
 
 from experiments import build
 from experiments import config as configs
+from experiments.console import local_path
 from experiments.publish.study import Add, Study
 from experiments.stages import report
 from experiments.studies import ranking
@@ -79,7 +80,7 @@ def num_classes(statistics: Statistics) -> int | None:
     return None if labels is None else int(labels.max()) + 1
 
 
-def rows_of_run(workdir: str) -> tuple[dict[str, OmegaFn], int]:
+def rows_of_run(workdir: str | Path) -> tuple[dict[str, OmegaFn], int]:
     """Return the schedule of every row of a finished run, as selected, and its number of classes.
 
     Raises ScheduleError.
@@ -87,7 +88,7 @@ def rows_of_run(workdir: str) -> tuple[dict[str, OmegaFn], int]:
     try:
         config = configs.from_dict(read_json(Path(workdir) / "config.json"))
         run, dataset = Workdir(workdir, config), build.dataset(config)
-        rows = read_json(run.path / "results.json")["rows"]
+        rows = read_json(run.path / "results.json", "rows")["rows"]
         return report.guidance_of_rows(config, run, dataset, rows), dataset.num_classes
     except (
         WorkdirError,
@@ -190,7 +191,7 @@ def measure(options: Namespace) -> dict[str, Any]:
 def arguments(add: Add) -> None:
     """Add the arguments of this study."""
     words: dict[str, Any] = {"type": _words, "default": [], "metavar": "A,B,..."}
-    add("--stats", type=Path, required=True, metavar="FOLDER", help="statistics, held out")
+    add("--stats", type=local_path, required=True, metavar="FOLDER", help="statistics, held out")
     kinds = "constant:0.5, limited_interval:W:LO:HI, clamp_linear:SCALE"
     add(
         "--schedules",
@@ -198,7 +199,7 @@ def arguments(add: Add) -> None:
         help=f"JSON files; kind:numbers, such as {kinds}; default: a standard set of 40",
         **words,
     )
-    add("--workdir", default="", metavar="RUN", help="also every row of a finished run")
+    add("--workdir", type=local_path, metavar="RUN", help="also every row of a finished run")
     add("--baseline", default=UNGUIDED, metavar="NAME", help="(default: unguided, always there)")
     add("--beta", type=float, default=1.75, help="power of the distance, in (0, 2]")
     add("--lam", type=float, default=1.0, help="weight of the within-set term, in [0, 1]")
@@ -213,7 +214,7 @@ def arguments(add: Add) -> None:
         help=f"schedules drawn over times and classes (default: the best {_DRAWN})",
         **words,
     )
-    add("--out", type=Path, default=Path("ranking"), metavar="FOLDER", help="of the results")
+    add("--out", type=local_path, default=Path("ranking"), metavar="FOLDER", help="of the results")
 
 
 def _words(text: str) -> list[str]:

@@ -11,7 +11,6 @@ import functools
 import itertools
 from argparse import Namespace
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from matplotlib.figure import Figure
 
 from experiments import build
 from experiments import config as configs
+from experiments.console import local_path
 from experiments.publish.markdown import number, text
 from experiments.publish.study import Add, Study
 from experiments.stages import evaluate, report
@@ -36,7 +36,7 @@ def measure(options: Namespace) -> dict[str, Any]:
     """Return a row for each method, with a summary over seeds for each solver and step count."""
     config = configs.from_dict(read_json(options.workdir / "config.json"))
     workdir, dataset = Workdir(options.workdir, config), build.dataset(config)
-    results = read_json(options.workdir / "results.json")
+    results = read_json(options.workdir / "results.json", "rows", "command")
     methods = report.guidance_of_rows(config, workdir, dataset, results["rows"])
     base = dataclasses.replace(evaluate.make_generator(config, workdir, dataset), churn=0.0)
     real = ClassEnergyDistance(dataset.test, dataset.num_classes)
@@ -90,7 +90,7 @@ def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
 
 def arguments(add: Add) -> None:
     """Add the arguments of this study."""
-    add("--workdir", type=Path, required=True, help="folder of a finished run")
+    add("--workdir", type=local_path, required=True, help="folder of a finished run")
     add("--seeds", type=int, default=3, help="test seeds")
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from lgd.machinery import processes, storage
+from lgd.machinery import files, processes, storage
 
 
 class WorkdirError(RuntimeError):
@@ -18,25 +18,36 @@ def exists(file: Path) -> bool:
 
 
 @processes.by_main
-def read_json(file: Path) -> dict:
-    """The JSON object in a file. Raises WorkdirError for a missing or damaged file."""
+def read_json(file: Path, *names: str) -> dict:
+    """The JSON object in a file, which has these names.
+
+    Raises WorkdirError for a missing or damaged file, or one of something else.
+    """
     try:
-        value = json.loads(file.read_text())
+        value = json.loads(files.read(file, "a JSON file"))
     except FileNotFoundError:
         raise WorkdirError(f"{file}: expected a JSON file, found none") from None
+    except files.InputFileError as error:
+        raise WorkdirError(str(error)) from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WorkdirError(f"{file}: expected JSON, got a damaged file: {error}") from None
     if not isinstance(value, dict):
         raise WorkdirError(f"{file}: expected a JSON object, got {type(value).__name__}")
+    if missing := [name for name in names if name not in value]:
+        raise WorkdirError(f"{file}: expected an object with {', '.join(names)}, got one without "
+                           f"{', '.join(missing)}")  # fmt: skip
     return value
 
 
 @processes.by_main
 def read_lines(file: Path) -> list[dict]:
     """The objects of a JSON-lines file, if it exists, without a last line that a crash cut off."""
-    if not file.exists():
+    try:
+        lines = files.read(file, "lines of JSON").decode(errors="replace").split("\n")
+    except FileNotFoundError:
         return []
-    lines = file.read_text(errors="replace").split("\n")
+    except files.InputFileError as error:
+        raise WorkdirError(str(error)) from None
     lines = lines[:-1] if not lines[-1] else lines
     objects = []
     for number, line in enumerate(lines, start=1):

@@ -32,6 +32,7 @@ from lgd.evaluation import Journal, JournalError
 from lgd.machinery import checkpoint, digests, processes, storage
 from lgd.machinery.checkpoint import CheckpointStore
 from lgd.machinery.failures import NonFiniteError
+from lgd.machinery.paths import local
 from lgd.types import Params
 
 _log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Workdir:
         redo: str = "",
         adopt: bool = False,
     ) -> None:
-        self.path, self.command = Path(path), command
+        self.path, self.command = local(path), command
         self._restart_damaged = restart_damaged
         self._config = configs.to_dict(config)
         self.identity = changes.identity(self._config)
@@ -165,7 +166,7 @@ class Workdir:
         file = self.path / "results.json"
         if not exists(file):
             return False
-        differences = configs.diff(read_json(file)["config"], self._config)
+        differences = configs.diff(read_json(file, "config")["config"], self._config)
         return not {line.partition(":")[0] for line in differences} & set(changes.MAY_GROW)
 
     def journal(self, name: str, denoiser_params: Params) -> Journal:

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.workdir.files import read_lines, write_text
 from experiments.workdir.ledger import FileLedger
-from lgd.machinery import processes
+from lgd.machinery import files, processes
 
 Tell = Callable[[int, Mapping[str, Any]], None]
 
@@ -47,12 +47,11 @@ class GrowingFiles:
 
 
 def append(file: Path, line: str) -> None:
-    """Append a line of text."""
-    with file.open("a") as stream:
-        stream.write(line + "\n")
+    """Append a line of text to a file, which is no link."""
+    files.append(file, f"{line}\n".encode())
 
 
-def metrics(files: GrowingFiles, file: Path, name: str, tell: Tell) -> Tell:
+def metrics(growing: GrowingFiles, file: Path, name: str, tell: Tell) -> Tell:
     """A function that appends lines of one training to metrics.jsonl and tells them on.
 
     Its first call drops the lines that an interrupted run logged from that step on, and tells the
@@ -65,12 +64,12 @@ def metrics(files: GrowingFiles, file: Path, name: str, tell: Tell) -> Tell:
         nonlocal resumed
         if not resumed:
             kept = [line for line in read_lines(file) if not _is_later(line, name, step)]
-            files.rewrite(file, kept)
+            growing.rewrite(file, kept)
             resumed = True
             for line in kept:
                 if line.pop("training") == name:
                     tell(line.pop("step"), line)
-        files.append(file, {"training": name, "step": step, **values})
+        growing.append(file, {"training": name, "step": step, **values})
         tell(step, values)
 
     return log

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.workdir import WorkdirError
-from lgd.machinery import processes
+from lgd.machinery import files, processes
 
 LOCK = "lock"
 
@@ -31,7 +31,9 @@ def held(folder: Path) -> Iterator[None]:
 def _taken(folder: Path) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        file = files.writable(folder / LOCK, os.O_RDWR)
+    except files.InputFileError as error:
+        raise WorkdirError(str(error)) from None
     except OSError as error:
         raise WorkdirError(f"{folder}: expected a folder to write to: {error}") from None
     try:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import jax
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, console
 from experiments.workdir import Workdir
 from lgd import guidance
 from lgd.evaluation import Generator
@@ -52,6 +52,6 @@ def of_samples(config: ConfigDict, workdir: Workdir, generator: Generator, per_c
 @by_main
 def _say(config: ConfigDict, workdir: Workdir, name: str, rate: float, unit: str) -> None:
     count = build.mesh(config).size
-    print(f"throughput: {name}: {rate:,.6g} {unit}/s, {count} devices", flush=True)
+    console.say(f"throughput: {name}: {rate:,.6g} {unit}/s, {count} devices")
     line = {"stage": name, "unit": unit, "per_second": rate}
     workdir.lines.append(workdir.path / "throughput.jsonl", line)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lgd.data import image_files, splits
 from lgd.data.dataset import Dataset
-from lgd.data.faults import DataFileError
+from lgd.data.faults import DataFileError, local
 from lgd.data.image_files import Pin
 
 CLASS_NAMES = (
@@ -46,6 +46,7 @@ def load(
       DataFileError: if files are missing, damaged or have too few images.
       ValueError: for sizes below 1.
     """
+    path = local(path, "Fashion-MNIST")
     if not os.path.exists(path):
         raise DataFileError(
             f"{path}: expected Fashion-MNIST, one .npz file or a folder of its four IDX files, got "

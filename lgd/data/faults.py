@@ -5,9 +5,24 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from lgd.machinery import paths
+from lgd.machinery.words import one_line
+
 
 class DataFileError(ValueError):
     """A file cannot be read or does not fit: "file: field: expected ..., got ..."."""
+
+
+def local(path: str | Path, expected: str) -> Path:
+    """The path of a local file or folder.
+
+    Raises DataFileError for a URL, with what the path should be of.
+    """
+    try:
+        return paths.local(path)
+    except paths.InputFileError as error:
+        reason = str(error).removeprefix(f"{one_line(path)}: ")
+        raise DataFileError(f"{path}: expected {expected}: {reason}") from None
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lgd.data import unpacking
-from lgd.data.faults import DataFileError, all_faults, reading, require_regular
+from lgd.data.faults import DataFileError, all_faults, local, reading, require_regular
 from lgd.machinery import digests
 
 IDX_UINT8 = b"\x00\x00\x08"  # the magic number but for its last byte, the number of dimensions
@@ -87,9 +87,10 @@ def read(
     Raises:
       DataFileError: if a file is missing, damaged or does not fit, a line for each fault.
     """
+    path = local(path, "a .npz file or a folder of IDX files")
     if os.path.isdir(path):
-        return _labelled(_read_folder(Path(path), pins).__getitem__, size, num_classes)
-    with _opened_npz(Path(path)) as field:
+        return _labelled(_read_folder(path, pins).__getitem__, size, num_classes)
+    with _opened_npz(path) as field:
         return _labelled(field, size, num_classes)
 
 
@@ -102,7 +103,7 @@ def read_npz(path: str | Path) -> tuple[LabelledImages, LabelledImages]:
     Raises:
       DataFileError: if the file is missing, damaged or does not fit, a line for each fault.
     """
-    with _opened_npz(Path(path)) as field:
+    with _opened_npz(local(path, "a .npz file")) as field:
         return _labelled(field, None, None)
 
 

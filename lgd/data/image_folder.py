@@ -16,7 +16,7 @@ from PIL import Image
 
 from lgd.data import image_decoder, manifest, splits
 from lgd.data.dataset import Dataset, FileImages, Split, labelled
-from lgd.data.faults import DataFileError, all_faults, content, reading, require_regular
+from lgd.data.faults import DataFileError, all_faults, content, local, reading, require_regular
 from lgd.machinery import digests
 
 _log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def load(
     """
     if size < 1:
         raise ValueError(f"expected size >= 1, got {size}")
-    root, sizes = Path(path), (num_train, num_validation, num_test)
+    root, sizes = local(path, "a folder of images"), (num_train, num_validation, num_test)
     parted = (root / "train").is_dir() and (root / "test").is_dir()
     class_names = _class_names(root, ("train", "test") if parted else ("",))
     training = _listed(root, "train/" if parted else "", class_names)

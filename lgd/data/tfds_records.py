@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from lgd.data import image_decoder, manifest, splits
 from lgd.data.dataset import Dataset, FileImages, Split, labelled
-from lgd.data.faults import DataFileError, reading, require_regular
+from lgd.data.faults import DataFileError, local, reading, require_regular
 from lgd.data.image_folder import fitted
 from lgd.machinery import digests
 
@@ -60,7 +60,7 @@ def load(
         whose files have changed, or with too few images.
       ValueError: for a number of images below 1.
     """
-    path = Path(path).expanduser()
+    path = local(path, "a data set of tfds")
     path = path if len(path.parts) > 1 else Path.home() / "tensorflow_datasets" / path
     folder = _prepared(path)
     files = sorted(file.name for file in folder.iterdir() if _belongs(file))

@@ -93,12 +93,12 @@ def compare(
     _check_names(guidances, families)
     split_key, noise_key = jax.random.split(key)
     split_seed, noise_seed = _integer(split_key), _integer(noise_key)
-    validation, test = halves(split, seed=split_seed, most=settings.num_real)
-    further = [rows.NamedMeasure(name, make(test)) for name, make in (measures or {}).items()]
-    measure = JointMeasure((EnergyMeasure(test, seed=split_seed + 1), *further))
-    generator = _generator(denoiser, params, test, settings)
     given = [rows.Row(name, GIVEN, {}, guidance, None) for name, guidance in guidances.items()]
     with _bar(families, denoiser.schedule, len(given), settings) as advance:
+        validation, test = halves(split, seed=split_seed, most=settings.num_real)
+        further = [rows.NamedMeasure(name, make(test)) for name, make in (measures or {}).items()]
+        measure = JointMeasure((EnergyMeasure(test, seed=split_seed + 1), *further))
+        generator = _generator(denoiser, params, test, settings)
         tuned = rows.tuned(families, Draws(generator, validation), noise_seed, settings, advance)
         entries = [rows.Row(UNGUIDED, UNGUIDED, {}, constant(0.0), None), *tuned, *given]
         draws, first_seed = Draws(generator, test), noise_seed + TEST_SEED
@@ -106,9 +106,9 @@ def compare(
             entry.method: rows.runs(entry, draws, measure, first_seed, settings, advance)
             for entry in entries
         }
-    results = rows.results(entries, runs, draws, settings)
-    resampled = {method: rows.resampled_metrics(of_row) for method, of_row in runs.items()}
-    curves = rows.curves(entries, draws, settings)
+        results = rows.results(entries, runs, draws, settings)
+        resampled = {method: rows.resampled_metrics(of_row) for method, of_row in runs.items()}
+        curves = rows.curves(entries, draws, settings)
     return Comparison(results, comparisons_of(results, resampled), curves)
 
 

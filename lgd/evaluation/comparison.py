@@ -11,7 +11,7 @@ import numpy as np
 
 from lgd.evaluation.measures import PRIMARY
 from lgd.evaluation.seeds import paired_difference
-from lgd.machinery import storage
+from lgd.machinery import files, storage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,8 +108,9 @@ class Comparison:
 
     def save(self, path: str | Path) -> None:
         """Write rows, comparisons and curves as JSON."""
+        file = files.output(path)
         text = json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
-        storage.write(Path(path), f"{text}\n".encode())
+        storage.write(file, f"{text}\n".encode())
 
 
 def comparisons_of(

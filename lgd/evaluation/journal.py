@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lgd.machinery import digests, stopping, storage
+from lgd.machinery import digests, files, stopping, storage
+from lgd.machinery.paths import local
 from lgd.machinery.processes import from_main
 
 
@@ -26,7 +27,7 @@ class Journal:
     """
 
     def __init__(self, file: str | Path, *, binding: str = "") -> None:
-        self._file, self._last = Path(file), binding
+        self._file, self._last = local(file), binding
         self._values: dict[str, Any] = from_main(self._read)
 
     def __call__(self, key: str, compute: Callable[[], Any]) -> Any:
@@ -43,16 +44,19 @@ class Journal:
 
     def _append(self, key: str, value: Any) -> Any:
         line, seal = _sealed(key, value, self._last)
-        with self._file.open("a") as stream:
-            stream.write(line + "\n")
+        files.append(self._file, f"{line}\n".encode())
         self._last = seal
         return json.loads(line)["value"]
 
     def _read(self) -> dict[str, Any]:
         """The values in the file; a last line that a crash cut off is removed from it."""
-        if not self._file.exists():
+        try:
+            content = files.read(self._file, "lines of JSON")
+        except FileNotFoundError:
             return {}
-        *lines, rest = self._file.read_bytes().decode(errors="replace").split("\n")
+        except files.InputFileError as error:
+            raise JournalError(str(error)) from None
+        *lines, rest = content.decode(errors="replace").split("\n")
         values = dict(self._parsed(number, line) for number, line in enumerate(lines, start=1))
         if rest:
             self._refuse_more_than_a_line(len(lines) + 1, rest)

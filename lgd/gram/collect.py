@@ -85,7 +85,7 @@ def collect(
     check_start(denoiser, (particles.law.t_max,))
     trainer = Trainer() if trainer is None else trainer
     mesh = parallel.make_mesh(1) if trainer.mesh is None else trainer.mesh
-    batch_size, path = trainer.batch_size, Path(path)
+    batch_size, path = trainer.batch_size, store.folder_of(path)
     _check_sizes(num_examples, batch_size, shard_examples, mesh)
     batches = batches_of(data, particles, batch_size, seed=seed, mesh=mesh)
     example = batches(0)

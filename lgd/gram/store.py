@@ -19,6 +19,7 @@ import numpy as np
 from lgd.gram.checks import check_alike, check_tensors, is_condition
 from lgd.gram.layout import LAWS, CollectionLaw, Layout, Statistics, StatisticsError
 from lgd.machinery import digests, files, storage
+from lgd.machinery.paths import local
 from lgd.machinery.progress import bar
 from lgd.machinery.tensors import host_array, packed, unpacked
 from lgd.machinery.words import one_line, shown
@@ -64,7 +65,7 @@ def read(path: str | Path, *, progress: bool = True) -> Statistics:
     Raises StatisticsError, which names the file or the field, for a folder without a manifest, an
     incomplete collection, a damaged, truncated or swapped shard, or values that are no statistics.
     """
-    path = _folder(path)
+    path = folder_of(path)
     manifest = read_manifest(path)
     if manifest.collected != manifest.num_examples:
         raise StatisticsError(
@@ -98,7 +99,7 @@ def is_complete(path: str | Path) -> bool:
 
     Raises StatisticsError for a damaged manifest.
     """
-    path = _folder(path)
+    path = folder_of(path)
     if not (path / MANIFEST).exists():
         return False
     manifest = read_manifest(path)
@@ -188,9 +189,10 @@ def named_conditions(c: Condition) -> dict[str, Any]:
     return dict(zip(names, (leaf for _, leaf in pairs), strict=True))
 
 
-def _folder(path: str | Path) -> Path:
+def folder_of(path: str | Path) -> Path:
+    """The folder of a path. Raises StatisticsError."""
     try:
-        return files.expanded(path)
+        return local(path)
     except files.InputFileError as error:
         raise StatisticsError(str(error)) from None
 

@@ -7,28 +7,28 @@ A store is one folder:
     LEDGER          a sealed line for each commit and each quarantine, see `lgd.machinery.ledger`
     quarantine/     steps that were damaged
 
-COMMIT is sealed as well. The ledger names the sha256 of each COMMIT, so that no whole step is
-swapped or lost unnoticed. Orbax's own commit file is not enough: it is written before the arrays
-can be read back and compared.
+COMMIT is sealed as well, and the ledger names its sha256, so that no whole step is swapped or lost
+unnoticed. Orbax's own commit file is written before the arrays can be read back and compared.
 
 Of several processes, all of which save and restore together, process 0 alone reads and writes.
 """
 
+import contextlib
 import itertools
 import logging
 import os
 import re
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from lgd.machinery import digests, ledger
+from lgd.machinery import digests, files, ledger
 from lgd.machinery.arrays import ArrayFolders, not_finite, placed_like
 from lgd.machinery.ledger import DamagedError, fsync
+from lgd.machinery.paths import local
 from lgd.machinery.processes import broadcast, from_main, to_host
 
 COMMIT_FILE = "COMMIT"
@@ -44,6 +44,15 @@ class CheckpointError(RuntimeError):
 
 class NotSavedError(CheckpointError):
     """The disk refused a state; earlier steps are unchanged."""
+
+
+@contextlib.contextmanager
+def _in_words() -> Iterator[None]:
+    """What does not fit, a state or what lies in the place of a file, is a `CheckpointError`."""
+    try:
+        yield
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
 
 
 class Restored(NamedTuple):
@@ -62,7 +71,7 @@ class _OnDisk(NamedTuple):
     metadata: dict[str, Any]
 
 
-class CheckpointStore:
+class CheckpointStore(contextlib.AbstractContextManager["CheckpointStore"]):
     """A folder that holds the newest steps; it has one writer at a time.
 
     Args:
@@ -83,18 +92,20 @@ class CheckpointStore:
     ) -> None:
         if keep < 1:
             raise ValueError(f"keep: expected at least 1, got {keep}")
-        self._root = Path(directory).absolute()
         self._keep, self._restart_damaged = keep, restart_damaged
+        with _in_words():
+            self._root = local(directory).absolute()
+            from_main(lambda: str(files.folder(self._root)))
         self._ledger, self._on_ledger = ledger.Ledger(self._root / LEDGER_FILE), on_ledger
-        from_main(lambda: self._root.mkdir(parents=True, exist_ok=True))
         self._arrays = ArrayFolders()
 
+    @_in_words()
     def save(self, step: int, state: Any, metadata: dict[str, Any] | None = None) -> None:
         """Save finite arrays and JSON metadata; return once they are read back and safe on disk.
 
         A step that exists with the same state is left alone; with another it is an error.
         """
-        leaves = to_host(_leaves(state))
+        leaves = to_host(digests.named_leaves(state))
         from_main(lambda: self._save(step, leaves, metadata or {}))
 
     def _save(self, step: int, leaves: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
@@ -106,7 +117,7 @@ class CheckpointStore:
         try:
             self._write(step, leaves, table, metadata)
         except Exception as error:
-            shutil.rmtree(self._root / str(step), ignore_errors=True)
+            files.discard(self._root / str(step))
             raise NotSavedError(f"{self._root}: step {step} was not saved: {error}") from error
         try:
             self._record(step)
@@ -116,6 +127,7 @@ class CheckpointStore:
         if step not in self.steps():
             raise CheckpointError(f"{self._root}: expected step {step}, got {self.steps()}")
 
+    @_in_words()
     def restore(self, like: Any) -> Restored | None:
         """Restore the newest verified step, and quarantine every newer one, which is damaged.
 
@@ -130,7 +142,7 @@ class CheckpointStore:
             CheckpointError: every committed step is damaged, or the state differs from ``like`` in
                 its tree, a shape or a dtype.
         """
-        leaves = _leaves(like)
+        leaves = digests.named_leaves(like)
         arrays: list[np.ndarray] = []
 
         def newest() -> tuple[int, dict[str, Any]] | None:
@@ -155,7 +167,7 @@ class CheckpointStore:
         newest = [step for step in sums if step == max(sums) and sums[step]]  # even if it is gone
         for step in sorted({*newest, *self._folders()}, reverse=True):
             if not sums.get(step) and step not in self.steps():
-                shutil.rmtree(self._root / str(step))  # an interrupted save
+                files.discard(self._root / str(step))  # an interrupted save
                 continue
             try:
                 on_disk = self._load(step, sums.get(step), leaves)
@@ -180,9 +192,6 @@ class CheckpointStore:
     def close(self) -> None:
         """Release what Orbax holds."""
         self._arrays.close()
-
-    def __enter__(self) -> "CheckpointStore":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -209,11 +218,11 @@ class CheckpointStore:
         self, step: int, leaves: dict[str, Any], table: dict[str, str], metadata: dict[str, Any]
     ) -> None:
         folder = self._root / str(step)
-        shutil.rmtree(folder, ignore_errors=True)  # an interrupted save
+        files.discard(folder)  # an interrupted save
         self._arrays.write(folder / "state", leaves)
         self._read_arrays(folder, leaves, table)
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        sums = {str(path.relative_to(folder)): digests.of_file(path) for path in files}
+        written = [path for path in folder.rglob("*") if path.is_file()]
+        sums = {str(path.relative_to(folder)): digests.of_file(path) for path in written}
         draft = folder / "draft"
         commit = {"step": step, "metadata": metadata, "leaves": table, "files": sums}
         draft.write_bytes(ledger.seal(commit))
@@ -258,7 +267,7 @@ class CheckpointStore:
     def _quarantine(self, step: int, damage: DamagedError) -> str:
         """Move a damaged step aside and return the reason, which the ledger keeps."""
         folder, target = self._root / str(step), self._free_place(str(step))
-        if folder.exists():
+        if os.path.lexists(folder):
             folder.rename(target)
         logger.warning("%s is damaged, moved to %s: %s", folder, target, damage)
         reason = f"step {step}: {damage}"
@@ -266,8 +275,7 @@ class CheckpointStore:
         return reason
 
     def _free_place(self, name: str) -> Path:
-        shelf = self._root / QUARANTINE
-        shelf.mkdir(exist_ok=True)
+        shelf = files.folder(self._root / QUARANTINE)
         places = (shelf / f"{name}.{number}" for number in itertools.count())
         return next(place for place in places if not place.exists())
 
@@ -281,7 +289,7 @@ class CheckpointStore:
         for step in self.steps()[: -self._keep]:
             (self._root / str(step)).rename(self._root / f"{step}.removed")
         for leftover in self._root.glob("*.removed"):
-            shutil.rmtree(leftover)
+            files.discard(leftover)
 
     def _record(self, step: int) -> None:
         commit = digests.of_file(self._root / str(step) / COMMIT_FILE)
@@ -290,10 +298,3 @@ class CheckpointStore:
     def _append(self, line: dict[str, Any]) -> None:
         self._ledger.append(line)
         self._on_ledger()
-
-
-def _leaves(tree: Any) -> dict[str, Any]:
-    try:
-        return digests.named_leaves(tree)
-    except ValueError as error:
-        raise CheckpointError(str(error)) from None

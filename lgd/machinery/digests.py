@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lgd.machinery import files
 from lgd.machinery.processes import to_host
 
 Nameless = Callable[[Any], str]
@@ -42,9 +43,12 @@ def of_parts(parts: Iterable[bytes | np.ndarray]) -> str:
     return sha.hexdigest()
 
 
-def of_file(path: str | Path, *, first: int | None = None) -> str:
-    """The sha256 of the content of a file, or of its first bytes."""
-    with open(path, "rb") as file:
+def of_file(path: str | Path, what: str = "a file", *, first: int | None = None) -> str:
+    """The sha256 of the content of a file, or of its first bytes; what: it is, for messages.
+
+    Raises FileNotFoundError, or InputFileError for anything but a regular file.
+    """
+    with files.opened(path, what) as file:
         if first is None:
             return hashlib.file_digest(file, "sha256").hexdigest()
         sha = hashlib.sha256()

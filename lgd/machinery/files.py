@@ -1,17 +1,22 @@
-"""The one gate to files by a user's path: regular files of bounded size, opened without waiting."""
+"""The one gate to files by a user's path: regular files of bounded size, opened without waiting.
+
+What is written to is opened here too, never through a link, which would lead out of the folder.
+"""
 
 import collections
+import errno
 import json
 import os
-import re
+import shutil
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
+from lgd.machinery.paths import InputFileError, local
 from lgd.machinery.words import one_line, shown
 
 MAX_BYTES = 2**36  # of a file whose reader has no bound of its own
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # also as Path writes it, with one slash
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -21,32 +26,9 @@ _KINDS = (
 )
 
 
-class InputFileError(ValueError):
-    """A file cannot be read, or is not what was asked for: "file: expected ..., got ..."."""
-
-
-def expanded(path: str | os.PathLike[str]) -> Path:
-    """The path of a local file, with ``~`` as the home folder.
-
-    Raises InputFileError for a URL, or what no file can be called.
-
-    >>> from lgd.machinery import files
-    >>> files.expanded("some/file.json").name
-    'file.json'
-    """
-    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
-        raise InputFileError(f"expected the path of a file, got {type(path).__name__}")
-    if _URL.match(os.fspath(path)):
-        raise InputFileError(f"{one_line(path)}: expected a local path, got a URL: copy the file")
-    if not os.fspath(path) or "\0" in os.fspath(path):
-        raise InputFileError(f"{one_line(path)}: expected the path of a file, got none")
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:  # a user without a home
-        raise InputFileError(f"{one_line(path)}: expected a path: {error}") from None
-
-
-def opened(path: str | os.PathLike[str], what: str, *, max_bytes: int = MAX_BYTES) -> BinaryIO:
+def opened(
+    path: str | os.PathLike[str], what: str, *, max_bytes: int = MAX_BYTES
+) -> BufferedReader:
     """A regular file, open for reading bytes.
 
     A pipe may wait for ever and a device may never end, or do something when it is opened: neither
@@ -61,7 +43,7 @@ def opened(path: str | os.PathLike[str], what: str, *, max_bytes: int = MAX_BYTE
       FileNotFoundError: where there is no file.
       InputFileError: for anything but a regular file of that size that may be read.
     """
-    file = expanded(path)
+    file = local(path)
     name = one_line(file, 1000)
     try:
         _check(os.stat(file), name, what, max_bytes)
@@ -96,6 +78,56 @@ def read(path: str | os.PathLike[str], what: str, *, max_bytes: int = MAX_BYTES)
     return content
 
 
+def writable(file: Path, flags: int) -> int:
+    """The descriptor of a regular file, made where there is none, open for writing.
+
+    Args:
+      file: the file; a link in its place is not followed.
+      flags: of `os.open`, beside those for this.
+
+    Raises:
+      InputFileError: for a link or anything but a regular file.
+      OSError: if the disk refuses it.
+    """
+    always = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        handle = os.open(file, flags | always, 0o644)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            kind = "a link" if file.is_symlink() else "a folder" if file.is_dir() else "a pipe"
+            raise InputFileError(f"{file}: expected a file to write to, got {kind}") from None
+        raise
+    try:
+        _check(os.fstat(handle), str(file), "a file to write to", MAX_BYTES)
+    except InputFileError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def append(file: Path, data: bytes) -> None:
+    """Append to a file, see `writable`, whose errors it raises."""
+    with os.fdopen(writable(file, os.O_WRONLY | os.O_APPEND), "ab") as stream:
+        stream.write(data)
+
+
+def folder(path: Path) -> Path:
+    """The folder, made where there is none. Raises InputFileError where something else is."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputFileError(f"{path}: expected a folder, got a file in its way") from None
+    return path
+
+
+def discard(path: Path) -> None:
+    """Delete a file, a folder with all that is in it, or a link but not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def output(path: str | os.PathLike[str]) -> Path:
     """The path of a file to write, in a folder that is made where there is none.
 
@@ -103,7 +135,7 @@ def output(path: str | os.PathLike[str]) -> Path:
       InputFileError: for what is no path of a local file.
       OSError: where a file can never be, or the disk refuses the folder.
     """
-    file = expanded(path)
+    file = local(path)
     if file.is_dir():
         raise IsADirectoryError(f"{file}: expected the path of a file to write, got a folder")
     try:

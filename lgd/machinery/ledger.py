@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lgd.machinery import digests
+from lgd.machinery import digests, files
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +26,9 @@ class Ledger:
 
     def append(self, line: dict[str, Any]) -> None:
         """Add a line; it is safe on disk when this returns."""
-        torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
-        with self.path.open("ab") as file:
-            file.write(b"\n" * torn + seal(line) + b"\n")
+        before = _content(self.path)
+        torn = bool(before) and not before.endswith(b"\n")
+        files.append(self.path, b"\n" * torn + seal(line) + b"\n")
         fsync(self.path)
         fsync(self.path.parent)
 
@@ -36,16 +36,21 @@ class Ledger:
         """The intact lines, and an error message for every other one.
 
         A last line without a line break was never finished and is ignored. A ledger without a file
-        is empty.
+        is empty. Raises InputFileError for a folder or anything else that is no file.
         """
         lines, damages = [], []
-        for raw in self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []:
+        for raw in _content(self.path).split(b"\n")[:-1]:
             try:
                 lines.append(unseal(raw, self.path.name))
             except DamagedError as damage:
                 logger.warning("%s has an unreadable line: %s", self.path, damage)
                 damages.append(str(damage))
         return lines, damages
+
+
+def _content(path: Path) -> bytes:
+    """The content of a file, nothing without one."""
+    return files.read(path, "a ledger") if os.path.lexists(path) else b""
 
 
 def seal(value: dict[str, Any]) -> bytes:
@@ -69,11 +74,13 @@ def check(data: bytes, sha256: str, name: str) -> None:
 
 
 def read(path: Path) -> bytes:
-    """The content of a file. Raises DamagedError if there is none."""
+    """The content of a file. Raises DamagedError if there is none, or one that cannot be read."""
     try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        return files.read(path, "a file")
+    except FileNotFoundError as error:
         raise DamagedError(f"{path.name} is missing") from error
+    except files.InputFileError as error:
+        raise DamagedError(str(error)) from error
 
 
 def fsync(path: Path) -> None:

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
@@ -23,11 +24,17 @@ from lgd.types import PyTree
 START_SECONDS = 120  # to wait for the last process to start
 HEARTBEAT_SECONDS = 20  # of silence until a process counts as dead
 SHUTDOWN_SECONDS = 30  # to wait for the last process to end
+SAY_SECONDS = 5  # of waiting until a process says that it does
+MISSING = 2  # exit code of a process whose others do not come
 _CHUNK = 2**26  # bytes sent at once
 _inside = contextvars.ContextVar("inside from_main", default=False)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class CountError(ValueError):
+    """Processes were told different numbers of processes."""
 
 
 class MainProcessError(RuntimeError):
@@ -43,19 +50,50 @@ def initialize(
     """Join the other processes, before any other use of JAX. A single process has nothing to do.
 
     coordinator: "host:port" of process 0, with a free port. On Slurm, Open MPI and TPU pods JAX
-    finds all three arguments by itself. start_seconds: to wait for the last process. Raises
-    ValueError where JAX finds no processes; where one is missing, JAX ends the others.
+    finds all three arguments by itself. start_seconds: to wait for the last process; where one is
+    missing, the others end with exit code 2. Raises ValueError where JAX finds no processes,
+    CountError, in every process, where they were told different numbers.
     """
     if num_processes == 1:
         return
-    jax.distributed.initialize(
-        coordinator,
-        num_processes,
-        process_id,
-        initialization_timeout=start_seconds,
-        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-        shutdown_timeout_seconds=SHUTDOWN_SECONDS,
-    )
+    what = f"{num_processes or 'all'} processes at {coordinator or 'the coordinator'}"
+    with _bounded(start_seconds, what):
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            initialization_timeout=start_seconds + SHUTDOWN_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+        )
+    told = gather(str(num_processes or jax.process_count()))
+    if len(set(told)) > 1:
+        each = ", ".join(f"{count} in process {index}" for index, count in enumerate(told))
+        raise CountError(f"expected one number in all processes, got {each}")
+
+
+@contextlib.contextmanager
+def _bounded(seconds: float, what: str) -> Iterator[None]:
+    """Say that this waits, and end the process if it waits too long: JAX would do so in no words.
+
+    JAX knows as many processes as process 0 was told of, and waits until as many have come.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        if done.wait(min(SAY_SECONDS, seconds)):
+            return
+        print(f"waiting for {what}", file=sys.stderr, flush=True)
+        if not done.wait(seconds - SAY_SECONDS):
+            reason = "fewer came, or some were told another number"
+            print(f"expected {what} within {seconds} s: {reason}", file=sys.stderr, flush=True)
+            os._exit(MISSING)
+
+    threading.Thread(target=watch, name="start", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def is_main_process() -> bool:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from lgd.machinery.progress import bar
 from lgd.metrics.checks import checked
 from lgd.types import FeatureFn
 
@@ -23,10 +24,13 @@ def extract(
     """
     size = min(batch_size, len(x))
     parts = []
-    for start in range(0, len(x), max(size, 1)):
-        part = jnp.asarray(x[start : start + size])
-        padding = [(0, size - len(part))] + [(0, 0)] * (part.ndim - 1)
-        parts.append(checked(feature_fn(jnp.pad(part, padding, mode="edge")))[: len(part)])
+    starts = range(0, len(x), max(size, 1))
+    with bar("features of examples", len(starts), show=len(starts) > 1) as advance:
+        for start in starts:
+            part = jnp.asarray(x[start : start + size])
+            padding = [(0, size - len(part))] + [(0, 0)] * (part.ndim - 1)
+            parts.append(checked(feature_fn(jnp.pad(part, padding, mode="edge")))[: len(part)])
+            advance("")
     if not parts:
         raise ValueError("expected examples, got none")
     return np.concatenate(parts).astype(np.float32)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from lgd.data.dataset import Split, fingerprint
 from lgd.machinery import digests, processes, storage
+from lgd.machinery.paths import local
 from lgd.metrics.features import FeatureSet, extract
 from lgd.metrics.frechet import class_frechet_distances, frechet_distance
 from lgd.metrics.kid import kid, mean_within
@@ -93,7 +94,7 @@ def reference(
     """
     if path is None:
         return _computed(network, real, num_classes)
-    path, identity = Path(path), _identity(network, real, num_classes)
+    path, identity = local(path), _identity(network, real, num_classes)
     kept = _read(path, identity, network, real, num_classes)
     if kept is not None:
         return kept

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib import style
 from matplotlib.figure import Figure
 
+from lgd.machinery.paths import local
 from lgd.plots.ablation import ablation
 from lgd.plots.metrics import (
     budget_curves,
@@ -50,4 +51,4 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as a PNG, cropped to its content; the bytes depend on the figure alone."""
     with style.context(STYLE):
         crop: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.04}
-        figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None}, **crop)
+        figure.savefig(local(path), format="png", dpi=DPI, metadata={"Software": None}, **crop)

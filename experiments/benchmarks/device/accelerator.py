@@ -24,7 +24,6 @@ import os
 import traceback
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, get_args
 
 import jax
@@ -41,6 +40,7 @@ from experiments.benchmarks.device.training_share import (
     step_profile,
     variants,
 )
+from experiments.console import local_path
 from experiments.publish.study import Add, Study
 from experiments.publish.tables import ROOT
 from lgd.denoisers.layers import Remat
@@ -223,7 +223,7 @@ def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
 
 def arguments(add: Add) -> None:
     """Add the arguments of this benchmark."""
-    add("--workdir", type=Path, required=True, help="for what has been measured")
+    add("--workdir", type=local_path, required=True, help="for what has been measured")
     add("--only", default=",".join(PARTS), help="parts to measure")
     add("--tiny", action="store_true", help="small networks, to try the command")
 

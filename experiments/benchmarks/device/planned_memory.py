@@ -16,7 +16,6 @@ import importlib.metadata
 import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, get_args
 from unittest import mock
 
@@ -36,6 +35,7 @@ from experiments.benchmarks.device.training_share import (
     training_program,
     variants,
 )
+from experiments.console import local_path
 from experiments.publish.markdown import number, text
 from experiments.publish.study import Add, Study
 from lgd.denoisers import layers
@@ -161,7 +161,7 @@ def measure(options: Namespace) -> dict[str, Any]:
 
 def arguments(add: Add) -> None:
     """Add the arguments of this benchmark."""
-    add("--workdir", type=Path, required=True, help="for what has been compiled")
+    add("--workdir", type=local_path, required=True, help="for what has been compiled")
 
 
 STUDY = Study(measure=measure, arguments=arguments, refused=(RuntimeError,))

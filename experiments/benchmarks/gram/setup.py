@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments import build, build_guidance, pipeline
 from experiments import config as configs
+from experiments.console import local_path
 from experiments.publish.study import Add
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir
@@ -162,7 +163,8 @@ def fit_trainer(optimizer: Optimizer, *, progress: bool = True) -> Trainer:
 def arguments(add: Add) -> None:
     """Add the arguments that all of them take."""
     add("--config", required=True, help="for example configs/digits.py")
-    add("--workdir", required=True, help="of that config; the denoiser is trained there if need be")
+    trained = "of that config; the denoiser is trained there if need be"
+    add("--workdir", type=local_path, required=True, help=trained)
     add("--set", action="append", default=[], help="a field of the config: a.b=1.5")
 
 

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,6 +23,7 @@ from lgd.exchange.diffusers.prompts import Prompts
 from lgd.exchange.diffusers.schedulers import is_edm, kind_of, schedule_of, times_of, timestep_of
 from lgd.exchange.extras import required
 from lgd.exchange.torch import to_function
+from lgd.machinery.paths import local
 from lgd.machinery.words import shown
 from lgd.types import Condition, Params
 
@@ -150,7 +150,7 @@ def load(
 
 def _opened(folder: str | os.PathLike[str]) -> Any:
     diffusers = required("diffusers", "diffusers")
-    path = Path(folder).expanduser()
+    path = local(folder)
     if not (path / "model_index.json").is_file():
         raise FileNotFoundError(f"{path}: expected a folder with model_index.json of a pipeline")
     return diffusers.DiffusionPipeline.from_pretrained(path, local_files_only=True)

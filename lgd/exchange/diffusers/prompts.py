@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save
 
 from lgd.exchange.extras import required
 from lgd.machinery import digests, storage
+from lgd.machinery.paths import local
 from lgd.types import Condition
 
 BATCH = 16  # texts at once
@@ -33,7 +34,7 @@ class Prompts:
         cache: str | os.PathLike[str] | None,
     ) -> None:
         self._pipeline, self._encode = pipeline, encode
-        self._folder = None if cache is None else Path(cache).expanduser()
+        self._folder = None if cache is None else local(cache)
         self._known: dict[str, Embedding] = {}
         self._fingerprint = ""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lgd.machinery.paths import local
 from lgd.metrics.inception.torch_pickle import View, followed
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the older format
@@ -26,7 +27,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
       FileNotFoundError: if there is no such file.
       ValueError: naming the file, if it is damaged or contains anything but tensors.
     """
-    path = Path(path)
+    path = local(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a PyTorch file, found none")
     try:

@@ -5,7 +5,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from lgd.machinery import digests
+from lgd.machinery import digests, files
+from lgd.machinery.paths import local
 from lgd.machinery.storage import load_params, save_params
 from lgd.metrics.inception import torch_file
 from lgd.metrics.inception.network import template
@@ -35,7 +36,7 @@ def load(path: str | Path, *, sha256: str) -> Params:
       ValueError: naming the file, for another sha256, other names or shapes, or values that are not
         finite.
     """
-    return load_params(Path(path), template(), sha256=sha256)
+    return load_params(path, template(), sha256=sha256)
 
 
 def from_torch(tensors: dict[str, np.ndarray]) -> Params:
@@ -84,7 +85,7 @@ def _is_counter(name: str) -> bool:
     return name.endswith(".num_batches_tracked")
 
 
-def convert(source: Path, out: Path, *, sha256: str = PUBLISHED_SHA256) -> str:
+def convert(source: str | Path, out: str | Path, *, sha256: str = PUBLISHED_SHA256) -> str:
     """Write the parameters of a PyTorch file; the sha256 of the new one, which depends on it alone.
 
     Args:
@@ -94,11 +95,11 @@ def convert(source: Path, out: Path, *, sha256: str = PUBLISHED_SHA256) -> str:
 
     Raises:
       FileNotFoundError: without a source.
+      InputFileError: for URLs, or a source that is no regular file.
       ValueError: naming the source, for another sha256 or tensors that do not fit.
     """
-    if not source.is_file():
-        raise FileNotFoundError(f"{source}: expected a PyTorch file, found none")
-    got = digests.of_file(source)
+    source, out = local(source), files.output(out)
+    got = digests.of_file(source, "a PyTorch file")
     if got != sha256:
         raise ValueError(f"{source}: expected a file of sha256 {sha256}, got {got}")
     tensors = torch_file.read(source)
