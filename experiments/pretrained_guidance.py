@@ -13,30 +13,25 @@ weights over step, t, sigma and logsnr as CSV, and the scales of every class, on
 JSON. See docs/pretrained.md.
 """
 
-import sys
-from collections.abc import Sequence
+from absl import flags
 
-from absl import app, flags
-
-from experiments import config as configs
-from experiments import run
+from experiments import console, run
 
 _MODEL = flags.DEFINE_string("model", "", "Folder of a pipeline, with its model_index.json.")
 _DATA = flags.DEFINE_string("data", "", "Folder of images, one folder inside for every class.")
 _FIELDS = {"denoiser.pipeline": _MODEL, "data.path": _DATA}
 
 
+def given() -> list[str]:
+    """Overrides of the config that the flags stand for."""
+    return [f"{field}={flag.value}" for field, flag in _FIELDS.items() if flag.value]
+
+
 def launch() -> None:
-    """Start from the command line; overrides of the config are removed before absl parses it."""
-    overrides, rest = configs.split_overrides(sys.argv)
+    """Start from the command line."""
     flags.FLAGS.set_default("config", "configs/pretrained.py")
-
-    def main(argv: Sequence[str]) -> None:
-        given = [f"{field}={flag.value}" for field, flag in _FIELDS.items() if flag.value]
-        run.main(argv, [*given, *overrides])
-
-    app.run(main, argv=rest)
+    run.launch(given)
 
 
 if __name__ == "__main__":
-    launch()
+    console.command(launch)

@@ -14,7 +14,7 @@ are not finite, or too little memory or disk; 75 stopped by SIGTERM or Ctrl-C wi
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -166,10 +166,13 @@ def _parsed(argv: Sequence[str]) -> list[str]:
         sys.exit(0)
 
 
-def launch() -> None:
-    """Start from the command line; overrides of the config are removed before absl parses it."""
+def launch(given: Callable[[], Sequence[str]] = tuple) -> None:
+    """Start from the command line; overrides of the config are removed before absl parses it.
+
+    given: overrides that further flags stand for, which come before those of the command line.
+    """
     overrides, rest = configs.split_overrides(sys.argv)
-    app.run(lambda argv: main(argv, overrides), argv=rest, flags_parser=_parsed)
+    app.run(lambda argv: main(argv, [*given(), *overrides]), argv=rest, flags_parser=_parsed)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments import build
 from experiments import config as configs
+from experiments.console import local_path
 from experiments.publish.markdown import number, text
 from experiments.publish.study import Add, Study
 from lgd.exchange.extras import required
@@ -184,7 +185,12 @@ def _encoded(vae: Any, images: Any) -> Any:
 def _arguments(add: Add) -> None:
     add("--config", required=True, help="config whose data are used")
     add("--set", action="append", default=[], help="FIELD=VALUE of the config; may be repeated")
-    add("--out", type=Path, required=True, help="folder for the pipeline and the state of training")
+    add(
+        "--out",
+        type=local_path,
+        required=True,
+        help="folder for the pipeline and the state of training",
+    )
     add("--vae_steps", type=int, default=600, help="training steps of the autoencoder")
     add("--steps", type=int, default=3000, help="training steps of the transformer")
     add("--threads", type=int, default=0, help="threads of PyTorch; 0: as many as processors")

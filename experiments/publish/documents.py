@@ -16,9 +16,10 @@ from experiments.publish import tables
 from experiments.publish.tables import RESULTS, ROOT
 from experiments.workdir import read_json, write_text
 
+_NAMES = ("results", "statistics", "metrics", "scale-out", "pretrained")
 DOCUMENTS = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("results", "statistics", "metrics", "scale-out", "pretrained")),
+    *(ROOT / "docs" / f"{name}.md" for name in _NAMES),
     ROOT / "experiments" / "weights" / "fashion_mnist" / "README.md",
 )
 _MARKED = re.compile(

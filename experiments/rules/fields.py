@@ -128,7 +128,7 @@ FIELDS: dict[str, Rule] = {
     "data.num_test": integer(16),
     "schedule": one_of("rectified_flow", "cosine", "linear_vp", "edm"),
     "denoiser.level": one_of("under", "middle", "well", "exact", "pretrained"),
-    "denoiser.pipeline": Rule("a path in printable characters", str.isprintable),
+    "denoiser.pipeline": _PATH,
     "denoiser.prompt": Rule("a text", str.isprintable),
     "denoiser.class_ids": Rule(
         "different labels from 0 with commas between, or no text",
