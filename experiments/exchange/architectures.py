@@ -130,7 +130,8 @@ def _megabytes(
         return jnp.mean(jnp.square(jax.lax.scan(body, jnp.asarray(first), omega)[0]))
 
     compiled = jax.jit(jax.grad(loss)).lower(jnp.full(num_steps, 0.1), params).compile()
-    return compiled.memory_analysis().temp_size_in_bytes / 1e6
+    analysis: Any = compiled.memory_analysis()
+    return float(analysis.temp_size_in_bytes / 1e6)
 
 
 def _error(found: Any, expected: Any) -> float:

@@ -221,9 +221,8 @@ def _sd3() -> Iterator[Found]:
 
 
 def _modular(pipe: Any, guider: Any) -> Any:
-    from diffusers.modular_pipelines.stable_diffusion_3 import StableDiffusion3AutoBlocks
-
-    blocks = StableDiffusion3AutoBlocks()
+    room = required("diffusers.modular_pipelines.stable_diffusion_3", "diffusers")
+    blocks = room.StableDiffusion3AutoBlocks()
     for name in ("text_encoder", "vae_encoder"):
         blocks.sub_blocks.pop(name)
     modular = blocks.init_pipeline()

@@ -243,7 +243,7 @@ def save_guidance(
                 if takes_features(guidance):
                     continue
                 csv = guidance.to_csv(times, c)
-                workdir.write(folder / f"{stem}.csv", lambda file, csv=csv: write_text(file, csv))
+                workdir.write(folder / f"{stem}.csv", functools.partial(write_text, text=csv))
                 scales = 1.0 + np.asarray(guidance.table(times, c), np.float64)
                 if scales.ndim == 2:
                     lists = dict(zip(dataset.class_names, scales.T.round(6).tolist(), strict=True))

@@ -68,8 +68,9 @@ def freeze(
         raise ValueError(f"denoiser: expected one made by from_function with null=, got {got}")
     row = jax.tree.map(lambda leaf: jnp.asarray(leaf[:1]), c)
     null = denoiser.null(row)
-    if jax.tree.structure(null) != jax.tree.structure(row):
-        raise ValueError(f"null: expected a condition like c, got {jax.tree.structure(null)}")
+    structure: Any = jax.tree.structure(null)
+    if structure != jax.tree.structure(row):
+        raise ValueError(f"null: expected a condition like c, got {structure}")
 
     def like(leaf: Array) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((batch_size, *leaf.shape[1:]), leaf.dtype)
@@ -116,7 +117,8 @@ def thaw(path: str | Path) -> tuple[FunctionDenoiser, Params]:
     except Exception as error:  # whatever the parts of a foreign file raise
         raise FileError(f"{path}: expected {_WHAT}, got {one_line(error)}") from error
     function = Frozen(digests.of_bytes(program), described["batch_size"], exported)
-    (params_like, _, _, c_like), _ = exported.in_tree.unflatten(exported.in_avals)
+    inputs: Any = exported.in_tree
+    (params_like, _, _, c_like), _ = inputs.unflatten(exported.in_avals)
     params = _tree(_PARAMS, params_like, tensors)
     null = jax.tree.map(lambda leaf: leaf[0], _tree(_NULL, c_like, tensors))
     kind = described["kind"]
