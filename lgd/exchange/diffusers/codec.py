@@ -6,9 +6,19 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from lgd.data.ranges import checked_images
 from lgd.exchange.torch import to_function
 
 BATCH = 8  # images at once
+
+
+def channels_first(images: Any) -> Float[np.ndarray, "b 3 h w"]:
+    """Images (b, h, w, 3) as diffusers has them. Raises ValueError unless they are in [-1, 1]."""
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(f"images: expected floats (b, h, w, 3), got {images.dtype} {images.shape}")
+    checked_images("images", images, sampled=False)
+    return np.moveaxis(images, -1, 1).astype(np.float32)
 
 
 class Codec:
@@ -42,13 +52,7 @@ class Codec:
         Raises:
           ValueError: for arrays of another shape, or not in [-1, 1].
         """
-        images = np.asarray(images)
-        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype.kind != "f":
-            expected = "expected floats (b, h, w, 3) in [-1, 1]"
-            raise ValueError(f"images: {expected}, got {images.dtype} {images.shape}")
-        if np.abs(images).max() > 1.5:
-            raise ValueError(f"images: expected values in [-1, 1], got up to {images.max():g}")
-        return self._in_batches(self._encode_jit, np.moveaxis(images, -1, 1).astype(np.float32))
+        return self._in_batches(self._encode_jit, channels_first(images))
 
     def decode(self, latents: Any) -> Float[np.ndarray, "b h w c"]:
         """The images of latents, in [-1, 1]."""
