@@ -33,19 +33,33 @@ def size(c: Condition) -> int:
 def arrays(c: Any) -> Condition:
     """The conditions with arrays for numbers and for lists of numbers.
 
-    Raises ValueError for leaves that are no arrays, such as words.
+    Raises ValueError for leaves that are no arrays, such as words, and for integers that JAX would
+    cut to another one.
     """
 
     def array(leaf: Any) -> Any:
         if isinstance(leaf, np.ndarray | jax.Array):
+            check_integers(leaf)
             return leaf
         try:
-            return jnp.asarray(np.asarray(leaf))
+            value = np.asarray(leaf)
+            made = jnp.asarray(value)
         except (TypeError, ValueError):  # words, lists of different lengths
             expected = "conditions, arrays with one row an example"
             raise ValueError(f"c: expected {expected}, got {str(leaf)[:80]}") from None
+        check_integers(value)
+        return made
 
     return jax.tree.map(array, c, is_leaf=lambda node: isinstance(node, list))
+
+
+def check_integers(c: Condition) -> None:
+    """Raise ValueError for NumPy's integers that JAX would cut to another one, as 2^32 + 1 to 1."""
+    for leaf in jax.tree.leaves(c):
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "iu" and leaf.size:
+            dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+            if dtype != leaf.dtype:
+                _check_within("c", leaf, dtype)
 
 
 def take(c: Condition, index: Any) -> Condition:
@@ -111,11 +125,15 @@ def _checked_leaf(name: str, leaf: Any, count: int | None) -> np.ndarray:
 
 
 def _as_int32(name: str, value: np.ndarray) -> Int[np.ndarray, "*s"]:
-    limits = np.iinfo(np.int32)
+    _check_within(name, value, np.dtype(np.int32))
+    return value.astype(np.int32, copy=False)
+
+
+def _check_within(name: str, value: np.ndarray, dtype: np.dtype) -> None:
+    limits = np.iinfo(dtype)
     outside = value[(value < limits.min) | (value > limits.max)]
     if outside.size:
-        raise ValueError(f"{name}: expected integers that int32 holds, got {outside[0]}")
-    return value.astype(np.int32)
+        raise ValueError(f"{name}: expected integers that {dtype} holds, got {outside[0]}")
 
 
 def labels_of(c: Condition) -> Integer[Array, " n"] | Integer[np.ndarray, " n"] | None:
@@ -136,9 +154,15 @@ def strata_of(c: Condition, stratum: Any = None) -> Int[np.ndarray, " n"] | None
       ValueError: for strata that are no integers >= 0, one an example.
     """
     given = labels_of(c) if stratum is None else stratum
-    if given is None:
-        return None
-    value, count = np.asarray(given), size(c)
+    return None if given is None else checked_strata(given, size(c))
+
+
+def checked_strata(stratum: Any, count: int) -> Int[np.ndarray, " n"]:
+    """Strata as int32 on the host.
+
+    Raises ValueError unless they are integers >= 0 that int32 holds, of this number.
+    """
+    value = np.asarray(stratum)
     if value.shape != (count,) or not np.issubdtype(value.dtype, np.integer):
         raise ValueError(f"stratum: expected integers ({count},), got {value.dtype} {value.shape}")
     if value.size and value.min() < 0:

@@ -5,8 +5,12 @@ terms: lam = 1 is the energy distance (strictly proper for beta < 2; Gneiting & 
 doi 10.1198/016214506000001437), lam = 0 a plain mean of distances.
 """
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from lgd.types import Scalar
@@ -35,12 +39,12 @@ def squared_distances(x: Float[Array, "m d"], y: Float[Array, "n d"]) -> Float[A
 def magnitude(*sets: Float[Array, "..."]) -> Float[Array, ""]:
     """Return a power of two about as large as the numbers of the sets, to divide them by.
 
-    It is 1 where squares of float32 hold: for numbers between 1e-6 and 1e6, for zeros alone, and
-    where a number is not finite.
+    Dividing by it is exact. It is 1 where squares of float32 hold: if the largest number is between
+    1e-6 and 1e6, or 0, or not finite.
     """
     largest = jax.lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in sets])))
     ordinary = (largest >= 1e-6) & (largest <= 1e6) | (largest == 0.0) | ~jnp.isfinite(largest)
-    exponent = jnp.frexp(jnp.where(ordinary, 1.0, largest))[1]
+    exponent = jnp.frexp(jnp.where(ordinary, 1.0, largest))[1] - 1  # largest / 2 may be the largest
     return jnp.where(ordinary, 1.0, jnp.ldexp(jnp.ones_like(largest), exponent))
 
 
@@ -86,19 +90,55 @@ def energy_distance(
     3.0
 
     Raises:
-      ValueError: for beta outside (0, 2], lam outside [0, 1], or sets of one particle at lam > 0.
+      ValueError: for beta outside (0, 2], lam outside [0, 1], sets of one particle at lam > 0, or
+        empty ones.
     """
     check_settings(beta, lam)
-    if _is_concrete(lam) and float(lam) > 0.0 and min(len(x), len(y)) < 2:
-        raise ValueError(f"expected at least 2 particles a side, got {len(x)} and {len(y)}")
-    if any_scale:
-        scale = magnitude(x, y)
-        same = energy_distance(x / scale, y / scale, beta=beta, lam=lam, any_scale=False)
-        return scale**beta * same
+    least = 2 if _is_concrete(lam) and float(lam) > 0.0 else 1
+    if min(len(x), len(y)) < least:
+        raise ValueError(f"expected at least {least} particles a side, got {len(x)} and {len(y)}")
+    if not any_scale:
+        return _energy_distance(x, y, beta, lam)
+    return _scaled(x, y, beta, lam, magnitude(x, y))
+
+
+def _energy_distance(
+    x: Float[Array, "m d"], y: Float[Array, "n d"], beta: Scalar, lam: Scalar
+) -> Float[Array, ""]:
     cross = jnp.mean(power(squared_distances(x, y), beta))
     within = off_diagonal_mean(power(squared_distances(x, x), beta))
     within += off_diagonal_mean(power(squared_distances(y, y), beta))
     return cross - 0.5 * lam * within
+
+
+@jax.custom_jvp
+def _scaled(
+    x: Float[Array, "m d"],
+    y: Float[Array, "n d"],
+    beta: Scalar,
+    lam: Scalar,
+    scale: Float[Array, ""],
+) -> Float[Array, ""]:
+    """``scale^beta`` times the distance of x / scale and y / scale."""
+    return scale**beta * _energy_distance(x / scale, y / scale, beta, lam)
+
+
+@functools.partial(_scaled.defjvp, symbolic_zeros=True)
+def _scaled_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    """The slope in x, y is that of ``scale^(beta - 1)``: scale^beta may be below all floats."""
+    x, y, beta, lam, scale = primals
+    pairs = zip(primals, tangents, strict=True)
+    dx, dy, *dsettings, _ = [
+        jnp.zeros_like(primal) if isinstance(tangent, SymbolicZero) else tangent
+        for primal, tangent in pairs
+    ]
+    at = (x / scale, y / scale)
+    distance, slope = jax.jvp(lambda u, v: _energy_distance(u, v, beta, lam), at, (dx, dy))
+    slope = scale ** (beta - 1.0) * slope
+    if not all(isinstance(tangent, SymbolicZero) for tangent in tangents[2:4]):
+        by_settings = functools.partial(_scaled.fun, x, y, scale=scale)
+        slope += jax.jvp(by_settings, (beta, lam), tuple(dsettings))[1]
+    return scale**beta * distance, slope
 
 
 def check_settings(beta: Scalar, lam: Scalar) -> None:

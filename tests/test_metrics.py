@@ -10,7 +10,14 @@ from lgd.data import Split, labelled, pipeline
 from lgd.machinery import parallel
 from lgd.metrics.classifier import FeatureClassifier, LeNetClassifier, classification_loss
 from lgd.metrics.energy import ClassEnergyDistance
-from lgd.metrics.frechet import Moments, frechet_distance, frechet_distances, moments
+from lgd.metrics.frechet import (
+    Moments,
+    class_frechet_distances,
+    frechet_distance,
+    frechet_distances,
+    moments,
+)
+from lgd.metrics.moments import ClassMoments
 
 RNG = np.random.default_rng(0)
 
@@ -37,7 +44,7 @@ def test_frechet_distance_of_a_set_to_itself_is_zero():
     features = RNG.normal(size=(50, 6))
     features[:, 5] = features[:, 0]  # a singular covariance
     got = moments(features)
-    assert abs(frechet_distance(got, got)) < 1e-7
+    assert abs(frechet_distance(got, got)) < 1e-13
 
 
 def test_frechet_distance_of_commuting_gaussians():
@@ -46,7 +53,45 @@ def test_frechet_distance_of_commuting_gaussians():
     q = ortho_group.rvs(4, random_state=0)
     x, y = (Moments(m, q * v @ q.T) for m, v in ((np.zeros(4), a), (np.array([3.0, 0, 0, 4]), b)))
     expected = 25.0 + np.sum((np.sqrt(a) - np.sqrt(b)) ** 2)
-    assert frechet_distance(x, y) == pytest.approx(expected, abs=1e-6)  # roots of rounded zeros
+    assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize(("rank", "other"), [(5, 40), (40, 5), (5, 7), (40, 40)])
+def test_frechet_distance_is_exact_to_rounding_where_covariances_are_singular(rank, other):
+    """sum (sqrt(a) - sqrt(b))^2, where all but the first eigenvalues are 0."""
+    q, rng = ortho_group.rvs(40, random_state=0), np.random.default_rng(rank)
+    a, b = (np.where(np.arange(40) < r, rng.uniform(1.0, 9.0, 40), 0.0) for r in (rank, other))
+    x, y = (Moments(np.zeros(40), q * values @ q.T) for values in (a, b))
+    expected = np.sum((np.sqrt(a) - np.sqrt(b)) ** 2)
+    assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-12)
+    assert frechet_distances(y, Moments(*(np.stack([z, z]) for z in x))) == pytest.approx(
+        [expected] * 2, rel=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mean": np.full(3, np.nan)}, "mean of the features of the .*: .*, got NaN in"),
+        ({"mean": np.zeros(2)}, r"expected mean \(.*\) and covariance \(.*\), got \("),
+        (
+            {"covariance": np.diag([1.0, np.inf, 1.0])},
+            "covariance of the features .*, got inf",
+        ),
+        ({"covariance": np.ones(3)}, r"expected mean \(3,\) and covariance \(3, 3\), got \(3,\)"),
+    ],
+)
+def test_moments_that_are_not_finite_or_of_other_shapes_have_no_distance(change, message):
+    good = Moments(np.zeros(3), np.eye(3))
+    for pair in ((good, good._replace(**change)), (good._replace(**change), good)):
+        with pytest.raises(ValueError, match=message):
+            frechet_distance(*pair)
+
+
+def test_frechet_distances_by_class_have_equal_numbers_of_classes():
+    two, three = (ClassMoments.empty(k, 3) for k in (2, 3))
+    with pytest.raises(ValueError, match="samples: expected 3 strata, got 2"):
+        class_frechet_distances(two, three)
 
 
 @pytest.mark.parametrize("size", [1, 3, 12])
@@ -84,7 +129,7 @@ def test_moments_warn_of_too_few_samples(samples, warns, recwarn):
 
 @pytest.mark.parametrize("shape", [(5,), (1, 3), (0, 3), (4, 3, 2)])
 def test_moments_refuse_other_shapes(shape):
-    with pytest.raises(ValueError, match=r"expected features .*, got \("):
+    with pytest.raises(ValueError, match=r"features: expected \(n, f\) .*, got \("):
         moments(np.zeros(shape))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from lgd import conditions
+from lgd.data.ranges import checked_examples
 from lgd.machinery import digests
 from lgd.machinery.arguments import wrong
 from lgd.machinery.words import one_line
@@ -82,7 +83,9 @@ class Split(_Split):
     >>> data.Split(images, c=vectors, stratum=np.array([0, 0, 1, 1, 2, 2], np.int32)).num_strata
     3
 
-    Raises ValueError for examples, conditions and strata of different lengths.
+    Raises ValueError for examples, conditions and strata of different lengths; for examples that
+    are integers, not finite, or images of 0 to 255; and for strata that are no integers from 0, or
+    labels beyond int32. What is traced is checked by shape and dtype.
     """
 
     __slots__ = ()
@@ -93,7 +96,13 @@ class Split(_Split):
         if len(lengths) > 1:
             expected = "x, c and stratum of one length, one row an example"
             raise ValueError(f"Split: expected {expected}, got shapes {one_line(shapes)}")
-        return super().__new__(cls, x, c, stratum)
+        if isinstance(x, np.ndarray | jax.Array):
+            checked_examples("x", x)
+        conditions.check_integers(c)
+        if not isinstance(stratum, np.ndarray | jax.Array) or isinstance(stratum, jax.core.Tracer):
+            return super().__new__(cls, x, c, stratum)
+        checked = conditions.checked_strata(stratum, len(stratum))
+        return super().__new__(cls, x, checked if c is stratum else c, checked)
 
     @property
     def num_strata(self) -> int:
@@ -161,25 +170,10 @@ def _checked_examples(x0: Any) -> Float[np.ndarray, "n *dims"]:
         value = np.asarray(x0)
     except ValueError:  # lists of different lengths
         raise ValueError("x0: expected examples of one shape, got others") from None
-    if value.dtype.kind in "biu":
-        raise ValueError(f"x0: expected floats, got {value.dtype} {value.shape}; {_CONVERT}")
-    if not jnp.issubdtype(value.dtype, jnp.floating) or value.ndim == 0:
-        raise wrong("x0", "an array of floats (n, *dims)", x0)
-    with np.errstate(over="ignore"):  # to inf, which is refused
-        value = value.astype(np.float32)
-    if not np.isfinite(value).all():
-        raise ValueError("expected finite x0, got NaN or inf")
-    images = value.ndim == 4 and value.shape[-1] in (1, 3) and value.size > 0
-    if images and value.min() >= 0.0 and 64.0 < value.max() <= 255.0:
-        got = f"{value.min():g} to {value.max():g}"
-        raise ValueError(f"x0: expected images in [-1, 1], got {got}; {_CONVERT}")
-    return value
-
-
-_CONVERT = (
-    "images of 0 to 255 become images in [-1, 1] by x0 / 127.5 - 1, other numbers become floats by "
-    "x0.astype(np.float32)"
-)
+    if jnp.issubdtype(value.dtype, jnp.floating):
+        with np.errstate(over="ignore"):  # to inf, which is refused
+            value = value.astype(np.float32)
+    return checked_examples("x0", value)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from lgd.data.dataset import Split
+from lgd.data.ranges import checked_examples
+from lgd.machinery.arguments import finite_rows
+from lgd.metrics.checks import SAMPLES, checked
 from lgd.metrics.classifier import Classifier
 from lgd.metrics.energy import ClassEnergyDistance
 from lgd.metrics.features import FeatureSet, extract
@@ -153,7 +156,7 @@ class PlaneMeasure:
         """The metrics; resampled: ``frechet_distance``."""
         flat, stratum = flattened(x)
         samples = _moments_by_stratum(np.asarray(flat), stratum)
-        guessed = np.asarray(self._log_posterior(flat)).argmax(axis=-1)
+        guessed = _most_probable(self._log_posterior(flat))
         metrics = {
             "frechet_distance": float(np.mean(list(map(frechet_distance, samples, self._real)))),
             "accuracy": float(np.mean(guessed == stratum)),
@@ -229,6 +232,7 @@ def sample_statistics(
     predictions: Predictions | None = None
     for part, asked in batches(x, stratum):
         phi, logits = map(np.asarray, outputs(part))
+        phi = checked(phi, num_features, name=SAMPLES)
         moments_of, features = moments_of.update(phi, asked), features.update(phi)
         predictions = predictions or Predictions.empty(logits.shape[1])
         predictions = predictions.update(logits, asked)
@@ -248,8 +252,12 @@ def batches(
 def flattened(
     x: Float[Array, "g n *dims"],
 ) -> tuple[Float[Array, "b *dims"], Int[np.ndarray, " b"]]:
-    """Samples one after another, and the stratum of each."""
-    return x.reshape(-1, *x.shape[2:]), np.repeat(np.arange(len(x)), x.shape[1])
+    """Samples one after another, and the stratum of each.
+
+    Raises ValueError for samples that are no floats, not finite, or pixels of 0 to 255.
+    """
+    flat = checked_examples("samples", x.reshape(-1, *x.shape[2:]))
+    return flat, np.repeat(np.arange(len(x)), x.shape[1])
 
 
 def stratum_of(real: Split) -> Int[np.ndarray, " n"]:
@@ -270,6 +278,13 @@ def resamples(stratum: Int[np.ndarray, " n"], *, seed: int) -> list[Int[np.ndarr
         np.concatenate([rng.choice(index, len(index)) for index in members])
         for _ in range(NUM_RESAMPLES)
     ]
+
+
+def _most_probable(log_p: Float[Array, "b g"]) -> Int[np.ndarray, " b"]:
+    """The stratum of the largest posterior; log 0 = -inf is one."""
+    known = np.asarray(log_p)
+    finite_rows("log_posterior of the samples", np.where(known == -np.inf, 0.0, known))
+    return np.asarray(known.argmax(axis=-1))
 
 
 def _moments_by_stratum(

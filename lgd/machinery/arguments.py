@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from lgd.machinery.words import described
 
@@ -52,6 +54,23 @@ def finite(name: str, value: Any, *, low: Real | None = None, high: Real | None 
     if not math.isfinite(number) or not _is_within(number, low, high):
         raise wrong(name, expected, value)
     return number
+
+
+def finite_rows(name: str, x: Any, *, axes: int = 1) -> Any:
+    """An array of finite numbers; the error says how many rows hold others.
+
+    Args:
+      name: of the argument.
+      x: numbers (n, *dims), not traced.
+      axes: number of leading axes that count rows, 2 for numbers (g, n, *dims).
+    """
+    if bool((jnp if isinstance(x, jax.Array) else np).isfinite(x).all()):
+        return x
+    values = np.asarray(x).reshape(math.prod(x.shape[:axes]), -1)
+    kinds = {"NaN": np.isnan(values), "inf": np.isinf(values)}
+    found = " and ".join(kind for kind, where in kinds.items() if where.any())
+    bad = int((kinds["NaN"] | kinds["inf"]).any(axis=1).sum())
+    raise ValueError(f"{name}: expected finite numbers, got {found} in {bad} of {len(values)} rows")
 
 
 def flag(name: str, value: Any) -> bool:

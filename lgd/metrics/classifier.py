@@ -1,6 +1,7 @@
 """Small classifiers, whose features and labels serve metrics, objectives and rewards.
 
-All return logits (b, num_classes) and the last hidden layer (b, f).
+All return logits (b, num_classes) and the last hidden layer (b, f), and refuse integers and images
+of 0 to 255 with ValueError (what is traced by its dtype).
 """
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from lgd.data.ranges import checked_examples
 from lgd.types import Params, PRNGKey
 
 
@@ -24,6 +26,7 @@ class FeatureClassifier(nn.Module):
         self, x: Float[Array, "b *dims"]
     ) -> tuple[Float[Array, "b classes"], Float[Array, "b f"]]:
         """Return logits (b, num_classes) and features (b, num_features)."""
+        x = checked_examples("x", x)
         h = nn.gelu(nn.Dense(self.width)(x.reshape(len(x), -1)))
         features = nn.gelu(nn.Dense(self.num_features)(h))
         return nn.Dense(self.num_classes)(features), features
@@ -45,7 +48,7 @@ class ConvClassifier(nn.Module):
         self, x: Float[Array, "b h w channels"]
     ) -> tuple[Float[Array, "b classes"], Float[Array, "b f"]]:
         """Return logits (b, num_classes) and features (b, f)."""
-        h = nn.gelu(nn.Conv(self.width, (3, 3))(x))
+        h = nn.gelu(nn.Conv(self.width, (3, 3))(checked_examples("x", x)))
         h = nn.gelu(nn.Conv(2 * self.width, (3, 3), strides=2)(h))
         h = nn.gelu(nn.Conv(2 * self.width, (3, 3), strides=2)(h))
         features = h.reshape(len(x), -1)
@@ -71,6 +74,7 @@ class LeNetClassifier(nn.Module):
         self, x: Float[Array, "b h w channels"]
     ) -> tuple[Float[Array, "b classes"], Float[Array, "b f"]]:
         """Return logits (b, num_classes) and features (b, num_features)."""
+        x = checked_examples("x", x)
         for channels in (self.width, 2 * self.width):
             x = nn.silu(nn.max_pool(nn.Conv(channels, (5, 5), padding="VALID")(x), (2, 2), (2, 2)))
         features = nn.silu(nn.Dense(self.num_features)(x.reshape(len(x), -1)))

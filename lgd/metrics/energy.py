@@ -9,8 +9,11 @@ from jaxtyping import Array, Bool, Float
 
 from lgd import discrepancy
 from lgd.data.dataset import Split
+from lgd.data.ranges import checked_examples
+from lgd.metrics.precision_recall import squared_distances
 
-ROWS = 4096  # examples that are compared with all others of their stratum at a time
+ROWS = 4096  # a stratum of more examples is compared in blocks; at most ROWS^2 distances are held
+_BLOCK = 2048  # rows of a block on the host: 32 MiB a copy
 
 
 class _Bucket(NamedTuple):
@@ -26,8 +29,9 @@ class ClassEnergyDistance:
     """Energy distance of samples to real examples, `discrepancy.energy_distance` by stratum.
 
     beta = lam = 1. It is built once for a real split. Strata are padded and masked together with
-    those of like size, within a factor of 2, so that memory and time grow with the examples and not
-    with the number of strata times the largest. Without strata all examples are one stratum.
+    those of like size, within a factor of 2, so that memory grows with the examples and not with
+    the number of strata times the largest, and time with the pairs within strata. Without strata
+    all examples are one stratum.
 
     Args:
       real: the real examples.
@@ -74,7 +78,7 @@ class ClassEnergyDistance:
 
         Raises:
           ValueError: for another number of strata, fewer than two samples, samples of another size,
-            or samples at distances that are not finite.
+            that are no finite floats or pixels of 0 to 255, or at distances that are not finite.
         """
         x = self._checked(x)
         x = x if self._scale == 1.0 else x / self._scale
@@ -99,6 +103,7 @@ class ClassEnergyDistance:
         flat = x.reshape(*x.shape[:2], -1)
         if flat.shape[-1] != self._size:
             raise ValueError(f"expected samples of {self._size} numbers, got {flat.shape[-1]}")
+        checked_examples("samples", x.reshape(-1, *x.shape[2:]))
         return flat
 
 
@@ -109,28 +114,36 @@ def _bucket(strata: np.ndarray, examples: list[np.ndarray]) -> _Bucket:
     for row, each in zip(padded, examples, strict=True):
         row[: len(each)] = each
     real, mask = jnp.asarray(padded), jnp.arange(counts.max())[None] < jnp.asarray(counts)[:, None]
-    return _Bucket(strata, real, mask, _within(real, mask))
+    if counts.max() <= ROWS:
+        return _Bucket(strata, real, mask, _within(real, mask))
+    within = np.asarray([_mean_within(each) for each in examples], np.float32)
+    return _Bucket(strata, real, mask, jnp.asarray(within))
 
 
 @jax.jit
 def _within(real: Float[Array, "g r d"], mask: Bool[Array, "g r"]) -> Float[Array, " g"]:
-    """The mean distance of different examples of every stratum, `ROWS` against all at a time."""
-
-    def total(rows: Array, kept: Array, y: Array, keep: Array) -> Array:
-        distances = discrepancy.power(discrepancy.squared_distances(rows, y), 1.0)
-        return jnp.sum(jnp.where(kept[:, None] & keep[None], distances, 0.0))
+    """The mean distance of different examples of every stratum."""
 
     def one(y: Array, keep: Array) -> Array:
         count = jnp.sum(keep).astype(jnp.float32)
-        if len(y) <= ROWS:
-            return total(y, keep, y, keep) / (count * (count - 1.0))
-        pad = -len(y) % ROWS
-        rows = jnp.pad(y, ((0, pad), (0, 0))).reshape(-1, ROWS, y.shape[1])
-        kept = jnp.pad(keep, (0, pad)).reshape(-1, ROWS)
-        totals = jax.lax.map(lambda pair: total(pair[0], pair[1], y, keep), (rows, kept))
-        return jnp.sum(totals / count) / (count - 1.0)
+        distances = discrepancy.power(discrepancy.squared_distances(y, y), 1.0)
+        total = jnp.sum(jnp.where(keep[:, None] & keep[None], distances, 0.0))
+        return total / (count * (count - 1.0))
 
     return jax.lax.map(lambda pair: one(*pair), (real, mask))
+
+
+def _mean_within(x: Float[np.ndarray, "n d"]) -> float:
+    """The mean distance of different examples, in float64 on the host, where products are fast."""
+    centred = x - x.mean(axis=0, dtype=np.float64)
+    blocks, total = [centred[i : i + _BLOCK] for i in range(0, len(x), _BLOCK)], 0.0
+    for i, rows in enumerate(blocks):
+        for others in blocks[i:]:
+            squares = squared_distances(rows, others)
+            if others is rows:
+                np.fill_diagonal(squares, 0.0)
+            total += (1.0 if others is rows else 2.0) * float(np.sqrt(squares).sum())
+    return total / (len(x) * (len(x) - 1))
 
 
 @jax.jit
@@ -142,10 +155,26 @@ def _distance(
 ) -> tuple[Float[Array, " g"], Float[Array, "g r"]]:
     def one(group: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
         samples, y, keep, within_real = group
-        means = jnp.mean(discrepancy.power(discrepancy.squared_distances(samples, y), 1.0), axis=0)
+        means = _means(samples, y)
         cross = jnp.sum(jnp.where(keep, means, 0.0)) / jnp.sum(keep)
-        within = discrepancy.power(discrepancy.squared_distances(samples, samples), 1.0)
-        within = discrepancy.off_diagonal_mean(within)
+        if len(samples) <= ROWS:
+            within = discrepancy.power(discrepancy.squared_distances(samples, samples), 1.0)
+            within = discrepancy.off_diagonal_mean(within)
+        else:  # the distance of a sample to itself is 0
+            within = jnp.sum(_means(samples, samples)) / (len(samples) - 1)
         return cross - 0.5 * (within + within_real), means
 
     return jax.lax.map(one, (x, real, mask, within_reals))
+
+
+def _means(x: Float[Array, "n d"], y: Float[Array, "r d"]) -> Float[Array, " r"]:
+    """``E|x - y_j|`` of every y_j, a part of them at a time."""
+
+    def means(y: Array) -> Array:
+        return jnp.mean(discrepancy.power(discrepancy.squared_distances(x, y), 1.0), axis=0)
+
+    size = max(1, ROWS * ROWS // len(x))
+    if len(y) <= size:
+        return means(y)
+    parts = jnp.pad(y, ((0, -len(y) % size), (0, 0))).reshape(-1, size, y.shape[1])
+    return jax.lax.map(means, parts).reshape(-1)[: len(y)]

@@ -2,10 +2,12 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from lgd.data.ranges import checked_examples
 from lgd.machinery.progress import bar
 from lgd.metrics.checks import checked
 from lgd.types import FeatureFn
@@ -20,8 +22,11 @@ def extract(
     once.
 
     Raises:
-      ValueError: without examples, or for features that are not (n, f) or not finite.
+      ValueError: without examples; for examples in memory that are integers, not finite, or pixels
+        of 0 to 255; or for features that are not (n, f) or not finite.
     """
+    if isinstance(x, np.ndarray | jax.Array):
+        checked_examples("x", x)
     size = min(batch_size, len(x))
     parts = []
     starts = range(0, len(x), max(size, 1))
@@ -29,7 +34,8 @@ def extract(
         for start in starts:
             part = jnp.asarray(x[start : start + size])
             padding = [(0, size - len(part))] + [(0, 0)] * (part.ndim - 1)
-            parts.append(checked(feature_fn(jnp.pad(part, padding, mode="edge")))[: len(part)])
+            found = np.atleast_1d(feature_fn(jnp.pad(part, padding, mode="edge")))
+            parts.append(checked(found[: len(part)], name="features of the examples"))
             advance("")
     if not parts:
         raise ValueError("expected examples, got none")

@@ -64,8 +64,9 @@ def kid_of_subsets(
       Mean and standard deviation over the pairs.
 
     Raises:
-      ValueError: for a size below 2 or above that of x or y.
+      ValueError: for a size below 2 or above that of x or y, and as `kid`.
     """
+    x, y = checked_pair(x, y)
     if not 2 <= size <= min(len(x), len(y)):
         raise ValueError(f"expected size in [2, {min(len(x), len(y))}], got {size}")
     rng = np.random.default_rng(seed)
@@ -83,7 +84,8 @@ def mean_within(x: Float[np.ndarray, "n f"]) -> float:
     Raises:
       ValueError: for fewer than two features, or values that are not finite.
     """
-    blocks = _blocks(checked(x, least=2))
+    x = checked(x, least=2)
+    blocks = _blocks(x)
     off_blocks = sum(_kernel(a, b).sum() for a, b in itertools.combinations(blocks, 2))
     in_blocks = 0.0
     for block in blocks:

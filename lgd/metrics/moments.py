@@ -66,7 +66,7 @@ class FeatureMoments(NamedTuple):
         size = len(self.mean)
         if self.num_samples < 2:
             raise ValueError(
-                f"expected features (n, f) with n >= 2, got {(self.num_samples, size)}"
+                f"features: expected (n, f) with n >= 2, got {(self.num_samples, size)}"
             )
         if self.num_samples <= size:
             warnings.warn(f"covariance of {size} features from {self.num_samples}", stacklevel=2)

@@ -47,7 +47,7 @@ def precision_recall(
     precise = np.zeros(len(samples), bool)
     recalled: Bool[np.ndarray, " n"] = np.zeros(len(real), bool)
     for rows in _blocks(len(samples), len(real)):
-        squares = _squared_distances(samples[rows], real)
+        squares = squared_distances(samples[rows], real)
         precise[rows] = (squares <= radii).any(axis=1)
         recalled |= (squares <= sample_radii[rows, None]).any(axis=0)
     return PrecisionRecall(float(precise.mean()), float(recalled.mean()))
@@ -66,7 +66,7 @@ def squared_radii(
         raise ValueError(f"expected more than k = {k} >= 1 features, got {len(x)}")
     radii = np.empty(len(x))
     for rows in _blocks(len(x), len(x)):
-        squares = _squared_distances(x[rows], x)
+        squares = squared_distances(x[rows], x)
         squares[np.arange(len(squares)), np.arange(rows.start, rows.stop)] = np.inf
         radii[rows] = np.partition(squares, k - 1, axis=1)[:, k - 1]
     return radii
@@ -77,10 +77,10 @@ def _blocks(num_rows: int, num_columns: int) -> list[slice]:
     return [slice(i, min(i + size, num_rows)) for i in range(0, num_rows, size)]
 
 
-def _squared_distances(
+def squared_distances(
     x: Float[np.ndarray, "m f"], y: Float[np.ndarray, "n f"]
 ) -> Float[np.ndarray, "m n"]:
-    """Return ``|x|^2 + |y|^2 - 2 x'y`` in float64, which is exact enough for float32 features."""
+    """Return ``|x|^2 + |y|^2 - 2 x'y`` (m, n) in float64, exact enough for float32 features."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     norms = np.sum(x * x, axis=1)[:, None] + np.sum(y * y, axis=1)
     squares = norms - 2.0 * (x @ y.T)

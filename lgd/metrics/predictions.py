@@ -37,11 +37,10 @@ class Predictions(NamedTuple):
           labels: classes that the samples were generated for (n,).
 
         Raises:
-          ValueError: for other shapes or logits that are not finite.
+          ValueError: for other shapes, logits that are not finite, or labels of no class.
         """
-        x = checked(logits, len(self.probabilities)).astype(np.float64)
-        if np.shape(labels) != (len(x),):
-            raise ValueError(f"expected labels ({len(x)},), got {np.shape(labels)}")
+        x = checked(logits, len(self.probabilities), name="logits").astype(np.float64)
+        _check_labels(np.asarray(labels), x.shape)
         log_p = log_softmax(x, axis=1)
         p = np.exp(log_p)
         right = int(np.sum(x.argmax(axis=1) == np.asarray(labels)))
@@ -81,3 +80,14 @@ class Predictions(NamedTuple):
         if not self.num_samples:
             raise ValueError("expected predictions, got none")
         return self.num_samples
+
+
+def _check_labels(labels: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless labels are integers, one for every row of logits (n, classes)."""
+    is_integer = np.issubdtype(labels.dtype, np.integer)
+    if labels.shape != shape[:1] or not is_integer:
+        expected = f"integers {shape[:1]}"
+        raise ValueError(f"labels: expected {expected}, got {labels.dtype} {labels.shape}")
+    if labels.size and not 0 <= labels.min() <= labels.max() < shape[1]:
+        got = f"{labels.min()} to {labels.max()}"
+        raise ValueError(f"labels: expected classes from 0 to {shape[1] - 1}, got {got}")

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lgd import discrepancy
+from lgd.data.ranges import checked_examples
+from lgd.machinery.arguments import finite_rows
 from lgd.rewards import effective_size, tilt_weights
 
 
@@ -37,7 +39,8 @@ class TiltedLaws:
       gammas: the grid; 0: no tilt.
 
     Raises:
-      ValueError: for values of another shape than (g, n), or without gammas.
+      ValueError: for values of another shape than (g, n), without gammas, or draws or values that
+        are not finite.
     """
 
     def __init__(
@@ -45,12 +48,16 @@ class TiltedLaws:
     ) -> None:
         if values.shape != pool.shape[:2] or not len(gammas):
             raise ValueError(f"expected values {pool.shape[:2]} and gammas, got {values.shape}")
+        finite_rows("values", values, axes=2)
+        checked_examples("pool", pool.reshape(-1, *pool.shape[2:]))
         self.gammas = tuple(gammas)
-        self._pool = pool.reshape(*pool.shape[:2], -1)
+        flat = pool.reshape(*pool.shape[:2], -1)
+        self._scale = discrepancy.magnitude(flat)
+        self._pool = flat / self._scale
         tilt = jax.vmap(lambda gamma: tilt_weights(values, gamma), out_axes=1)
         self._weights = tilt(jnp.asarray(self.gammas))  # (g, k, n)
         self._within, from_untilted = _among(self._pool, self._weights)
-        self.from_untilted = from_untilted.T
+        self.from_untilted = self._scale * from_untilted.T
         self.mean_reward = jnp.sum(self._weights * values[:, None], axis=-1).T
         self.effective_size = effective_size(self._weights).T
 
@@ -58,12 +65,15 @@ class TiltedLaws:
         """Return the energy distance of samples to every tilted law, by stratum.
 
         Raises:
-          ValueError: for another number of strata, or fewer than two samples.
+          ValueError: for another number of strata, fewer than two samples, or samples that are not
+            finite or pixels of 0 to 255.
         """
         if len(x) != len(self._pool) or x.shape[1] < 2:
             expected = f"{len(self._pool)} strata of >= 2 samples"
             raise ValueError(f"expected {expected}, got {x.shape[:2]}")
-        return _distance(x.reshape(*x.shape[:2], -1), self._pool, self._weights, self._within).T
+        checked_examples("samples", x.reshape(-1, *x.shape[2:]))
+        flat = x.reshape(*x.shape[:2], -1) / self._scale
+        return self._scale * _distance(flat, self._pool, self._weights, self._within).T
 
     def nearest(self, distance: Float[Array, "k g"]) -> NearestTilt:
         """Return the gamma with the least mean of `distance` over strata."""

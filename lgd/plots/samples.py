@@ -8,6 +8,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from lgd.data.ranges import checked_examples
 from lgd.plots.theme import (
     DPI,
     PANEL_ROOM,
@@ -36,11 +37,12 @@ def sample_grid(samples: Mapping[str, ArrayLike], row_names: Sequence[str]) -> F
       row_names: names of the rows.
 
     Raises:
-      ValueError: for arrays of different shapes, other channels or values that are not finite.
+      ValueError: for arrays of different shapes, other channels, values that are not finite, and
+        pixels of 0 to 255, see `data.ranges.checked_examples`.
     """
     columns = balanced(len(samples), at_most=4)
     shape = (len(row_names), *np.shape(next(iter(samples.values())))[1:])
-    tiles = [_tile(checked(x, f"samples of {name}", shape)) for name, x in samples.items()]
+    tiles = [_tile(_images(x, f"samples of {name}", shape)) for name, x in samples.items()]
     tile_h, tile_w = tiles[0].shape[:2]
     num_rows = math.ceil(len(tiles) / columns)
     gap = round(0.12 * DPI)
@@ -121,6 +123,12 @@ def density_samples(
         ax.grid(False)
     class_key(figure, axes, names)
     return settled(figure)
+
+
+def _images(x: ArrayLike, what: str, shape: tuple[int, ...]) -> np.ndarray:
+    images = checked(x, what, shape)
+    checked_examples(what, np.asarray(x).reshape(-1, *shape[2:]))
+    return images
 
 
 def _tile(images: np.ndarray) -> np.ndarray:

@@ -6,9 +6,23 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from lgd.data.ranges import checked_images
 from lgd.exchange.torch import to_function
 
 BATCH = 8  # images at once
+
+
+def channels_first(images: Any, channels: int = 0) -> Float[np.ndarray, "b k h w"]:
+    """Images (b, h, w, channels) as diffusers has them, of so many channels; 0: of any number.
+
+    Raises ValueError unless they are in [-1, 1].
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] != (channels or images.shape[-1]):
+        expected = f"floats (b, h, w, {channels or 'channels'})"
+        raise ValueError(f"images: expected {expected}, got {images.dtype} {images.shape}")
+    checked_images("images", images, sampled=False)
+    return np.moveaxis(images, -1, 1).astype(np.float32)
 
 
 class Codec:
@@ -55,13 +69,7 @@ class Codec:
         Raises:
           ValueError: for arrays of another shape, or not in [-1, 1].
         """
-        images = np.asarray(images)
-        if images.ndim != 4 or images.shape[-1] != self._channels or images.dtype.kind != "f":
-            expected = f"expected floats (b, h, w, {self._channels}) in [-1, 1]"
-            raise ValueError(f"images: {expected}, got {images.dtype} {images.shape}")
-        if np.abs(images).max() > 1.5:
-            raise ValueError(f"images: expected values in [-1, 1], got up to {images.max():g}")
-        return self._in_batches(self._encode_jit, np.moveaxis(images, -1, 1).astype(np.float32))
+        return self._in_batches(self._encode_jit, channels_first(images, self._channels))
 
     def decode(self, latents: Any) -> Float[np.ndarray, "b h w c"]:
         """The images of latents, in [-1, 1]."""

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from lgd import conditions
 from lgd.denoisers import FunctionDenoiser, from_function
-from lgd.exchange.diffusers.codec import Codec
+from lgd.exchange.diffusers.codec import Codec, channels_first
 from lgd.exchange.diffusers.families import FAMILIES, Family
 from lgd.exchange.diffusers.prompts import Prompts
 from lgd.exchange.diffusers.schedulers import is_edm, kind_of, schedule_of, times_of, timestep_of
@@ -58,7 +59,7 @@ class Model:
             raise ValueError(
                 f"expected labels (b,) for this pipeline, got {shown(texts_or_labels)}"
             )
-        return labels.astype(np.int32)
+        return conditions.checked(labels)
 
     def of_classes(
         self, texts_or_labels: Sequence[str] | Sequence[int]
@@ -99,10 +100,11 @@ class Model:
         return times_of(self.scheduler, num_steps, **options)
 
     def encode(self, images: Any) -> Float[np.ndarray, "b c h w"]:
-        """Latents of images (b, h, w, channels) in [-1, 1]; without a codec channels first."""
-        if self.codec is not None:
-            return self.codec.encode(images)
-        return np.moveaxis(np.asarray(images, np.float32), -1, 1)
+        """Latents of images (b, h, w, channels) in [-1, 1]; without a codec channels first.
+
+        Raises ValueError for images of other shapes, or not in [-1, 1].
+        """
+        return channels_first(images) if self.codec is None else self.codec.encode(images)
 
     def decode(self, x: Any) -> Float[np.ndarray, "b h w c"]:
         """Images (b, h, w, channels) in [-1, 1] of latents; without a codec x, channels last."""

@@ -12,6 +12,7 @@ import functools
 import jax
 from jaxtyping import Array, Float
 
+from lgd.data.ranges import checked_images
 from lgd.machinery.lazy import modules_of
 from lgd.metrics.inception.network import InceptionV3, Outputs, in_batches, template
 from lgd.metrics.inception.preprocess import prepared, resize
@@ -38,7 +39,6 @@ __all__ = [
 __getattr__ = modules_of(__name__)
 
 
-@functools.partial(jax.jit, static_argnames="quantize")
 def outputs(params: Params, images: Float[Array, "n h w c"], *, quantize: bool = True) -> Outputs:
     """Return features and logits of images in [-1, 1], of any size.
 
@@ -46,8 +46,15 @@ def outputs(params: Params, images: Float[Array, "n h w c"], *, quantize: bool =
       params: parameters of Inception-v3, see `load`.
       images: images (n, h, w, 1 or 3) in [-1, 1].
       quantize: whether pixels are rounded to 8 bits, see `prepared`.
-    """
 
+    Raises:
+      ValueError: for images that are no floats, or far outside [-1, 1], see `checked_images`.
+    """
+    return _outputs(params, checked_images("images", images), quantize=quantize)
+
+
+@functools.partial(jax.jit, static_argnames="quantize")
+def _outputs(params: Params, images: Float[Array, "n h w c"], *, quantize: bool) -> Outputs:
     def apply(some: Float[Array, "b h w c"]) -> Outputs:
         return InceptionV3().apply(params, prepared(some, quantize=quantize))  # type: ignore[return-value]
 
