@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from lgd.machinery import processes, storage
+from lgd.machinery import json_file, processes, storage
+from lgd.machinery.words import one_line, shown
 
 
 class WorkdirError(RuntimeError):
@@ -21,11 +22,13 @@ def exists(file: Path) -> bool:
 def read_json(file: Path) -> dict:
     """The JSON object in a file. Raises WorkdirError for a missing or damaged file."""
     try:
-        value = json.loads(file.read_text())
+        value = json_file.parsed(file.read_bytes(), strict=False)
     except FileNotFoundError:
         raise WorkdirError(f"{file}: expected a JSON file, found none") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WorkdirError(f"{file}: expected JSON, got a damaged file: {error}") from None
+    except ValueError as error:
+        raise WorkdirError(
+            f"{file}: expected JSON, got a damaged file: {one_line(error)}"
+        ) from None
     if not isinstance(value, dict):
         raise WorkdirError(f"{file}: expected a JSON object, got {type(value).__name__}")
     return value
@@ -44,15 +47,15 @@ def read_lines(file: Path) -> list[dict]:
         if isinstance(value, dict):
             objects.append(value)
         elif number < len(lines):
-            raise WorkdirError(f"{file}:{number}: expected a JSON object, got {line!r}")
+            raise WorkdirError(f"{file}:{number}: expected a JSON object, got {shown(line)}")
     return objects
 
 
 def _parsed(line: str) -> object:
     """The value of a line of JSON, or None if the line is not JSON."""
     try:
-        return json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
+        return json_file.parsed(line.encode(), strict=False)
+    except ValueError:
         return None
 
 

@@ -1,14 +1,12 @@
 """The one gate to files by a user's path: regular files of bounded size, opened without waiting."""
 
-import collections
-import json
 import os
 import re
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO
 
-from lgd.machinery.words import one_line, shown
+from lgd.machinery.words import one_line
 
 MAX_BYTES = 2**36  # of a file whose reader has no bound of its own
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # also as Path writes it, with one slash
@@ -111,29 +109,6 @@ def output(path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise type(error)(f"{file}: expected a folder to write to: {_reason(error)}") from None
     return file
-
-
-def json_of(raw: bytes) -> Any:
-    """The value of JSON in UTF-8: names once in an object, no NaN or Infinity.
-
-    Raises ValueError, for whatever is wrong.
-    """
-    try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refused)
-    except RecursionError:
-        raise ValueError("lists and objects too deep in each other") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        twice = collections.Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"{shown(twice)} twice in one object")
-    return values
-
-
-def _refused(constant: str) -> NoReturn:
-    raise ValueError(f"{constant}, which JSON does not have")
 
 
 def _check(status: os.stat_result, name: str, what: str, max_bytes: int) -> None:
