@@ -4,25 +4,19 @@
 """
 
 import hashlib
-import io
-import os
-import pickle
-import struct
-import zipfile
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.numpy import save_file
+from torch_files import torch_bytes
 
 from lgd.machinery.storage import leaf_name, save_params
 from lgd.metrics import inception
 from lgd.metrics.features import extract
-from lgd.metrics.inception import blocks, torch_file, weights
+from lgd.metrics.inception import blocks, weights
 from lgd.metrics.inception.network import in_batches
 from lgd.metrics.inception.preprocess import SIZE, prepared, resize
 
@@ -317,179 +311,6 @@ def test_many_images_are_taken_in_turns(count):
     assert max(seen) <= 64
 
 
-# Files of PyTorch
-
-
-class Payload:
-    """What a pickle may do when it is opened: here, make a folder."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.folder),)
-
-
-def unicode(text):
-    return b"X" + struct.pack("<I", len(text.encode())) + text.encode()
-
-
-def integer(value):
-    return b"J" + struct.pack("<i", value)
-
-
-def tensor_program(key, values, old, strides=None, offset=0, shape=None):
-    """torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, False, OrderedDict())."""
-    kind = {"f": "FloatStorage", "i": "LongStorage"}[values.dtype.kind]
-    strides = [n // values.itemsize for n in values.strides] if strides is None else strides
-    shape = values.shape if shape is None else shape
-    storage = b"(" + unicode("storage") + b"ctorch\n" + kind.encode() + b"\n" + unicode(key)
-    storage += unicode("cpu") + integer(values.size) + (b"N" if old else b"") + b"tQ"
-    numbers = b"".join(b"(" + b"".join(map(integer, each)) + b"t" for each in (shape, strides))
-    hooks = b"ccollections\nOrderedDict\n)R"
-    call = b"ctorch._utils\n_rebuild_tensor_v2\n("
-    return call + storage + integer(offset) + numbers + b"\x89" + hooks + b"tR"
-
-
-def state_program(tensors, old, **changes):
-    """An OrderedDict of tensors, with the attributes that PyTorch gives it."""
-    items = b"".join(
-        unicode(name) + tensor_program(str(key), values, old, **changes)
-        for key, (name, values) in enumerate(tensors.items())
-    )
-    metadata = b"}q\x00" + unicode("_metadata") + b"ccollections\nOrderedDict\n)Rsb"
-    return b"\x80\x02ccollections\nOrderedDict\n)R(" + items + b"u" + metadata + b"."
-
-
-def zipped(program, tensors):
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("archive/data.pkl", program)
-        archive.writestr("archive/byteorder", "little")
-        for key, values in enumerate(tensors.values()):
-            archive.writestr(f"archive/data/{key}", storage_bytes(values))
-        archive.writestr("archive/version", "3\n")
-    return stream.getvalue()
-
-
-def streamed(program, tensors):
-    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}
-    head = [0x1950A86A20F9469CFC6C, 1001, system]
-    keys = pickle.dumps([str(key) for key in range(len(tensors))], protocol=2)
-    parts = [*(pickle.dumps(each, protocol=2) for each in head), program, keys]
-    parts += [struct.pack("<q", each.size) + storage_bytes(each) for each in tensors.values()]
-    return b"".join(parts)
-
-
-def storage_bytes(values):
-    return values.tobytes(order="A")  # a transposed tensor is a view of its storage
-
-
-FORMATS = {"zip": (zipped, False), "stream": (streamed, True)}
-
-
-def torch_bytes(tensors, form, **changes):
-    write, old = FORMATS[form]
-    return write(state_program(tensors, old, **changes), tensors)
-
-
-@pytest.fixture
-def small():
-    return {
-        "a.weight": normal((2, 3, 1, 5)),
-        "a.turned": normal((3, 4)).T,
-        "a.count": np.asarray(7, np.int64),
-    }
-
-
-@pytest.mark.parametrize("form", FORMATS)
-def test_tensors_are_read_as_they_were_saved(tmp_path, small, form):
-    file = tmp_path / "small.pth"
-    file.write_bytes(torch_bytes(small, form))
-    found = torch_file.read(file)
-    assert list(found) == list(small)
-    for name, values in small.items():
-        assert found[name].dtype == values.dtype
-        np.testing.assert_array_equal(found[name], values)
-
-
-@pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("protocol", [2, 4])
-def test_a_file_with_code_in_it_is_refused_and_never_run(tmp_path, small, form, protocol):
-    file, made = tmp_path / "evil.pth", tmp_path / "made"
-    program = pickle.dumps({"a.weight": Payload(made)}, protocol=protocol)
-    file.write_bytes(FORMATS[form][0](program, small))
-    with pytest.raises(ValueError, match=f"{file}: expected tensors .*: refused, nothing was run"):
-        torch_file.read(file)
-    assert not made.exists()
-    pickle.loads(program)
-    assert made.exists()
-
-
-@pytest.mark.parametrize(
-    ("program", "words"),
-    [
-        (b"\x80\x02cos\nsystem\n(X\x01\x00\x00\x00xtR.", "the name os.system"),
-        (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}b.", "attributes of a _Name"),
-        (b"\x80\x02X\x17\x00\x00\x00collections.OrderedDict)R.", "a call of"),
-        (b"\x80\x02(ios\nsystem\n.", "the instruction INST"),
-        (b"\x80\x02(cos\nsystem\no.", "the name os.system"),
-        (b"\x80\x02K\x01.", "a dictionary of tensors, got int"),
-        (b"\x80\x02}X\x01\x00\x00\x00aK\x01s.", "a: expected a tensor, got int"),
-        (b"\x80\x02K\x01", "pickle"),
-        (b"\x80\x02t.", "pop from empty list"),
-    ],
-)
-def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path, program, words):
-    file = tmp_path / "other.pth"
-    file.write_bytes(zipped(program, {}))
-    with pytest.raises(ValueError, match=f"{file}: expected tensors saved by PyTorch: .*{words}"):
-        torch_file.read(file)
-
-
-@pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"offset": 1},
-        {"offset": -1},
-        {"strides": (15, 5, 5, 2)},
-        {"strides": (-15, 5, 5, 1)},
-        {"shape": (2, 3, 1, 6)},
-        {"shape": (2, 3, 1)},
-        {"shape": (2, 3, 1, 50), "strides": (0, 0, 0, 0)},
-    ],
-)
-def test_a_tensor_that_leaves_its_storage_is_refused(tmp_path, form, changes):
-    file = tmp_path / "beyond.pth"
-    file.write_bytes(torch_bytes({"a": normal((2, 3, 1, 5))}, form, **changes))
-    with pytest.raises(ValueError, match=f"{file}: expected tensors saved by PyTorch"):
-        torch_file.read(file)
-
-
-@settings(max_examples=300, deadline=None, database=None)
-@given(st.data())
-def test_damaged_files_are_refused_by_name_or_read(damaged, data):
-    file, whole = damaged
-    raw = bytearray(data.draw(st.sampled_from(whole)))
-    for _ in range(data.draw(st.integers(1, 3))):
-        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
-    file.write_bytes(bytes(raw[: data.draw(st.integers(1, len(raw)))]))
-    try:
-        found = torch_file.read(file)
-    except ValueError as refusal:
-        assert str(refusal).startswith(f"{file}: expected ")  # noqa: PT017
-    else:
-        assert all(isinstance(values, np.ndarray) for values in found.values())
-
-
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory):
-    tensors = {"a": normal((2, 3)), "b": np.asarray(7, np.int64)}
-    file = tmp_path_factory.mktemp("damaged") / "damaged.pth"
-    return file, [torch_bytes(tensors, form) for form in FORMATS]
-
-
 # The conversion
 
 
@@ -592,9 +413,9 @@ def test_tensors_that_do_not_fit_are_refused_by_name(params, change, message):
         inception.from_torch(tensors)
 
 
-def test_a_file_that_lacks_tensors_is_named(tmp_path, small):
+def test_a_file_that_lacks_tensors_is_named(tmp_path):
     file: Path = tmp_path / "small.pth"
-    file.write_bytes(torch_bytes(small, "zip"))
+    file.write_bytes(torch_bytes({"a.weight": normal((2, 3))}, "zip"))
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     with pytest.raises(ValueError, match=f"{file}: expected a tensor .*, got only .*'a.weight'"):
         inception.convert(file, tmp_path / "out", sha256=sha256)

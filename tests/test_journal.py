@@ -76,3 +76,13 @@ def test_schedules_are_told_apart_by_what_they_are():
     assert schedule_key(same) == schedule_key(learned[1])
     with pytest.raises(ValueError, match="expected a value with a name"):
         schedule_key(lambda s, t, c: t)
+
+
+def test_a_value_that_could_not_be_read_back_is_not_written(tmp_path):
+    journal, deep = Journal(tmp_path / "measured.jsonl"), [0.0]
+    for _ in range(200):
+        deep = [deep]
+    with pytest.raises(ValueError, match="more than 100 lists"):
+        journal("deep", lambda: deep)
+    journal("fine", lambda: 1.0)
+    assert list(map(Journal(tmp_path / "measured.jsonl").__contains__, ("deep", "fine"))) == [0, 1]

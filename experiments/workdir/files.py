@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from lgd.machinery import files, processes, storage
+from lgd.machinery import files, json_file, processes, storage
+from lgd.machinery.words import one_line, shown
 
 
 class WorkdirError(RuntimeError):
@@ -24,13 +25,15 @@ def read_json(file: Path, *names: str) -> dict:
     Raises WorkdirError for a missing or damaged file, or one of something else.
     """
     try:
-        value = json.loads(files.read(file, "a JSON file"))
+        value = json_file.parsed(files.read(file, "a JSON file"), strict=False)
     except FileNotFoundError:
         raise WorkdirError(f"{file}: expected a JSON file, found none") from None
     except files.InputFileError as error:
         raise WorkdirError(str(error)) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WorkdirError(f"{file}: expected JSON, got a damaged file: {error}") from None
+    except ValueError as error:
+        raise WorkdirError(
+            f"{file}: expected JSON, got a damaged file: {one_line(error)}"
+        ) from None
     if not isinstance(value, dict):
         raise WorkdirError(f"{file}: expected a JSON object, got {type(value).__name__}")
     if missing := [name for name in names if name not in value]:
@@ -55,15 +58,15 @@ def read_lines(file: Path) -> list[dict]:
         if isinstance(value, dict):
             objects.append(value)
         elif number < len(lines):
-            raise WorkdirError(f"{file}:{number}: expected a JSON object, got {line!r}")
+            raise WorkdirError(f"{file}:{number}: expected a JSON object, got {shown(line)}")
     return objects
 
 
 def _parsed(line: str) -> object:
     """The value of a line of JSON, or None if the line is not JSON."""
     try:
-        return json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
+        return json_file.parsed(line.encode(), strict=False)
+    except ValueError:
         return None
 
 

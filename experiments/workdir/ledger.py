@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from lgd.machinery import digests, storage
 from lgd.machinery.ledger import DamagedError, fsync, read, seal, unseal
+from lgd.machinery.words import shown
 
 LEDGER = "LEDGER"
 DRAFTS = "drafts"
@@ -42,6 +43,19 @@ def entry_of(file: Path, *, grows: bool = False) -> Entry:
     return Entry(digests.of_file(file, first=size), size, grows)
 
 
+def _entries(value: Any, where: str) -> dict[str, Entry]:
+    """The entries that a ledger holds. Raises DamagedError for anything else."""
+    try:
+        entries = {str(name): Entry(*entry) for name, entry in value.items()}
+    except (AttributeError, TypeError):
+        raise DamagedError(f"{where}: expected entries of files, got {shown(value)}") from None
+    types = [type(field) for entry in entries.values() for field in entry]
+    inside = all(not name.startswith("/") and ".." not in name.split("/") for name in entries)
+    if types != [str, int, bool] * len(entries) or not inside:
+        raise DamagedError(f"{where}: expected entries of files, got {shown(value)}")
+    return entries
+
+
 class FileLedger:
     """The files of one folder.
 
@@ -59,11 +73,10 @@ class FileLedger:
     def open(self) -> None:
         """Read the ledger. Raises DamagedError if there is none, or one that does not hold."""
         value = unseal(read(self.path), str(self.path))
-        if value["run"] != self._run:
+        if value.get("run") != self._run:
             raise DamagedError(f"{self.path}: expected the ledger of this run, got another run's")
         self._files, self._pending = (
-            {name: Entry(*entry) for name, entry in value[part].items()}
-            for part in ("files", "pending")
+            _entries(value.get(part), f"{self.path}: {part}") for part in ("files", "pending")
         )
         for name, entry in self._pending.items():  # a kill came before the file took its place
             if entry.fits(self._root / name):  # or after it

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lgd.data.faults import DataFileError, content, reading, require_regular
-from lgd.machinery import digests, storage
+from lgd.machinery import digests, json_file, storage
 from lgd.machinery.processes import is_main_process
 from lgd.machinery.progress import bar
 
@@ -103,7 +103,7 @@ def _is_large(pinned: dict[str, Entry]) -> bool:
 
 
 def _parsed(manifest: Path) -> dict[str, list]:
-    value = json.loads(content(manifest, _LARGEST))
+    value = json_file.parsed(content(manifest, _LARGEST))
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
     return value

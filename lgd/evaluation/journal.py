@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lgd.machinery import digests, files, stopping, storage
+from lgd.machinery import digests, files, json_file, stopping, storage
 from lgd.machinery.paths import local
 from lgd.machinery.processes import from_main
 
@@ -44,9 +44,10 @@ class Journal:
 
     def _append(self, key: str, value: Any) -> Any:
         line, seal = _sealed(key, value, self._last)
+        kept = json_file.parsed(line.encode(), strict=False)["value"]
         files.append(self._file, f"{line}\n".encode())
         self._last = seal
-        return json.loads(line)["value"]
+        return kept
 
     def _read(self) -> dict[str, Any]:
         """The values in the file; a last line that a crash cut off is removed from it."""
@@ -91,8 +92,8 @@ class Journal:
 def _entry(line: str) -> dict[str, Any] | None:
     """The object of a line, or None where it is no sealed line."""
     try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
+        entry = json_file.parsed(line.encode(), strict=False)
+    except ValueError:
         return None
     whole = isinstance(entry, dict) and entry.keys() == {"key", "value", "seal"}
     return entry if whole and isinstance(entry["key"], str) else None

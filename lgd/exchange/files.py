@@ -18,7 +18,7 @@ import numpy as np
 
 import lgd
 from lgd import encoders, omega, schedules
-from lgd.machinery import digests, storage
+from lgd.machinery import digests, json_file, storage
 from lgd.machinery import files as input_files
 from lgd.machinery.tensors import TensorFile, check_finite, packed, unpacked
 from lgd.machinery.words import one_line
@@ -105,6 +105,7 @@ def save(guidance: Guidance, path: str | Path) -> None:
             "tensors_sha256": _digest(tensors),
         }
         text = json.dumps(described, allow_nan=False)
+        json_file.check_depth(text.encode())
         raw = packed(tensors, {_DESCRIPTION: text, _DIGEST: digests.of_bytes(text.encode())})
     except ValueError as error:
         raise FileError(f"{path}: {error}") from None
@@ -133,7 +134,7 @@ def load(path: str | Path) -> Guidance:
     if digests.of_bytes(text) != metadata.get(_DIGEST):
         raise FileError(f"{path}: expected {_GUIDANCE}, got a damaged one: its description differs")
     try:
-        return _from_description(input_files.json_of(text), tensors)
+        return _from_description(json_file.parsed(text), tensors)
     except FileError as error:
         raise FileError(f"{path}: {error}") from None
     except Exception as error:  # whatever the constructor of a registered class raises

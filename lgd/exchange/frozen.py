@@ -24,7 +24,7 @@ from jaxtyping import Array
 from lgd.denoisers import FunctionDenoiser, from_function
 from lgd.exchange.extras import required
 from lgd.exchange.files import FileError, decode, encode
-from lgd.machinery import digests, files, storage
+from lgd.machinery import digests, files, json_file, storage
 from lgd.machinery.tensors import packed, unpacked
 from lgd.machinery.words import one_line
 from lgd.types import Condition, Params
@@ -105,7 +105,7 @@ def thaw(path: str | Path) -> tuple[FunctionDenoiser, Params]:
     required("flatbuffers", "frozen")
     try:
         metadata, tensors = unpacked(files.read(path, _WHAT, max_bytes=MAX_BYTES))
-        described = files.json_of(metadata[_DESCRIPTION].encode())
+        described = json_file.parsed(metadata[_DESCRIPTION].encode())
         if described["format"] != FORMAT:
             raise ValueError(f"format {described['format']}, expected {FORMAT}")
         if described["digest"] != digests.of_json(digests.table(tensors)):

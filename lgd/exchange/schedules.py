@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 from lgd import guidance
 from lgd.exchange.kinds import Kind, ScheduleError, kinds, make_schedule
 from lgd.guidance import FAMILIES, HandMade
-from lgd.machinery import files, storage
+from lgd.machinery import files, json_file, storage
 from lgd.machinery.words import one_line, shown
 from lgd.types import OmegaFn, Schedule
 
@@ -231,7 +231,7 @@ def _read_file(source: str, make: _Make, named: dict[str, OmegaFn]) -> None:
 def _entries(source: str) -> list[Any]:
     """The JSON list of a file. Raises ScheduleError."""
     try:
-        entries = files.json_of(files.read(source, _FILE, max_bytes=MAX_BYTES))
+        entries = json_file.read(source, _FILE, max_bytes=MAX_BYTES)
     except FileNotFoundError:
         words = ", ".join(f"{kind}:..." for kind in _words())
         raise ScheduleError(
@@ -239,8 +239,6 @@ def _entries(source: str) -> list[Any]:
         ) from None
     except files.InputFileError as error:
         raise ScheduleError([str(error).removeprefix(f"{one_line(source, 1000)}: ")]) from None
-    except ValueError as error:
-        raise ScheduleError([f"expected {_FILE}, got {one_line(error)}"]) from None
     if not isinstance(entries, list) or not entries:
         raise ScheduleError([f"expected {_FILE}, got {shown(entries)}"])
     if len(entries) > _MAX_ENTRIES:

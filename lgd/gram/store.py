@@ -18,7 +18,7 @@ import numpy as np
 
 from lgd.gram.checks import check_alike, check_tensors, is_condition
 from lgd.gram.layout import LAWS, CollectionLaw, Layout, Statistics, StatisticsError
-from lgd.machinery import digests, files, storage
+from lgd.machinery import digests, files, json_file, storage
 from lgd.machinery.paths import local
 from lgd.machinery.progress import bar
 from lgd.machinery.tensors import host_array, packed, unpacked
@@ -110,16 +110,11 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest of a folder. Raises StatisticsError."""
     file = path / MANIFEST
     try:
-        raw = files.read(file, "a manifest of statistics", max_bytes=_MAX_MANIFEST)
-        values = files.json_of(raw)
+        values = json_file.read(file, "a manifest of statistics", max_bytes=_MAX_MANIFEST)
     except FileNotFoundError:
         raise StatisticsError(f"{file}: expected a manifest of statistics, got no file") from None
     except files.InputFileError as error:
         raise StatisticsError(str(error)) from None
-    except ValueError as error:
-        raise StatisticsError(
-            f"{file}: expected JSON, got a damaged file: {one_line(error)}"
-        ) from None
     try:
         return _parsed(values)
     except StatisticsError as error:

@@ -27,6 +27,7 @@ import numpy as np
 
 from lgd.machinery import digests, files, ledger
 from lgd.machinery.arrays import ArrayFolders, not_finite, placed_like
+from lgd.machinery.commit import STATE, check_commit, lines_of
 from lgd.machinery.ledger import DamagedError, fsync
 from lgd.machinery.paths import local
 from lgd.machinery.processes import broadcast, from_main, to_host
@@ -111,8 +112,7 @@ class CheckpointStore(contextlib.AbstractContextManager["CheckpointStore"]):
     def _save(self, step: int, leaves: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
         for name in not_finite(leaves):
             raise CheckpointError(f"step {step}: leaf {name}: expected finite, got NaN or inf")
-        table = digests.table(leaves)
-        if self._is_saved(step, table):
+        if self._is_saved(step, table := digests.table(leaves)):
             return
         try:
             self._write(step, leaves, table, metadata)
@@ -161,7 +161,7 @@ class CheckpointStore(contextlib.AbstractContextManager["CheckpointStore"]):
 
     def _newest(self, leaves: dict[str, Any]) -> _OnDisk | None:
         """The newest verified step; None where nothing was ever committed."""
-        lines, damages = self._ledger.read()
+        lines, damages = lines_of(self._ledger)
         sums = {line["step"]: line.get("commit") for line in lines}
         damages += [line["damage"] for line in lines if "damage" in line]
         newest = [step for step in sums if step == max(sums) and sums[step]]  # even if it is gone
@@ -219,7 +219,7 @@ class CheckpointStore(contextlib.AbstractContextManager["CheckpointStore"]):
     ) -> None:
         folder = self._root / str(step)
         files.discard(folder)  # an interrupted save
-        self._arrays.write(folder / "state", leaves)
+        self._arrays.write(folder / STATE, leaves)
         self._read_arrays(folder, leaves, table)
         written = [path for path in folder.rglob("*") if path.is_file()]
         sums = {str(path.relative_to(folder)): digests.of_file(path) for path in written}
@@ -245,6 +245,7 @@ class CheckpointStore(contextlib.AbstractContextManager["CheckpointStore"]):
     def _read_commit(self, step: int, commit_sum: str | None = None) -> dict[str, Any]:
         raw = ledger.read(self._root / str(step) / COMMIT_FILE)
         commit = ledger.unseal(raw, COMMIT_FILE)
+        check_commit(commit, COMMIT_FILE)
         if commit["step"] != step:
             raise DamagedError(f"{COMMIT_FILE}: expected step {step}, got {commit['step']}")
         if commit_sum:
@@ -256,7 +257,7 @@ class CheckpointStore(contextlib.AbstractContextManager["CheckpointStore"]):
     ) -> dict[str, np.ndarray]:
         """Read the arrays to the host, each compared with its digest."""
         try:
-            arrays = self._arrays.read(folder / "state", leaves)
+            arrays = self._arrays.read(folder / STATE, leaves)
         except Exception as error:  # the files are whole: a matter of memory or versions
             raise CheckpointError(f"{folder}: Orbax cannot read it: {error}") from error
         for name, got in digests.table(arrays).items():

@@ -3,18 +3,15 @@
 What is written to is opened here too, never through a link, which would lead out of the folder.
 """
 
-import collections
 import errno
-import json
 import os
 import shutil
 import stat
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, NoReturn
 
 from lgd.machinery.paths import InputFileError, local
-from lgd.machinery.words import one_line, shown
+from lgd.machinery.words import one_line
 
 MAX_BYTES = 2**36  # of a file whose reader has no bound of its own
 _KINDS = (
@@ -143,29 +140,6 @@ def output(path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise type(error)(f"{file}: expected a folder to write to: {_reason(error)}") from None
     return file
-
-
-def json_of(raw: bytes) -> Any:
-    """The value of JSON in UTF-8: names once in an object, no NaN or Infinity.
-
-    Raises ValueError, for whatever is wrong.
-    """
-    try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refused)
-    except RecursionError:
-        raise ValueError("lists and objects too deep in each other") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        twice = collections.Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"{shown(twice)} twice in one object")
-    return values
-
-
-def _refused(constant: str) -> NoReturn:
-    raise ValueError(f"{constant}, which JSON does not have")
 
 
 def _check(status: os.stat_result, name: str, what: str, max_bytes: int) -> None:

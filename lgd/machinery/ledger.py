@@ -9,7 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lgd.machinery import digests, files
+from lgd.machinery import digests, files, json_file
+from lgd.machinery.words import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -54,17 +55,24 @@ def _content(path: Path) -> bytes:
 
 
 def seal(value: dict[str, Any]) -> bytes:
-    """JSON behind its own sha256. Raises ValueError for NaN and inf."""
+    """JSON behind its own sha256. Raises ValueError for what `unseal` would refuse."""
     text = json.dumps(value, sort_keys=True, allow_nan=False).encode()
+    json_file.parsed(text)
     return digests.of_bytes(text).encode() + b" " + text
 
 
 def unseal(raw: bytes, name: str) -> dict[str, Any]:
-    """The value that was sealed. Raises DamagedError, naming the file, if a byte has changed."""
+    """The object that was sealed. Raises DamagedError, naming the file, if a byte has changed."""
     digest, _, text = raw.partition(b" ")
     if digest != digests.of_bytes(text).encode():
         raise DamagedError(f"{name}: its seal does not fit its content")
-    return json.loads(text)
+    try:
+        value = json_file.parsed(text)
+    except ValueError as error:
+        raise DamagedError(f"{name}: {one_line(error)}") from None
+    if not isinstance(value, dict):
+        raise DamagedError(f"{name}: expected an object, got {type(value).__name__}")
+    return value
 
 
 def check(data: bytes, sha256: str, name: str) -> None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save
 
-from lgd.machinery import files
+from lgd.machinery import json_file
 from lgd.machinery.words import shown
 
 MAX_HEADER = 8 * 2**20  # bytes; JSON of that size takes up to 27 times as many in memory
@@ -84,7 +84,7 @@ def unpacked(raw: bytes) -> TensorFile:
     text = raw[8 : 8 + size].rstrip(b" ")  # which the format fills headers with, and nothing else
     if not text.endswith(b"}"):
         raise ValueError("a header without an end")
-    header = files.json_of(text)
+    header = json_file.parsed(text)
     if not isinstance(header, dict):
         raise ValueError(f"a header of {type(header).__name__}")
     metadata = header.pop(_METADATA, {})

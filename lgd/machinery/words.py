@@ -4,18 +4,43 @@ from typing import Any
 
 
 def shown(value: Any, limit: int = 200) -> str:
-    """A value as it is written in Python, on one line; the name of its type if that fails."""
+    """A value as it is written in Python, on one line; the name of its type if that fails.
+
+    Of large lists, tuples, dicts and texts only the beginning is written.
+    """
     try:
-        return one_line(repr(value), limit)
+        return one_line(_written(value, limit), limit)
     except Exception:  # integers of more than 4,300 digits, deep lists, objects of users
         return f"a value of type {type(value).__name__}"
 
 
+def _written(value: Any, limit: int) -> str:
+    """``repr(value)``, or a text of more than ``limit`` characters that begins like it."""
+    if type(value) in (str, bytes):
+        return repr(value[: limit + 1])
+    if type(value) not in (list, tuple, dict) or not value:
+        return repr(value)
+    parts: list[str] = []
+    room = limit
+    for item in value.items() if isinstance(value, dict) else ((each,) for each in value):
+        parts.append(": ".join(_written(each, room) for each in item))
+        room -= len(parts[-1]) + 2
+        if room < 0:
+            break
+    inside = ", ".join(parts)
+    if isinstance(value, tuple):
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
+    return f"{{{inside}}}" if isinstance(value, dict) else f"[{inside}]"
+
+
 def one_line(said: object, limit: int = 200) -> str:
     """A text, or that of an error, on one printable line."""
-    text = " ".join(str(said).split()) or "''"
+    whole = str(said)
+    start = whole[: 100 * limit]  # texts of megabytes are not split into words
+    text = " ".join(start.split()) or "''"
     text = text if text.isprintable() else repr(text)
-    return text if len(text) <= limit else f"{text[:limit]}..."
+    is_all = len(text) <= limit and len(start) == len(whole)
+    return text if is_all else f"{text[:limit]}..."
 
 
 def described(value: Any, limit: int = 80) -> str:

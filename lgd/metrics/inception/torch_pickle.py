@@ -2,7 +2,9 @@
 
 A pickle is a program that may call anything. This reader follows only the instructions that a
 dictionary of tensors needs: constants, tuples, lists, dictionaries, and a few names that are
-recognised but never imported. It refuses all others by name.
+recognised but never imported. It refuses all others by name. Values are bounded while they are
+made: nothing is nested deeper than a shape in the arguments of a tensor, keys are text, and no
+value of the file is hashed, compared or shown but numbers and text.
 """
 
 import io
@@ -12,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+MAX_STEPS = 2**17  # instructions of a pickle; that of Inception-v3 has some ten thousand
+MAX_DIMS = 8
 DTYPES: dict[str, np.dtype] = {
     "FloatStorage": np.dtype("<f4"),
     "DoubleStorage": np.dtype("<f8"),
@@ -50,12 +54,16 @@ def followed(stream: io.BytesIO) -> Any:
     """Return the value of the next pickle of a stream, which moves behind the pickle.
 
     Raises:
-      ValueError: at the first instruction that is not in `_STEPS`, or name that is not in `_KNOWN`.
+      ValueError: at the first instruction that is not in `_STEPS`, name that is not in `_KNOWN`, or
+        value that no dictionary of tensors has, and for more than `MAX_STEPS` instructions.
+      IndexError, KeyError: for a pickle that takes what it does not have.
     """
     machine = _Machine()
-    for code, argument, _ in pickletools.genops(stream):
+    for count, (code, argument, _) in enumerate(pickletools.genops(stream)):
         if code.name == "STOP":
             return machine.stack.pop()
+        if count == MAX_STEPS:
+            raise ValueError(f"got a pickle of more than {MAX_STEPS} instructions")
         if code.name not in _STEPS:
             raise ValueError(f"got the instruction {code.name}: refused, nothing was run")
         _STEPS[code.name](machine, argument)
@@ -90,40 +98,73 @@ class _Machine:
             raise ValueError(f"got the name {name}: refused, nothing was run")
         self.push(_Name(name))
 
+    def push_tuple(self, values: list[Any]) -> None:
+        """Push a tuple; those inside it have numbers only."""
+        for inner in values:
+            if isinstance(inner, tuple) and not isinstance(inner, Storage | View):
+                _check_all(inner, int, "a tuple")
+        self.push(tuple(values))
+
+    def append(self, values: list[Any]) -> None:
+        """Add to a list, of which a file has only one of keys."""
+        _check_all(values, str, "a list")
+        _checked(self.stack[-1], list).extend(values)
+
+    def set_items(self, pairs: list[Any]) -> None:
+        _check_all(pairs[::2], str, "the keys of a dictionary")
+        _checked(self.stack[-1], dict).update(zip(pairs[::2], pairs[1::2], strict=True))
+
+    def attributes(self) -> None:
+        """Drop the attributes of a dictionary, which are PyTorch's versions of modules."""
+        target, _ = self.take(2)
+        self.push(_checked(target, dict))
+
     def call(self) -> None:
         name, arguments = self.take(2)
-        if name == _DICT and isinstance(name, _Name):
-            return self.push(dict(*arguments))
-        if name == _TENSOR and isinstance(name, _Name):
-            storage, offset, shape, strides = arguments[:4]
-            if not isinstance(storage, Storage):
-                raise ValueError("expected a storage below a tensor, got none")
-            return self.push(View(storage, offset, shape, strides))
-        raise ValueError(f"got a call of {name!r}: refused, nothing was run")
+        called = (str(_checked(name, _Name)), len(_checked(arguments, tuple)))
+        if called == (_DICT, 0):
+            return self.push({})
+        if called != (_TENSOR, 6):
+            raise ValueError(f"got a call of {name}: refused, nothing was run")
+        storage, offset, shape, strides, *_ = arguments
+        _check_numbers(shape, strides, (offset,))
+        self.push(View(_checked(storage, Storage), offset, shape, strides))
 
     def storage(self) -> None:
         """Replace ("storage", type, key, device, size) by a `Storage`.
 
         In the older format a view follows, which is always None.
         """
-        tag, kind, key, _, size, *view = self.take(1)[0]
-        known = isinstance(kind, _Name) and kind.removeprefix("torch.") in DTYPES
-        if tag != "storage" or not known or view not in ([], [None]) or type(size) is not int:
-            raise ValueError(f"expected a storage, got {(tag, kind, key, size, *view)!r}")
-        self.push(Storage(key, DTYPES[kind.removeprefix("torch.")], size))
+        tag, kind, key, _, size, *view = _checked(self.stack.pop(), tuple)
+        dtype = DTYPES.get(_checked(kind, _Name).removeprefix("torch."))
+        is_whole = all(each is None for each in view)
+        if _checked(tag, str) != "storage" or dtype is None or not is_whole:
+            raise ValueError("got something else than a storage: refused")
+        self.push(Storage(_checked(key, str), dtype, _checked(size, int)))
 
-    def append(self, values: list[Any]) -> None:
-        self.stack[-1].extend(values)
 
-    def set_items(self, pairs: list[Any]) -> None:
-        self.stack[-1].update(zip(pairs[::2], pairs[1::2], strict=True))
+def _checked(value: Any, kind: type) -> Any:
+    """A value of exactly this type."""
+    if type(value) is not kind:
+        raise ValueError(
+            f"got a {type(value).__name__} in the place of a {kind.__name__.strip('_')}: refused"
+        )
+    return value
 
-    def attributes(self) -> None:
-        """Drop the attributes of a dictionary, which are PyTorch's versions of modules."""
-        target, _ = self.take(2)
-        if not isinstance(target, dict):
-            raise ValueError(f"got attributes of a {type(target).__name__}: refused")
-        self.push(target)
+
+def _check_all(values: Any, kind: type, what: str) -> None:
+    for value in values:
+        if type(value) is not kind:
+            raise ValueError(
+                f"got a {type(value).__name__} in {what}, which has only {kind.__name__}: refused"
+            )
+
+
+def _check_numbers(*shapes: Any) -> None:
+    for shape in shapes:
+        _check_all(_checked(shape, tuple), int, "a shape")
+        if len(shape) > MAX_DIMS or min(shape, default=0) < 0:
+            raise ValueError(f"got a shape that is not up to {MAX_DIMS} numbers >= 0: refused")
 
 
 Step = Callable[[_Machine, Any], None]
@@ -146,10 +187,10 @@ _STEPS: dict[str, Step] = {
     "NEWFALSE": lambda machine, _: machine.push(False),
     "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
     "EMPTY_TUPLE": lambda machine, _: machine.push(()),
-    "TUPLE": lambda machine, _: machine.push(tuple(machine.since_mark())),
-    "TUPLE1": lambda machine, _: machine.push(tuple(machine.take(1))),
-    "TUPLE2": lambda machine, _: machine.push(tuple(machine.take(2))),
-    "TUPLE3": lambda machine, _: machine.push(tuple(machine.take(3))),
+    "TUPLE": lambda machine, _: machine.push_tuple(machine.since_mark()),
+    "TUPLE1": lambda machine, _: machine.push_tuple(machine.take(1)),
+    "TUPLE2": lambda machine, _: machine.push_tuple(machine.take(2)),
+    "TUPLE3": lambda machine, _: machine.push_tuple(machine.take(3)),
     "EMPTY_LIST": lambda machine, _: machine.push([]),
     "APPEND": lambda machine, _: machine.append(machine.take(1)),
     "APPENDS": lambda machine, _: machine.append(machine.since_mark()),
