@@ -102,10 +102,8 @@ def learn_guidance(
     objective, seen = _prepared(objective, split, trainer)
     batches, batch_axis = _batches(objective, seen, trainer.batch_size, mesh, data_key)
     denoiser, denoiser_params = _placed(denoiser, denoiser_params, mesh)
-    with (
-        _blaming(denoiser, denoiser_params, split, objective),
-        pipeline.reading_ahead(batches) as batches,
-    ):
+    blaming = _blaming(denoiser, denoiser_params, split, objective)
+    with blaming, pipeline.reading_ahead(batches) as batches:
         if isinstance(start, omega.Guidance):
             begun = start
         else:

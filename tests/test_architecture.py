@@ -35,8 +35,8 @@ LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 EXPERIMENTS = """
     ablations accelerator benchmarks build config data_sources denoiser_rules faults floor
     gram_law gram_rank gram_runs image_runs convert_inception launcher ledger ledger_runs loggers
-    notebook_use notebooks pretrained process_runs rank_schedules readme reward_runs
-    scale workdir
+    notebook_use notebooks pretrained pretrained_guidance process_runs rank_schedules readme
+    reward_runs scale workdir
 """
 
 

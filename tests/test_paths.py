@@ -16,10 +16,11 @@ from lgd.data import fashion_mnist, image_files, image_folder, mnist, npz, tfds_
 from lgd.denoisers import from_function
 from lgd.evaluation.comparison import Comparison
 from lgd.evaluation.journal import Journal
+from lgd.exchange import frozen
 from lgd.exchange import schedules as schedule_files
 from lgd.exchange.diffusers import prompts
 from lgd.gram import store
-from lgd.machinery import digests, files, paths, storage
+from lgd.machinery import digests, files, json_file, paths, storage
 from lgd.machinery.checkpoint import CheckpointStore
 from lgd.metrics import inception, reference
 from lgd.metrics.inception import torch_file, weights
@@ -63,6 +64,8 @@ TAKERS = {  # by module and function: all of the library that take a path
     "exchange/diffusers/prompts.__init__": lambda path: prompts.Prompts(None, lambda: {}, path),
     "exchange/files.load": lgd.load,
     "exchange/files.save": lambda path: lgd.save(TABLE, path),
+    "exchange/frozen.freeze": lambda path: frozen.freeze(path, MODEL, {}, shape=(2,), c=SPLIT.c),
+    "exchange/frozen.thaw": frozen.thaw,
     "exchange/schedules.write": lambda path: schedule_files.write(path, []),
     "gram/collect.collect": collect,
     "gram/store.folder_of": store.folder_of,
@@ -73,6 +76,7 @@ TAKERS = {  # by module and function: all of the library that take a path
     "machinery/files.opened": lambda path: files.opened(path, "a file"),
     "machinery/files.output": files.output,
     "machinery/files.read": lambda path: files.read(path, "a file"),
+    "machinery/json_file.read": lambda path: json_file.read(path, "a file"),
     "machinery/paths.local": paths.local,
     "machinery/storage.load_params": lambda path: storage.load_params(path, ARRAYS),
     "machinery/storage.save_params": lambda path: storage.save_params(path, ARRAYS),

@@ -102,7 +102,15 @@ def brought(pipe: Any, null: Any) -> exchange.Model:
 
 
 def ours(model: exchange.Model, omega: Any, c: Condition, start: Any, solver: str = "ddim") -> Any:
-    """The samples of our own sampler from one start."""
+    """The samples of our own sampler from one start.
+
+    Args:
+      model: the pipeline as a model.
+      omega: the weights.
+      c: conditions, leaves (b, ...).
+      start: latents (b, 4, h, w).
+      solver: of our own sampler.
+    """
 
     @jax.jit
     def run(params: Any, x: Array, c: Condition) -> Array:

@@ -62,6 +62,7 @@ def freeze(
       ValueError: for a denoiser whose halves are a pair, or whose unconditional input has not the
         structure of c.
     """
+    path = files.output(path)
     required("flatbuffers", "frozen")
     if not isinstance(denoiser, FunctionDenoiser) or hasattr(denoiser, "pair"):
         got = type(denoiser).__name__
@@ -92,7 +93,7 @@ def freeze(
         "batch_size": batch_size,
         "digest": digests.of_json(digests.table(tensors)),
     }
-    storage.write(files.output(path), packed(tensors, {_DESCRIPTION: json.dumps(described)}))
+    storage.write(path, packed(tensors, {_DESCRIPTION: json.dumps(described)}))
 
 
 def thaw(path: str | Path) -> tuple[FunctionDenoiser, Params]:
@@ -102,9 +103,13 @@ def thaw(path: str | Path) -> tuple[FunctionDenoiser, Params]:
       FileNotFoundError: where there is no file.
       FileError: for a damaged file, or one of something else.
     """
+    try:
+        raw = files.read(path, _WHAT, max_bytes=MAX_BYTES)
+    except files.InputFileError as error:
+        raise FileError(str(error)) from None
     required("flatbuffers", "frozen")
     try:
-        metadata, tensors = unpacked(files.read(path, _WHAT, max_bytes=MAX_BYTES))
+        metadata, tensors = unpacked(raw)
         described = json_file.parsed(metadata[_DESCRIPTION].encode())
         if described["format"] != FORMAT:
             raise ValueError(f"format {described['format']}, expected {FORMAT}")
@@ -112,8 +117,6 @@ def thaw(path: str | Path) -> tuple[FunctionDenoiser, Params]:
             raise ValueError("a damaged file: its tensors differ")
         schedule, program = decode(described["schedule"]), tensors.pop(_PROGRAM).tobytes()
         exported = export.deserialize(bytearray(program))
-    except FileNotFoundError:
-        raise
     except Exception as error:  # whatever the parts of a foreign file raise
         raise FileError(f"{path}: expected {_WHAT}, got {one_line(error)}") from error
     function = Frozen(digests.of_bytes(program), described["batch_size"], exported)

@@ -244,8 +244,7 @@ class CheckpointStore(contextlib.AbstractContextManager["CheckpointStore"]):
 
     def _read_commit(self, step: int, commit_sum: str | None = None) -> dict[str, Any]:
         raw = ledger.read(self._root / str(step) / COMMIT_FILE)
-        commit = ledger.unseal(raw, COMMIT_FILE)
-        check_commit(commit, COMMIT_FILE)
+        check_commit(commit := ledger.unseal(raw, COMMIT_FILE), COMMIT_FILE)
         if commit["step"] != step:
             raise DamagedError(f"{COMMIT_FILE}: expected step {step}, got {commit['step']}")
         if commit_sum:
@@ -293,8 +292,8 @@ class CheckpointStore(contextlib.AbstractContextManager["CheckpointStore"]):
             files.discard(leftover)
 
     def _record(self, step: int) -> None:
-        commit = digests.of_file(self._root / str(step) / COMMIT_FILE)
-        self._append({"step": step, "commit": commit})
+        file = self._root / str(step) / COMMIT_FILE
+        self._append({"step": step, "commit": digests.of_file(file)})
 
     def _append(self, line: dict[str, Any]) -> None:
         self._ledger.append(line)
