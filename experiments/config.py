@@ -156,7 +156,8 @@ def _read(path: str) -> tuple[dict[str, Any], list[str]]:
     except FileNotFoundError:
         return {}, [expected + "no such file"]
     except files.InputFileError as error:
-        return {}, [str(error)]
+        reason = str(error).removeprefix(f"{one_line(path)}: ")
+        return {}, [f"{expected.removesuffix(', got ')}: {reason}"]
     try:
         exec(compile(code, path, "exec", dont_inherit=True), namespace)
         if "get_config" not in namespace:

@@ -1,5 +1,6 @@
 """The command that converts Inception-v3, and the comparison with PyTorch's ports."""
 
+import re
 import sys
 
 import pytest
@@ -16,13 +17,16 @@ from lgd.metrics import inception
         (None, r"published\.pth: expected a PyTorch file, found none"),
     ],
 )
-def test_another_file_than_the_published_one_is_refused(tmp_path, monkeypatch, content, words):
+def test_another_file_than_the_published_one_is_refused(
+    tmp_path, monkeypatch, capsys, content, words
+):
     file, out = tmp_path / "published.pth", tmp_path / "inception.safetensors"
     if content is not None:
         file.write_bytes(content)
     monkeypatch.setattr(sys, "argv", ["convert", f"--torch={file}", f"--out={out}"])
-    with pytest.raises(SystemExit, match=words):
+    with pytest.raises(SystemExit, match="2"):
         convert_inception.main()
+    assert re.search(words, capsys.readouterr().err)
     assert not out.exists()
 
 

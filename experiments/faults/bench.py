@@ -81,6 +81,7 @@ class Bench:
         self.folder = folder
         self.environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "XLA_FLAGS": "--xla_backend_optimization_level=0",
             "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -96,7 +97,7 @@ class Bench:
         module = ["experiments.run"]
         if strike is not None:
             module = ["experiments.faults.inject", *map(str, strike), "--"]
-        settings = ["--config=configs/mixture.py", f"--workdir={workdir}"]
+        settings = [f"--config={ROOT}/configs/mixture.py", f"--workdir={workdir}"]
         settings += [f"--config.{override}" for override in TINY]
         settings.append(f"--stages={','.join(stages)}")
         return [sys.executable, "-m", *module, *settings, *flags]
@@ -189,9 +190,8 @@ def started(
     argv: Sequence[str], **settings: Any
 ) -> Iterator[tuple[subprocess.Popen, Callable[[], str]]]:
     """Start a process, and yield it with a function that returns its output; kill it at the end."""
-    process = subprocess.Popen(
-        argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **settings
-    )
+    settings = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | settings
+    process = subprocess.Popen(argv, **settings)
     lines: list[bytes] = []
 
     def read() -> None:

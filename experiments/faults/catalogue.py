@@ -9,11 +9,14 @@ from experiments.faults import (
     data_files,
     disk,
     numbers,
+    outside,
     peers,
     refusals,
     signals,
 )
 from experiments.faults.bench import STAGES, Bench
+from experiments.faults.damage import link_to_itself
+from lgd.machinery.checkpoint import LEDGER_FILE, QUARANTINE
 
 RANDOM_KILLS = 3  # of each stage
 
@@ -41,6 +44,9 @@ def _signals() -> Iterator[Fault]:
             inject = functools.partial(signals.interrupt, moment=moment, signal=signal)
             quick = (moment, signal) in QUICK_MOMENTS
             yield Fault("signal", f"SIG{signal} during {moment}", inject, quick)
+    for signal in ("TERM", "INT"):
+        inject = functools.partial(signals.at_the_end, signal=signal)
+        yield Fault("signal", f"SIG{signal} when all is done", inject, signal == "TERM")
     yield Fault("signal", "two signals", signals.twice)
     yield Fault("signal", "a signal in a step that does not end", signals.no_answer)
     for stage in STAGES:
@@ -51,6 +57,11 @@ def _signals() -> Iterator[Fault]:
 
 def _checkpoints() -> Iterator[Fault]:
     yield Fault("checkpoint", "the newest one, under a run", checkpoints.under_a_run, quick=True)
+    inject = functools.partial(checkpoints.under_a_run, damage=link_to_itself)
+    yield Fault("checkpoint", "a file that links to itself, under a run", inject)
+    for name in (QUARANTINE, LEDGER_FILE):
+        inject = functools.partial(checkpoints.in_a_place, name=name)
+        yield Fault("checkpoint", f"something else as {name}, under a run", inject)
     yield Fault("checkpoint", "all of them, under a run", checkpoints.under_a_run_all_of_them)
 
 
@@ -111,6 +122,18 @@ def _refusals() -> Iterator[Fault]:
     yield Fault("config", "changed between runs", refusals.changes)
 
 
+def _outside() -> Iterator[Fault]:
+    yield Fault("outside", "a terminal with few characters", outside.terminal, quick=True)
+    yield Fault("outside", "packages of the names of ours", outside.packages)
+    yield Fault("outside", "a flag that does not exist", outside.flag)
+    yield Fault("outside", "a workdir elsewhere", outside.url)
+    yield Fault("outside", "devices that are not there", outside.platform)
+    for name in outside.PLACES:
+        inject = functools.partial(outside.in_a_place, name=name)
+        yield Fault("place", name, inject, name == "a link as lock")
+    yield Fault("place", "an empty results.json", outside.results_of_nothing)
+
+
 def _data_files() -> Iterator[Fault]:
     for kind in data_files.FILES:
         for damage in data_files.BEFORE:
@@ -134,5 +157,6 @@ FAULTS = (
     *_peers(),
     *_numbers(),
     *_refusals(),
+    *_outside(),
     *_data_files(),
 )

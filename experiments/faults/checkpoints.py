@@ -1,20 +1,21 @@
 """Damaged checkpoints of a run that is resumed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from experiments.faults.bench import Bench, Strike
 from experiments.faults.damage import flip
-from lgd.machinery.checkpoint import COMMIT_FILE, QUARANTINE
+from experiments.faults.endings import REFUSED, wrong_end
+from lgd.machinery.checkpoint import COMMIT_FILE, LEDGER_FILE, QUARANTINE
 
 STOPPED_AT = 13  # where the runs below are stopped: saved there, and at step 10
 
 
-def under_a_run(bench: Bench) -> Iterator[str]:
+def under_a_run(bench: Bench, damage: Callable[[Path], object] = flip) -> Iterator[str]:
     """Damage the newest checkpoint: the run continues from the one before."""
     with bench.copy("denoiser") as workdir:
         store = _stopped(bench, workdir)
-        flip(next((store / str(STOPPED_AT) / "state").rglob("manifest.ocdbt")))
+        damage(next((store / str(STOPPED_AT) / "state").rglob("manifest.ocdbt")))
         done = bench.launch(workdir, ["denoiser"])
         if done.code != 0:
             yield f"expected exit 0, got {done.code}:\n{done.out}"
@@ -44,6 +45,21 @@ def under_a_run_all_of_them(bench: Bench) -> Iterator[str]:
             if again.code == 0
             else f"expected exit 0 with --restart_damaged, got {again.code}:\n{again.out}"
         )
+
+
+def in_a_place(bench: Bench, name: str) -> Iterator[str]:
+    """Put a file in the place of a folder of the store, or the reverse: the run is refused."""
+    with bench.copy("denoiser") as workdir:
+        store = _stopped(bench, workdir)
+        flip(store / str(STOPPED_AT) / COMMIT_FILE)
+        if name == QUARANTINE:
+            (store / name).write_text("a file")
+        else:
+            (store / name).unlink()
+            (store / name).mkdir()
+        words = {QUARANTINE: "expected a folder, got a file", LEDGER_FILE: "found none"}
+        refused = bench.launch(workdir, ["denoiser"])
+        yield wrong_end(refused, REFUSED, f"{store / name}: expected", words[name])
 
 
 def _stopped(bench: Bench, workdir: Path) -> Path:

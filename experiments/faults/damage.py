@@ -11,6 +11,12 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def link_to_itself(path: Path) -> None:
+    """Put a link in the place of a file that leads nowhere but to itself."""
+    path.unlink()
+    path.symlink_to(path)
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "flipped": flip,
     "deleted": Path.unlink,

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.faults.bench import INJECTED, STEPS, Bench, Ended, Strike, newest_state
-from experiments.faults.endings import STOPPED, not_resumed
+from experiments.faults.endings import STOPPED, not_resumed, wrong_end
 
 LIMIT = 10.0  # seconds from the signal to the end, on an idle processor
 
 MOMENTS: dict[str, tuple[str, Strike]] = {
+    "the start": ("denoiser", Strike("experiments.run:_join", 1, "")),
     "first compile": ("denoiser", Strike("lgd.training.loop:make_step", 1, "")),
     "data fetch": ("denoiser", Strike("lgd.data.pipeline:IndexedBatches.__call__", 9, "")),
     "step": ("denoiser", Strike("lgd.machinery.parallel:place_batch", 8, "")),
@@ -43,6 +44,13 @@ def interrupt(bench: Bench, moment: str, signal: str) -> Iterator[str]:
         if not wrong and signal != "KILL" and moment in ("step", "data fetch"):
             wrong = _unsaved(workdir, strike.number)
         yield wrong or not_resumed(bench, workdir, stage)
+
+
+def at_the_end(bench: Bench, signal: str) -> Iterator[str]:
+    """Send a signal when all is done and Python ends: the run has ended well."""
+    with bench.copy("collect") as workdir:  # whose denoiser is there
+        strike = Strike("threading:_shutdown", 1, signal)
+        yield wrong_end(bench.launch(workdir, ["denoiser"], strike=strike), 0, INJECTED)
 
 
 def twice(bench: Bench) -> Iterator[str]:

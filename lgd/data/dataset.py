@@ -210,7 +210,10 @@ class Dataset:
 
 def scaled(pixels: UInt8[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Return pixels 0 to 255 as float32 in [-1, 1]."""
-    return pixels.astype(np.float32) / 127.5 - 1.0
+    values = pixels.astype(np.float32)
+    values /= 127.5
+    values -= 1.0
+    return values
 
 
 def fingerprint(split: Split) -> str:

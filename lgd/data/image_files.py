@@ -20,6 +20,7 @@ import numpy as np
 from lgd.data import unpacking
 from lgd.data.faults import DataFileError, all_faults, local, reading, require_regular
 from lgd.machinery import digests
+from lgd.machinery.words import shown
 
 IDX_UINT8 = b"\x00\x00\x08"  # the magic number but for its last byte, the number of dimensions
 IDX_FILES = {
@@ -188,7 +189,7 @@ def _opened_npz(path: Path) -> Iterator[Callable[[str], _Field]]:
         def field(key: str) -> _Field:
             where = f"{path}: {key}"
             if key not in names:
-                raise DataFileError(f"{where}: expected an array, got only {sorted(names)[:20]}")
+                raise DataFileError(f"{where}: expected an array, got only {shown(sorted(names))}")
             with reading(where, "an array"):
                 shape, dtype = unpacking.header(archive, key, path.stat().st_size)
             return _Field(where, shape, dtype, lambda: unpacking.values(archive, key))

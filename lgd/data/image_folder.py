@@ -35,6 +35,7 @@ OTHER_SUFFIXES = (
 )
 CLASSES = "classes.txt"
 _LARGEST_CLASSES = 2**24  # bytes
+_MOST_CLASSES = 2**16
 
 
 class _Listed(NamedTuple):
@@ -145,6 +146,8 @@ def _listed_classes(file: Path) -> list[str] | None:
     with reading(f"{file}", "names of classes, one a line"):
         lines = content(file, _LARGEST_CLASSES).decode("utf-8-sig").splitlines()
     names = [line.strip() for line in lines if line.strip()]
+    if len(names) > _MOST_CLASSES:
+        raise DataFileError(f"{file}: expected up to {_MOST_CLASSES} classes, got {len(names)}")
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice or not names:
         got = f"{_some(twice)} more than once" if twice else "no name"

@@ -15,6 +15,7 @@ from lgd.data.faults import DataFileError, content, reading, require_regular
 from lgd.machinery import digests, json_file, storage
 from lgd.machinery.processes import is_main_process
 from lgd.machinery.progress import bar
+from lgd.machinery.words import shown
 
 NAME = "lgd-manifest.json"
 _LARGEST = 2**30  # bytes, of about 8 million files
@@ -45,9 +46,7 @@ def pins(root: Path, files: Sequence[str]) -> dict[str, Entry]:
                 storage.write(manifest, json.dumps(measured, indent=1).encode())
         return measured
     with reading(f"{manifest}", "a manifest of lgd"):
-        before = {
-            name: Entry(int(pair[0]), str(pair[1])) for name, pair in _parsed(manifest).items()
-        }
+        before = _parsed(manifest)
     present = set(files)
     for name in before:
         if name not in present:
@@ -102,8 +101,11 @@ def _is_large(pinned: dict[str, Entry]) -> bool:
     return sum(pin.size for pin in pinned.values()) > 2**32
 
 
-def _parsed(manifest: Path) -> dict[str, list]:
+def _parsed(manifest: Path) -> dict[str, Entry]:
     value = json_file.parsed(content(manifest, _LARGEST))
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
-    return value
+    for name, pair in value.items():
+        if not isinstance(pair, list) or [type(part) for part in pair] != [int, str]:
+            raise ValueError(f"{shown(name)}: expected size and sha256, got {shown(pair)}")
+    return {name: Entry(*pair) for name, pair in value.items()}

@@ -1,8 +1,9 @@
 """Arrays of .npz archives, and bounds on what compressed files may unpack to.
 
 A file of some megabytes can unpack to gigabytes. Sizes are therefore taken from headers and bounded
-before anything is unpacked: at most 32 GiB an array, and at most 256 MiB or 200 times its packed
-size. Images of shapes on black pack by about 100, photographs by less than 2.
+before anything is unpacked: at most 128 MiB from a file of up to 16 MiB, and 200 times its size, up
+to 32 GiB, from a larger one. Images of shapes on black pack by about 100, photographs by less than
+2.
 """
 
 import math
@@ -11,9 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-LARGEST = 2**35  # bytes of an array
-FREE = 2**28  # bytes that may be packed as much as they are
-RATIO = 200  # unpacked bytes for each packed one, beyond
+SMALL, LARGEST_OF_SMALL = 2**24, 2**27  # bytes of a file, and of all that it unpacks to
+RATIO, LARGEST = 200, 2**35  # of a larger file: unpacked bytes for each of its own, and in all
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that NumPy writes
 
 
@@ -25,9 +25,9 @@ class Header(NamedTuple):
 
 
 def check_size(unpacked: int, packed: int) -> None:
-    """Raise ValueError if bytes unpack to more than the bounds of this module allow."""
-    limit = min(LARGEST, max(FREE, RATIO * packed))
-    if unpacked > limit:
+    """Raise ValueError if a file unpacks to more bytes than the bounds of this module allow."""
+    limit = LARGEST_OF_SMALL if packed <= SMALL else min(LARGEST, RATIO * packed)
+    if unpacked > max(limit, packed):
         raise ValueError(
             f"expected at most {limit} bytes unpacked from {packed}, got {unpacked}; "
             "store it without compression if it is no mistake"
@@ -43,13 +43,13 @@ def header(archive: zipfile.ZipFile, name: str, file_size: int) -> Header:
       file_size: bytes of the archive.
 
     Raises:
-      ValueError: for Python objects, which are never unpickled, for a member that is too large, or
-        has more or fewer bytes than its header declares.
+      ValueError: for Python objects, which are never unpickled, for members that are too large
+        together, or one that has more or fewer bytes than its header declares.
     """
     info = archive.getinfo(f"{name}.npy")
     if info.compress_type not in _METHODS:
         raise ValueError(f"expected a stored or deflated member, got method {info.compress_type}")
-    check_size(info.file_size, min(info.compress_size, file_size))
+    check_size(sum(member.file_size for member in archive.infolist()), file_size)
     with archive.open(info) as member:
         version = np.lib.format.read_magic(member)
         if version != (1, 0):  # others have headers beyond 64 KiB, of many fields

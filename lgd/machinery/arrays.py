@@ -1,6 +1,9 @@
 """Arrays on disk, written and read by Orbax in process 0 alone."""
 
-from collections.abc import Mapping
+import functools
+import logging
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,12 @@ class ArrayFolders:
     def write(self, folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
         """Write the arrays into a new folder."""
         values = [arrays[name] for name in _stored(arrays)]
+        before, said = sys.unraisablehook, _Silence()
+        sys.unraisablehook = functools.partial(_told, before)
+        logging.getLogger("absl").addFilter(said)
         self._orbax.save(folder, args=ocp.args.PyTreeSave(values))
+        logging.getLogger("absl").removeFilter(said)  # after an error, threads speak until the end
+        sys.unraisablehook = before
 
     def read(self, folder: Path, like: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Read arrays of the names, shapes and dtypes of ``like``."""
@@ -38,6 +46,20 @@ class ArrayFolders:
     def close(self) -> None:
         """Release what Orbax holds."""
         self._orbax.close()
+
+
+class _Silence(logging.Filter):
+    """Keeps back what threads of Orbax say, with tracebacks, of the error that it raises."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is not of Orbax, or no error."""
+        return record.levelno < logging.ERROR or "orbax" not in record.pathname
+
+
+def _told(before: Callable[[Any], Any], unraisable: Any) -> None:
+    """Pass on what no thread could raise, but not that Orbax has given up for another error."""
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        before(unraisable)
 
 
 def not_finite(arrays: Mapping[str, np.ndarray]) -> list[str]:
