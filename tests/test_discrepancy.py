@@ -10,6 +10,7 @@ from scipy.stats import foldnorm, norm
 from lgd import discrepancy
 
 SETS, SIZE = 1000, 32
+RNG = np.random.default_rng(0)
 
 
 @jax.jit
@@ -185,13 +186,84 @@ def test_particles_that_are_not_finite_are_at_no_distance_of_anything(bad):
     assert not jnp.isfinite(discrepancy.energy_distance(y, x, lam=0.0))
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-19, 1e-10, 1e10, 1e19, 1e30])
-def test_energy_distance_scales_with_the_numbers(scale):
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(20, 3)), 1.0 + rng.normal(size=(30, 3))
-    whole = discrepancy.energy_distance(jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32))
-    scaled = (jnp.asarray(scale * each, jnp.float32) for each in (x, y))
-    np.testing.assert_allclose(discrepancy.energy_distance(*scaled) / scale, whole, rtol=1e-4)
+CLOUDS = (RNG.normal(size=(20, 3)), 1.0 + RNG.normal(size=(30, 3)))
+value_and_slopes = jax.jit(
+    jax.value_and_grad(
+        lambda x, y, beta: discrepancy.energy_distance(x, y, beta=beta), argnums=(0, 1)
+    )
+)
+
+
+def plain_energy(x, y, beta, lam=1.0):
+    return discrepancy.energy_distance(x, y, beta=beta, lam=lam, any_scale=False)
+
+
+plain_value_and_slopes = jax.jit(jax.value_and_grad(plain_energy, argnums=(0, 1)))
+
+
+def clouds(scale=1.0):
+    return [jnp.asarray(scale * each, jnp.float32) for each in CLOUDS]
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 1.75, 2.0])
+@pytest.mark.parametrize("scale", [1e-30, 1e-19, 1e-10, 1e-7, 1.0, 1e7, 1e10, 1e19, 1e30])
+def test_energy_distance_and_its_slopes_scale_with_the_numbers(beta, scale):
+    """``scale^beta`` and ``scale^(beta - 1)``, up to rounding, where floats hold it."""
+    (value, slopes), (got, got_slopes) = (
+        plain_value_and_slopes(*clouds(), beta),
+        value_and_slopes(*clouds(scale), beta),
+    )
+    if 1e-36 < scale**beta < 1e36:
+        assert float(got) / scale**beta == pytest.approx(float(value), abs=1e-6 * 3.0**beta)
+    for found, slope in zip(got_slopes, slopes, strict=True):
+        found = np.asarray(found, np.float64) / scale ** (beta - 1.0)
+        np.testing.assert_allclose(found, slope, atol=1e-6 * np.abs(slope).max())
+
+
+@pytest.mark.parametrize("exponent", [-100, -40, 63, 100])
+def test_powers_of_two_are_scales_without_rounding(exponent):
+    assert discrepancy.magnitude(*clouds(2.0**exponent)) == 2.0 ** (exponent + 1)  # numbers to 3.7
+    value, slopes = value_and_slopes(*clouds(2.0**exponent), 1.0)
+    expected, expected_slopes = value_and_slopes(*clouds(2.0**30), 1.0)
+    assert value / 2.0**exponent == expected / 2.0**30
+    jax.tree.map(np.testing.assert_array_equal, slopes, expected_slopes)
+
+
+def test_ordinary_numbers_are_not_scaled():
+    assert discrepancy.magnitude(*clouds()) == 1.0
+    plain = plain_value_and_slopes(*clouds(), 1.75)
+    jax.tree.map(np.testing.assert_array_equal, value_and_slopes(*clouds(), 1.75), plain)
+
+
+@pytest.mark.parametrize("largest", [2.0**127, 3e38, 1e-37])
+def test_the_largest_and_smallest_of_floats_have_a_scale(largest):
+    """Distances .5, 1, .25 and .75 across, .25 and .5 within."""
+    x, y = (jnp.float32(largest * np.array(z)[:, None]) for z in ([0.0, 0.25], [0.5, 1.0]))
+    got, slopes = value_and_slopes(x, y, 1.0)
+    assert float(got) / largest == pytest.approx(0.25, rel=1e-6)
+    assert all(np.isfinite(slope).all() for slope in slopes)
+
+
+def test_settings_have_slopes_too():
+    found, expected = (
+        jax.jit(jax.grad(function, argnums=(0, 2, 3)))(*clouds(), 1.3, 0.5)
+        for function in (energy, plain_energy)
+    )
+    for slope, plain in zip(found, expected, strict=True):
+        np.testing.assert_allclose(slope, plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_second_derivatives_scale_with_the_numbers():
+    x, y = (each[:3] for each in clouds())
+    found = jax.jit(jax.hessian(energy))(1e10 * x, 1e10 * y, 1.5, 1.0) * 1e10**0.5
+    np.testing.assert_allclose(found, jax.jit(jax.hessian(plain_energy))(x, y, 1.5), atol=1e-6)
+
+
+def test_sets_without_particles_have_no_distance(two_sets):
+    for x, y in (two_sets, two_sets[::-1]):
+        with pytest.raises(ValueError, match="at least 1 particles a side, got"):
+            discrepancy.energy_distance(x[:0], y, lam=0.0)
 
 
 def test_energy_distance_of_infinite_numbers_is_not_finite():

@@ -8,6 +8,7 @@ from scipy.stats import ortho_group
 from lgd import discrepancy, training
 from lgd.data import Split, labelled, pipeline
 from lgd.machinery import parallel
+from lgd.metrics import energy
 from lgd.metrics.classifier import FeatureClassifier, LeNetClassifier, classification_loss
 from lgd.metrics.energy import ClassEnergyDistance
 from lgd.metrics.frechet import (
@@ -208,9 +209,23 @@ def test_strata_of_very_different_size_are_compared_as_by_themselves():
 
 
 def test_memory_grows_with_the_examples_and_not_with_strata_times_the_largest():
-    real, _ = split_of([2] * 500 + [20_000], dim=1)
+    real, _ = split_of([2] * 500 + [6_000], dim=1)
     held = sum(leaf.size for leaf in jax.tree.leaves(ClassEnergyDistance(real)._buckets))
     assert held < 4 * len(real.x)
+
+
+def test_large_strata_and_many_samples_are_compared_in_blocks(monkeypatch):
+    monkeypatch.setattr(energy, "ROWS", 8)  # 64 distances at once
+    monkeypatch.setattr(energy, "_BLOCK", 7)
+    real, _ = split_of([3, 20, 9, 31], dim=2)
+    samples = jnp.asarray(np.random.default_rng(1).normal(size=(4, 13, 2)), jnp.float32)
+    distances, means = ClassEnergyDistance(real).with_mean_distances(samples)
+    whole = jax.jit(discrepancy.energy_distance)
+    for k, x in enumerate(samples):
+        y = real.x[real.stratum == k]
+        np.testing.assert_allclose(distances[k], whole(x, jnp.asarray(y)), atol=2e-6)
+        gaps = np.linalg.norm(np.asarray(x)[:, None] - y[None], axis=-1)
+        np.testing.assert_allclose(means[real.stratum == k], gaps.mean(axis=0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e-10, 1e19])
@@ -241,9 +256,12 @@ def test_class_energy_distance_refuses_samples_of_another_size_and_far_away(meas
     distance = ClassEnergyDistance(measured[0], 3)
     with pytest.raises(ValueError, match="expected samples of 6 numbers, got 4"):
         distance(jnp.zeros((3, 5, 2, 2)))
-    for value in (np.nan, np.inf, 1e30):
-        with pytest.raises(ValueError, match="expected samples at finite distances"):
-            distance(jnp.full((3, 5, 2, 3), value))
+    for value, got in ((np.nan, "NaN"), (np.inf, "inf")):
+        samples = jnp.zeros((3, 5, 2, 3)).at[1, 2:4].set(value)
+        with pytest.raises(ValueError, match=rf"samples: expected finite .* {got} in 2 of 15 rows"):
+            distance(samples)
+    with pytest.raises(ValueError, match="expected samples at finite distances"):
+        distance(jnp.full((3, 5, 2, 3), 1e30))
 
 
 def test_examples_without_strata_are_one(measured):

@@ -65,7 +65,10 @@ def checked_images(name: str, images: Any, *, sampled: bool = True) -> Any:
     x = _variable(name)
     makes = f"{x} / 127.5 - 1 makes such images of pixels of 0 to 255"
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"{expected}, got {described(images)}; {makes}")
+        got = described(images)
+        if np.dtype(images.dtype).kind in "iu" and not isinstance(images, jax.core.Tracer):
+            got += f" of {images.min(initial=0)} to {images.max(initial=0)}"
+        raise ValueError(f"{expected}, got {got}; {makes}")
     low, high = _extent(name, images)
     largest = max(-low, high)
     is_far = (low >= 0.0 and high > OVERSHOOT) or (largest > DIVERGED and _size(images) > DIVERGED)
