@@ -1,4 +1,4 @@
-"""What lies around a run: the terminal, the folder that it starts in, links and folders in the way."""
+"""What lies around a run: the terminal, its folder, links and other folders in the way."""
 
 import os
 from collections.abc import Callable, Iterator
