@@ -3,7 +3,8 @@
     python -m experiments.pretrained_guidance --model=PIPELINE --data=IMAGES --workdir=runs/mine
 
 PIPELINE is a folder that diffusers saved, IMAGES one with a folder for every class, see
-docs/pretrained.md. Every field can be set, as in experiments.run.
+docs/pretrained.md. Without these flags they are the folders
+``pipeline`` and ``images``. Every field can be set, as in experiments.run.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +20,9 @@ def get_config() -> ConfigDict:
     config.data.num_train = 2000
     config.data.num_validation = 1000
     config.data.num_test = 1000
+    config.data.path = "images"
     config.denoiser.level = "pretrained"
+    config.denoiser.pipeline = "pipeline"
     config.sampling.grid = "scheduler"
     config.guidance.methods = ("self_consistency",)
     config.evaluation.primary = "frechet_distance"

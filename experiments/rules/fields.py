@@ -129,7 +129,9 @@ FIELDS: dict[str, Rule] = {
     "schedule": one_of("rectified_flow", "cosine", "linear_vp", "edm"),
     "denoiser.level": one_of("under", "middle", "well", "exact", "pretrained"),
     "denoiser.pipeline": _PATH,
-    "denoiser.prompt": Rule("a text", str.isprintable),
+    "denoiser.prompt": Rule(
+        "a text with {} in the place of a name", lambda text: text.isprintable() and "{}" in text
+    ),
     "denoiser.class_ids": Rule(
         "different labels from 0 with commas between, or no text",
         lambda text: not text or re.fullmatch(r"\d{1,9}(,\d{1,9})*", text) is not None,

@@ -97,7 +97,9 @@ def _extent(name: str, x: Any) -> tuple[float, float]:
     if isinstance(x, jax.core.Tracer) or not x.size:
         return 0.0, 0.0
     if isinstance(x, jax.Array):
-        low, high = np.asarray(jnp.stack([jnp.min(x), jnp.max(x)])).astype(np.float64).tolist()
+        with jax.ensure_compile_time_eval():  # a constant may be checked while others are traced
+            ends = jnp.stack([jnp.min(x), jnp.max(x)])
+        low, high = np.asarray(ends).astype(np.float64).tolist()
     else:
         with np.errstate(invalid="ignore"):
             low, high = float(x.min()), float(x.max())
@@ -109,7 +111,8 @@ def _extent(name: str, x: Any) -> tuple[float, float]:
 def _size(x: Any) -> float:
     """The root mean square."""
     xp: Any = jnp if isinstance(x, jax.Array) else np
-    return float(xp.sqrt(xp.mean(xp.square(x.astype(np.float32)))))
+    with jax.ensure_compile_time_eval():
+        return float(xp.sqrt(xp.mean(xp.square(x.astype(np.float32)))))
 
 
 def _is_images(shape: tuple[int, ...]) -> bool:
@@ -120,4 +123,5 @@ def _are_pixels(x: Any, low: float, high: float) -> bool:
     """Whether images look like levels, of 8 bits and perhaps resized, or whole ones."""
     if low < 0.0 or high <= 2.0:
         return False
-    return 64.0 < high <= 255.0 or not bool((x[:_FEW] % 1).any())
+    with jax.ensure_compile_time_eval():
+        return 64.0 < high <= 255.0 or not bool((x[:_FEW] % 1).any())

@@ -177,7 +177,8 @@ class Guidance:
         in order; of k directions a list of k for every condition, without ``cfg_scale``. Raises
         ValueError as `table` does.
 
-        >>>         >>> import jax.numpy as jnp
+        >>> import json
+        >>> import jax.numpy as jnp
         >>> from lgd import omega
         >>> model = omega.StepTable(times=(1.0, 0.0))
         >>> guidance = omega.Guidance(model, {"values": jnp.array([[0.5]])}, "constant(1)")
