@@ -111,6 +111,7 @@ def ours(model: exchange.Model, omega: Any, c: Condition, start: Any, solver: st
       start: latents (b, 4, h, w).
       solver: of our own sampler.
     """
+    times = model.times(NUM_STEPS)
 
     @jax.jit
     def run(params: Any, x: Array, c: Condition) -> Array:
@@ -121,7 +122,7 @@ def ours(model: exchange.Model, omega: Any, c: Condition, start: Any, solver: st
             c,
             x,
             guidance=omega,
-            times=model.times(NUM_STEPS),
+            times=times,
             solver=solver,
         )
 
@@ -133,7 +134,7 @@ def start_of(model: exchange.Model) -> np.ndarray:
 
     Schedulers of sigmas hold x / alpha.
     """
-    scale = float(model.scheduler.init_noise_sigma)
+    scale = float(getattr(model.scheduler, "init_noise_sigma", 1.0))
     if scale == 1.0:
         return X
     alpha = float(model.denoiser.schedule.alpha(model.times(NUM_STEPS)[0]))
