@@ -1,3 +1,4 @@
+import errno
 import json
 import logging
 import os
@@ -394,6 +395,20 @@ def test_trouble_of_the_machine_is_not_damage(store, root, monkeypatch):
 
     monkeypatch.setattr(ocp.Checkpointer, "restore", fail)
     with pytest.raises(CheckpointError, match=r"2: Orbax cannot read it: too large"):
+        store.restore(make_state())
+    assert store.steps() == [1, 2]
+
+
+def test_a_disk_that_cannot_read_is_not_damage(root, store, monkeypatch):
+    real = os.open
+
+    def failing(path, *args, **kwargs):
+        if str(path).endswith(f"2/{COMMIT_FILE}"):
+            raise OSError(errno.EIO, "no answer", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", failing)
+    with pytest.raises(OSError, match="no answer"):
         store.restore(make_state())
     assert store.steps() == [1, 2]
 
