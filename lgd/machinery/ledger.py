@@ -90,10 +90,8 @@ def read(path: Path) -> bytes:
         raise DamagedError(f"{path.name} is missing") from error
     except files.InputFileError as error:
         trouble = error.__context__
-        if (
-            isinstance(trouble, MemoryError | OSError)
-            and getattr(trouble, "errno", 0) != errno.ELOOP
-        ):
+        is_loop = getattr(trouble, "errno", None) == errno.ELOOP
+        if isinstance(trouble, MemoryError | OSError) and not is_loop:
             raise trouble from None  # of the machine, which is no damage
         raise DamagedError(str(error)) from error
 
