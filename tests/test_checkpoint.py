@@ -1,3 +1,4 @@
+import errno
 import json
 import logging
 import os
@@ -339,6 +340,49 @@ def test_starting_over_where_nothing_is_left_needs_to_be_asked_for(root, store, 
     assert {path.name for path in (root / QUARANTINE).iterdir()} == {"1.0", "2.0", "LEDGER.0"}
 
 
+def link_to_itself(path: Path) -> None:
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("name", ["2", "2/state", f"2/{COMMIT_FILE}", "2/state/manifest.ocdbt"])
+def test_a_link_to_itself_means_the_step_before(root, store, caplog, name):
+    link_to_itself(root / name)
+    assert_falls_back(store, root, caplog)
+    store.save(2, make_state(2), {"at": 2})
+    assert store.restore(make_state()).step == 2
+
+
+def test_a_pipe_is_not_waited_for(root, store, caplog):
+    (root / "2" / COMMIT_FILE).unlink()
+    os.mkfifo(root / "2" / COMMIT_FILE)
+    assert_falls_back(store, root, caplog)
+
+
+@pytest.mark.parametrize("name", [LEDGER_FILE, QUARANTINE])
+def test_a_file_for_a_folder_or_the_reverse_is_named(root, store, name):
+    flip(root / "2" / COMMIT_FILE)
+    if name == LEDGER_FILE:
+        (root / name).unlink()
+        (root / name).mkdir()
+    else:
+        (root / name).write_text("a file")
+    with pytest.raises(CheckpointError, match=f"{root / name}: expected a "):
+        store.restore(make_state())
+    with pytest.raises(CheckpointError, match="expected a folder, got a file in its way"):
+        CheckpointStore(root / "1" / COMMIT_FILE)
+
+
+def test_a_ledger_that_is_a_link_is_not_written_through(root, store, tmp_path):
+    mine = tmp_path / "mine"
+    (root / LEDGER_FILE).rename(mine)
+    (root / LEDGER_FILE).symlink_to(mine)
+    before = mine.read_bytes()
+    with pytest.raises(CheckpointError, match="expected a file to write to, got a link"):
+        store.save(3, make_state(3))
+    assert mine.read_bytes() == before
+
+
 def test_a_good_step_is_used_even_where_starting_over_is_allowed(root):
     flip(root / "2" / COMMIT_FILE)
     with CheckpointStore(root, restart_damaged=True) as store:
@@ -351,6 +395,20 @@ def test_trouble_of_the_machine_is_not_damage(store, root, monkeypatch):
 
     monkeypatch.setattr(ocp.Checkpointer, "restore", fail)
     with pytest.raises(CheckpointError, match=r"2: Orbax cannot read it: too large"):
+        store.restore(make_state())
+    assert store.steps() == [1, 2]
+
+
+def test_a_disk_that_cannot_read_is_not_damage(root, store, monkeypatch):
+    real = os.open
+
+    def failing(path, *args, **kwargs):
+        if str(path).endswith(f"2/{COMMIT_FILE}"):
+            raise OSError(errno.EIO, "no answer", str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", failing)
+    with pytest.raises(OSError, match="no answer"):
         store.restore(make_state())
     assert store.steps() == [1, 2]
 

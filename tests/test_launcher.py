@@ -338,10 +338,59 @@ def test_flags_of_several_processes_must_fit(launch, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_flag_that_does_not_exist_is_refused(launch, tmp_path):
+    done = launch(command(tmp_path / "none", "--restart_damagd"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "Unknown command line flag 'restart_damagd'. Did you mean: restart_damaged ?"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--workdir=gs://bucket/run", "--workdir: gs://bucket/run: expected a local path"),
+        ("--config=s3://a.py", "s3://a.py: expected a Python file"),
+        ("--config.data.path=gs://b/c", "data.path: expected a path in printable characters"),
+        ("--config.evaluation.inception_path=s3://b", "evaluation.inception_path: expected a path"),
+    ],
+)
+def test_what_is_not_on_this_machine_is_refused_at_the_start(launch, tmp_path, flag, words):
+    done = launch(command(tmp_path / "none", flag))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_home_folder_is_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    config = configs.load(str(ROOT / "configs" / "smoke.py"), [*TINY, "mesh.data=1"])
+    pipeline.run(config, "~/run", [])
+    assert (tmp_path / "home" / "run" / "config.json").exists()
+    assert os.listdir(tmp_path) == ["home"]
+
+
+@pytest.mark.parametrize("name", ["configs", "lgd"])
+def test_packages_of_the_names_of_ours_are_not_taken_for_ours(environment, tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("raise RuntimeError('not ours')")
+    argv = [sys.executable, "-m", "experiments.run", f"--config={ROOT}/configs/smoke.py"]
+    settings = environment | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*argv, "--config.seed=-1"], cwd=tmp_path, env=settings, capture_output=True, text=True
+    )
+    said = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert [line.split(":")[0] for line in said] == ["--workdir", "seed"]
+
+
 @pytest.mark.parametrize("flag", ["--help", "--helpshort"])
 def test_help_names_stages_and_overrides(launch, flag):
     done = launch([sys.executable, "-m", "experiments.run", flag])
     said = done.stdout + done.stderr
+    assert done.returncode == 0
     assert "Traceback" not in said
     for part in ("denoiser,collect,guidance,evaluate,report", "--config.", "--workdir"):
         assert part in said

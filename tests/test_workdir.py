@@ -18,6 +18,7 @@ from experiments.workdir import (
     MAY_CHANGE,
     Workdir,
     WorkdirError,
+    lines,
     lock,
     read_json,
     read_lines,
@@ -25,6 +26,7 @@ from experiments.workdir import (
     write_text,
 )
 from lgd.data import Dataset, labelled
+from lgd.evaluation import Journal
 from lgd.machinery.failures import NonFiniteError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,6 +170,25 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
         assert (folder / "lock").exists()
     with lock.held(folder):  # freed, though the file is still there
         pass
+
+
+@pytest.mark.parametrize("name", ["lock", "metrics.jsonl", "measured.jsonl"])
+@pytest.mark.parametrize("what", ["a link", "a folder", "a pipe"])
+def test_nothing_is_written_where_something_else_lies(tmp_path, name, what):
+    """Above all not to what a link leads to."""
+    run, mine = tmp_path / "run", tmp_path / "mine"
+    run.mkdir()
+    mine.write_text("")
+    make = {"a link": lambda: os.symlink(mine, run / name), "a folder": (run / name).mkdir}
+    make.get(what, lambda: os.mkfifo(run / name))()
+    write = {
+        "lock": lambda: lock.held(run).__enter__(),
+        "metrics.jsonl": lambda: lines.append(run / name, "a"),
+        "measured.jsonl": lambda: Journal(run / name)("a", lambda: 1),
+    }
+    with pytest.raises((WorkdirError, ValueError), match=f"{run / name}: expected .*{what}"):
+        write[name]()
+    assert mine.read_text() == ""
 
 
 def test_a_lock_of_a_dead_process_is_taken_over(tmp_path):

@@ -190,8 +190,8 @@ def started(
     argv: Sequence[str], **settings: Any
 ) -> Iterator[tuple[subprocess.Popen, Callable[[], str]]]:
     """Start a process, and yield it with a function that returns its output; kill it at the end."""
-    settings = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | settings
-    process = subprocess.Popen(argv, **settings)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(argv, **{"cwd": ROOT, **pipes, **settings})
     lines: list[bytes] = []
 
     def read() -> None:

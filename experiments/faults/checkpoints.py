@@ -53,7 +53,7 @@ def in_a_place(bench: Bench, name: str) -> Iterator[str]:
         store = _stopped(bench, workdir)
         flip(store / str(STOPPED_AT) / COMMIT_FILE)
         if name == QUARANTINE:
-            (store / name).write_text("a file")
+            (store / name).write_text("a file", "utf-8")
         else:
             (store / name).unlink()
             (store / name).mkdir()

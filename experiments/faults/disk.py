@@ -163,8 +163,8 @@ def other_data(bench: Bench) -> Iterator[str]:
     """Change the recorded digests of the data: the run is refused."""
     with bench.copy("guidance") as workdir:
         file = workdir / "data.json"
-        text = file.read_text()
-        file.write_text(text.replace(text[40:44], "0000"))
+        text = file.read_text("utf-8")
+        file.write_text(text.replace(text[40:44], "0000"), "utf-8")
         yield wrong_end(
             bench.launch(workdir, ["guidance"]), REFUSED, f"{file}: expected what this run wrote"
         )

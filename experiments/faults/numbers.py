@@ -19,7 +19,9 @@ def one_step(bench: Bench) -> Iterator[str]:
     """Return NaN in one batch: the step is skipped and counted, and the run ends normally."""
     with bench.copy("denoiser") as workdir:
         ended = bench.launch(workdir, ["denoiser"], strike=Strike(BATCHES, 9, "nan:1"))
-        lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        lines = [
+            json.loads(line) for line in (workdir / "metrics.jsonl").read_text("utf-8").splitlines()
+        ]
         counts = [line.get("skipped", 0) for line in lines]
         finite = np.isfinite([value for line in lines[:7] for value in list(line.values())[1:]])
         params = load_file(workdir / "params" / "denoiser.safetensors")
@@ -34,7 +36,7 @@ def many_steps(bench: Bench) -> Iterator[str]:
         strike = Strike(BATCHES, 9, f"nan:{STEPS}")
         ended = bench.launch(workdir, ["denoiser"], strike=strike)
         yield wrong_end(ended, CANNOT_GO_ON, "steps 8 to 17: expected finite")
-        noted = json.loads((workdir / "non_finite.json").read_text())
+        noted = json.loads((workdir / "non_finite.json").read_text("utf-8"))
         ids = noted["examples"]
         right = noted["steps"] == list(range(8, 18)) and {len(batch) for batch in ids} == {16}
         yield "" if right else f"expected the steps and their examples, got {noted}"
@@ -90,7 +92,9 @@ def logger(bench: Bench) -> Iterator[str]:
 def no_logger(bench: Bench) -> Iterator[str]:
     """Hide the package of TensorBoard: a warning names it, and nothing else changes."""
     with bench.copy("denoiser") as workdir, tempfile.TemporaryDirectory() as packages:
-        (Path(packages) / "tensorboardX.py").write_text("raise ModuleNotFoundError('tensorboardX')")
+        (Path(packages) / "tensorboardX.py").write_text(
+            "raise ModuleNotFoundError('tensorboardX')", "utf-8"
+        )
         path = os.pathsep.join([packages, os.environ.get("PYTHONPATH", "")])
         environment = bench.environment | {"PYTHONPATH": path}
         flags = ["--config.training.loggers=tensorboard"]

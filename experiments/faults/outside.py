@@ -1,4 +1,4 @@
-"""What lies around a run: the terminal, its folder, links and other folders in the way."""
+"""What lies around a run: its terminal, where it is started, links and folders in its way."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ def packages(bench: Bench) -> Iterator[str]:
         here = workdir.parent / "here"
         for name in ("configs", "lgd", "tests"):
             (here / name).mkdir(parents=True)
-            (here / name / "__init__.py").write_text("raise RuntimeError('not ours')")
+            (here / name / "__init__.py").write_text("raise RuntimeError('not ours')", "utf-8")
         yield wrong_end(bench.launch(workdir, ["denoiser"], cwd=here), 0)
 
 
@@ -54,7 +54,7 @@ def platform(bench: Bench) -> Iterator[str]:
 
 
 def _link(path: Path) -> None:
-    (path.parent.parent / "elsewhere").write_text(MINE)
+    (path.parent.parent / "elsewhere").write_text(MINE, "utf-8")
     path.symlink_to(path.parent.parent / "elsewhere")
 
 
@@ -64,7 +64,7 @@ def _folder(path: Path) -> None:
 
 
 def _nothing_in_it(path: Path) -> None:
-    path.write_text("{}")
+    path.write_text("{}", "utf-8")
 
 
 PLACES: dict[str, tuple[str, str, Callable[[Path], None], str]] = {
@@ -86,7 +86,7 @@ def in_a_place(bench: Bench, name: str) -> Iterator[str]:
         put(workdir / file)
         ended = bench.launch(workdir, [stage])
         elsewhere = workdir.parent / "elsewhere"
-        changed = elsewhere.exists() and elsewhere.read_text() != MINE
+        changed = elsewhere.exists() and elsewhere.read_text("utf-8") != MINE
         yield (
             "what the link leads to changed"
             if changed

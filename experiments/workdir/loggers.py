@@ -137,8 +137,8 @@ class WeightsAndBiases(_Log):
         file = self._folder / "wandb" / "ids" / training
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(secrets.token_hex(8))
-        return file.read_text()
+            file.write_text(secrets.token_hex(8), "utf-8")
+        return file.read_text("utf-8")
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         if step >= self._known:

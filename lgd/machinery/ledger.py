@@ -3,6 +3,7 @@
 A line is sealed: its own sha256, a space, JSON, so that a damaged or truncated line is recognised.
 """
 
+import errno
 import json
 import logging
 import os
@@ -88,6 +89,10 @@ def read(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise DamagedError(f"{path.name} is missing") from error
     except files.InputFileError as error:
+        trouble = error.__context__
+        is_loop = getattr(trouble, "errno", None) == errno.ELOOP
+        if isinstance(trouble, MemoryError | OSError) and not is_loop:
+            raise trouble from None  # of the machine, which is no damage
         raise DamagedError(str(error)) from error
 
 

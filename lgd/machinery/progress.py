@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-FIRST_SECONDS = 3.0
+FIRST_SECONDS = 2.0
 EVERY_SECONDS = 30.0
 
 
