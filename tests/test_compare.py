@@ -316,7 +316,7 @@ def test_samples_have_the_conditions_of_examples_in_turn():
     [
         ({"guidances": {}}, "expected guidance to compare, got none"),
         ({"guidances": {"constant": 0.0}}, r"expected names that no other row has, got \['cons"),
-        ({"x0": np.where(X0 > 2.0, np.nan, X0)}, "expected finite x0"),
+        ({"x0": np.where(X0 > 2.0, np.nan, X0)}, "x0: expected finite numbers"),
         ({"c": LABELS[:-1]}, "expected 1600 rows"),
         ({"c": LABELS.astype(np.float32)[:, None], "families": ("limited_interval_per_class",)},
          "that are no labels"),

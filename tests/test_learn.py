@@ -298,8 +298,8 @@ def test_start_schedules_are_named_by_their_settings():
     ("x0", "labels", "got"),
     [
         (X0, LABELS[:-1], r"c: expected 2000 rows.*got shape \(1999,\)"),
-        (np.where(X0 > 3.0, np.nan, X0), LABELS, "expected finite x0"),
-        (np.where(X0 > 3.0, np.inf, X0), LABELS, "expected finite x0"),
+        (np.where(X0 > 3.0, np.nan, X0), LABELS, "x0: expected finite numbers"),
+        (np.where(X0 > 3.0, np.inf, X0), LABELS, "x0: expected finite numbers"),
         (X0, LABELS - 1, "stratum: expected integers >= 0, got -1"),
         (X0, 2 * LABELS, r"expected examples of every stratum, got none of \[1\]"),
         (X0[:0], LABELS[:0], "expected examples x0, got none"),
