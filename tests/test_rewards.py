@@ -83,6 +83,7 @@ def test_class_log_probability_is_that_of_bayes_for_two_gaussians():
     expected = -np.log1p(np.exp(-np.where(np.asarray(C) == 0, margin, -margin)))
     np.testing.assert_allclose(reward(X0, C), expected, rtol=1e-5)
     assert np.isnan(reward(X0, jnp.asarray([0, 1, 2]))).tolist() == [False, False, True]
+    assert np.isnan(reward(X0, jnp.asarray([0, -1, -2]))).tolist() == [False, True, True]
 
 
 def test_logits_of_another_shape_are_refused():
