@@ -96,6 +96,7 @@ def test_the_peak_is_the_best_of_the_sizes():
     assert peak["best"] == max(peak["flops_per_second"].values()) > 0
 
 
+@pytest.mark.slow
 def test_convolutions_have_a_rate_in_both_layouts():
     rates = convolution_rates(4, 8, batch=2, rounds=1)
     assert min(rates["NHWC"], rates["NCHW"]) > 0
@@ -141,6 +142,7 @@ def test_a_profile_says_what_took_the_time():
 # Training steps
 
 
+@pytest.mark.slow
 def test_variants_train_alike():
     """Those that change nothing but where numbers lie."""
     network = SCALE.network("unet")
@@ -181,6 +183,7 @@ def test_the_full_size_is_that_of_the_paper():
 # Planned for a device that is not there
 
 
+@pytest.mark.slow
 def test_programs_are_planned_from_shapes():
     """The bytes of a step are those of one that runs; nothing is counted that a CPU has not."""
     network, works = SCALE.network("unet"), planned_memory.works(SCALE, jax.devices()[0])

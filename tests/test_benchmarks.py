@@ -48,6 +48,7 @@ def test_memory_of_a_trajectory_gradient_grows_by_the_stored_states(quick_compil
     assert 0.9 < (memory[1] - memory[0]) / (8 * state) < 1.5
 
 
+@pytest.mark.slow
 def test_a_step_takes_the_same_memory_for_any_number_of_classes(quick_compilation, monkeypatch):
     """And far more where every class takes part in it."""
     settings = {"num_particles": 4, "num_targets": 6, "times": (1.0, 0.5, 0.0)}
@@ -145,6 +146,7 @@ def test_transfer_measures_every_setting_once(tmp_path, monkeypatch):
     assert list(transfer.figures(found)) == [""]
 
 
+@pytest.mark.slow
 def test_the_particles_and_the_rows_of_agreement_have_one_loss():
     """In double precision; the gradient against central differences."""
     noises, step = agreement.draw(5), 1e-6

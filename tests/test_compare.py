@@ -181,6 +181,7 @@ def test_nothing_is_measured_on_what_tuned(monkeypatch):
         assert [*row["metrics"]] == ["energy_distance", "again.energy_distance"]
 
 
+@pytest.mark.slow
 def test_default_opponents_have_an_interval_for_each_label_where_there_are_labels():
     few = {"finalists": 1, "num_samples": 40, "num_steps": 1, "solver": "ddim", "families": None}
     axes = {"limited_interval": {"w": (0.5,), "lo": (0.0,), "hi": (0.5, 1.0)}, **QUICK.axes}
@@ -249,6 +250,7 @@ def test_several_directions_are_compared():
     assert [ax.get_title() for ax in result.figure().axes] == ["two (uncond)", "two (weak)"]
 
 
+@pytest.mark.slow
 def test_devices_and_parts_change_rounding_only():
     """In parts other noise is drawn, so that those are compared with each other."""
     numbers = []

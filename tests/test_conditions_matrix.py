@@ -130,7 +130,13 @@ def example(c):
     return jax.tree.map(jnp.asarray, conditions.take(conditions.checked(c), slice(4)))
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        each if each == "trajectory" else pytest.param(each, marks=pytest.mark.slow)
+        for each in OBJECTIVES
+    ],
+)
 def test_guidance_is_learned_saved_and_sampled_with(kind, name, tmp_path):
     objective, with_strata = OBJECTIVES[name]
     found = learned(kind, objective, LABELS if with_strata else None)
@@ -152,6 +158,7 @@ def test_guidance_is_learned_saved_and_sampled_with(kind, name, tmp_path):
     np.testing.assert_allclose(drawn.x0, walked, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_omega_is_fitted_from_statistics(kind, tmp_path):
     c, denoiser = kind
     split = Split(np.asarray(X0, np.float32), conditions.checked(c))

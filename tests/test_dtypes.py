@@ -161,6 +161,7 @@ def learnt(name, function):
     ).params["values"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_learning_from_a_denoiser_in_bfloat16_promotes_nothing(name):
     usual = learnt(name, low_precision)
@@ -169,6 +170,7 @@ def test_learning_from_a_denoiser_in_bfloat16_promotes_nothing(name):
         np.testing.assert_array_equal(learnt(name, low_precision), usual)
 
 
+@pytest.mark.slow
 def test_gram_statistics_of_a_denoiser_in_bfloat16_promote_nothing(tmp_path):
     """Collecting, fitting, solving and scoring give what they give where JAX promotes."""
     found = []

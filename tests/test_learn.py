@@ -260,6 +260,7 @@ def test_a_store_goes_on_with_nothing_but_the_training_it_holds(mixture):
             learned(store, **fields)
 
 
+@pytest.mark.slow
 def test_network_learns_by_the_papers_objective(mixture):
     """With an exact denoiser self-consistency lowers omega, wherever it starts."""
     result = lgd.learn_guidance(
