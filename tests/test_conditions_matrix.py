@@ -133,7 +133,7 @@ def example(c):
 @pytest.mark.parametrize(
     "name",
     [
-        each if each == "trajectory" else pytest.param(each, marks=pytest.mark.slow)
+        each if each == "trajectory with strata" else pytest.param(each, marks=pytest.mark.slow)
         for each in OBJECTIVES
     ],
 )
