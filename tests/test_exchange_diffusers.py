@@ -219,6 +219,8 @@ def edm():
          r"images: expected floats \(b, h, w, 3\)"),
         (lambda: exchange.times_of(diffusers.PNDMScheduler(**SD, skip_prk_steps=True), N),
          "PNDMScheduler: expected times that decrease"),
+        (lambda: exchange.times_of(diffusers.DDIMScheduler(timestep_spacing="linspace"), N),
+         "DDIMScheduler: expected timesteps 200 apart, by which it steps"),
         (lambda: exchange.schedule_of("ddim"), "scheduler: expected one of diffusers"),
         (lambda: exchange.guidance_callback(omega_of_text, tiny.class_conditional(), N, TEXT),
          "use guidance_argument"),

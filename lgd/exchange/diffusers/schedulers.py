@@ -151,9 +151,20 @@ def _config(scheduler: Any) -> Any:
 
 
 def _of_timesteps(scheduler: Any) -> np.ndarray:
-    """Times of a scheduler that walks numbered levels, by its own rule for the last one."""
+    """Times of a scheduler that walks numbered levels, by its own rule for the last one.
+
+    It steps down by ``N // num_steps`` levels whatever its next timestep is, which with spacing
+    "linspace" is another one: the model would then be asked at times of another noise level.
+    """
     levels = np.array(scheduler.timesteps.tolist(), np.float64)
     count = scheduler.config.num_train_timesteps
+    stride = count // scheduler.num_inference_steps
+    if (np.abs(np.diff(levels) + stride) > 1.0).any():
+        spacing = getattr(scheduler.config, "timestep_spacing", None)
+        raise SchedulerError(
+            f"{type(scheduler).__name__}: expected timesteps {stride} apart, by which it steps, got "
+            f"{shown(levels.tolist())}, timestep_spacing {spacing!r}: take 'leading' or 'trailing'"
+        )
     ends_at_data = getattr(scheduler.config, "set_alpha_to_one", True)
     return np.append((levels + 1.0) / count, 0.0 if ends_at_data else 1.0 / count)
 
