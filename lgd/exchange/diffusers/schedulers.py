@@ -163,7 +163,8 @@ def _of_timesteps(scheduler: Any) -> np.ndarray:
         spacing = getattr(scheduler.config, "timestep_spacing", None)
         raise SchedulerError(
             f"{type(scheduler).__name__}: expected timesteps {stride} apart, by which it steps, "
-            f"got {shown(levels.tolist())}, timestep_spacing {spacing!r}: take 'leading' or 'trailing'"
+            f"got {shown(levels.tolist())}, timestep_spacing {spacing!r}: "
+            "take 'leading' or 'trailing'"
         )
     ends_at_data = getattr(scheduler.config, "set_alpha_to_one", True)
     return np.append((levels + 1.0) / count, 0.0 if ends_at_data else 1.0 / count)
