@@ -366,6 +366,9 @@ def test_what_is_not_on_this_machine_is_refused_at_the_start(launch, tmp_path, f
 def test_the_home_folder_is_known(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
+    split = labelled(np.zeros((32, 2), np.float32), np.arange(32, dtype=np.int32) % 8)
+    data = Dataset(split, split, split, tuple("abcdefgh"))
+    monkeypatch.setattr(pipeline.build, "dataset", lambda config: data)
     config = configs.load(str(ROOT / "configs" / "smoke.py"), [*TINY, "mesh.data=1"])
     pipeline.run(config, "~/run", [])
     assert (tmp_path / "home" / "run" / "config.json").exists()
