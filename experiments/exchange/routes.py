@@ -26,7 +26,7 @@ from lgd.exchange.extras import required
 from lgd.machinery.progress import bar
 from lgd.types import Condition
 
-NUM_STEPS, COUNT = 5, 13
+NUM_STEPS, COUNT = 5, 12
 LIMIT = 1e-4
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 4, 8, 8)).astype(np.float32)
