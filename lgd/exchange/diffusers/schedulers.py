@@ -158,8 +158,8 @@ def _of_timesteps(scheduler: Any) -> np.ndarray:
     """
     levels = np.array(scheduler.timesteps.tolist(), np.float64)
     count = scheduler.config.num_train_timesteps
-    stride = count // scheduler.num_inference_steps
-    if (np.abs(np.diff(levels) + stride) > 1.0).any():
+    stride, gaps = count // scheduler.num_inference_steps, -np.diff(levels)
+    if (gaps > 0.0).all() and (np.abs(gaps - stride) > 1.0).any():
         spacing = getattr(scheduler.config, "timestep_spacing", None)
         raise SchedulerError(
             f"{type(scheduler).__name__}: expected timesteps {stride} apart, by which it steps, "
