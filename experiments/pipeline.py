@@ -121,7 +121,7 @@ def _check_agreement(config: ConfigDict, stages: Sequence[str]) -> None:
 def _check_pretrained(config: ConfigDict) -> None:
     """The pipeline of a config, if it names one, can be read."""
     if errors := build_pretrained.unreadable(config):
-        raise MisfitError("\n".join(errors))
+        raise MisfitError(errors)
 
 
 def _check_devices(config: ConfigDict) -> None:
@@ -207,7 +207,7 @@ def _check_network(config: ConfigDict, dataset: Dataset) -> None:
         return
     if build_pretrained.is_pretrained(config):
         if errors := build_pretrained.check(config, dataset):
-            raise MisfitError("\n".join(errors))
+            raise MisfitError(errors)
         return
     network = build.network_denoiser(config, dataset.num_classes)
     try:
