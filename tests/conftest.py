@@ -6,10 +6,10 @@ What is compiled is kept in pytest's cache directory: most tests compile the pro
 import os
 import signal
 
+import xla_flags
+
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-)
+os.environ["XLA_FLAGS"] = xla_flags.for_tests()
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax

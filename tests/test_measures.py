@@ -48,7 +48,7 @@ REAL = real_examples()
 X = jnp.asarray(1.3 * normal((2, 12, 2, 2), 2))
 POOLED = X.reshape(1, 24, 2, 2)
 FLAT = np.asarray(X).reshape(24, 4)
-NEAR = 1e-6 * np.square(FLAT).sum(axis=1).max()  # by the size of what distances are made of
+NEAR = 1e-6 * float(np.square(FLAT).sum(axis=1).max())  # by the size of what distances are made of
 
 
 def without_strata(real):
@@ -132,7 +132,7 @@ def test_a_classifier_measures_by_its_features_and_labels(classifier, monkeypatc
     real = np.asarray(network.apply(params, jnp.asarray(REAL.x))[1])
     metrics = measured["metrics"]
     expected = frechet_distance(moments(features), moments(real))
-    near = 1e-5 * np.square(real).sum(axis=1).max()  # of features in float32
+    near = 1e-5 * float(np.square(real).sum(axis=1).max())  # of features in float32
     assert metrics["frechet_distance"] == pytest.approx(expected, abs=near)
     assert metrics["kid"] == pytest.approx(kid(features, real), abs=1e-5 * mean_within(real))
     right = logits.argmax(axis=1) == np.repeat([0, 1], 12)

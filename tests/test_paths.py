@@ -78,6 +78,7 @@ TAKERS = {  # by module and function: all of the library that take a path
     "machinery/files.read": lambda path: files.read(path, "a file"),
     "machinery/json_file.read": lambda path: json_file.read(path, "a file"),
     "machinery/paths.local": paths.local,
+    "machinery/storage.load_arrays": lambda path: storage.load_arrays(path, of="a test"),
     "machinery/storage.load_params": lambda path: storage.load_params(path, ARRAYS),
     "machinery/storage.save_params": lambda path: storage.save_params(path, ARRAYS),
     "metrics/inception/torch_file.read": torch_file.read,

@@ -569,7 +569,7 @@ def test_budget_curves_draw_every_budget_and_the_least_so_far():
 def test_ranked_differences_shows_every_schedule_and_greys_the_undecided():
     ax = ranked_figure().axes[0]
     shown = [text.get_text() for text in ax.get_yticklabels()]
-    assert shown == ["constant(0.1)", "unguided", "$mine$", "limited interval(1, 0.2, 0.8)"]
+    assert shown == ["constant(0.1)", "unguided", r"\$mine\$", "limited interval(1, 0.2, 0.8)"]
     means = [float(np.ravel(line.get_xdata())[0]) for line in ax.lines if line.get_marker() == "s"]
     np.testing.assert_allclose(means, [-0.02, 0.0, 0.004, 3.0])
     low, high = ax.get_xlim()
@@ -599,3 +599,20 @@ def test_class_differences_mark_what_is_undecided():
 def test_rankings_of_wrong_shapes_are_refused(make):
     with pytest.raises(ValueError, match="expected"):
         make(differences=[0.0])
+
+
+def test_names_with_dollars_are_no_formulas():
+    """Of methods and classes, which come from files and folders of users."""
+    name = r"$\frac{$"
+    curves = {name: ([1, 2], [1.0, 2.0])}
+    for figure in (
+        plots.training_curves(curves, ylabel="loss"),
+        plots.omega_curves(
+            {name: np.ones((2, 3))},
+            {name: np.ones(3)},
+            logsnr=np.arange(3.0),
+            class_names=[name] * 2,
+        ),
+        plots.sample_grid({name: np.zeros((2, 2, 4, 4, 1))}, [name] * 2),
+    ):
+        figure.draw_without_rendering()

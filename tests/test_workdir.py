@@ -383,7 +383,9 @@ def test_other_damaged_lines_are_named(workdir):
     file = workdir.path / "metrics.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join([lines[0], lines[1][:9] + "\n", lines[2]]))
-    with refusal(f"{file}:2: expected a JSON object, got '{re.escape(lines[1][:9])}'"):
+    with refusal(
+        f"{file}:2: expected a JSON object with training, step, got '{re.escape(lines[1][:9])}'"
+    ):
         workdir.curve("l2", "loss")
 
 

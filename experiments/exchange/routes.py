@@ -101,7 +101,14 @@ def brought(pipe: Any, null: Any) -> exchange.Model:
     return exchange.Model(denoiser, model.params, model.scheduler)
 
 
-def ours(model: exchange.Model, omega: Any, c: Condition, start: Any, solver: str = "ddim") -> Any:
+def ours(
+    model: exchange.Model,
+    omega: Any,
+    c: Condition,
+    start: Any,
+    solver: str = "ddim",
+    times: Any = None,
+) -> Any:
     """The samples of our own sampler from one start.
 
     Args:
@@ -110,8 +117,9 @@ def ours(model: exchange.Model, omega: Any, c: Condition, start: Any, solver: st
       c: conditions, leaves (b, ...).
       start: latents (b, 4, h, w).
       solver: of our own sampler.
+      times: (n + 1,), from noise to data; None: those of the model's scheduler.
     """
-    times = model.times(NUM_STEPS)
+    times = model.times(NUM_STEPS) if times is None else times
 
     @jax.jit
     def run(params: Any, x: Array, c: Condition) -> Array:
@@ -129,7 +137,7 @@ def ours(model: exchange.Model, omega: Any, c: Condition, start: Any, solver: st
     return np.asarray(run(model.params, jnp.asarray(start), jax.tree.map(jnp.asarray, c)))
 
 
-def start_of(model: exchange.Model) -> np.ndarray:
+def start_of(model: exchange.Model, num_steps: int = NUM_STEPS) -> np.ndarray:
     """The start of our sampler that is ``X`` times a scheduler's own scale.
 
     Schedulers of sigmas hold x / alpha.
@@ -137,7 +145,7 @@ def start_of(model: exchange.Model) -> np.ndarray:
     scale = float(getattr(model.scheduler, "init_noise_sigma", 1.0))
     if scale == 1.0:
         return X
-    alpha = float(model.denoiser.schedule.alpha(model.times(NUM_STEPS)[0]))
+    alpha = float(model.denoiser.schedule.alpha(model.times(num_steps)[0]))
     return X * np.float32(alpha * scale)
 
 
@@ -146,12 +154,12 @@ def tensor(leaf: np.ndarray) -> Any:
     return required("torch", "torch").tensor(np.broadcast_to(leaf, (2, *leaf.shape[1:])).copy())
 
 
-def prompts(pooled: bool) -> dict[str, Any]:
+def prompts(pooled: bool, num_steps: int = NUM_STEPS) -> dict[str, Any]:
     """Arguments of a pipeline for texts that are encoded already."""
     given = {
         "prompt_embeds": tensor(TEXT["text"]["tokens"]),
         "negative_prompt_embeds": tensor(NO_TEXT["text"]["tokens"]),
-        "num_inference_steps": NUM_STEPS,
+        "num_inference_steps": num_steps,
     }
     more = {
         "pooled_prompt_embeds": tensor(POOLED),

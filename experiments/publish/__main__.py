@@ -42,7 +42,7 @@ def publish(workdir: Path, name: str, figures: list[str]) -> None:
 def _seconds(workdir: Path) -> dict[str, float]:
     """Seconds of every stage, each time it was gone through; what was interrupted is lost."""
     seconds: dict[str, float] = collections.defaultdict(float)
-    for line in read_lines(workdir / "timings.jsonl"):
+    for line in read_lines(workdir / "timings.jsonl", {"stage": str, "seconds": float}):
         seconds[line["stage"]] += line["seconds"]
     return {stage: round(each, 2) for stage, each in seconds.items()}
 

@@ -22,6 +22,8 @@ unit    what numbers are divided by
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lgd.machinery.words import cell
+
 Column = Mapping[str, Any]
 
 
@@ -48,7 +50,7 @@ def table(results: Mapping[str, Any], name: str = "") -> str:
     columns, rows = spec["columns"], _rows(spec, results)
     cells = [_cells(column, rows) for column in columns]
     marks = ["---:" if column.get("align") == "right" else "---" for column in columns]
-    lines = [" | ".join(column["title"] for column in columns).join(("| ", " |"))]
+    lines = [" | ".join(cell(column["title"]) for column in columns).join(("| ", " |"))]
     lines += ["|".join(marks).join("||")]
     lines += [" | ".join(line).join(("| ", " |")) for line in zip(*cells, strict=True)]
     note = [f"\n{spec['note']}"] if "note" in spec else []
@@ -68,7 +70,7 @@ def _cells(column: Column, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     values = [_value(row, column["key"]) for row in rows]
     shown = [_shown(value, column) for value in values]
     bold = _bold(column, rows, values)
-    return [f"**{cell}**" if i in bold else cell for i, cell in enumerate(shown)]
+    return [f"**{each}**" if i in bold else each for i, each in enumerate(shown)]
 
 
 def _value(row: Any, key: str) -> Any:
@@ -82,12 +84,15 @@ def _value(row: Any, key: str) -> Any:
 def _shown(value: Any, column: Column) -> str:
     form, missing = column.get("format", ""), column.get("missing", "")
     if value is None or isinstance(value, str):
-        return value or missing
+        return cell(value or missing)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if "{" in form:
         try:
-            return form.format(value, **(value if isinstance(value, Mapping) else {}))
+            fields = value if isinstance(value, Mapping) else {}
+            return form.format(
+                value, **{k: cell(v) if isinstance(v, str) else v for k, v in fields.items()}
+            )
         except KeyError:  # an object without what the template shows
             return missing
     if not isinstance(value, Mapping):
@@ -96,7 +101,7 @@ def _shown(value: Any, column: Column) -> str:
         return f"{value['mean']:{form}} ± {_error(value):{form.lstrip('+')}}"
     if any(isinstance(each, list) for each in value.values()):
         return "one interval for each class"
-    return ", ".join(f"{name} {each:g}" for name, each in value.items()) or "none"
+    return ", ".join(f"{cell(name)} {each:g}" for name, each in value.items()) or "none"
 
 
 def _error(summary: Mapping[str, Any]) -> float:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.publish.markdown import everything, number, table, text
+from lgd.machinery.words import code
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "results"
@@ -146,7 +147,8 @@ def provenance(results: Mapping[str, Any]) -> str:
     if results.get("given_networks"):
         took += f", without training {len(results['given_networks'])} networks of another run"
     return (
-        f"\n`{results['command']}` on {results['device']}{took}; commit {results['commit'][:12]}.\n"
+        f"\n{code(results['command'])} on {results['device']}{took}; "
+        f"commit {results['commit'][:12]}.\n"
     )
 
 

@@ -44,7 +44,7 @@ from experiments.studies.ablation_settings import (
     replaced,
     variants_of,
 )
-from experiments.workdir import Workdir, lock, read_json
+from experiments.workdir import Workdir, lock, saved_config
 from lgd import guidance, plots
 from lgd.evaluation import Selected, paired_difference, schedule_key, summary
 from lgd.machinery import digests
@@ -188,7 +188,7 @@ class Ablation:
 
 def measure(options: Namespace) -> dict[str, Any]:
     """Return every value of the settings named by ``only``."""
-    config = configs.from_dict(read_json(options.workdir / "config.json"))
+    config = saved_config(options.workdir)
     variants = variants_of(config, options.only)
     rows = []
     settings = options.seeds, options.samples, options.training_seeds, options.test

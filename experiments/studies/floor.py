@@ -30,7 +30,7 @@ from experiments.stages import evaluate
 from experiments.stages import guidance as guidance_stage
 from experiments.stages.guidance import Training
 from experiments.stages.select import Row
-from experiments.workdir import Workdir, lock, read_json
+from experiments.workdir import Workdir, lock, read_json, saved_config
 from lgd.data import Dataset
 from lgd.evaluation import Selected
 
@@ -48,7 +48,7 @@ def measure(options: Namespace) -> dict[str, Any]:
 
     Raises ConfigError for a run whose Frechet distance is not that of a classifier's features.
     """
-    config = configs.from_dict(read_json(options.workdir / "config.json"))
+    config = saved_config(options.workdir)
     _check(config)
     dataset, results = build.dataset(config), read_json(options.workdir / "results.json", "rows")
     with (

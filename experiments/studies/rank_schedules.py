@@ -29,7 +29,7 @@ from experiments.console import local_path
 from experiments.publish.study import Add, Study
 from experiments.stages import report
 from experiments.studies import ranking
-from experiments.workdir import Workdir, WorkdirError, read_json
+from experiments.workdir import Workdir, WorkdirError, read_json, saved_config
 from lgd import conditions, gram, guidance, schedules
 from lgd.exchange.schedules import ScheduleError, read
 from lgd.gram import Layout, Statistics, StatisticsError
@@ -86,7 +86,7 @@ def rows_of_run(workdir: str | Path) -> tuple[dict[str, OmegaFn], int]:
     Raises ScheduleError.
     """
     try:
-        config = configs.from_dict(read_json(Path(workdir) / "config.json"))
+        config = saved_config(workdir)
         run, dataset = Workdir(workdir, config), build.dataset(config)
         rows = read_json(run.path / "results.json", "rows")["rows"]
         return report.guidance_of_rows(config, run, dataset, rows), dataset.num_classes

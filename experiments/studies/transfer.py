@@ -22,7 +22,7 @@ from experiments.console import local_path
 from experiments.publish.markdown import number, text
 from experiments.publish.study import Add, Study
 from experiments.stages import evaluate, report
-from experiments.workdir import Workdir, read_json
+from experiments.workdir import Workdir, read_json, saved_config
 from lgd import guidance, plots, sampling
 from lgd.evaluation import schedule_key, summary
 from lgd.machinery.progress import bar
@@ -34,7 +34,7 @@ METRIC = "energy_distance"
 
 def measure(options: Namespace) -> dict[str, Any]:
     """Return a row for each method, with a summary over seeds for each solver and step count."""
-    config = configs.from_dict(read_json(options.workdir / "config.json"))
+    config = saved_config(options.workdir)
     workdir, dataset = Workdir(options.workdir, config), build.dataset(config)
     results = read_json(options.workdir / "results.json", "rows", "command")
     methods = report.guidance_of_rows(config, workdir, dataset, results["rows"])

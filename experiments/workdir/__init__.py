@@ -10,6 +10,7 @@ from experiments.workdir.files import (
     write_text,
 )
 from experiments.workdir.folder import Workdir
+from experiments.workdir.opening import saved_config
 
 __all__ = [
     "MAY_CHANGE",
@@ -18,6 +19,7 @@ __all__ = [
     "exists",
     "read_json",
     "read_lines",
+    "saved_config",
     "write_json",
     "write_text",
 ]

@@ -54,7 +54,7 @@ def harmless(field: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool
     """Whether a field may change as it does, with all files kept."""
     was, now = _flat(old).get(field), _flat(new).get(field)
     if field in MAY_GROW and isinstance(was, list) and isinstance(now, list):
-        return set(was) <= set(now)
+        return all(each in now for each in was)
     return field in MAY_CHANGE
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from lgd.machinery import files, json_file, processes, storage
 from lgd.machinery.words import one_line, shown
@@ -43,8 +44,11 @@ def read_json(file: Path, *names: str) -> dict:
 
 
 @processes.by_main
-def read_lines(file: Path) -> list[dict]:
-    """The objects of a JSON-lines file, if it exists, without a last line that a crash cut off."""
+def read_lines(file: Path, fields: Mapping[str, type] = MappingProxyType({})) -> list[dict]:
+    """The objects of a JSON-lines file, if it exists, without a last line that a crash cut off.
+
+    Raises WorkdirError for a line that is no object, or lacks a field of one of these types.
+    """
     try:
         lines = files.read(file, "lines of JSON").decode(errors="replace").split("\n")
     except FileNotFoundError:
@@ -55,10 +59,11 @@ def read_lines(file: Path) -> list[dict]:
     objects = []
     for number, line in enumerate(lines, start=1):
         value = _parsed(line)
-        if isinstance(value, dict):
+        if isinstance(value, dict) and all(type(value.get(n)) is t for n, t in fields.items()):
             objects.append(value)
         elif number < len(lines):
-            raise WorkdirError(f"{file}:{number}: expected a JSON object, got {shown(line)}")
+            expected = " with ".join(["a JSON object", *([", ".join(fields)] if fields else [])])
+            raise WorkdirError(f"{file}:{number}: expected {expected}, got {shown(line)}")
     return objects
 
 

@@ -9,6 +9,7 @@ from experiments.workdir.files import read_lines, write_text
 from experiments.workdir.ledger import FileLedger
 from lgd.machinery import files, processes
 
+METRICS = {"training": str, "step": int}  # fields of every line of metrics.jsonl
 Tell = Callable[[int, Mapping[str, Any]], None]
 
 
@@ -63,7 +64,7 @@ def metrics(growing: GrowingFiles, file: Path, name: str, tell: Tell) -> Tell:
     def log(step: int, values: Mapping[str, Any]) -> None:
         nonlocal resumed
         if not resumed:
-            kept = [line for line in read_lines(file) if not _is_later(line, name, step)]
+            kept = [line for line in read_lines(file, METRICS) if not _is_later(line, name, step)]
             growing.rewrite(file, kept)
             resumed = True
             for line in kept:

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from experiments import config as configs
 from experiments.workdir import changes
-from experiments.workdir.files import WorkdirError
+from experiments.workdir.files import WorkdirError, read_json
 from experiments.workdir.ledger import FileLedger
 from lgd.machinery.checkpoint import LEDGER_FILE
 from lgd.machinery.ledger import DamagedError
@@ -24,6 +26,16 @@ _ADVICE = (
 )
 
 _log = logging.getLogger(__name__)
+
+
+def saved_config(folder: str | Path) -> ConfigDict:
+    """The config of a run, from its folder. Raises WorkdirError or ConfigError, naming the file."""
+    file = Path(folder) / "config.json"
+    values = read_json(file)
+    try:
+        return configs.from_dict(values)
+    except configs.ConfigError as error:
+        raise configs.ConfigError([f"{file}: {line}" for line in error.errors]) from None
 
 
 def refuse_changes(

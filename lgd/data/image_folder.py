@@ -164,10 +164,13 @@ def _folders(folder: Path) -> list[str]:
     return names
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def _natural(name: str) -> list[tuple[int, str, str]]:
     """Return the key of natural order: numbers in a name count as numbers, "2" before "10"."""
-    parts = re.split("([0-9]+)", name)
-    return [(int(part) if part.isdecimal() else -1, part) for part in parts]
+    keys = []
+    for place, part in enumerate(re.split("([0-9]+)", name)):
+        digits = part.lstrip("0")  # as a number it may be too long
+        keys.append((len(digits), digits, part) if place % 2 else (-1, "", part))
+    return keys
 
 
 def _listed(root: Path, part: str, class_names: tuple[str, ...]) -> _Listed:

@@ -15,7 +15,7 @@ from lgd.data.faults import DataFileError, content, reading, require_regular
 from lgd.machinery import digests, json_file, storage
 from lgd.machinery.processes import is_main_process
 from lgd.machinery.progress import bar
-from lgd.machinery.words import shown
+from lgd.machinery.words import one_line, shown
 
 NAME = "lgd-manifest.json"
 _LARGEST = 2**30  # bytes, of about 8 million files
@@ -50,7 +50,9 @@ def pins(root: Path, files: Sequence[str]) -> dict[str, Entry]:
     present = set(files)
     for name in before:
         if name not in present:
-            raise DataFileError(f"{root / name}: expected a file, as in {NAME}, got no such file")
+            raise DataFileError(
+                f"{root}/{one_line(name)}: expected a file, as in {NAME}, got no such file"
+            )
     for name in files:
         if name not in before:
             raise DataFileError(

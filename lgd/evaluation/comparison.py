@@ -12,6 +12,7 @@ import numpy as np
 from lgd.evaluation.measures import PRIMARY
 from lgd.evaluation.seeds import paired_difference
 from lgd.machinery import files, storage
+from lgd.machinery.words import cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,7 +85,7 @@ class Comparison:
             cells = [_cell(row["metrics"][name]) for name in names]
             if _primary(row) == least:
                 cells[names.index(PRIMARY)] = f"**{cells[names.index(PRIMARY)]}**"
-            shown = [row["method"], _params(row["params"]), *cells, f"{row['nfe']:g}"]
+            shown = [cell(row["method"]), _params(row["params"]), *cells, f"{row['nfe']:g}"]
             lines.append("| " + " | ".join(shown) + " |")
         return "\n".join(lines)
 
@@ -185,4 +186,4 @@ def _cell(summary: Mapping[str, Any]) -> str:
 def _params(params: Mapping[str, Any]) -> str:
     if any(isinstance(value, list) for value in params.values()):
         return "one for each label"
-    return ", ".join(f"{name} {value:g}" for name, value in params.items())
+    return ", ".join(f"{cell(name)} {value:g}" for name, value in params.items())

@@ -4,7 +4,7 @@ Every family of `guidance.FAMILIES` is a kind; ``table`` and ``guidance`` are tw
 """
 
 import dataclasses
-import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -54,9 +54,7 @@ def kinds() -> dict[str, Kind]:
         fields={"times": _times, "values": _rows},
         takes=frozenset({"num_strata"}),
     )
-    saved = Kind(
-        make=functools.cache(_guidance), fields={"file": text}, takes=frozenset({"num_strata"})
-    )
+    saved = Kind(make=_once(_guidance), fields={"file": text}, takes=frozenset({"num_strata"}))
     families = {name: _of_family(family) for name, family in guidance.FAMILIES.items()}
     return families | {"table": table, "guidance": saved}
 
@@ -211,6 +209,25 @@ def _table(times: list[float], values: list[list[float]], num_strata: int | None
     rows = omega.ByLabel(count) if count > 1 else omega.One()
     model = omega.StepTable(times=tuple(times), rows=rows)
     return omega.bind(model, {"values": jnp.asarray(values, jnp.float32)})
+
+
+def _once(make: Callable[..., OmegaFn]) -> Callable[..., OmegaFn]:
+    """A function that reads every file once, whether it can or not, and however it is spelled."""
+    known: dict[str, OmegaFn | Exception] = {}
+
+    def made(file: str, num_strata: int | None) -> OmegaFn:
+        place = os.path.realpath(os.path.expanduser(file))
+        if place not in known:
+            try:
+                known[place] = make(file, num_strata)
+            except (ValueError, OSError) as error:
+                known[place] = error
+        found = known[place]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return made
 
 
 def _guidance(file: str, num_strata: int | None) -> OmegaFn:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from lgd.gram.layout import Layout, StatisticsError
+from lgd.machinery.tensors import nested
 from lgd.machinery.words import shown
 
 _MAX_DEPTH = 16  # of the dicts of a condition
@@ -71,13 +72,13 @@ def is_condition(name: str) -> bool:
 
 def _check_names(file: Path, conditions: list[str]) -> None:
     """Raise StatisticsError unless names are those of one array, or of a tree of dicts."""
-    parents = {name.rpartition("/")[0] for name in conditions}
-    for name in conditions:
-        if name in parents or ("c" in conditions and name != "c") or name.count("/") > _MAX_DEPTH:
-            raise StatisticsError(
-                f"{file}: expected conditions as one array, or as dicts of arrays at most "
-                f"{_MAX_DEPTH} deep, got {shown(sorted(conditions))}"
-            )
+    try:
+        nested(dict.fromkeys(conditions), max_depth=_MAX_DEPTH + 1)
+    except ValueError:
+        raise StatisticsError(
+            f"{file}: expected conditions as one array, or as dicts of arrays at most "
+            f"{_MAX_DEPTH} deep, got {shown(sorted(conditions))}"
+        ) from None
 
 
 def _check_values(file: Path, tensors: Mapping[str, np.ndarray], layout: Layout) -> None:

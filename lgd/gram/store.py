@@ -21,7 +21,7 @@ from lgd.gram.layout import LAWS, CollectionLaw, Layout, Statistics, StatisticsE
 from lgd.machinery import digests, files, json_file, storage
 from lgd.machinery.paths import local
 from lgd.machinery.progress import bar
-from lgd.machinery.tensors import host_array, packed, unpacked
+from lgd.machinery.tensors import host_array, nested, packed, unpacked
 from lgd.machinery.words import one_line, shown
 from lgd.types import Condition
 
@@ -86,7 +86,7 @@ def read(path: str | Path, *, progress: bool = True) -> Statistics:
         layout=layout,
         law=manifest.law,
         t=joined["t"],
-        c=_nested(conditions),
+        c=nested(conditions)["c"],
         gram=joined["gram"],
         source=joined["source"],
         features=joined.get("features", empty),
@@ -190,20 +190,6 @@ def folder_of(path: str | Path) -> Path:
         return local(path)
     except files.InputFileError as error:
         raise StatisticsError(str(error)) from None
-
-
-def _nested(conditions: Mapping[str, np.ndarray]) -> Any:
-    """The condition behind `named_conditions`."""
-    if "c" in conditions:
-        return conditions["c"]
-    tree: dict[str, Any] = {}
-    for name, value in conditions.items():
-        *parents, last = name.split("/")[1:]
-        place = tree
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
-    return tree
 
 
 def _parsed(values: Mapping[str, Any]) -> Manifest:

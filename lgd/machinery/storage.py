@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from lgd.machinery import digests, files
-from lgd.machinery.tensors import check_finite, host_array, packed, unpacked
+from lgd.machinery.tensors import check_finite, host_array, nested, packed, unpacked
 from lgd.machinery.words import one_line, shown
 from lgd.types import Params
 
 DIGEST = "sha256"  # key of the metadata; its value covers every name, dtype, shape and byte
+_OF = "of"  # key of the metadata; its value says what the arrays belong to
 _FOREIGN = {  # first bytes of files that could run code when opened
     b"PK\x03\x04": "a zip archive, as PyTorch saves",
     b"\x80": "a pickle",
@@ -22,10 +23,15 @@ _FOREIGN = {  # first bytes of files that could run code when opened
 }
 
 
-def save_params(path: str | Path, params: Params) -> None:
+def save_params(path: str | Path, params: Params, *, of: str = "") -> None:
     """Write a tree of arrays with a digest, one tensor for every leaf, named by its path.
 
     The write is atomic; folders are made where there are none.
+
+    Args:
+      path: the file.
+      params: arrays of numbers, finite.
+      of: what they are of, for `load_arrays`.
 
     Raises:
       ValueError: naming the file and the leaf, for what `load_params` would refuse: leaves that are
@@ -35,7 +41,7 @@ def save_params(path: str | Path, params: Params) -> None:
     file = files.output(path)
     try:
         tensors = named_arrays(params)
-        raw = packed(tensors, {DIGEST: _digest(tensors)})
+        raw = packed(tensors, {DIGEST: _digest(tensors)} | ({_OF: of} if of else {}))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     write(file, raw)
@@ -108,6 +114,22 @@ def load_params(path: str | Path, like: Params, *, sha256: str | None = None) ->
     if tensors:
         raise ValueError(f"{path}: expected no further tensors, got {_names(tensors)}")
     return params
+
+
+def load_arrays(path: str | Path, *, of: str) -> dict[str, Any]:
+    """Read a tree of dicts of arrays that `save_params` wrote ``of`` the same.
+
+    Raises FileNotFoundError, or a ValueError that names the file: for damage, and for a file
+    without a digest or of something else.
+    """
+    raw = files.read(path, "a safetensors file")
+    tensors = _parsed(path, raw)
+    metadata = unpacked(raw).metadata
+    if DIGEST not in metadata or metadata.get(_OF) != of:
+        raise ValueError(f"{path}: expected a file of {of}, got {shown(metadata)}")
+    for name, tensor in tensors.items():
+        check_finite(f"{path}: {name}", tensor)
+    return nested(tensors)
 
 
 def foreign(raw: bytes) -> str | None:

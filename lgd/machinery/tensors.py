@@ -53,6 +53,27 @@ def host_array(name: str, leaf: Any) -> np.ndarray:
     return array
 
 
+def nested(arrays: Mapping[str, Any], *, max_depth: int = 16) -> dict[str, Any]:
+    """Arrays by paths such as "text/tokens" as dicts in each other.
+
+    Raises ValueError for paths of more parts, or a path that is the beginning of another.
+    """
+    tree: dict[str, Any] = {}
+    for path, array in arrays.items():
+        *outer, last = path.split("/")
+        place = tree
+        for name in outer[:max_depth]:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                break
+        if len(outer) >= max_depth or not isinstance(place, dict) or last in place:
+            raise ValueError(
+                f"expected arrays, or dicts of arrays at most {max_depth} deep, got {shown(path)}"
+            )
+        place[last] = array
+    return tree
+
+
 def check_finite(name: str, array: np.ndarray) -> None:
     """Raise ValueError for an array with NaN or inf."""
     if not np.isfinite(array).all():

@@ -1,5 +1,6 @@
 """Values and errors in the messages of a program: one printable line, of bounded length."""
 
+import re
 from typing import Any
 
 
@@ -41,6 +42,26 @@ def one_line(said: object, limit: int = 200) -> str:
     text = text if text.isprintable() else repr(text)
     is_all = len(text) <= limit and len(start) == len(whole)
     return text if is_all else f"{text[:limit]}..."
+
+
+def cell(text: str) -> str:
+    r"""A text of any origin for a cell of a Markdown table, where it is shown as it is.
+
+    >>> from lgd.machinery import words
+    >>> print(words.cell("limited_interval(1, 0, 0.5)"), words.cell("a|b <i>*c*</i>"))
+    limited_interval(1, 0, 0.5) a\|b &lt;i&gt;\*c\*&lt;/i&gt;
+    """
+    line = one_line(text) if text else ""
+    for character, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        line = line.replace(character, name)
+    return re.sub(r"[\\`*|~$]|\[(?=\^)|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", line)
+
+
+def code(text: str) -> str:
+    """A text of any origin as code in Markdown."""
+    line = one_line(text, 10_000)
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{fence} {line} {fence}" if len(fence) > 1 else f"{fence}{line}{fence}"
 
 
 def described(value: Any, limit: int = 80) -> str:

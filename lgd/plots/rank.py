@@ -18,6 +18,7 @@ from lgd.plots.theme import (
     WIDTH,
     balanced,
     checked,
+    literal,
     method_color,
     method_label,
     method_marker,
@@ -97,7 +98,7 @@ def difference_maps(
             np.asarray(t_edges), np.asarray(s_edges), np.ma.masked_invalid(values),
             cmap=_DIVERGING, norm=norm, rasterized=True,
         )  # fmt: skip
-        ax.set_title(method_label(name), parse_math=False)
+        ax.set_title(method_label(name))
         ax.set_facecolor(_NO_DATA)
         ax.grid(visible=False)
     for ax in grid[len(maps) :]:
@@ -144,7 +145,8 @@ def class_differences(
     _name_places(ax, names, offset=0.5)
     if len(class_names) <= 24:
         turn = 45 if max(map(len, class_names)) > 4 else 0
-        ax.set_xticks(np.arange(len(class_names)) + 0.5, class_names, rotation=turn)
+        labels = list(map(literal, class_names))
+        ax.set_xticks(np.arange(len(class_names)) + 0.5, labels, rotation=turn)
     ax.set_xlabel("class")
     ax.grid(visible=False)
     _color_key(figure, mesh, [ax], label)

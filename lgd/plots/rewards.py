@@ -16,6 +16,7 @@ from lgd.plots.theme import (
     balanced,
     checked,
     is_learned,
+    literal,
     method_color,
     method_label,
     method_line,
@@ -171,7 +172,7 @@ def reward_ranges(
     ax.scatter(
         checked(real, "real", shape), places, marker="D", label="real data", zorder=3, **look
     )
-    ax.set_yticks(places, class_names)
+    ax.set_yticks(places, list(map(literal, class_names)))
     ax.set_ylim(len(class_names) - 0.4, -0.6)
     for text, place, ok in zip(ax.get_yticklabels(), places.tolist(), helped, strict=True):
         if not ok:

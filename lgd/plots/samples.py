@@ -18,6 +18,7 @@ from lgd.plots.theme import (
     checked,
     class_colors,
     class_key,
+    literal,
     method_color,
     method_title,
     panels,
@@ -61,7 +62,7 @@ def sample_grid(samples: Mapping[str, ArrayLike], row_names: Sequence[str]) -> F
         ax.imshow(tile, aspect="auto")
         ax.set_title(titles[i], color=method_color(name), pad=3)
         ax.set_xticks([])
-        ax.set_yticks(middles, row_names)
+        ax.set_yticks(middles, list(map(literal, row_names)))
         ax.tick_params(length=0, labelleft=column == 0)
         ax.spines[:].set_visible(False)
         ax.grid(False)

@@ -72,7 +72,12 @@ _CLASS_COLORS = (  # after Paul Tol's qualitative twelve, dark and light alterna
 
 def method_label(name: str) -> str:
     """Return the label of a method: "learned: self consistency" for learned:self_consistency."""
-    return name.replace("_", " ").replace(":", ": ")
+    return literal(name.replace("_", " ").replace(":", ": "))
+
+
+def literal(name: str) -> str:
+    """Return a name of any origin for a figure, where dollars would begin a formula."""
+    return name.replace("$", r"\$")
 
 
 def method_title(name: str, *, width: float) -> str:
@@ -121,7 +126,7 @@ def class_key(figure: Figure, axes: Sequence[Axes], names: Sequence[str]) -> Non
     palette = class_colors(len(names))
     if len(names) <= len(_CLASS_COLORS):
         dots = [
-            Line2D([], [], color=color, marker="o", markersize=4, linestyle="", label=name)
+            Line2D([], [], color=color, marker="o", markersize=4, linestyle="", label=literal(name))
             for color, name in zip(palette, names, strict=True)
         ]
         figure.legend(handles=dots, loc="outside right center", handlelength=1.0, title="class")

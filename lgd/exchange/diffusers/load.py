@@ -151,8 +151,8 @@ def load(
 
 
 def _opened(folder: str | os.PathLike[str]) -> Any:
-    diffusers = required("diffusers", "diffusers")
     path = local(folder)
+    diffusers = required("diffusers", "diffusers")
     if not (path / "model_index.json").is_file():
         raise FileNotFoundError(f"{path}: expected a folder with model_index.json of a pipeline")
     return diffusers.DiffusionPipeline.from_pretrained(path, local_files_only=True)

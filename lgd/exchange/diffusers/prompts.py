@@ -8,8 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
 from lgd.exchange.extras import required
 from lgd.machinery import digests, storage
@@ -66,16 +64,17 @@ class Prompts:
             kept = jax.tree.map(lambda leaf, row=row: _array(leaf[row]), dict(embedded))
             self._known[text] = kept
             if self._folder is not None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                storage.write(self._file(text), save(_flat(kept)))
+                file = self._file(text)
+                storage.save_params(file, kept, of=file.stem)
 
     def _read(self, text: str) -> bool:
         """Whether the folder has the text, which is then known."""
-        if self._folder is None or not self._file(text).is_file():
+        if self._folder is None:
             return False
+        file = self._file(text)
         try:
-            self._known[text] = _nested(load_file(self._file(text)))
-        except (SafetensorError, OSError):  # a damaged file is written again
+            self._known[text] = storage.load_arrays(file, of=file.stem)
+        except (ValueError, OSError):  # a file that is damaged, or another's, is written again
             return False
         return True
 
@@ -100,26 +99,6 @@ def _array(leaf: Any) -> np.ndarray:
     """A tensor as booleans or float32."""
     is_mask = leaf.dtype == required("torch", "torch").bool
     return (leaf if is_mask else leaf.float()).cpu().numpy()
-
-
-def _flat(embedding: Embedding) -> dict[str, np.ndarray]:
-    """The arrays of an embedding by their paths, such as "text/tokens"."""
-    return {
-        "/".join(part.key for part in path): leaf
-        for path, leaf in jax.tree.leaves_with_path(embedding)
-    }
-
-
-def _nested(arrays: Mapping[str, np.ndarray]) -> Embedding:
-    """The inverse of `_flat`."""
-    nested: dict[str, Any] = {}
-    for path, leaf in arrays.items():
-        *outer, last = path.split("/")
-        inside = nested
-        for name in outer:
-            inside = inside.setdefault(name, {})
-        inside[last] = leaf
-    return nested
 
 
 def _fingerprint(pipeline: Any) -> str:

@@ -1,0 +1,120 @@
+"""Samplers of diffusers against our own: latents from one model, one start and one strength.
+
+    python -m experiments.benchmarks exchange_samplers [--name=exchange-samplers]
+
+Tiny networks with random weights, classifier-free guidance of one strength, float32, twenty steps;
+the error is the greatest difference over the greatest value. With its spacing "linspace" the DDIM
+of diffusers does not step from one of its timesteps to the next but by N // n levels, so that it
+asks the model at other noise levels than its latents have: no grid of times gives the same samples,
+and the row shows how far they are from DDIM along the timesteps. Needs the extra
+``lgd[diffusers]``.
+"""
+
+from argparse import Namespace
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array
+
+from experiments.exchange.routes import (
+    LIMIT,
+    NO_POOLED,
+    NO_TEXT,
+    POOLED,
+    TEXT,
+    X,
+    brought,
+    ours,
+    prompts,
+    schedulers,
+    start_of,
+)
+from experiments.publish.markdown import number, text
+from experiments.publish.study import Study
+from lgd.exchange.diffusers import tiny
+from lgd.exchange.extras import required
+from lgd.machinery.progress import bar
+from lgd.types import Condition
+
+NUM_STEPS, SCALE = 20, 5.0
+
+
+class Found(NamedTuple):
+    """Latents of a sampler of diffusers and of our own."""
+
+    sampler: str
+    solver: str
+    theirs: np.ndarray
+    ours: np.ndarray
+
+
+def measure(options: Namespace) -> dict[str, Any]:
+    """Return a row for each sampler."""
+    rows = []
+    with bar("samplers", 8) as advance:
+        for found in samplers():
+            error = float(np.abs(found.theirs - found.ours).max() / np.abs(found.theirs).max())
+            rows.append(
+                {"sampler": found.sampler, "solver": found.solver, "error": error}
+                | {"within": error <= LIMIT}
+            )
+            advance(found.sampler)
+    columns = [
+        text("sampler", "sampler of diffusers"),
+        text("solver", "our solver"),
+        number("error", "error of the latents", ".1e"),
+    ]
+    return {"columns": columns, "rows": rows, "limit": LIMIT, "steps": NUM_STEPS, "scale": SCALE}
+
+
+def samplers() -> Iterator[Found]:
+    """Both samples of every sampler."""
+    d = required("diffusers", "diffusers")
+    for name, (make, solver) in schedulers().items():
+        yield _stable_diffusion(name, make(), solver)
+    plain = {**tiny.STABLE_DIFFUSION, "clip_sample": False}
+    spaced = d.DDIMScheduler(**plain, timestep_spacing="linspace")
+    yield _stable_diffusion("DDIM, linspace", spaced, "ddim", _along_timesteps(spaced))
+    for shift in (1.0, 3.0):
+        yield _flow(f"FlowMatchEuler, shift {shift:g}", shift)
+
+
+def _along_timesteps(scheduler: Any) -> np.ndarray:
+    scheduler.set_timesteps(NUM_STEPS)
+    levels = np.array(scheduler.timesteps.tolist(), np.float32)
+    return np.append((levels + 1.0) / scheduler.config.num_train_timesteps, np.float32(0.0))
+
+
+def omega(*, s: Array, t: Array, c: Condition) -> Array:
+    """The weight that diffusers' scale is, at every step."""
+    return 0.0 * t + (SCALE - 1.0)
+
+
+def _drawn(pipe: Any, **given: Any) -> np.ndarray:
+    torch = required("torch", "torch")
+    return pipe(
+        **given, guidance_scale=SCALE, latents=torch.tensor(X), output_type="latent"
+    ).images.numpy()
+
+
+def _stable_diffusion(name: str, scheduler: Any, solver: str, times: Any = None) -> Found:
+    pipe = tiny.stable_diffusion(scheduler)
+    model = brought(pipe, NO_TEXT)
+    start = X if times is not None else start_of(model, NUM_STEPS)
+    times = model.times(NUM_STEPS) if times is None else times
+    own = ours(model, omega, TEXT, start, solver, times)
+    return Found(name, solver, _drawn(pipe, **prompts(False, NUM_STEPS)), own)
+
+
+def _flow(name: str, shift: float) -> Found:
+    d = required("diffusers", "diffusers")
+    pipe = tiny.stable_diffusion_3(d.FlowMatchEulerDiscreteScheduler(shift=shift))
+    model = brought(pipe, {**NO_TEXT, "pooled": NO_POOLED})
+    size = 8 * pipe.vae_scale_factor
+    own = ours(model, omega, {**TEXT, "pooled": POOLED}, X, "ddim", model.times(NUM_STEPS))
+    given = prompts(True, NUM_STEPS) | {"height": size, "width": size}
+    return Found(name, "ddim", _drawn(pipe, **given), own)
+
+
+STUDY = Study(measure=measure, refused=(ImportError,))
