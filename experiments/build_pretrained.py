@@ -44,10 +44,11 @@ def denoiser(config: ConfigDict, class_names: tuple[str, ...]) -> tuple[Denoiser
     labels, its number or the one of ``denoiser.class_ids``.
     """
     settings = config.denoiser
-    return _of_classes(settings.pipeline, settings.prompt, _class_ids(config), class_names)
+    return _of_classes(settings.pipeline, settings.prompt, class_ids(config), class_names)
 
 
-def _class_ids(config: ConfigDict) -> tuple[int, ...]:
+def class_ids(config: ConfigDict) -> tuple[int, ...]:
+    """The labels of the pipeline that the classes are; none where they are its first ones."""
     return tuple(int(each) for each in config.denoiser.class_ids.split(",") if each)
 
 
@@ -76,7 +77,7 @@ def check(config: ConfigDict, dataset: Dataset) -> list[str]:
     try:
         pipeline = model(config)
         shape = pipeline.shape(dataset.shape)
-        count = len(_class_ids(config))
+        count = len(class_ids(config))
         if count not in (0, dataset.num_classes):
             return [f"denoiser.class_ids: expected {dataset.num_classes} or none, got {count}"]
         network, params = denoiser(config, dataset.class_names)

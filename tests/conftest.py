@@ -3,6 +3,7 @@
 What is compiled is kept in pytest's cache directory: most tests compile the programs of others.
 """
 
+import collections
 import os
 import signal
 
@@ -33,6 +34,17 @@ def pytest_configure(config):
     for name, value in settings.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+
+
+@pytest.hookimpl(tryfirst=True)  # before cases are left out by their markers
+def pytest_collection_modifyitems(items):
+    seen = collections.Counter()
+    for item in items:
+        if (marker := item.get_closest_marker("sampled")) is not None:
+            test = item.nodeid.partition("[")[0]
+            if seen[test] % marker.args[0]:
+                item.add_marker(pytest.mark.slow)
+            seen[test] += 1
 
 
 @pytest.fixture(scope="module")

@@ -253,6 +253,7 @@ def test_the_newest_are_kept(tmp_path):
 # --- damage
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("fault", DAMAGES)
 def test_a_damaged_file_means_the_step_before(two_steps, tmp_path, caplog, fault):
     files = [p.relative_to(two_steps) for p in (two_steps / "2").rglob("*") if p.is_file()]
@@ -456,6 +457,7 @@ def test_a_fresh_folder_has_nothing(tmp_path, caplog):
     assert not damages(caplog)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [True, False], ids=["first save", "second save"])
 def test_an_interruption_at_every_sync(tmp_path, caplog, monkeypatch, first):
     outcomes, fsync = [], os.fsync
@@ -534,6 +536,7 @@ for step in itertools.count(1):
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_no_finished_save(tmp_path, caplog):
     command = [sys.executable, "-c", SAVE_FOREVER, str(tmp_path)]
     child = subprocess.Popen(

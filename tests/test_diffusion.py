@@ -92,6 +92,7 @@ def kernel(schedule):
     return SimpleNamespace(**parts, **values._asdict(), slopes=slopes, r=r, k=k)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("target", diffusion.KINDS)
 @pytest.mark.parametrize("source", diffusion.KINDS)
 def test_every_kind_converts_to_every_other(converted, source, target):

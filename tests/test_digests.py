@@ -190,6 +190,7 @@ print(describe((schedules.edm(), {"x", "y", "z"}, {"w": np.arange(3.0)}, np.tanh
 """
 
 
+@pytest.mark.slow
 def test_two_processes_say_the_same():
     said = {
         subprocess.run(

@@ -66,6 +66,7 @@ def moved(params):
     return jax.tree.unflatten(structure, [a + b for a, b in zip(leaves, noise, strict=True)])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["labels", "vectors", "nothing"])
 def test_a_network_has_the_parameters_and_values_of_plain_flax_code_bit_for_bit(kind):
     encoder, c = EXAMPLES[kind]
@@ -208,6 +209,7 @@ def test_bad_settings_raise(make):
         make()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", EXAMPLES)
 def test_half_precision_meets_the_parameters_under_strict_promotion(kind):
     encoder, c = EXAMPLES[kind]

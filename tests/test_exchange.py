@@ -76,6 +76,7 @@ def same(one, two):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_read_is_what_was_saved(name, tmp_path):
     it = learned(
@@ -114,6 +115,7 @@ def test_every_dtype_survives(dtype, tmp_path):
     same(load(tmp_path / "a").params, params)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_reads_the_same_values(tmp_path):
     """Without anything but the file."""
     names = ("directions", "tokens")

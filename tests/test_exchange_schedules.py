@@ -401,7 +401,7 @@ ENTRIES = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(entries=st.lists(ENTRIES | SCALARS, min_size=1, max_size=3))
 def test_whatever_a_file_holds_is_a_schedule_or_a_named_mistake(entries, tmp_path_factory):
     """What is accepted has finite values, of no label but the one asked for."""
@@ -421,7 +421,7 @@ def test_whatever_a_file_holds_is_a_schedule_or_a_named_mistake(entries, tmp_pat
         np.testing.assert_array_equal(np.asarray(one)[2], values(omega_fn)[2])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_whatever_bytes_are_read_there_is_no_crash(data, tmp_path_factory):
     file = tmp_path_factory.getbasetemp() / "bytes.json"

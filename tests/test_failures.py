@@ -121,6 +121,7 @@ OBJECTIVES = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_frozen_model_is_the_same_bit_for_bit_after_every_objective(name):
     placed = parallel.place(PARAMS, parallel.replicated(parallel.make_mesh(1)))

@@ -41,6 +41,7 @@ def marks(fault):
     return pytest.mark.slow if fault.quick else pytest.mark.hour
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", [pytest.param(fault, id=fault.name, marks=marks(fault)) for fault in FAULTS]
 )

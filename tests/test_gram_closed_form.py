@@ -45,6 +45,7 @@ def values(solved):
     return np.asarray(solved.guidance.params["values"], np.float64)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("churn", [0.0, 1.0])
 def test_l2_optimum_of_two_points_is_the_known_one(tmp_path, churn):
     """Points at -1 and 1, exact denoisers, one narrow bin of times; formula by quadrature.
@@ -99,6 +100,7 @@ def binned_losses(statistics, objective, grid, bins=3, draws=2):
     return sums
 
 
+@pytest.mark.sampled(2)
 def test_energy_optimum_is_that_of_brute_force(blurred):
     """A grid of constants scored on the same examples, and a parabola through its least three."""
     solved = solve(blurred, ENERGY, num_draws=4)
@@ -139,6 +141,7 @@ def test_standard_errors_have_the_size_of_the_scatter(blurred):
     assert 0.7 < np.sqrt(np.mean((scatter / stated) ** 2)) < 1.35
 
 
+@pytest.mark.slow
 def test_copies_of_an_x0_do_not_shrink_the_errors(blurred):
     """Every example four times over, under one source: the same table and the same errors."""
     objective = objectives.l2(time_law=dataclasses.replace(WIDE))

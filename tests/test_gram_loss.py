@@ -103,6 +103,7 @@ def by_members(tmp_path_factory):
     }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", MATRIX)
 def test_losses_on_statistics_have_the_mean_of_online_ones(by_members, name):
     """Of a weight for each class, within 4.5 standard errors, which are under 4% of the loss."""
@@ -157,6 +158,7 @@ def mean_loss(statistics, law):
     return values.mean(axis=1), values.std(axis=1) / np.sqrt(statistics.size)
 
 
+@pytest.mark.slow
 def test_weights_of_another_law_give_its_expectation(uniform, by_law):
     """Within 4.5 standard errors, which are under 10% of the loss."""
     law = TimeLaw()

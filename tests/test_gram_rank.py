@@ -13,6 +13,7 @@ def test_correlations_of_pairs_with_ties():
     assert found["kendall"]["value"] == pytest.approx(5 / np.sqrt(5 * 6))
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_correlation_of_a_normal_law(monkeypatch):
     """Spearman's of a normal pair with correlation r is 6 / pi asin(r / 2); Kendall's 2 / pi."""
     monkeypatch.setattr(correlation, "RESAMPLES", 100)

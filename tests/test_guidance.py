@@ -180,6 +180,7 @@ INTERVALS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("num_steps", [10, 20, 25, pytest.param(64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", INTERVALS)
 def test_an_interval_whose_ends_are_times_of_the_grid_guides_both(family, num_steps):

@@ -160,6 +160,7 @@ def test_accuracies_are_those_of_each_classifier(made, dataset):
     assert found["features"] == pytest.approx(right.mean())
 
 
+@pytest.mark.slow
 def test_a_trajectory_is_compared_in_features_of_the_network_trained_for_it(made, dataset):
     config, workdir = made
     names = ["features", "selection_classifier"]
@@ -183,6 +184,7 @@ def test_a_trajectory_is_compared_in_features_of_the_network_trained_for_it(made
     assert build_guidance.optimizer(config, "trajectory_features").num_steps == 10
 
 
+@pytest.mark.slow
 def test_images_are_measured_by_the_classifier(made, dataset):
     config, workdir = made
     measured = measure.make(config, workdir, dataset)
@@ -236,6 +238,7 @@ class Perturbing:
         return jnp.asarray(x + shift, jnp.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "primary", ["energy_distance", "frechet_distance", "class_frechet_distance"]
 )

@@ -270,6 +270,7 @@ THEIRS = {  # of torch-fidelity 0.4.0, for `random_tensors()` and the first imag
 }
 
 
+@pytest.mark.slow
 def test_features_and_logits(params):
     """One batch size, so that all is compiled once."""
     images = jnp.clip(normal((2, 16, 16, 1)), -1, 1)
@@ -357,6 +358,7 @@ def published(params, tmp_path_factory):
     return file, hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_the_published_names_and_shapes_are_converted(params, saved, published, tmp_path):
     tensors = torch_tensors(params)
     assert {name: tensors[name].shape for name in KNOWN} == KNOWN

@@ -177,6 +177,7 @@ def finished(resumed, launch):
     return workdir, done, before
 
 
+@pytest.mark.slow
 def test_kill_came_in_the_middle(interrupted):
     _, state = interrupted
     assert state["returncode"] == -signal.SIGKILL
@@ -185,6 +186,7 @@ def test_kill_came_in_the_middle(interrupted):
     assert not state["params"]
 
 
+@pytest.mark.slow
 def test_finished_run_leaves_what_the_design_says(finished):
     workdir, done, _ = finished
     assert {path.name for path in workdir.iterdir()} == {
@@ -243,6 +245,7 @@ def test_results_are_of_the_documented_form(finished):
     assert params["learned:trajectory"]["step"] in (2, 4)
 
 
+@pytest.mark.slow
 def test_interrupted_run_equals_an_uninterrupted_one_to_the_byte(
     resumed, measured, launch, tmp_path
 ):

@@ -77,6 +77,7 @@ class Log:
 # The remedy
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("pull", "start", "remedy"), [(1 / 2, 0.1, 1.0), (1 / 3, 2.0, 0.5)])
 def test_trajectory_objective_finds_the_remedy(mixture, pull, start, remedy):
     """cond' + omega (cond' - uncond) = cond at omega = pull / (1 - pull), for every s, t and c.
@@ -127,6 +128,7 @@ def by_default(mixture):
     return result, log, before
 
 
+@pytest.mark.sampled(2)
 def test_exact_denoiser_needs_no_guidance(by_default, mixture):
     result, _, _ = by_default
     assert isinstance(result.model, omega.StepTable)

@@ -93,6 +93,7 @@ def refusal(path, **settings):
 # Changed and exchanged
 
 
+@pytest.mark.slow
 def test_every_file_is_refused_by_name_when_it_changed_or_is_another_ones(finished, run):
     assert {"LEDGER", "config.json", "data.json", "metrics.jsonl", "timings.jsonl"} <= {
         *cases.files(run)
@@ -281,6 +282,7 @@ class Kill(BaseException):
     """Stands for the death of the process."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [40, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_kill_at_every_write_and_rename_is_resumed(tmp_path, monkeypatch, every):
     """Whatever was begun, the same functions end with the same files, and no start is refused."""

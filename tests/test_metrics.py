@@ -198,6 +198,7 @@ def split_of(counts, scale=1.0, dim=3):
     return Split(x, stratum, stratum), jnp.asarray(scale * rng.normal(size=(len(counts), 5, dim)))
 
 
+@pytest.mark.slow
 def test_strata_of_very_different_size_are_compared_as_by_themselves():
     real, samples = split_of([2, 70, 5000, 9, 64, 3])
     distances, means = ClassEnergyDistance(real).with_mean_distances(samples)
@@ -215,6 +216,7 @@ def test_memory_grows_with_the_examples_and_not_with_strata_times_the_largest():
     assert held < 4 * len(real.x)
 
 
+@pytest.mark.slow
 def test_large_strata_and_many_samples_are_compared_in_blocks(monkeypatch):
     monkeypatch.setattr(energy, "ROWS", 8)  # 64 distances at once
     monkeypatch.setattr(energy, "_BLOCK", 7)

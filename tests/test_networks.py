@@ -84,6 +84,7 @@ def tried(request):
 # What both promise
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", SMALL)
 def test_output_starts_at_zero_and_parameters_are_float32(name):
     module = SMALL[name].clone(dtype="bfloat16")
@@ -170,6 +171,7 @@ def test_remat_changes_neither_parameters_nor_gradients(small, remat):
         assert np.abs(leaf).max() > 0.0, path
 
 
+@pytest.mark.slow
 def test_remat_keeps_less_and_recomputes_no_product_but_of_attention_or_of_blocks(small):
     """Bytes of what a backward pass is given, and FLOPs of a gradient: two products of attention
     again with "activations", all blocks with "blocks"."""
@@ -192,6 +194,7 @@ def test_an_unknown_remat_is_named():
         inspect.unwrap(rematerialised)(DiTBlock, True)
 
 
+@pytest.mark.slow
 def test_gradients_with_large_kernels_split_over_devices_are_those_of_one(dit, monkeypatch):
     """Not along layers: a step of the scan needs the whole of one."""
     monkeypatch.setattr(parallel, "LARGE", 256)

@@ -107,6 +107,7 @@ def test_trajectory_from_data_starts_at_the_first_members_and_ends_at_the_last()
     np.testing.assert_allclose(loss, info["distance"] - 0.5 * info["reward"], rtol=0.0, atol=near)
 
 
+@pytest.mark.slow
 def test_trajectory_of_several_grids_draws_one_of_them():
     denoiser, params = mixture(FLOW)
     x0 = jax.random.normal(jax.random.key(0), (2, 4, 3))
@@ -162,6 +163,7 @@ def drawn_sets(count, drawn):
     return jnp.asarray(list(itertools.combinations(range(count), drawn)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "drawn", "rounds", "sizes", "beta", "lam"),
     [

@@ -147,6 +147,7 @@ def test_centroids_of_many_examples_are_those_of_their_clusters():
     np.testing.assert_array_equal(few, VECTORS[jnp.array([0, 1, 0])])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("make", TABLES.values(), ids=TABLES)
 @pytest.mark.parametrize(
     "dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow), jnp.float32]
@@ -264,6 +265,7 @@ def padded(params, like):
     return jax.tree.map(pad, params, like)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("encoder", "c"),
     [(Labels(3), jnp.arange(3)), (Several({"a": Labels(3), "b": Vectors(2)}),

@@ -214,6 +214,7 @@ def labelled_batch(objective):
     return Batch(x0.reshape(2, 4, 3), c.reshape(2, 4))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", MATRIX)
 def test_objectives_and_gradients_equal_those_of_explicit_particles(name):
     """A weight for each class; slopes by central differences of the particles' loss.
@@ -349,6 +350,7 @@ def test_objectives_answer_for_themselves(name):
     assert vectors.init(jax.random.key(0), jnp.zeros((1, 5)))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", MATRIX)
 def test_settings_of_an_energy_are_no_part_of_the_frame(name):
     """Losses of the frame at given settings are those of the objective that has them."""

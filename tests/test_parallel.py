@@ -298,6 +298,7 @@ def draw(mesh, batch, **settings):
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("sizes", "batch", "settings"),
     [((2, 4), 13, {"churn": 1.0}), ((8, 1), 16, {"solver": "heun"})],

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ pytest.importorskip("diffusers")
 import lgd
 from experiments import build, pipeline
 from experiments import config as configs
+from experiments.exchange.drawn import STUDY
 from experiments.workdir import WorkdirError
 from lgd.exchange.diffusers import tiny
 
@@ -73,6 +75,14 @@ def test_guidance_is_learned_compared_and_exported(folders):
         lines = list(csv.DictReader(file))
     assert len(lines) == 3 * 3
     pipeline.run(config, str(workdir), stages)  # finds all done
+    drawn = STUDY.measure(Namespace(workdir=workdir, seeds=2))
+    assert [row["method"] for row in drawn["rows"]] == methods
+    for row, own in zip(drawn["rows"], results["rows"], strict=True):
+        assert row["own sampler"]["values"] == pytest.approx(
+            own["metrics"]["frechet_distance"]["values"], rel=1e-3
+        )
+        assert row["frechet_distance"]["mean"] > 0.0
+    assert STUDY.figures(drawn).keys() == {""}
     other = tiny.randomised(tiny.dit(), seed=1)
     changed = tiny.class_conditional()
     changed.register_modules(transformer=other)

@@ -149,6 +149,7 @@ def _untyped():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.usefixtures("_untyped")
 @pytest.mark.filterwarnings("ignore:covariance of 2 features")
 @pytest.mark.parametrize("kind", ["uint8", "float32"])

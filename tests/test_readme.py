@@ -43,6 +43,7 @@ def after_the_example(tmp_path_factory):
         return names | {"read": lgd.load("guidance.safetensors")}
 
 
+@pytest.mark.slow
 def test_python_example_learns_and_samples(after_the_example):
     names = after_the_example
     assert isinstance(names["guidance"], lgd.Guidance)

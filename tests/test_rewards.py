@@ -257,6 +257,7 @@ def pushed():
     )
 
 
+@pytest.mark.slow
 def test_omega_rises_where_delta_goes_along_the_reward_and_vanishes_where_it_does_not(pushed):
     """Guidance moves each class away from the other: class 0 along the reward, class 1 against."""
     values = np.asarray(pushed.params["values"])

@@ -58,6 +58,7 @@ def shapes(tree):
     return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.asarray(leaf).dtype), tree)
 
 
+@pytest.mark.sampled(3)
 @each_rule
 def test_predictions_have_the_shape_of_x_and_a_state_keeps_its_own(name):
     row = RULES[name]
@@ -84,6 +85,7 @@ def test_a_rule_is_a_tree_whose_floats_and_arrays_can_be_taken_out(name):
         np.testing.assert_array_equal(2.0 * one, twice)
 
 
+@pytest.mark.sampled(3)
 @each_rule
 def test_one_compilation_serves_all_strengths(name):
     row = RULES[name]
@@ -94,6 +96,7 @@ def test_one_compilation_serves_all_strengths(name):
     assert np.abs(first - second).max() > 1e-3
 
 
+@pytest.mark.sampled(3)
 @each_rule
 @each_solver
 def test_strength_0_guides_nothing(name, solver):
@@ -111,6 +114,7 @@ def test_strength_0_guides_nothing(name, solver):
     assert np.abs(guided - found.x0).max() > 1e-3
 
 
+@pytest.mark.sampled(3)
 @each_rule
 @each_solver
 def test_a_python_loop_of_steps_equals_the_scan(name, solver):
@@ -126,6 +130,7 @@ def test_a_python_loop_of_steps_equals_the_scan(name, solver):
     assert samples.nfe < 2 * calls if row.skip else samples.nfe == row.rows * calls
 
 
+@pytest.mark.sampled(3)
 @each_rule
 def test_a_batch_equals_its_singles(name):
     if name == "weights":  # which are of a batch
@@ -136,6 +141,7 @@ def test_a_batch_equals_its_singles(name):
         np.testing.assert_allclose(alone[0], together[i], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.sampled(3)
 @each_rule
 def test_gradients_are_finite(name):
     """With respect to the start, the floats of the rule and the parameters of what it holds."""

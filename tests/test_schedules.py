@@ -109,6 +109,7 @@ def measured(schedule):
     return SimpleNamespace(**values, slopes=SimpleNamespace(**slopes), rates=rates)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("part", ["alpha", "sigma", "logsnr"])
 def test_values_follow_the_definition_to_the_very_ends(exact, measured, part):
     np.testing.assert_allclose(

@@ -69,6 +69,7 @@ def _quickly(quick_compilation):
     return quick_compilation
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("pattern", "solver", "churn"),
     [("per class", *setting) for setting in SETTINGS]
@@ -258,6 +259,7 @@ def test_a_generator_that_skips_draws_the_same_samples_and_counts_its_calls():
     assert skipping_one.nfe_of(fn, 3) == 4 + 0.5 * 3  # class 0 at t = 1, .75, class 1 at .25
 
 
+@pytest.mark.slow
 def test_nfe_of_a_generator_that_draws_in_parts_is_what_its_parts_compute():
     rows = []
 

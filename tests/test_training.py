@@ -130,6 +130,7 @@ def learn(objective, model, **settings):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["self_consistency", "trajectory"])
 def test_8_devices_learn_what_1_device_learns_and_leave_the_frozen_model_alone(name):
     objective, model, batch_of = {
@@ -512,6 +513,7 @@ def signal_at(stop, number=signal.SIGINT):
     return on_step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 3, 7])
 def test_ctrl_c_stops_between_two_steps_with_the_last_one_saved(stop, tmp_path):
     whole = fit_alone()

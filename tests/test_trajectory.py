@@ -90,6 +90,7 @@ WEIGHTS = jnp.asarray([0.4, 1.0])
 NEAR = 1e-5  # of losses, differences of distances of order 1
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("around", "touches", "solver"),
     [
@@ -153,6 +154,7 @@ class Told:
         return guidance.Cfg(None).apply(denoiser, params, state, x_t, step=step, t=t, c=c)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("around", "is_plain"), [(with_momentum, False), (without_momentum, True), (Told, True)]
 )
@@ -174,6 +176,7 @@ def test_objectives_are_equal_by_their_rules():
 # Conditions of groups
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("labels", [LABELS, MIXED])
 @pytest.mark.parametrize("start", ["noise", "data"])
 def test_trees_of_vectors_are_labels_by_another_name(labels, start):
@@ -291,6 +294,7 @@ def test_omega_may_look_at_the_features_of_the_predictions():
     assert set(info) == {"distance", "marginal_distance"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("around", [guidance.Cfg, wide])
 def test_several_directions_are_learned_together(around):
     objective = Trajectory(rule=around, **SMALL)
@@ -315,6 +319,7 @@ def test_several_directions_are_learned_together(around):
 # Its default model
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("c", "kind"),
     [

@@ -133,6 +133,7 @@ def draw(denoiser, params, c, **settings):
     return sampling.sample(jax.random.key(0), denoiser, params, c, **settings)
 
 
+@pytest.mark.sampled(3)
 @every_case
 def test_skipping_gives_the_same_samples(name):
     denoiser = denoiser_of(CASES[name])
@@ -141,6 +142,7 @@ def test_skipping_gives_the_same_samples(name):
     np.testing.assert_allclose(skipped.x0, plain.x0, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["label", "none", "pair"])
 @pytest.mark.parametrize("skip", [False, True])
 def test_network_evaluations_are_those_counted(name, skip):
@@ -151,6 +153,7 @@ def test_network_evaluations_are_those_counted(name, skip):
     assert sum(seen) == pytest.approx(5 * samples.nfe)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["label", "dict", "none", "pair"])
 @pytest.mark.parametrize("count", [8, 5])
 @pytest.mark.parametrize("skip", [False, True])

@@ -7,7 +7,7 @@ from experiments.publish import study
 
 _NAMES = ("ablations", "floor", "levels", "pretrained", "rank_schedules", "transfer")
 MODULES = {name: f"experiments.studies.{name}" for name in _NAMES}
-MODULES["train_pipeline"] = "experiments.exchange.train_pipeline"
+MODULES |= {name: f"experiments.exchange.{name}" for name in ("drawn", "train_pipeline")}
 
 if __name__ == "__main__":
     console.command(functools.partial(study.main, "experiments.studies", MODULES))
