@@ -61,6 +61,7 @@ def test_a_step_takes_the_same_memory_for_any_number_of_classes(quick_compilatio
     assert np.isfinite(many.run()["loss"])
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", gradient_noise.contenders(1024))
 def test_every_objective_calls_the_denoiser_as_often(name):
     """Rows of all calls, as they are traced: a scan traces its body once, for K steps."""

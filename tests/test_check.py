@@ -120,6 +120,7 @@ def test_the_noise_level_of_edm_is_named(kind):
     only(report("edm", kind, network, params), "time", "jnp.log(schedule.sigma(t)) / 4")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("name", "kind", "declared"),
     [
@@ -246,6 +247,7 @@ def test_points_are_predicted_without_looking():
 BRIGHT = rewards.Tanh((1.0, 0.0))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("reward", "weight", "level", "words"),
     [

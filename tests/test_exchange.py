@@ -166,6 +166,7 @@ def refused(path, raw, match):
     assert str(error.value).startswith(f"{path}: expected")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("flip", [0x01, 0x20, 0x2A, 0x80, 0xFF])
 def test_a_byte_that_was_flipped_is_noticed_anywhere(flip, written, tmp_path):
     for i in range(len(written)):

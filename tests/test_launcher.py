@@ -210,6 +210,7 @@ def test_finished_run_leaves_what_the_design_says(finished):
     assert "report.md" in done.stdout
 
 
+@pytest.mark.slow
 def test_run_says_nothing_alarming(resumed, finished):
     for done in (resumed[1], finished[1]):
         assert "Traceback" not in done.stderr

@@ -439,6 +439,7 @@ def test_l2_minimiser_equals_its_closed_form():
     np.testing.assert_allclose(measured, expected, rtol=0.0, atol=1e-4)  # of steps of 4
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("coupling", "churn"), [("independent", 0.0), ("independent", 1.0), ("shared", 1.0)]
 )
