@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array
 
-from experiments.exchange.routes import (
+from experiments.exchange.setup import (
     LIMIT,
     NO_POOLED,
     NO_TEXT,
@@ -25,6 +25,7 @@ from experiments.exchange.routes import (
     TEXT,
     X,
     brought,
+    error_of,
     ours,
     prompts,
     schedulers,
@@ -54,7 +55,7 @@ def measure(options: Namespace) -> dict[str, Any]:
     rows = []
     with bar("samplers", 8) as advance:
         for found in samplers():
-            error = float(np.abs(found.theirs - found.ours).max() / np.abs(found.theirs).max())
+            error = error_of(found.theirs, found.ours)
             rows.append(
                 {"sampler": found.sampler, "solver": found.solver, "error": error}
                 | {"within": error <= LIMIT}
