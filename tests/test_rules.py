@@ -107,8 +107,9 @@ def test_strength_0_guides_nothing(name, solver):
         return
     found = draw(row.make(0.0), row.denoiser, solver=solver, skip=row.skip)
     expected = draw(row.around(guidance.Cfg(0.3)), row.neutral, solver=solver)
-    if row.exact:
-        np.testing.assert_array_equal(found.trajectory, expected.trajectory)
+    if row.exact:  # but for the order in which XLA multiplies and adds in the steps of EDM
+        atol = 1e-6 if solver == "heun_edm" else 0.0
+        np.testing.assert_allclose(found.trajectory, expected.trajectory, rtol=0.0, atol=atol)
     np.testing.assert_allclose(found.x0, expected.x0, rtol=1e-5, atol=1e-5)
     guided = draw(row.make(0.7), row.denoiser, solver=solver, skip=row.skip).x0
     assert np.abs(guided - found.x0).max() > 1e-3
