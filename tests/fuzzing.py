@@ -30,6 +30,7 @@ def check_changed(
         max_examples=max_examples,
         deadline=None,
         database=None,
+        derandomize=read is None,
         suppress_health_check=[*HealthCheck],
     )
     @given(changed(part_of(reader), is_json=reader.is_json))

@@ -66,14 +66,15 @@ class Limited:
         self._errors = Path(tempfile.mkstemp()[1])
         command = [sys.executable, __file__, self._module]
         environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors.open("w"),
-            env=environment,
-            text=True,
-        )
+        with self._errors.open("w") as errors:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=environment,
+                text=True,
+            )
         assert self._answer() == "ready", self._errors.read_text()[-2000:]
 
     def _answer(self) -> Any:

@@ -16,7 +16,7 @@ def test_changed_files_are_read_or_refused_by_name(name, tmp_path):
     check_changed(READERS[name], tmp_path, max_examples=15)
 
 
-@pytest.mark.slow
+@pytest.mark.hour
 @pytest.mark.parametrize("name", READERS)
 def test_no_changed_file_takes_much_time_or_memory(name, tmp_path, limited):
     check_changed(READERS[name], tmp_path, max_examples=300, read=limited(name))

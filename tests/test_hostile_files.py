@@ -5,7 +5,7 @@ from hostile_files import HOSTILE, LARGEST
 from limited import Limited
 from readers import READERS, place
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.hour
 
 
 @pytest.fixture(scope="module")

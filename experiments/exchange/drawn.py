@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
@@ -121,8 +122,8 @@ def _both(
     ours, our_seconds = _timed(lambda: jax.block_until_ready(generator(omega, count, seed=seed)))
     theirs, their_seconds = _timed(lambda: drawing(omega, seed))
     return {
-        "theirs": float(measuring(theirs)["metrics"][METRIC]),
-        "ours": float(measuring(ours)["metrics"][METRIC]),
+        "theirs": float(measuring(jnp.asarray(theirs))["metrics"][METRIC]),
+        "ours": float(measuring(jnp.asarray(ours))["metrics"][METRIC]),
         "their seconds": their_seconds,
         "our seconds": our_seconds,
     }
