@@ -172,7 +172,7 @@ def test_the_command_ranks_and_leaves_files(small, tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "$4$ [red]" in done.stdout
+    assert r"\$4\$ [red]" in done.stdout
     found = json.loads((tmp_path / "out" / "rank_schedules.json").read_text())
     names = {row["name"] for row in found["rows"]}
     expected = {"unguided", "constant(0.5)", "limited_interval(1, 0.2, 0.8)", "$4$ [red]"}
