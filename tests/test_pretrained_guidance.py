@@ -75,14 +75,8 @@ def test_guidance_is_learned_compared_and_exported(folders):
         lines = list(csv.DictReader(file))
     assert len(lines) == 3 * 3
     pipeline.run(config, str(workdir), stages)  # finds all done
-    drawn = STUDY.measure(Namespace(workdir=workdir, seeds=2))
-    assert [row["method"] for row in drawn["rows"]] == methods
-    for row, own in zip(drawn["rows"], results["rows"], strict=True):
-        assert row["own sampler"]["values"] == pytest.approx(
-            own["metrics"]["frechet_distance"]["values"], rel=1e-3
-        )
-        assert row["frechet_distance"]["mean"] > 0.0
-    assert STUDY.figures(drawn).keys() == {""}
+    with pytest.raises(configs.ConfigError, match="images of one size"):  # those of its network
+        STUDY.measure(Namespace(workdir=workdir, seeds=2))
     other = tiny.randomised(tiny.dit(), seed=1)
     changed = tiny.class_conditional()
     changed.register_modules(transformer=other)

@@ -92,6 +92,7 @@ class _Pipeline:
         self._pipe.set_progress_bar_config(disable=True)
         self._steps, self._num_classes = config.sampling.num_steps, dataset.num_classes
         self._ids = build_pretrained.class_ids(config) or tuple(range(dataset.num_classes))
+        self._shape = tuple(dataset.shape)
         self._strata = np.repeat(np.arange(dataset.num_classes), count)
 
     def __call__(self, omega: Any, seed: int) -> np.ndarray:
@@ -111,6 +112,9 @@ class _Pipeline:
                 ).images
             )
         images = 2.0 * np.concatenate(parts) - 1.0
+        if images.shape[1:] != self._shape:
+            got = f"images {images.shape[1:]} of the pipeline for data {self._shape}"
+            raise configs.ConfigError([f"data.size: expected images of one size, got {got}"])
         return images.reshape(self._num_classes, -1, *images.shape[1:]).astype(np.float32)
 
 
