@@ -31,7 +31,7 @@ from experiments.stages import evaluate, report
 from experiments.workdir import Workdir, lock, read_json, saved_config
 from lgd import plots
 from lgd.data import Dataset
-from lgd.evaluation import Generator, paired_difference, schedule_key, summary
+from lgd.evaluation import paired_difference, schedule_key, summary
 from lgd.exchange import diffusers as exchange
 from lgd.exchange.extras import required
 from lgd.machinery.progress import bar
@@ -67,7 +67,11 @@ def measure(options: Namespace) -> dict[str, Any]:
                 found = []
                 for seed in seeds:
                     entry = f"{schedule_key(omega)} n={count} seed={seed}"
-                    one = functools.partial(_both, drawing, generator, measuring, omega, seed)
+                    both = (
+                        functools.partial(generator, omega, count, seed=seed),
+                        functools.partial(drawing, omega, seed),
+                    )
+                    one = functools.partial(_both, *both, measuring)
                     found.append(journal(entry, one))
                     advance(name)
                 rows.append(_row(name, found))
@@ -119,12 +123,11 @@ class _Pipeline:
 
 
 def _both(
-    drawing: _Pipeline, generator: Generator, measuring: Callable, omega: Any, seed: int
+    draw_ours: Callable[[], Any], draw_theirs: Callable[[], Any], measuring: Callable
 ) -> dict[str, Any]:
     """Distances and seconds of both samplers, one after the other."""
-    count = len(drawing._strata) // drawing._num_classes
-    ours, our_seconds = _timed(lambda: jax.block_until_ready(generator(omega, count, seed=seed)))
-    theirs, their_seconds = _timed(lambda: drawing(omega, seed))
+    ours, our_seconds = _timed(draw_ours)
+    theirs, their_seconds = _timed(draw_theirs)
     return {
         "theirs": float(measuring(jnp.asarray(theirs))["metrics"][METRIC]),
         "ours": float(measuring(jnp.asarray(ours))["metrics"][METRIC]),
@@ -135,7 +138,7 @@ def _both(
 
 def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
     start = time.perf_counter()
-    value = function()
+    value = jax.block_until_ready(function())
     return value, time.perf_counter() - start
 
 

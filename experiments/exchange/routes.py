@@ -23,11 +23,11 @@ from experiments.exchange.setup import (
     TEXT,
     X,
     brought,
-    error_of,
     omega_of_label,
     omega_of_text,
     ours,
     prompts,
+    row_of,
     schedulers,
     start_of,
 )
@@ -57,9 +57,7 @@ def measure(options: Namespace) -> dict[str, Any]:
     rows = []
     with bar("routes", COUNT) as advance:
         for found in routes():
-            error = error_of(found.theirs, found.ours)
-            kept = {name: getattr(found, name) for name in ("pipeline", "route", "scheduler")}
-            rows.append(kept | {"error": error, "within": error <= LIMIT})
+            rows.append(row_of(**found._asdict()))
             advance(found.route)
     columns = [
         text("pipeline", "pipeline"),

@@ -25,9 +25,9 @@ from experiments.exchange.setup import (
     TEXT,
     X,
     brought,
-    error_of,
     ours,
     prompts,
+    row_of,
     schedulers,
     start_of,
 )
@@ -55,11 +55,7 @@ def measure(options: Namespace) -> dict[str, Any]:
     rows = []
     with bar("samplers", 8) as advance:
         for found in samplers():
-            error = error_of(found.theirs, found.ours)
-            rows.append(
-                {"sampler": found.sampler, "solver": found.solver, "error": error}
-                | {"within": error <= LIMIT}
-            )
+            rows.append(row_of(**found._asdict()))
             advance(found.sampler)
     columns = [
         text("sampler", "sampler of diffusers"),

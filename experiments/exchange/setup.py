@@ -20,9 +20,10 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 4, 8, 8)).astype(np.float32)
 
 
-def error_of(theirs: np.ndarray, ours: np.ndarray) -> float:
-    """The greatest difference over the greatest value."""
-    return float(np.abs(theirs - ours).max() / np.abs(theirs).max())
+def row_of(theirs: np.ndarray, ours: np.ndarray, **names: str) -> dict[str, Any]:
+    """A row of a table: names, the greatest difference over the greatest value, and its limit."""
+    error = float(np.abs(theirs - ours).max() / np.abs(theirs).max())
+    return names | {"error": error, "within": error <= LIMIT}
 
 
 def omega_of_text(*, s: Array, t: Array, c: Condition) -> Array:
