@@ -161,7 +161,8 @@ def get_config() -> ConfigDict:
     config.evaluation.primary = "energy_distance"
     # Whose features give Frechet distances, KID, precision and recall, and whose labels the
     # Inception score: classifier, trained on the training data; inception, Inception-v3 from a file
-    # that experiments.convert_inception wrote, see docs/metrics.md.
+    # that experiments.convert_inception wrote, see docs/metrics.md; efficientnet, EfficientNet-lite
+    # of ImageNet from the extra judge, which selects by lite0 and measures by lite2.
     config.evaluation.features = "classifier"
     config.evaluation.inception_path = ""
     config.evaluation.inception_sha256 = ""  # of that file

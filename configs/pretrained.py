@@ -2,8 +2,8 @@
 
     python -m experiments.pretrained_guidance --model=PIPELINE --data=IMAGES --workdir=runs/mine
 
-PIPELINE is a folder that diffusers saved, IMAGES one with a folder for every class, see
-docs/pretrained.md. Without these flags they are the folders
+PIPELINE is a folder that diffusers saved, IMAGES one with a folder for every class, or images with
+captions in metadata.jsonl, see docs/pretrained.md. Without these flags they are the folders
 ``pipeline`` and ``images``. Every field can be set, as in experiments.run.
 """
 

@@ -12,6 +12,7 @@ from experiments import build_pretrained, fake
 from lgd import denoisers, schedules
 from lgd.data import (
     Dataset,
+    captions,
     digits,
     fashion_mnist,
     generated,
@@ -52,6 +53,9 @@ def dataset(config: ConfigDict) -> Dataset:
         return digits.load(*sizes, seed=seed)
     if data.name == "images":
         return image_folder.load(data.path, *sizes, size=data.size, seed=seed)
+    if data.name == "captions":
+        encode = build_pretrained.encode_texts(config)
+        return captions.load(data.path, *sizes, size=data.size, encode=encode, seed=seed)
     if data.name == "tfds":
         return tfds_records.load(
             data.path, *sizes, size=data.size, attributes=tuple(data.attributes), seed=seed

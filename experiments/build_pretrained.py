@@ -1,7 +1,7 @@
 """The pretrained pipeline of diffusers of a config: a denoiser of latents, and its codec."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,10 +10,14 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from experiments import config as configs
 from lgd.data import Dataset, Split
 from lgd.exchange.diffusers import Model, load
 from lgd.machinery import digests
-from lgd.types import Denoiser, FeatureFn, Params
+from lgd.machinery.progress import phase
+from lgd.types import Condition, Denoiser, FeatureFn, Params
+
+EMBEDDINGS = "lgd-embeddings"  # folder beside captions that keeps their conditions
 
 
 def is_pretrained(config: ConfigDict) -> bool:
@@ -29,22 +33,46 @@ def model(config: ConfigDict) -> Model:
       FileNotFoundError: where there is no such folder.
       ValueError: for a pipeline that lgd does not take.
     """
-    return _opened(config.denoiser.pipeline)
+    is_of_captions = config.data.name == "captions" and not config.fake_data
+    cache = f"{config.data.path}/{EMBEDDINGS}" if is_of_captions else None
+    return _opened(config.denoiser.pipeline, cache)
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(folder: str) -> Model:
-    return load(folder)
+def _opened(folder: str, cache: str | None) -> Model:
+    return load(folder, cache=cache)
+
+
+def encode_texts(config: ConfigDict) -> Callable[[Sequence[str]], Condition]:
+    """The function from captions to conditions.
+
+    It raises ConfigError for a pipeline that takes no texts, or cannot encode them.
+    """
+
+    def encode(texts: Sequence[str]) -> Condition:
+        pipeline = model(config)
+        if pipeline.prompts is None:
+            got = "one that takes labels; use data.name=images"
+            raise configs.ConfigError([f"denoiser.pipeline: expected one of texts, got {got}"])
+        try:
+            with phase(f"encode {len(texts)} captions"):
+                return pipeline.conditions(texts)
+        except ValueError as error:
+            raise configs.ConfigError([f"denoiser.pipeline: {error}"]) from None
+
+    return encode
 
 
 def denoiser(config: ConfigDict, class_names: tuple[str, ...]) -> tuple[Denoiser, Params]:
-    """The denoiser whose conditions are the classes of the data, and its parameters.
+    """The denoiser whose conditions are the classes or captions of the data, and its parameters.
 
     Every class is the text that ``denoiser.prompt`` makes of its name, or, in a pipeline with
     labels, its number or the one of ``denoiser.class_ids``.
     """
-    settings = config.denoiser
-    return _of_classes(settings.pipeline, settings.prompt, class_ids(config), class_names)
+    if config.data.name == "captions":
+        pipeline = model(config)
+        return pipeline.denoiser, pipeline.params
+    return _of_classes(model(config), config.denoiser.prompt, class_ids(config), class_names)
 
 
 def class_ids(config: ConfigDict) -> tuple[int, ...]:
@@ -54,9 +82,8 @@ def class_ids(config: ConfigDict) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=1)
 def _of_classes(
-    folder: str, prompt: str, class_ids: tuple[int, ...], class_names: tuple[str, ...]
+    pipeline: Model, prompt: str, class_ids: tuple[int, ...], class_names: tuple[str, ...]
 ) -> tuple[Denoiser, Params]:
-    pipeline = _opened(folder)
     if pipeline.prompts is not None:
         return pipeline.of_classes([prompt.replace("{}", name) for name in class_names])
     return pipeline.of_classes(class_ids or tuple(range(len(class_names))))
@@ -82,8 +109,9 @@ def check(config: ConfigDict, dataset: Dataset) -> list[str]:
             return [f"denoiser.class_ids: expected {dataset.num_classes} or none, got {count}"]
         network, params = denoiser(config, dataset.class_names)
         one = jax.ShapeDtypeStruct((1, *shape), np.float32)
-        time, label = jax.ShapeDtypeStruct((1,), np.float32), jax.ShapeDtypeStruct((1,), np.int32)
-        jax.eval_shape(lambda p, x, t, c: network.apply(p, x, t=t, c=c), params, one, time, label)
+        time, c = jax.ShapeDtypeStruct((1,), np.float32), dataset.conditions
+        c = jax.tree.map(lambda leaf: leaf[:1], c)
+        jax.eval_shape(lambda p, x, t, c: network.apply(p, x, t=t, c=c), params, one, time, c)
     except (ImportError, OSError, ValueError) as error:
         return [f"denoiser.pipeline: {error}"]
     except (RuntimeError, TypeError) as error:  # of the network, for shapes that it does not take

@@ -15,7 +15,7 @@ from experiments.stages import (
     denoiser,
     evaluate,
     guidance,
-    inception,
+    judges,
     report,
     reward_report,
 )
@@ -176,7 +176,7 @@ def _load_data(config: ConfigDict) -> Dataset:
 
 def _check_features(config: ConfigDict) -> None:
     """The file of the network that measures, which every process reads for itself."""
-    if errors := inception.check(config):
+    if errors := judges.check(config):
         raise MisfitError(errors)
 
 

@@ -16,7 +16,15 @@ from PIL import Image
 
 from experiments import build
 from experiments import config as configs
-from lgd.data import fashion_mnist, image_decoder, image_folder, manifest, pipeline, tfds_records
+from lgd.data import (
+    fashion_mnist,
+    file_images,
+    image_decoder,
+    image_folder,
+    manifest,
+    pipeline,
+    tfds_records,
+)
 from lgd.data.dataset import FileImages, fingerprint
 from lgd.data.image_files import DataFileError
 
@@ -103,11 +111,11 @@ def test_images_are_cropped_to_the_centre_and_resized():
     """Closed form: the outer thirds of a wide image go; a square of blocks keeps its means."""
     wide = np.zeros((4, 12, 3), np.uint8)
     wide[:, 4:8] = 200
-    assert (np.asarray(image_folder.fitted(Image.fromarray(wide), 4)) == 200).all()
+    assert (np.asarray(file_images.fitted(Image.fromarray(wide), 4)) == 200).all()
     tall = Image.fromarray(wide.transpose(1, 0, 2))
-    assert (np.asarray(image_folder.fitted(tall, 2)) == 200).all()
+    assert (np.asarray(file_images.fitted(tall, 2)) == 200).all()
     same = np.random.default_rng(0).integers(0, 256, (5, 5, 3), np.uint8)
-    np.testing.assert_array_equal(image_folder.fitted(Image.fromarray(same), 5), same)
+    np.testing.assert_array_equal(file_images.fitted(Image.fromarray(same), 5), same)
 
 
 def test_grey_and_jpeg_images_are_read_as_colours(tmp_path):

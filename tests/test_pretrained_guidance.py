@@ -25,7 +25,7 @@ pytestmark = [
 
 CLASSES = ("boots", "shirts", "bags")
 FIELDS = (
-    "data.size=16", "data.num_train=48", "data.num_validation=24", "data.num_test=24",
+    "data.size=8", "data.num_train=48", "data.num_validation=24", "data.num_test=24",
     "denoiser.class_ids=7,3,11", "sampling.num_steps=3", "guidance.num_snapshots=1",
     "guidance.methods=('self_consistency','trajectory_features')",
     "guidance.one_step.num_steps=2", "guidance.one_step.batch_size=16",
@@ -46,7 +46,7 @@ def folders(tmp_path_factory):
     for k, name in enumerate(CLASSES):
         (root / "images" / name).mkdir(parents=True)
         for i in range(40):
-            pixels = rng.integers(60 * k, 60 * k + 100, size=(16, 16, 3)).astype(np.uint8)
+            pixels = rng.integers(60 * k, 60 * k + 100, size=(8, 8, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(root / "images" / name / f"{i}.png")
     return root
 
@@ -75,8 +75,15 @@ def test_guidance_is_learned_compared_and_exported(folders):
         lines = list(csv.DictReader(file))
     assert len(lines) == 3 * 3
     pipeline.run(config, str(workdir), stages)  # finds all done
-    with pytest.raises(configs.ConfigError, match="images of one size"):  # those of its network
-        STUDY.measure(Namespace(workdir=workdir, seeds=2))
+    drawn = STUDY.measure(Namespace(workdir=workdir, seeds=2))
+    assert [row["method"] for row in drawn["rows"]] == methods
+    for row, published in zip(drawn["rows"], results["rows"], strict=True):
+        ours = published["metrics"]["frechet_distance"]["values"]
+        np.testing.assert_allclose(row["own sampler"]["values"], ours, rtol=1e-5)
+        assert np.isfinite(row["frechet_distance"]["values"]).all()
+        assert row["speed"]["mean"] > 0.0
+    assert {each["against"] for each in drawn["differences"]} <= {"unguided", "constant"}
+    assert STUDY.figures(drawn)
     other = tiny.randomised(tiny.dit(), seed=1)
     changed = tiny.class_conditional()
     changed.register_modules(transformer=other)
@@ -109,3 +116,62 @@ def test_fields_that_do_not_fit_are_refused(folders, field, message):
 def test_pipelines_that_do_not_fit_are_refused(folders, tmp_path, field, message):
     with pytest.raises(pipeline.MisfitError, match=message):
         pipeline.run(config_of(folders, field), str(tmp_path / "run"), ["denoiser"])
+
+
+def captioned(root):
+    """Images whose captions tell their brightness, and a pipeline that takes texts."""
+    tiny.with_texts().save_pretrained(root / "pipeline")
+    rng, lines = np.random.default_rng(0), []
+    (root / "images").mkdir()
+    for number in range(60):
+        pixels = rng.integers(4 * number, 4 * number + 16, size=(8, 8, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(root / "images" / f"{number}.png")
+        lines.append(json.dumps({"file_name": f"{number}.png", "text": f"a {number // 2}"}))
+    (root / "images" / "metadata.jsonl").write_text("\n".join(lines))
+    return root
+
+
+OF_CAPTIONS = (
+    "data.name=captions", "evaluation.features=efficientnet", "denoiser.class_ids=",
+    "data.num_train=20", "data.num_validation=16", "data.num_test=16",
+    "guidance.methods=('self_consistency','trajectory')", "evaluation.num_samples=32",
+)  # fmt: skip
+
+
+def test_guidance_is_learned_of_captions(tmp_path):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    root = captioned(tmp_path)
+    config, workdir = config_of(root, *OF_CAPTIONS), root / "run"
+    stages = ["denoiser", "guidance", "evaluate", "report"]
+    pipeline.run(config, str(workdir), stages)
+    results = json.loads((workdir / "results.json").read_text())
+    methods = ["unguided", "constant", "learned:self_consistency", "learned:trajectory"]
+    assert [row["method"] for row in results["rows"]] == methods
+    assert {row["num_samples"] for row in results["rows"]} == {32}
+    assert len(list((root / "images" / "lgd-embeddings").iterdir())) > 10
+    scales = json.loads((workdir / "guidance" / "self_consistency.scales.json").read_text())
+    assert all(name.startswith("a ") for name in scales)
+    pipeline.run(config, str(workdir), stages)  # finds all done
+
+
+def test_captions_of_a_pipeline_with_labels_are_refused(folders, tmp_path):
+    root = captioned(tmp_path)
+    fields = [f"denoiser.pipeline={folders / 'pipeline'}", *OF_CAPTIONS]
+    with pytest.raises(configs.ConfigError, match="expected one of texts, got one that takes lab"):
+        pipeline.run(config_of(root, *fields), str(tmp_path / "run"), ["denoiser"])
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        (
+            "evaluation.features=classifier",
+            "expected evaluation.features efficientnet or inception",
+        ),
+        ("denoiser.level=under", "expected denoiser.level pretrained for captions"),
+        ("fake_data=True", "expected no fake_data for captions"),
+    ],
+)
+def test_fields_that_do_not_fit_captions_are_refused(folders, field, message):
+    with pytest.raises(configs.ConfigError, match=message):
+        config_of(folders, *OF_CAPTIONS, field)

@@ -11,7 +11,7 @@ import lgd
 from experiments import build, fake, pipeline
 from experiments import config as configs
 from experiments.benchmarks.device.collectives import collective_bytes
-from experiments.stages import denoiser, inception, measure
+from experiments.stages import denoiser, judges, measure
 from experiments.workdir import Workdir
 from lgd import sampling, schedules
 from lgd.data import generated
@@ -167,24 +167,22 @@ def test_a_file_of_weights_that_is_missing_or_another_is_named(tmp_path):
     other = tmp_path / "inception.safetensors"
     other.write_bytes(b"other weights")
     config = loaded("celeba64", f"evaluation.inception_path={other}", WEIGHTS[1])
-    (error,) = inception.check(config)
+    (error,) = judges.check(config)
     assert error.startswith("evaluation.inception_sha256: expected that of ")
 
 
-def stub(config):
+def stub(config, selects=False):
     """Features: eight pixels; logits: three others."""
 
     def features(x):
         return jnp.asarray(x).reshape(len(x), -1)[:, :8]
 
     network = FeatureNetwork(features, {"network": "stub"})
-    return inception.Inception(
-        network, lambda x: (features(x), 3.0 * x.reshape(len(x), -1)[:, 8:11])
-    )
+    return judges.Judge(network, lambda x: (features(x), 3.0 * x.reshape(len(x), -1)[:, 8:11]))
 
 
 def test_rows_are_measured_and_selected_by_inception(tmp_path, monkeypatch):
-    monkeypatch.setattr(inception, "load", stub)
+    monkeypatch.setattr(judges, "load", stub)
     overrides = ("evaluation.features=inception", "evaluation.primary=frechet_distance")
     config = loaded("smoke", "fake_data=True", "data.num_test=60", *overrides)
     assert denoiser.classifiers(config) == []
@@ -215,7 +213,7 @@ def test_rows_are_measured_and_selected_by_inception(tmp_path, monkeypatch):
 
 def test_a_run_without_files_goes_through_its_stages(tmp_path, capsys, monkeypatch):
     """But for statistics and the report, which take long; Inception-v3 is a stub."""
-    monkeypatch.setattr(inception, "load", stub)
+    monkeypatch.setattr(judges, "load", stub)
     config, workdir = loaded("imagenet64", "fake_data=True", *TINY), tmp_path / "run"
     pipeline.run(config, str(workdir), ["denoiser", "guidance", "evaluate"])
     results = json.loads((workdir / "results.json").read_text())

@@ -15,7 +15,7 @@ MODULES = {f"gram_{name}": f"{_HERE}.gram.{name}" for name in _GRAM}
 MODULES |= {name: f"{_HERE}.{room}.{name}" for room, names in _OTHERS.items() for name in names}
 MODULES |= {
     f"exchange_{name}": f"experiments.exchange.{name}"
-    for name in ("architectures", "routes", "samplers")
+    for name in ("architectures", "full_size", "routes", "samplers")
 }
 
 if __name__ == "__main__":

@@ -205,7 +205,7 @@ def _encoders() -> Iterator[Case]:
         image_size=32,
         width_coefficient=0.25,
         depth_coefficient=0.25,
-        hidden_dim=64,
+        hidden_dim=320,  # that of its last convolution
         num_hidden_layers=16,
         dropout_rate=0.0,
     )

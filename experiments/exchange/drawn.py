@@ -8,7 +8,7 @@ networks of the run, over test seeds, beside those of our own sampler. Both draw
 their times can be compared. Needs the extra ``lgd[diffusers]``.
 """
 
-import contextlib
+import dataclasses
 import functools
 import os
 import time
@@ -22,13 +22,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from experiments import build, build_pretrained
+from experiments import build_pretrained, finished
 from experiments import config as configs
 from experiments.console import local_path
 from experiments.publish.markdown import number, text
 from experiments.publish.study import Add, Study
-from experiments.stages import evaluate, report
-from experiments.workdir import Workdir, lock, read_json, saved_config
+from experiments.stages import evaluate
+from experiments.workdir import saved_config
 from lgd import plots
 from lgd.data import Dataset
 from lgd.evaluation import paired_difference, schedule_key, summary
@@ -45,18 +45,13 @@ def measure(options: Namespace) -> dict[str, Any]:
 
     Raises ConfigError for a run without a pipeline that takes labels.
     """
-    config = saved_config(options.workdir)
-    _check(config)
-    dataset, results = build.dataset(config), read_json(options.workdir / "results.json", "rows")
-    with (
-        lock.held(options.workdir),
-        contextlib.closing(Workdir(options.workdir, config)) as run,
-    ):
-        run.bind_data(dataset, build_pretrained.digest(config))
-        guidance = report.guidance_of_rows(config, run, dataset, results["rows"])
-        generator = evaluate.make_generator(config, run, dataset)
+    _check(saved_config(options.workdir))
+    with finished.opened(options.workdir) as opened:
+        config, run, dataset, _ = opened
+        guidance, generator = opened.guidance(), opened.generator()
+        generator = dataclasses.replace(generator, skip=False)  # as the pipeline draws
         measuring = evaluate.make_measure(config, run, dataset)
-        count = config.evaluation.num_samples // dataset.num_classes
+        count = generator.share(config.evaluation.num_samples)
         drawing = _Pipeline(config, dataset, count)
         seeds = range(evaluate.TEST_SEED, evaluate.TEST_SEED + options.seeds)
         journal = run.journal("drawn", generator.params)

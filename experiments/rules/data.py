@@ -9,7 +9,7 @@ NUM_MNIST_TRAIN, NUM_MNIST_TEST = 60_000, 10_000  # images of MNIST and of Fashi
 # Numbers of one example, where all files agree on them.
 SIZES = {"digits": 64, "mnist": 784, "fashion_mnist": 784, "mixture": 2}
 SIDES = {"digits": 8, "mnist": 28, "fashion_mnist": 28}  # pixels along a side of an image
-READ_FROM_FILES = ("mnist", "fashion_mnist", "npz", "images", "tfds")
+READ_FROM_FILES = ("mnist", "fashion_mnist", "npz", "images", "captions", "tfds")
 
 
 def side_of(data: str, size: int) -> int | None:
@@ -21,7 +21,7 @@ def side_of(data: str, size: int) -> int | None:
 
 
 def _size_of_data(size: int, data: str) -> str | None:
-    if data == "images":
+    if data in ("images", "captions"):
         return None if size else f"expected 1 or more for data {data}, got 0"
     return None if data == "tfds" or not size else f"expected 0 for data {data}, got {size}"
 
@@ -60,6 +60,17 @@ def _enough_test_images(test: int, data: str) -> str | None:
     return f"expected at most {NUM_MNIST_TEST} for data {data}, got {test}"
 
 
+def _captions_of_data(data: str, level: str, features: str, fake: bool) -> str | None:
+    """Refuse captions where something needs classes, or texts that nothing encodes."""
+    if data != "captions":
+        return None
+    if level != "pretrained":
+        return f"expected denoiser.level pretrained for captions, got {level}"
+    if features == "classifier":
+        return "expected evaluation.features efficientnet or inception for captions, got classifier"
+    return "expected no fake_data for captions" if fake else None
+
+
 ACROSS: tuple[Across, ...] = (
     Across(("data.num_train", "data.num_validation", "data.num_test", "data.name"), _enough_digits),
     Across(("data.num_train", "data.num_validation", "data.name"), _enough_training_images),
@@ -67,4 +78,5 @@ ACROSS: tuple[Across, ...] = (
     Across(("data.path", "data.name", "fake_data"), _path_of_data),
     Across(("data.attributes", "data.name"), _attributes_of),
     Across(("data.size", "data.name"), _size_of_data),
+    Across(("data.name", "denoiser.level", "evaluation.features", "fake_data"), _captions_of_data),
 )

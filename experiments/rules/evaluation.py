@@ -66,8 +66,8 @@ def _primary_of_data(primary: str, data: str, reward: str) -> str | None:
 
 
 def _primary_of_features(primary: str, features: str) -> str | None:
-    """Refuse a covariance of 2,048 features, which takes thousands of examples of a class."""
-    if primary != "class_frechet_distance" or features != "inception":
+    """Refuse a covariance of 1,280 features or more, which takes thousands of examples a class."""
+    if primary != "class_frechet_distance" or features == "classifier":
         return None
     return f"expected another one for features {features}, got {primary!r}"
 

@@ -229,7 +229,7 @@ FIELDS: dict[str, Rule] = {
     "reward.max_tilt": POSITIVE,
     "reward.num_true_draws": integer(2),
     "evaluation.primary": one_of("energy_distance", "frechet_distance", "class_frechet_distance"),
-    "evaluation.features": one_of("classifier", "inception"),
+    "evaluation.features": one_of("classifier", "inception", "efficientnet"),
     "evaluation.inception_path": _PATH,
     "evaluation.inception_sha256": Rule(
         "64 hexadecimal digits in lower case, or none",

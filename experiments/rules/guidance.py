@@ -56,9 +56,9 @@ def _whole_batches(size: int, batch: int) -> str | None:
 
 
 def _features_of_images(methods: Sequence[str], data: str) -> str | None:
-    if "trajectory_features" not in methods or data != "mixture":
+    if "trajectory_features" not in methods or data not in ("mixture", "captions"):
         return None
-    return f"expected no trajectory_features for data {data} (images only), got {methods}"
+    return f"expected no trajectory_features for data {data} (images in classes), got {methods}"
 
 
 def _features_without_reward(methods: Sequence[str], reward: str) -> str | None:

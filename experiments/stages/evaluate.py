@@ -36,8 +36,10 @@ from lgd.evaluation import (
 from lgd.evaluation.measures import PRIMARY
 from lgd.guidance import takes_features
 from lgd.machinery.progress import bar
+from lgd.types import Condition
 
 NAMES = ("config", "rows", "primary_metric", "device", "commit", "comparisons", "columns")
+SHOWN_CAPTIONS = 8  # of those of test examples, in figures and tables of weights
 TEST_SEED = 1_000_000  # test noise starts here, validation noise at 0
 Measure = Callable[[Array], dict[str, Any]]  # samples (g, n, *dims) -> metrics
 
@@ -50,10 +52,10 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     journal = workdir.journal("measured", generator.params)
     with workdir.timed("tune"):
         candidates = select(config, workdir, dataset, generator, journal)
-    per_class = config.evaluation.num_samples // dataset.num_classes
+    per_class = generator.share(config.evaluation.num_samples)
     throughput.of_samples(config, workdir, generator, per_class)
     with workdir.timed("test"):
-        final = final_generator(config, generator)
+        final = final_generator(config, generator, dataset)
         measuring = make_measure(config, workdir, dataset)
         examples = denoiser_stage.taken(config, workdir, dataset, "test")
         rows, resampled = measure_rows(
@@ -71,11 +73,13 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
 def make_generator(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Generator:
     """The sampler that every row uses."""
     denoiser, params = denoiser_stage.load(config, workdir, dataset)
+    c, groups = _drawn_conditions(config, dataset, dataset.validation)
     return Generator(
         denoiser=denoiser,
         params=params,
         shape=denoiser_stage.shape(config, dataset),
-        conditions=dataset.conditions,
+        conditions=c,
+        groups=groups,
         times=build.times(config),
         churn=config.sampling.churn,
         solver=config.sampling.solver,
@@ -85,12 +89,25 @@ def make_generator(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Ge
     )
 
 
-def final_generator(config: ConfigDict, generator: Generator) -> Generator:
-    """The sampler of test samples, which may skip calls.
+def _drawn_conditions(config: ConfigDict, dataset: Dataset, real: Split) -> tuple[Condition, int]:
+    """What is sampled for a split, and in how many groups: every class, or captions of the split.
+
+    There are as many captions as samples, at most all, of which each has equally many.
+    """
+    if not dataset.captions:
+        return dataset.conditions, 0
+    most = config.evaluation.num_test_samples or config.evaluation.num_samples
+    return conditions.take(real.c, slice(most)), dataset.num_classes
+
+
+def final_generator(config: ConfigDict, generator: Generator, dataset: Dataset) -> Generator:
+    """The sampler of test samples, which may skip calls, of the captions of test examples.
 
     Skipping compiles for every schedule anew, which tuning, with many of them, cannot afford.
     """
-    return dataclasses.replace(generator, skip=config.evaluation.skip)
+    c, groups = _drawn_conditions(config, dataset, dataset.test)
+    skip = config.evaluation.skip
+    return dataclasses.replace(generator, skip=skip, conditions=c, groups=groups)
 
 
 def make_measure(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Measure:
@@ -123,7 +140,7 @@ def measure_rows(
       examples: test examples as the denoiser takes them; None: those of the data set.
     """
     num_samples = config.evaluation.num_test_samples or config.evaluation.num_samples
-    per_class = num_samples // dataset.num_classes
+    per_class = generator.share(num_samples)
     seeds = [TEST_SEED + i for i in range(config.evaluation.test_seeds)]
     most = config.evaluation.sample_batch or len(dataset.test.x)
     test = dataset.test if examples is None else examples
@@ -141,7 +158,7 @@ def measure_rows(
                 advance(row.method)
             resampled[row.method] = _resampled(row, runs)
             settings = {
-                "num_samples": per_class * dataset.num_classes,
+                "num_samples": per_class * generator.num_conditions,
                 "num_steps": config.sampling.num_steps,
                 "nfe": generator.nfe_of(guidance, per_class),
                 "validation": row.selected.score if np.isfinite(row.selected.score) else None,
@@ -222,7 +239,7 @@ def save_guidance(
       rows: what was selected.
       results: name the commit, the command and the device.
     """
-    times, c = np.asarray(build.times(config)), dataset.conditions
+    times, (c, names) = np.asarray(build.times(config)), shown_conditions(dataset)
     folder = workdir.path / "guidance"
     source = {name: results[name] for name in ("commit", "command", "device")}
 
@@ -246,10 +263,19 @@ def save_guidance(
                 workdir.write(folder / f"{stem}.csv", functools.partial(write_text, text=csv))
                 scales = 1.0 + np.asarray(guidance.table(times, c), np.float64)
                 if scales.ndim == 2:
-                    lists = dict(zip(dataset.class_names, scales.T.round(6).tolist(), strict=True))
+                    lists = dict(zip(names, scales.T.round(6).tolist(), strict=True))
                     workdir.write_json(folder / f"{stem}.scales.json", lists)
 
     save()
+
+
+def shown_conditions(dataset: Dataset) -> tuple[Condition, tuple[str, ...]]:
+    """Conditions to look at, leaves (n, ...), and their n names: all classes, or some captions."""
+    if not dataset.captions:
+        return dataset.conditions, dataset.class_names
+    names = tuple(dict.fromkeys(dataset.captions))[:SHOWN_CAPTIONS]
+    index = np.asarray([dataset.captions.index(name) for name in names])
+    return conditions.take(dataset.test.c, index), names
 
 
 def _results(

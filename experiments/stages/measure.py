@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments import build
 from experiments.stages import denoiser as denoiser_stage
-from experiments.stages import inception
+from experiments.stages import judges
 from experiments.workdir import Workdir
 from lgd.data import Dataset
 from lgd.evaluation import Distance, Measure, ValidationFrechet, ValidationInception, measures
@@ -29,9 +29,9 @@ def validation_distance(
     """The distance that rows are selected by, and whether its first entry is of all strata."""
     if config.evaluation.primary == measures.PRIMARY:
         return ClassEnergyDistance(dataset.validation, dataset.num_classes), False
-    if config.evaluation.features == "inception":
-        network = inception.load(config).network
-        file = _file(workdir, "inception-validation")
+    if config.evaluation.features != "classifier":
+        network = judges.load(config, selects=True).network
+        file = _file(workdir, f"{config.evaluation.features}-validation")
         return ValidationInception(network, dataset.validation, file=file), True
     name = "selection_classifier"
     classifier, params = denoiser_stage.load_classifier(config, workdir, dataset, name)
@@ -40,9 +40,9 @@ def validation_distance(
 
 
 def _of_features(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Measure:
-    if config.evaluation.features == "inception":
-        network, outputs = inception.load(config)
-        file = _file(workdir, "inception-test")
+    if config.evaluation.features != "classifier":
+        network, outputs = judges.load(config)
+        file = _file(workdir, f"{config.evaluation.features}-test")
         return measures.InceptionMeasure(network, outputs, dataset.test, file=file)
     if build.has_known_law(config):
         return measures.PlaneMeasure(_log_posterior(config), dataset.test, seed=config.seed)

@@ -126,8 +126,8 @@ def omega_figure(
       drawn_in: guidance that is one curve of every panel, by name.
       directions: what guidance leads away from.
     """
-    times, names = build.times(config), dataset.class_names
-    c = jax.tree.map(jnp.asarray, dataset.conditions)
+    times, (c, names) = build.times(config), evaluate.shown_conditions(dataset)
+    c = jax.tree.map(jnp.asarray, c)
     logsnr = np.asarray(schedules.clipped_logsnr(build.schedule(config), times[:-1]))
     inside = np.abs(logsnr) < 0.99 * schedules.LOGSNR_LIMIT  # the ends may be infinite
     panels = {}
@@ -162,11 +162,12 @@ def _weight_figure(results: Mapping) -> Figure:
 def samples_figure(
     config: ConfigDict, workdir: Workdir, dataset: Dataset, functions: Mapping[str, Any]
 ) -> Figure:
-    """Eight samples of every class shown, the same noise for every method."""
-    names = dataset.class_names[:SHOWN_CLASSES]
+    """Eight samples of every class or caption shown, the same noise for every method."""
+    c, names = evaluate.shown_conditions(dataset)
+    names = names[:SHOWN_CLASSES]
     generator = evaluate.make_generator(config, workdir, dataset)
-    c = conditions.take(generator.conditions, slice(len(names)))
-    generator = dataclasses.replace(generator, conditions=c)
+    c = conditions.take(c, slice(len(names)))
+    generator = dataclasses.replace(generator, conditions=c, groups=0)
     samples = {
         name: np.asarray(generator(function, 8, seed=_SHOW_SEED))
         for name, function in functions.items()

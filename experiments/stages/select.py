@@ -129,8 +129,8 @@ def scores_for(
         distance=distance,
         reward=None if reward is None else strata_rewards(reward, dataset.conditions),
         num_seeds=settings.validation_seeds,
-        full=settings.num_samples // dataset.num_classes,
-        screening=settings.num_screening // dataset.num_classes,
+        full=generator.share(settings.num_samples),
+        screening=max(1, generator.share(settings.num_screening)),
         part=_EACH if has_pooled else _ALL,
     )
     pooled = settings.primary == "frechet_distance"

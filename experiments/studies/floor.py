@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, finished
 from experiments import config as configs
 from experiments.console import local_path
 from experiments.publish.markdown import number, text
@@ -30,7 +30,7 @@ from experiments.stages import evaluate
 from experiments.stages import guidance as guidance_stage
 from experiments.stages.guidance import Training
 from experiments.stages.select import Row
-from experiments.workdir import Workdir, lock, read_json, saved_config
+from experiments.workdir import Workdir, saved_config
 from lgd.data import Dataset
 from lgd.evaluation import Selected
 
@@ -48,16 +48,11 @@ def measure(options: Namespace) -> dict[str, Any]:
 
     Raises ConfigError for a run whose Frechet distance is not that of a classifier's features.
     """
-    config = saved_config(options.workdir)
-    _check(config)
-    dataset, results = build.dataset(config), read_json(options.workdir / "results.json", "rows")
-    with (
-        lock.held(options.workdir),
-        contextlib.closing(Workdir(options.workdir, config)) as run,
-    ):
-        run.bind_data(dataset)
+    _check(saved_config(options.workdir))
+    with finished.opened(options.workdir) as opened:
+        config, run, dataset, results = opened
         learned = Row("floor", None, _learned(config, run, dataset))
-        generator = evaluate.final_generator(config, evaluate.make_generator(config, run, dataset))
+        generator = opened.generator()
         measuring = evaluate.make_measure(config, run, dataset)
         journal = run.journal("floor-measured", generator.params)
         (row,), _ = evaluate.measure_rows(config, dataset, generator, measuring, [learned], journal)

@@ -125,7 +125,7 @@ def _rows(path: Path, name: str, data_path: str | None) -> tuple[list[dict], lis
     rows, _ = evaluate.measure_rows(
         config,
         dataset,
-        evaluate.final_generator(config, generator),
+        evaluate.final_generator(config, generator, dataset),
         evaluate.make_measure(config, workdir, dataset),
         selected,
         workdir.journal("measured", generator.params),

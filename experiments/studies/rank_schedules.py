@@ -23,13 +23,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import build
 from experiments import config as configs
+from experiments import finished
 from experiments.console import local_path
 from experiments.publish.study import Add, Study
-from experiments.stages import report
 from experiments.studies import ranking
-from experiments.workdir import Workdir, WorkdirError, read_json, saved_config
+from experiments.workdir import WorkdirError
 from lgd import conditions, gram, guidance, schedules
 from lgd.exchange.schedules import ScheduleError, read
 from lgd.gram import Layout, Statistics, StatisticsError
@@ -86,10 +85,8 @@ def rows_of_run(workdir: str | Path) -> tuple[dict[str, OmegaFn], int]:
     Raises ScheduleError.
     """
     try:
-        config = saved_config(workdir)
-        run, dataset = Workdir(workdir, config), build.dataset(config)
-        rows = read_json(run.path / "results.json", "rows")["rows"]
-        return report.guidance_of_rows(config, run, dataset, rows), dataset.num_classes
+        with finished.opened(Path(workdir)) as run:
+            return run.guidance(), run.dataset.num_classes
     except (
         WorkdirError,
         configs.ConfigError,

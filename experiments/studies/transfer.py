@@ -16,13 +16,12 @@ from typing import Any
 import jax.numpy as jnp
 from matplotlib.figure import Figure
 
-from experiments import build
+from experiments import build, finished
 from experiments import config as configs
 from experiments.console import local_path
 from experiments.publish.markdown import number, text
 from experiments.publish.study import Add, Study
-from experiments.stages import evaluate, report
-from experiments.workdir import Workdir, read_json, saved_config
+from experiments.stages import evaluate
 from lgd import guidance, plots, sampling
 from lgd.evaluation import schedule_key, summary
 from lgd.machinery.progress import bar
@@ -34,14 +33,16 @@ METRIC = "energy_distance"
 
 def measure(options: Namespace) -> dict[str, Any]:
     """Return a row for each method, with a summary over seeds for each solver and step count."""
-    config = saved_config(options.workdir)
-    workdir, dataset = Workdir(options.workdir, config), build.dataset(config)
-    results = read_json(options.workdir / "results.json", "rows", "command")
-    methods = report.guidance_of_rows(config, workdir, dataset, results["rows"])
-    base = dataclasses.replace(evaluate.make_generator(config, workdir, dataset), churn=0.0)
-    real = ClassEnergyDistance(dataset.test, dataset.num_classes)
-    journal = workdir.journal("transfer-measured", base.params)
-    per_class = config.evaluation.num_samples // dataset.num_classes
+    with finished.opened(options.workdir) as run:
+        return _measured(run, options.seeds)
+
+
+def _measured(run: finished.Finished, num_seeds: int) -> dict[str, Any]:
+    config, methods = run.config, run.guidance()
+    base = dataclasses.replace(run.generator(), churn=0.0, skip=False)
+    real = ClassEnergyDistance(run.dataset.test, run.dataset.num_classes)
+    journal = run.workdir.journal("transfer-measured", base.params)
+    per_class = base.share(config.evaluation.num_samples)
     columns: list[dict[str, Any]] = []
     rows: dict[str, dict[str, Any]] = {name: {"method": name} for name in methods}
     settings = list(itertools.product(sampling.SOLVERS, STEPS))
@@ -54,14 +55,14 @@ def measure(options: Namespace) -> dict[str, Any]:
             columns.append(number(key, key, "{mean:.4f}") | {"best": "least"} | setting)
             for name, fn in methods.items():
                 distances = []
-                for seed in range(evaluate.TEST_SEED, evaluate.TEST_SEED + options.seeds):
+                for seed in range(evaluate.TEST_SEED, evaluate.TEST_SEED + num_seeds):
                     draw = functools.partial(generator, fn, per_class, seed=seed)
                     entry = f"{key} {schedule_key(fn)} n={per_class} seed={seed}"
                     distances.append(journal(entry, functools.partial(_distance, real, draw)))
                 rows[name][key] = summary(distances)
                 advance(name)
     return {
-        "trained_by": results["command"],
+        "trained_by": run.results["command"],
         "config": configs.to_dict(config),
         "primary_metric": METRIC,
         "columns": [text("method", "method"), *columns],

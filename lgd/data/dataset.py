@@ -185,12 +185,14 @@ class Dataset:
       validation: for all tuning.
       test: for results.
       class_names: names of the strata, in their order.
+      captions: texts of the test examples, in their order; none where conditions are no texts.
     """
 
     train: Split
     validation: Split
     test: Split
     class_names: tuple[str, ...]
+    captions: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

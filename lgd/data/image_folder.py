@@ -11,28 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
 
-from lgd.data import image_decoder, manifest, splits
-from lgd.data.dataset import Dataset, FileImages, Split, labelled
-from lgd.data.faults import DataFileError, all_faults, content, local, reading, require_regular
-from lgd.machinery import digests
+from lgd.data import file_images, manifest, splits
+from lgd.data.dataset import Dataset, Split, labelled
+from lgd.data.faults import DataFileError, all_faults, content, local, reading
+from lgd.data.file_images import OTHER_SUFFIXES, SUFFIXES
 
 _log = logging.getLogger(__name__)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif")
-OTHER_SUFFIXES = (
-    ".webp",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".avif",
-    ".ppm",
-    ".pgm",
-    ".jp2",
-)
 CLASSES = "classes.txt"
 _LARGEST_CLASSES = 2**24  # bytes
 _MOST_CLASSES = 2**16
@@ -64,7 +50,7 @@ def load(
       num_train: images of the train split.
       num_validation: images of the validation split.
       num_test: images of the test split.
-      size: side in pixels that images are resized to, see `fitted`.
+      size: side in pixels that images are resized to, see `file_images.fitted`.
       seed: for the order of the images.
 
     Raises:
@@ -93,7 +79,7 @@ def load(
 
     def split(listed: _Listed, numbers: np.ndarray) -> Split:
         files = [listed.files[number] for number in numbers]
-        return labelled(_images(root, files, pinned, size), listed.labels[numbers])
+        return labelled(file_images.of(root, files, pinned, size), listed.labels[numbers])
 
     validation = split(training, order[num_train : num_train + num_validation])
     test = split(testing, test_order[:num_test])
@@ -103,14 +89,6 @@ def load(
         test=test._replace(x=test.x[:]),
         class_names=class_names,
     )
-
-
-def fitted(image: Image.Image, size: int) -> Image.Image:
-    """Return the largest central square of an image, resized to (size, size) by bicubic filter."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
-    return square.resize((size, size), Image.Resampling.BICUBIC)
 
 
 def _class_names(root: Path, parts: tuple[str, ...]) -> tuple[str, ...]:
@@ -190,26 +168,7 @@ def _listed(root: Path, part: str, class_names: tuple[str, ...]) -> _Listed:
         if not images:
             raise DataFileError(f"{folder}: expected {', '.join(SUFFIXES)} files, got none")
         for image in images:
-            require_regular(folder / image, image_decoder.LARGEST_FILE)
+            file_images.require_image(folder / image)
         files += [f"{part}{name}/{image}" for image in images]
         labels += [label] * len(images)
     return _Listed(files, np.asarray(labels, np.int32))
-
-
-def _images(
-    root: Path, files: list[str], pinned: dict[str, manifest.Entry], size: int
-) -> FileImages:
-    def read(number: int) -> UInt8[np.ndarray, "h w channels"]:
-        file = root / files[number]
-        with reading(f"{file}", "an image"):
-            data = content(file, image_decoder.LARGEST_FILE)
-        manifest.check(file, data, pinned[files[number]])
-        with reading(f"{file}", "an image"):
-            return np.asarray(fitted(image_decoder.decoded(data), size))
-
-    lines = [f"{name} {pinned[name].sha256}" for name in files]
-    return FileImages(
-        shape=(len(files), size, size, 3),
-        read=read,
-        fingerprint=digests.of_bytes("\n".join(["RGB on white, centre, bicubic", *lines]).encode()),
-    )

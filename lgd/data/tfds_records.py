@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from lgd.data import image_decoder, manifest, splits
 from lgd.data.dataset import Dataset, FileImages, Split, labelled
 from lgd.data.faults import DataFileError, local, reading, require_regular
-from lgd.data.image_folder import fitted
+from lgd.data.file_images import fitted
 from lgd.machinery import digests
 
 PREPARE = (
@@ -50,7 +50,7 @@ def load(
       num_train: images of the train split.
       num_validation: images of the validation split.
       num_test: images of the test split.
-      size: side in pixels that images are resized to, see `image_folder.fitted`; 0: unchanged.
+      size: side in pixels that images are resized to, see `file_images.fitted`; 0: unchanged.
       attributes: names of binary entries of the feature attributes (celeb_a), whose combinations
         are the classes: the first one counts 1, the second 2, the third 4, ...
       seed: for the order of the images.

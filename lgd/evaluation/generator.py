@@ -39,6 +39,8 @@ class Generator:
       skip: leave out calls where omega is 0, see `sampling.sample`.
       batch: most samples drawn at once; 0: all.
       decode: of samples (b, *shape) into images of another shape (b, ...); None: none.
+      groups: strata that conditions in a row belong to, equally many each, by which samples are
+        returned; 0: every condition is a stratum.
     """
 
     denoiser: Denoiser
@@ -52,11 +54,22 @@ class Generator:
     skip: bool = False
     batch: int = 0
     decode: Callable[[Any], Any] | None = None
+    groups: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for groups that conditions do not divide into."""
+        if self.groups < 0 or (self.groups and self.num_conditions % self.groups):
+            got = f"{self.groups} for {self.num_conditions}"
+            raise ValueError(f"groups: expected a divisor of the number of conditions, got {got}")
 
     @property
     def num_conditions(self) -> int:
         """Number of conditions, g."""
         return conditions.size(self.conditions)
+
+    def share(self, num_samples: int) -> int:
+        """Samples of each condition where ``num_samples`` are asked for in all, rounded down."""
+        return num_samples // self.num_conditions
 
     def nfe_of(self, guidance: Any, per_condition: int) -> int | float:
         """Network evaluations per sample with this guidance, a mean over what is drawn at once."""
@@ -74,7 +87,9 @@ class Generator:
     def __call__(
         self, guidance: Any, per_condition: int, *, seed: int
     ) -> Float[Array, "g n *dims"]:
-        """Samples (num_conditions, per_condition, *shape) with whatever samplers take as guidance.
+        """Samples (g, per_condition, *shape) with whatever samplers take as guidance.
+
+        With groups (groups, g per_condition / groups, *shape).
 
         Raises NonFiniteError, which names the times at which the denoiser is not finite, and
         DeviceMemoryError.
@@ -82,7 +97,7 @@ class Generator:
         x0 = self._drawn(jax.random.key(seed), guidance, self.repeated(per_condition))
         if self.decode is not None:
             x0 = jnp.asarray(self.decode(x0))
-        x0 = x0.reshape(self.num_conditions, per_condition, *x0.shape[1:])
+        x0 = x0.reshape(self.groups or self.num_conditions, -1, *x0.shape[1:])
         if not bool(jnp.isfinite(x0).all()):
             raise failures.NonFiniteError(f"expected finite samples, got others; {self._report()}")
         if self.mesh is None:

@@ -1,4 +1,4 @@
-"""Inception-v3 of a config, by which published Frechet distances and Inception scores are made."""
+"""The network of a config that measures images without their classes: Inception or EfficientNet."""
 
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments.rules.evaluation import CONVERT
 from lgd.evaluation.measures import Outputs
+from lgd.exchange import efficientnet
 from lgd.machinery import digests
 from lgd.machinery.paths import InputFileError
 from lgd.metrics import inception
@@ -18,7 +19,7 @@ from lgd.types import Params
 _FIELDS = "evaluation.inception_"
 
 
-class Inception(NamedTuple):
+class Judge(NamedTuple):
     """The network that measures.
 
     network: its features (b, f). outputs: (b, *dims) -> these and the logits of its score.
@@ -31,6 +32,8 @@ class Inception(NamedTuple):
 def check(config: ConfigDict) -> list[str]:
     """What is wrong with the file that the config names, if it needs one."""
     settings = config.evaluation
+    if settings.features == "efficientnet":
+        return _missing()
     if settings.features != "inception" or config.fake_data:
         return []
     try:
@@ -44,9 +47,23 @@ def check(config: ConfigDict) -> list[str]:
             f"{settings.inception_sha256}"]  # fmt: skip
 
 
-def load(config: ConfigDict) -> Inception:
-    """Inception-v3 from the file of the config, or with random parameters on generated data."""
+def _missing() -> list[str]:
+    try:
+        for size in efficientnet.SIZES:
+            efficientnet.load(size)
+    except ImportError as error:
+        return [f"evaluation.features: {error}"]
+    return []
+
+
+def load(config: ConfigDict, *, selects: bool = False) -> Judge:
+    """Inception-v3 from the file of the config, or with random parameters on generated data.
+
+    Or EfficientNet-lite, of another size where it selects than where it measures.
+    """
     settings = config.evaluation
+    if settings.features == "efficientnet":
+        return Judge(*efficientnet.load("lite0" if selects else "lite2"))
     if config.fake_data:
         params = _random_params()
     else:
@@ -57,7 +74,7 @@ def load(config: ConfigDict) -> Inception:
         both = inception.outputs(params, x)
         return both.features, both.score_logits
 
-    return Inception(inception.feature_network(params), outputs)
+    return Judge(inception.feature_network(params), outputs)
 
 
 def _random_params() -> Params:
