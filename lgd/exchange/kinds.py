@@ -4,6 +4,7 @@ Every family of `guidance.FAMILIES` is a kind; ``table`` and ``guidance`` are tw
 """
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,7 +19,8 @@ from lgd.machinery.words import one_line, shown
 from lgd.types import Condition, OmegaFn
 
 _MAX_ERROR = 1000  # characters
-_MAX_SHOWN = 100  # mistakes in one message
+_MAX_SHOWN = 100  # mistakes in one message, of together at most
+_MAX_MESSAGE = 10_000  # characters
 
 Check = Callable[[Any], Any]  # the value of a field -> the same, checked; raises ValueError
 
@@ -27,8 +29,10 @@ class ScheduleError(ValueError):
     """Everything that is wrong with the schedules asked for, one line each."""
 
     def __init__(self, errors: Sequence[str]) -> None:
-        more = [f"and {len(errors) - _MAX_SHOWN} more"] if len(errors) > _MAX_SHOWN else []
-        super().__init__("\n".join([*errors[:_MAX_SHOWN], *more]))
+        lengths = itertools.accumulate(len(error) + 1 for error in errors[:_MAX_SHOWN])
+        count = max(1, sum(length <= _MAX_MESSAGE for length in lengths))
+        more = [f"and {len(errors) - count} more"] if len(errors) > count else []
+        super().__init__("\n".join([*errors[:count], *more]))
         self.errors = list(errors)
 
 

@@ -32,6 +32,7 @@ from lgd.machinery.words import one_line, shown
 from lgd.types import OmegaFn, Schedule
 
 MAX_BYTES = 16 * 2**20
+_MAX_VALUES = 2**20  # numbers, texts and names of a file
 _MAX_ENTRIES = 10_000
 _MAX_NAME = 80
 _FILE = "a JSON list of schedules"
@@ -231,7 +232,7 @@ def _read_file(source: str, make: _Make, named: dict[str, OmegaFn]) -> None:
 def _entries(source: str) -> list[Any]:
     """The JSON list of a file. Raises ScheduleError."""
     try:
-        entries = json_file.read(source, _FILE, max_bytes=MAX_BYTES)
+        entries = json_file.read(source, _FILE, max_bytes=MAX_BYTES, max_values=_MAX_VALUES)
     except FileNotFoundError:
         words = ", ".join(f"{kind}:..." for kind in _words())
         raise ScheduleError(

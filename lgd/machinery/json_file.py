@@ -21,13 +21,20 @@ MAX_DIGITS = 100  # of an integer
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def read(path: str | os.PathLike[str], what: str, *, max_bytes: int = MAX_BYTES) -> Any:
+def read(
+    path: str | os.PathLike[str],
+    what: str,
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_values: int | None = None,
+) -> Any:
     """The value in a file of JSON, see `parsed`.
 
     Args:
       path: the file.
       what: what it should be, for messages.
       max_bytes: the largest size that is taken.
+      max_values: the most numbers, texts and names that are taken; None: any.
 
     Raises:
       FileNotFoundError: where there is no file.
@@ -35,6 +42,8 @@ def read(path: str | os.PathLike[str], what: str, *, max_bytes: int = MAX_BYTES)
     """
     raw = files.read(path, what, max_bytes=max_bytes)
     try:
+        if max_values is not None and (count := raw.count(b",") + raw.count(b":")) > max_values:
+            raise ValueError(f"about {count} values, expected at most {max_values}")
         return parsed(raw)
     except ValueError as error:
         name = one_line(path, 1000)
