@@ -33,6 +33,7 @@ from lgd.machinery import checkpoint, digests, processes, storage
 from lgd.machinery.checkpoint import CheckpointStore
 from lgd.machinery.failures import NonFiniteError
 from lgd.machinery.paths import local
+from lgd.machinery.words import shown
 from lgd.types import Params
 
 _log = logging.getLogger(__name__)
@@ -166,7 +167,10 @@ class Workdir:
         file = self.path / "results.json"
         if not exists(file):
             return False
-        differences = configs.diff(read_json(file, "config")["config"], self._config)
+        made_with = read_json(file, "config")["config"]
+        if not isinstance(made_with, dict):
+            raise WorkdirError(f"{file}: config: expected an object, got {shown(made_with)}")
+        differences = configs.diff(made_with, self._config)
         return not {line.partition(":")[0] for line in differences} & set(changes.MAY_GROW)
 
     def journal(self, name: str, denoiser_params: Params) -> Journal:

@@ -15,6 +15,8 @@ from lgd.machinery.words import one_line
 
 logger = logging.getLogger(__name__)
 
+MOST_DAMAGES = 20  # damaged lines that are named; of more, their number
+
 
 class DamagedError(Exception):
     """A file does not hold what was written to it."""
@@ -35,19 +37,24 @@ class Ledger:
         fsync(self.path.parent)
 
     def read(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """The intact lines, and an error message for every other one.
+        """The intact lines, and an error message for every other one, of at most `MOST_DAMAGES`.
 
         A last line without a line break was never finished and is ignored. A ledger without a file
         is empty. Raises InputFileError for a folder or anything else that is no file.
         """
-        lines, damages = [], []
+        lines: list[dict[str, Any]] = []
+        damages: list[str] = []
+        more = 0
         for raw in _content(self.path).split(b"\n")[:-1]:
             try:
                 lines.append(unseal(raw, self.path.name))
             except DamagedError as damage:
+                if len(damages) == MOST_DAMAGES:
+                    more += 1
+                    continue
                 logger.warning("%s has an unreadable line: %s", self.path, damage)
                 damages.append(str(damage))
-        return lines, damages
+        return lines, damages + ([f"{self.path.name}: {more} more damaged lines"] if more else [])
 
 
 def _content(path: Path) -> bytes:
