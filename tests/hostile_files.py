@@ -172,6 +172,11 @@ DATA: dict[str, Case] = {
     "classes.txt: names": ("classes.txt", lambda: numbered(b"%x\n", inside=b"\n\n")),
     "classes.txt: a name": ("classes.txt", lambda: b"9" * SIZE),
     "classes.txt: lines": ("classes.txt", lambda: b"a\n" * (SIZE // 2)),
+    "captions: lines": ("captions", lambda: _lines(b'{"file_name": "%x.png", "text": ""}\n')),
+    "captions: line breaks": ("captions", lambda: b"\n" * SIZE),
+    "captions: a line": ("captions", lambda: b'{"file_name": "' + b"a" * (SIZE - 100)),
+    "captions: a text": ("captions", lambda: (
+        b'{"file_name": "0/0.png", "text": "' + b"a" * (SIZE - 100) + b'"}')),
 }  # fmt: skip
 
 # Guidance and schedules

@@ -25,7 +25,7 @@ from torch_files import FORMATS, state_program, streamed, torch_bytes, zipped
 
 import lgd
 from lgd import omega
-from lgd.data import image_files, image_folder, npz
+from lgd.data import captions, image_files, image_folder, npz
 from lgd.data.faults import DataFileError
 from lgd.data.image_files import IDX_FILES
 from lgd.evaluation.journal import Journal, JournalError, _sealed
@@ -170,6 +170,23 @@ def _known_images(folder: Path) -> None:
 
 def _read_images(folder: Path) -> None:
     image_folder.load(folder / "images", 2, 2, 2, size=4).train.x[:]
+
+
+def _captions(folder: Path) -> None:
+    _images(folder)
+    lines = [
+        json.dumps({"file_name": f"{k}/{i}.png", "text": f"a {k} {i}"})
+        for k in range(2)
+        for i in range(3)
+    ]
+    (folder / "images" / captions.METADATA).write_text("\n".join(lines))
+
+
+def _read_captions(folder: Path) -> None:
+    def encode(texts: Any) -> np.ndarray:
+        return np.zeros((len(texts), 2), np.float32)
+
+    captions.load(folder / "images", 1, 1, 1, size=4, encode=encode).train.x[:]
 
 
 DATA = (DataFileError,)
@@ -419,6 +436,7 @@ READERS = {
     "manifest of images": Reader(
         _known_images, "images/lgd-manifest.json", _read_images, DATA, is_json=True
     ),
+    "captions": Reader(_captions, "images/metadata.jsonl", _read_captions, DATA),
     "parameters": Reader(_params, SAFETENSORS, _read_params, (ValueError,)),
     "parameters, header": Reader(
         _params, SAFETENSORS, _read_params, (ValueError,), _header, _with_header, True

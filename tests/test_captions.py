@@ -67,6 +67,11 @@ def test_few_captions_are_not_enough_for_many_images(tmp_path):
         ('{"file_name": "0/0.png", "text": 3}', "text: expected a text, got 3"),
         ('{"file_name": "../0.png", "text": "a"}', "expected a path inside the folder"),
         ('{"file_name": "/0.png", "text": "a"}', "expected a path inside the folder"),
+        ('{"file_name": "%s.png", "text": "a"}' % ("9" * 300), "the path of an image"),
+        (
+            '{"file_name": "%s.png", "text": "a"}' % ("9/" * 3000),
+            "expected a path inside the folder",
+        ),
         ('{"file_name": "0/1.png", "text": "a"}', "expected an image, got no such file"),
         ('{"file_name": "metadata.jsonl", "text": "a"}', "got another format"),
         ('{"file_name": "0/0.png", "text": "%s"}' % ("a" * 20_000), "at most 10000 characters"),

@@ -11,7 +11,7 @@ def test_valid_files_are_read(name, tmp_path):
     check_valid(READERS[name], tmp_path)
 
 
-@pytest.mark.hour
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_changed_files_are_read_or_refused_by_name(name, tmp_path):
     check_changed(READERS[name], tmp_path, max_examples=15)

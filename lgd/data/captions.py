@@ -22,6 +22,7 @@ from lgd.types import Condition
 METADATA = "metadata.jsonl"
 NAME = "all captions"  # of the one stratum
 MAX_CHARACTERS = 10_000  # of a caption
+_MAX_PATH = 1000  # characters
 _LARGEST = 2**30  # bytes
 
 Encode = Callable[[Sequence[str]], Condition]  # texts (n) -> conditions, leaves (n, ...)
@@ -102,7 +103,8 @@ def read(root: Path) -> Captioned:
         name, text = _entry(where, line)
         if name in captions:
             raise DataFileError(f"{where}: file_name: expected every image once, got {shown(name)}")
-        file_images.require_image(root / name)
+        with reading(f"{where}: file_name", "the path of an image"):
+            file_images.require_image(root / name)
         captions[name] = text
     if not captions:
         raise DataFileError(f"{file}: expected images with captions, got none")
@@ -158,7 +160,8 @@ def _entry(where: str, line: bytes) -> tuple[str, str]:
         raise DataFileError(f"{where}: expected a JSON object, got {shown(value)}")
     name = _text(where, value, "file_name")
     place = PurePosixPath(name)
-    if place.is_absolute() or ".." in place.parts or not name.isprintable():
+    is_inside = not place.is_absolute() and ".." not in place.parts
+    if not is_inside or not name.isprintable() or len(name) > _MAX_PATH:
         raise DataFileError(
             f"{where}: file_name: expected a path inside the folder, got {shown(name)}"
         )
