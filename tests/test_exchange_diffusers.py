@@ -170,6 +170,7 @@ def test_a_pipeline_with_labels_follows_learned_weights_by_its_argument():
         close(0.5 * images + 0.5, theirs)
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_texts_are_encoded_once_and_guidance_is_learned_on_latents(tmp_path):
     pipe = tiny.with_texts()
     model = exchange.load(pipe, cache=tmp_path / "cache")
@@ -191,6 +192,7 @@ def test_texts_are_encoded_once_and_guidance_is_learned_on_latents(tmp_path):
         jax.random.key(0), model.denoiser, model.params, np.repeat(latents, 8, axis=0),
         jax.tree.map(lambda leaf: np.repeat(leaf, 8, axis=0), c),
         objective=lgd.objectives.SelfConsistency(),
+        start={"constant(1)": lgd.guidance.constant(1.0)},
         trainer=lgd.training.Trainer(
             optimizer=lgd.training.Optimizer(num_steps=2), batch_size=8, progress=False),
     )  # fmt: skip

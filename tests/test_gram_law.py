@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
     ("dim", "members", "num_directions"),
     [
         (2, "copies", 2),
-        (7, "condition", 1),
+        pytest.param(7, "condition", 1, marks=pytest.mark.hour),
         (14, "copies", 1),
         (64, "mixed", 2),
     ],

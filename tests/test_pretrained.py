@@ -11,7 +11,7 @@ import pytest
 from experiments import build, build_guidance
 from experiments import config as configs
 from experiments.publish import markdown, tables, weights
-from experiments.stages import evaluate, select
+from experiments.stages import export, select
 from experiments.studies import pretrained
 from experiments.workdir import Workdir, WorkdirError, read_json, write_json
 from lgd import guidance as schedules
@@ -41,7 +41,7 @@ def run(quick_compilation, tmp_path_factory):
     }
     selected = [select.Row(name, None, each) for name, each in rows.items()]
     provenance = evaluate.provenance(config, "a command")
-    evaluate.save_guidance(config, workdir, dataset, selected[-1:], provenance)
+    export.save_guidance(config, workdir, dataset, selected[-1:], provenance)
     measured, _ = evaluate.measure_rows(
         config,
         dataset,

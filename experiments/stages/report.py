@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from experiments import build, console
 from experiments.publish import tables
-from experiments.stages import evaluate
+from experiments.stages import evaluate, export
 from experiments.stages import guidance as guidance_stage
 from experiments.stages.guidance import Training
 from experiments.stages.select import hand_made
@@ -126,7 +126,7 @@ def omega_figure(
       drawn_in: guidance that is one curve of every panel, by name.
       directions: what guidance leads away from.
     """
-    times, (c, names) = build.times(config), evaluate.shown_conditions(dataset)
+    times, (c, names) = build.times(config), export.shown_conditions(dataset)
     c = jax.tree.map(jnp.asarray, c)
     logsnr = np.asarray(schedules.clipped_logsnr(build.schedule(config), times[:-1]))
     inside = np.abs(logsnr) < 0.99 * schedules.LOGSNR_LIMIT  # the ends may be infinite
@@ -163,7 +163,7 @@ def samples_figure(
     config: ConfigDict, workdir: Workdir, dataset: Dataset, functions: Mapping[str, Any]
 ) -> Figure:
     """Eight samples of every class or caption shown, the same noise for every method."""
-    c, names = evaluate.shown_conditions(dataset)
+    c, names = export.shown_conditions(dataset)
     names = names[:SHOWN_CLASSES]
     generator = evaluate.make_generator(config, workdir, dataset)
     c = conditions.take(c, slice(len(names)))
