@@ -11,7 +11,7 @@ import pytest
 from experiments import build, build_guidance
 from experiments import config as configs
 from experiments.publish import markdown, tables, weights
-from experiments.stages import export, select
+from experiments.stages import evaluate, export, select
 from experiments.studies import pretrained
 from experiments.workdir import Workdir, WorkdirError, read_json, write_json
 from lgd import guidance as schedules
