@@ -116,6 +116,10 @@ def test_transfer_measures_every_setting_once(tmp_path, monkeypatch):
         churn: float = 0.5
         solver: str = "heun"
         params: object = None
+        skip: bool = True
+
+        def share(self, num_samples):
+            return num_samples // 8
 
         def nfe_of(self, guidance, per_class):
             return 2 * (len(self.times) - 1)
@@ -125,15 +129,18 @@ def test_transfer_measures_every_setting_once(tmp_path, monkeypatch):
             return jnp.full(2, dict(guidance.values)["w"] + 1.0 / len(self.times))
 
     config = configs.load("configs/mixture.py")
-    with contextlib.closing(Workdir(tmp_path, config)) as workdir:
-        workdir.write_json(tmp_path / "results.json", {"command": "run", "rows": []})
     named = {f"constant({w:g})": guidance.constant(w) for w in (0.2, 0.1)}
-    monkeypatch.setattr(transfer.report, "guidance_of_rows", lambda *_: named)
-    monkeypatch.setattr(transfer.evaluate, "make_generator", lambda *_: Generator())
+
+    @contextlib.contextmanager
+    def opened(path):
+        with contextlib.closing(Workdir(path, config)) as workdir:
+            yield SimpleNamespace(
+                config=config, workdir=workdir, dataset=SimpleNamespace(test=None, num_classes=8),
+                results={"command": "run"}, guidance=lambda: named, generator=Generator,
+            )  # fmt: skip
+
+    monkeypatch.setattr(transfer.finished, "opened", opened)
     monkeypatch.setattr(transfer, "ClassEnergyDistance", lambda *_: lambda x: x)
-    monkeypatch.setattr(
-        transfer.build, "dataset", lambda _: SimpleNamespace(test=None, num_classes=8)
-    )
     chosen = argparse.Namespace(workdir=tmp_path, seeds=2)
     found = transfer.measure(chosen)
     assert transfer.measure(chosen) == found

@@ -130,7 +130,7 @@ def example(c):
     return jax.tree.map(jnp.asarray, conditions.take(conditions.checked(c), slice(4)))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     "name",
     [
@@ -190,7 +190,7 @@ def refusing(x):
     raise AssertionError("expected a measurement of the journal, got another")
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 def test_hand_made_schedules_are_tuned_and_measured(kind, tmp_path):
     c, denoiser = kind
     strata = LABELS.astype(np.int32)

@@ -60,7 +60,7 @@ LOW = {
 INTERVAL = guidance.limited_interval_per_class([0.7, 1.5], [0.1, 0.3], [0.6, 0.9])
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("name", LOW)
@@ -75,7 +75,7 @@ def test_a_denoiser_in_bfloat16_gives_samples_in_float32(name, solver, skip):
     np.testing.assert_allclose(found, expected, atol=0.05)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("rule", [guidance.Cfg, guidance.Clipped, guidance.DynamicThreshold])
 def test_a_walk_keeps_the_dtype_of_its_start(solver, rule):
@@ -86,7 +86,7 @@ def test_a_walk_keeps_the_dtype_of_its_start(solver, rule):
         assert (end.shape, end.dtype) == ((5, 2), jnp.bfloat16)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(("solver", "churn"), WALKS)
 @pytest.mark.parametrize("skip", [False, True])
 def test_no_dtype_is_promoted_unseen(solver, churn, skip):
@@ -123,7 +123,7 @@ def learned():
     yield guidance.Clipped(guidance.Apg(INTERVAL, momentum=jnp.asarray(0.3, jnp.bfloat16)))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("number", range(8))
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_learned_weights_and_rules_with_state_promote_nothing(number, solver):

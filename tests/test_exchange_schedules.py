@@ -401,6 +401,7 @@ ENTRIES = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(entries=st.lists(ENTRIES | SCALARS, min_size=1, max_size=3))
 def test_whatever_a_file_holds_is_a_schedule_or_a_named_mistake(entries, tmp_path_factory):

@@ -1,4 +1,4 @@
-"""The catalogue of faults in the real launcher: a few always, one of a kind slow, all by hour."""
+"""The catalogue of faults in the real launcher: one of a kind slow, all by hour."""
 
 import importlib
 import re
@@ -31,17 +31,11 @@ def bench(tmp_path_factory):
     return Bench(tmp_path_factory.mktemp("bench"))
 
 
-ALWAYS = ("SIGTERM during step", "npz flipped", "mistakes")  # without a marker
-
-
 def marks(fault):
-    """One fault of every kind is run by CI, and a few of these always."""
-    if fault.name in ALWAYS:
-        return []
+    """One fault of every kind is run by CI."""
     return pytest.mark.slow if fault.quick else pytest.mark.hour
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", [pytest.param(fault, id=fault.name, marks=marks(fault)) for fault in FAULTS]
 )

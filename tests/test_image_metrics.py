@@ -390,3 +390,25 @@ def test_frechet_distance_of_few_rows_to_themselves_is_not_negative(scale):
         features = scale * np.random.default_rng(seed).normal(size=(10, 64))
         one = moments(features)
         assert 0.0 <= frechet_distance(one, one) < 1e-12 * np.trace(one.covariance)
+
+
+@pytest.mark.parametrize("value", [1e46, 1e100, -1e160])
+def test_features_beyond_what_distances_hold_are_refused(value):
+    x = np.zeros((6, 2))
+    x[1, 0] = value
+    for distance in (kid, precision_recall, lambda a, b: moments(b)):
+        with pytest.raises(ValueError, match="expected numbers of at most 1e"):
+            distance(np.eye(6, 2), x)
+    largest = np.where(x != 0.0, 1e45, np.eye(6, 2))
+    assert np.isfinite(kid(largest, np.eye(6, 2)))
+    near = precision_recall(largest, np.eye(6, 2))
+    assert near.precision < 1.0
+
+
+def test_statistics_that_are_given_are_checked():
+    x = np.random.default_rng(0).normal(size=(8, 2))
+    with pytest.raises(ValueError, match="within_y: expected a finite number, got nan"):
+        kid(x, x, within_y=float("nan"))
+    for radii in (np.full(8, np.nan), -np.ones(8)):
+        with pytest.raises(ValueError, match="real_radii: expected 8 finite numbers"):
+            precision_recall(x, x, real_radii=radii)

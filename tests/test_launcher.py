@@ -217,6 +217,7 @@ def test_run_says_nothing_alarming(resumed, finished):
         assert "Warning" not in done.stderr
 
 
+@pytest.mark.slow
 def test_results_are_of_the_documented_form(finished):
     workdir, *_ = finished
     results = strict_json(workdir / "results.json")
@@ -277,6 +278,7 @@ def test_interrupted_run_equals_an_uninterrupted_one_to_the_byte(
     assert fields == {"training", "step", "loss", "grad_norm", *parts}  # no clock
 
 
+@pytest.mark.slow
 def test_stages_that_are_done_are_skipped(finished):
     workdir, done, before = finished
     after = stamps(workdir)
@@ -287,6 +289,7 @@ def test_stages_that_are_done_are_skipped(finished):
     assert "train" not in done.stdout
 
 
+@pytest.mark.slow
 def test_workdir_of_another_config_is_refused(resumed, launch):
     workdir, _ = resumed
     before = contents(workdir)

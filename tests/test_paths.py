@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 import lgd
 from lgd import gram, omega
-from lgd.data import fashion_mnist, image_files, image_folder, mnist, npz, tfds_records
+from lgd.data import captions, fashion_mnist, image_files, image_folder, mnist, npz, tfds_records
 from lgd.denoisers import from_function
 from lgd.evaluation.comparison import Comparison
 from lgd.evaluation.journal import Journal
@@ -73,6 +73,7 @@ TAKERS = {  # by module and function: all of the library that take a path
     "gram/store.read": gram.read,
     "machinery/checkpoint.__init__": CheckpointStore,
     "machinery/digests.of_file": digests.of_file,
+    "data/captions.load": lambda path: captions.load(path, 1, 1, 1, size=4, encode=len),
     "machinery/files.opened": lambda path: files.opened(path, "a file"),
     "machinery/files.output": files.output,
     "machinery/files.read": lambda path: files.read(path, "a file"),

@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex, to_rgba
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lgd import guidance, plots
@@ -616,3 +617,11 @@ def test_names_with_dollars_are_no_formulas():
         plots.sample_grid({name: np.zeros((2, 2, 4, 4, 1))}, [name] * 2),
     ):
         figure.draw_without_rendering()
+
+
+def test_a_figure_is_not_written_through_a_link(tmp_path):
+    (tmp_path / "kept").write_text("mine")
+    (tmp_path / "figure.png").symlink_to(tmp_path / "kept")
+    plots.save(Figure(), tmp_path / "figure.png")
+    assert (tmp_path / "kept").read_text() == "mine"
+    assert not (tmp_path / "figure.png").is_symlink()

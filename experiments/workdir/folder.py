@@ -29,7 +29,7 @@ from experiments.workdir.lines import GrowingFiles
 from lgd.data import Dataset, order
 from lgd.data.dataset import fingerprint
 from lgd.evaluation import Journal, JournalError
-from lgd.machinery import checkpoint, digests, processes, storage
+from lgd.machinery import checkpoint, digests, files, processes, storage
 from lgd.machinery.checkpoint import CheckpointStore
 from lgd.machinery.failures import NonFiniteError
 from lgd.machinery.paths import local
@@ -216,8 +216,8 @@ class Workdir:
         for name in names:
             if not self.params_file(name).exists():
                 try:
-                    content = source.params_file(name).read_bytes()
-                except OSError as error:
+                    content = files.read(source.params_file(name), "parameters")
+                except (OSError, files.InputFileError) as error:
                     raise WorkdirError(
                         f"{source.params_file(name)}: expected parameters: {error}"
                     ) from None

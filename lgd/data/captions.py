@@ -69,7 +69,7 @@ def load(
     root, sizes = local(path, "a folder of images"), (num_train, num_validation, num_test)
     splits.check_positive(sizes)
     captioned = read(root)
-    parts = split_by_caption(root, captioned.texts, sizes, seed=seed)
+    parts = splits.by_caption(root, captioned.texts, sizes, seed=seed)
     pinned = manifest.pins(root, sorted(captioned.files))
 
     def split(numbers: np.ndarray) -> Split:
@@ -109,45 +109,6 @@ def read(root: Path) -> Captioned:
     if not captions:
         raise DataFileError(f"{file}: expected images with captions, got none")
     return Captioned(list(captions), list(captions.values()))
-
-
-def split_by_caption(
-    path: str | Path, texts: Sequence[str], sizes: tuple[int, int, int], *, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Numbers of the examples of train, validation and test, which share no caption.
-
-    Captions come in random order, first those of test, then of validation, then of train, each
-    split with so many captions that it has enough examples, of which it keeps its number.
-
-    Args:
-      path: folder that messages name.
-      texts: the caption of every example.
-      sizes: numbers of examples for train, validation and test.
-      seed: of the order.
-
-    Raises:
-      DataFileError: where there are too few examples, or too few captions.
-    """
-    names = "num_train + num_validation + num_test"
-    splits.check_count(path, names, sum(sizes), len(texts), "all")
-    distinct, caption = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(distinct))[caption]  # a random place of every caption
-    examples = np.lexsort((rng.permutation(len(texts)), order))  # by caption, then at random
-    parts, first = [], 0
-    for name, count in zip(("num_test", "num_validation", "num_train"), sizes[::-1], strict=True):
-        last = first + count
-        if last > len(examples):
-            raise DataFileError(
-                f"{path}: {name}: expected at most {len(examples) - first}, the number of images "
-                f"with captions that no other split has, got {count}"
-            )
-        parts.append(rng.permutation(examples[first:last]))
-        while last < len(examples) and order[examples[last]] == order[examples[last - 1]]:
-            last += 1  # the rest of this caption belongs to no split
-        first = last
-    test, validation, train = parts
-    return train, validation, test
 
 
 def _entry(where: str, line: bytes) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """Data sets in three splits, from labelled images for training and for test."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,45 @@ def orders(
                 check_count(path, names, size, count, which)
     rng = np.random.default_rng(seed)
     return rng.permutation(num_training), rng.permutation(num_testing)
+
+
+def by_caption(
+    path: str | Path, texts: Sequence[str], sizes: tuple[int, int, int], *, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numbers of the examples of train, validation and test, which share no caption.
+
+    Captions come in random order, first those of test, then of validation, then of train, each
+    split with so many captions that it has enough examples, of which it keeps its number.
+
+    Args:
+      path: folder that messages name.
+      texts: the caption of every example.
+      sizes: numbers of examples for train, validation and test.
+      seed: of the order.
+
+    Raises:
+      DataFileError: where there are too few examples, or too few captions.
+    """
+    names = "num_train + num_validation + num_test"
+    check_count(path, names, sum(sizes), len(texts), "all")
+    distinct, caption = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(distinct))[caption]  # a random place of every caption
+    examples = np.lexsort((rng.permutation(len(texts)), order))  # by caption, then at random
+    parts, first = [], 0
+    for name, count in zip(("num_test", "num_validation", "num_train"), sizes[::-1], strict=True):
+        last = first + count
+        if last > len(examples):
+            raise DataFileError(
+                f"{path}: {name}: expected at most {len(examples) - first}, the number of images "
+                f"with captions that no other split has, got {count}"
+            )
+        parts.append(rng.permutation(examples[first:last]))
+        while last < len(examples) and order[examples[last]] == order[examples[last - 1]]:
+            last += 1  # the rest of this caption belongs to no split
+        first = last
+    test, validation, train = parts
+    return train, validation, test
 
 
 def check_positive(sizes: tuple[int, int, int]) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from lgd.machinery.arguments import finite_rows
 
+LARGEST = 1e45  # of a feature: its sixth power, summed over all pairs, is finite in float64
 SAMPLES, REAL = "features of the samples", "features of the real examples"
 
 
@@ -29,7 +30,7 @@ def checked(
       name: what they are, in messages.
 
     Raises:
-      ValueError: for other shapes or values that are not finite.
+      ValueError: for other shapes, or values that are not finite or beyond `LARGEST`.
     """
     x = np.asarray(features)
     if x.ndim != 2 or size not in (None, x.shape[1]) or len(x) < least:
@@ -38,7 +39,10 @@ def checked(
         raise ValueError(f"{name}: expected (n, {width}){rows}, got {x.shape}")
     if not jnp.issubdtype(x.dtype, jnp.number):
         raise ValueError(f"{name}: expected numbers, got {x.dtype}")
-    return finite_rows(name, x)
+    finite_rows(name, x)
+    if x.size and (largest := float(np.abs(x).max())) > LARGEST:
+        raise ValueError(f"{name}: expected numbers of at most {LARGEST:g}, got {largest:g}")
+    return x
 
 
 def checked_pair(

@@ -1,6 +1,7 @@
 """Kernel distance between two sets of features (KID), computed in float64 and in blocks."""
 
 import itertools
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -34,11 +35,13 @@ def kid(
 
     Raises:
       ValueError: for fewer than two features a side, different widths, or values that are not
-        finite.
+        finite or beyond `checks.LARGEST`.
     """
     x, y = checked_pair(x, y)
     if within_y is None:
         within_y = mean_within(y)
+    elif not math.isfinite(within_y):
+        raise ValueError(f"within_y: expected a finite number, got {within_y}")
     cross = _kernel_sum(x, y) / (len(x) * len(y))
     return mean_within(x) + within_y - 2.0 * cross
 

@@ -42,7 +42,9 @@ def precision_recall(
       ValueError: for sets of k features or fewer, different widths, or values that are not finite.
     """
     samples, real = checked_pair(samples, real)
-    radii = squared_radii(real, k=k) if real_radii is None else real_radii
+    radii = squared_radii(real, k=k) if real_radii is None else np.asarray(real_radii)
+    if radii.shape != (len(real),) or not (np.isfinite(radii) & (radii >= 0.0)).all():
+        raise ValueError(f"real_radii: expected {len(real)} finite numbers >= 0, got others")
     sample_radii = squared_radii(samples, k=k)
     precise = np.zeros(len(samples), bool)
     recalled: Bool[np.ndarray, " n"] = np.zeros(len(real), bool)

@@ -4,12 +4,14 @@ The functions return `matplotlib.figure.Figure` objects and use neither pyplot n
 settings, so they run without a display. In a notebook, ``%matplotlib inline`` shows them.
 """
 
+import io
 import os
 from typing import Any
 
 from matplotlib import style
 from matplotlib.figure import Figure
 
+from lgd.machinery import storage
 from lgd.machinery.paths import local
 from lgd.plots.ablation import ablation
 from lgd.plots.metrics import (
@@ -48,7 +50,12 @@ __all__ = [
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as a PNG, cropped to its content; the bytes depend on the figure alone."""
+    """Write a figure as a PNG, cropped to its content; the bytes depend on the figure alone.
+
+    The file is written as a whole or not at all, and never through a link.
+    """
+    content = io.BytesIO()
     with style.context(STYLE):
         crop: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.04}
-        figure.savefig(local(path), format="png", dpi=DPI, metadata={"Software": None}, **crop)
+        figure.savefig(content, format="png", dpi=DPI, metadata={"Software": None}, **crop)
+    storage.write(local(path), content.getvalue())
