@@ -108,9 +108,7 @@ def fit(
       folder: where its state is kept.
     """
     torch, file = required("torch", "diffusers"), folder / f"{name}.pt"
-    average = torch.optim.swa_utils.AveragedModel(
-        module, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
-    )
+    average = torch.optim.swa_utils.AveragedModel(module, avg_fn=averaged)
     optimizer = torch.optim.AdamW(module.parameters(), lr=LEARNING_RATE[name], weight_decay=0.0)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     parts = {"module": module, "average": average, "optimizer": optimizer, "decay": decay}
@@ -145,6 +143,15 @@ def fit(
     module.eval().requires_grad_(False)
     size = sum(each.numel() for each in module.parameters())
     return {"network": name, "parameters": size, "steps": num_steps, "loss": np.mean(losses[-100:])}
+
+
+def averaged(average: Any, value: Any, count: Any) -> Any:
+    """The moving average after one value more, of ``count`` so far.
+
+    Its decay grows to `EMA_DECAY`, so that little is left of where a short training started:
+    10! / n^10 after n steps.
+    """
+    return average + (value - average) * max(1.0 - EMA_DECAY, 10.0 / (float(count) + 10.0))
 
 
 def _save(file: Path, state: dict[str, Any]) -> None:
