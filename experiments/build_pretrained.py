@@ -33,8 +33,7 @@ def model(config: ConfigDict) -> Model:
       FileNotFoundError: where there is no such folder.
       ValueError: for a pipeline that lgd does not take.
     """
-    is_of_captions = config.data.name == "captions" and not config.fake_data
-    cache = f"{config.data.path}/{EMBEDDINGS}" if is_of_captions else None
+    cache = f"{config.data.path}/{EMBEDDINGS}" if config.data.name == "captions" else None
     return _opened(config.denoiser.pipeline, cache)
 
 

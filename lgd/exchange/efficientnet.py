@@ -6,6 +6,7 @@ were trained apart, and differ in depth and width. Tan & Le, 2019 (arXiv 1905.11
 models have no squeeze-and-excitation. Needs the extra ``lgd[judge]``.
 """
 
+import functools
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -15,11 +16,11 @@ from jaxtyping import Array, Float
 from lgd.data.ranges import checked_images
 from lgd.exchange.extras import required
 from lgd.exchange.torch import to_function
+from lgd.metrics.inception.network import in_batches
 from lgd.metrics.inception.torch_file import read
 from lgd.metrics.reference import FeatureNetwork, network_identity
 
 SIDES = {"lite0": 224, "lite2": 260}  # pixels of what the networks see
-BATCH = 64  # images at once
 Size = Literal["lite0", "lite2"]
 SIZES: tuple[Size, ...] = get_args(Size)
 
@@ -35,8 +36,9 @@ class EfficientNet(NamedTuple):
     outputs: Any
 
 
+@functools.cache
 def load(size: Size) -> EfficientNet:
-    """The network of a size with its ImageNet weights; nothing is downloaded or unpickled.
+    """The network of a size with its ImageNet weights, read once; nothing is unpickled.
 
     Raises:
       ImportError: without the extra ``lgd[judge]``.
@@ -47,15 +49,11 @@ def load(size: Size) -> EfficientNet:
     function, params = to_function(_module(size), _features_and_logits)
 
     @jax.jit
-    def applied(params: Any, images: Float[Array, "b h w c"]) -> tuple[Array, Array]:
-        return function(params, prepared(images, SIDES[size]))
+    def applied(params: Any, images: Float[Array, "n h w c"]) -> tuple[Array, Array]:
+        return in_batches(lambda some: function(params, prepared(some, SIDES[size])), images)
 
     def outputs(images: Array) -> tuple[Array, Array]:
-        images = checked_images("images", images)
-        starts = range(0, len(images), BATCH)
-        parts = [applied(params, images[first : first + BATCH]) for first in starts]
-        features, logits = zip(*parts, strict=True)
-        return jnp.concatenate(features), jnp.concatenate(logits)
+        return applied(params, checked_images("images", images))
 
     identity = network_identity(f"efficientnet-{size}", params, preprocessing="bilinear")
     return EfficientNet(FeatureNetwork(lambda x: outputs(x)[0], identity), outputs)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -24,6 +24,9 @@ from lgd.types import Params
 NUM_FEATURES, NUM_LOGITS = 2048, 1008
 SIZE = 299  # of the images that it was trained on
 BATCH = 64
+
+
+Tree = TypeVar("Tree")  # of arrays (n, k)
 
 
 class Outputs(NamedTuple):
@@ -67,8 +70,11 @@ class InceptionV3(nn.Module):
         return Outputs(features, score_logits + bias[None], score_logits)
 
 
-def in_batches(apply: Callable[[Array], Outputs], images: Float[Array, "n h w c"]) -> Outputs:
-    """Return ``apply(images)``, computed `BATCH` images at a time: activations are 10 MB each."""
+def in_batches(apply: Callable[[Array], Tree], images: Float[Array, "n h w c"]) -> Tree:
+    """Return ``apply(images)``, arrays (n, k), computed `BATCH` images at a time.
+
+    Activations of Inception-v3 are 10 MB an image.
+    """
     count = len(images)
     if count <= BATCH:
         return apply(images)
