@@ -229,6 +229,9 @@ class Perturbing:
         labels = validation.stratum
         self._real = np.stack([validation.x[labels == k][:30] for k in range(10)])
 
+    def share(self, num_samples):
+        return num_samples // 10
+
     def __call__(self, omega_fn, per_class, *, seed):
         t = jnp.full(10, 0.5)
         omega = np.asarray(omega_fn(s=t, t=t, c=jnp.arange(10, dtype=jnp.int32)))
