@@ -200,3 +200,17 @@ def test_another_method_and_a_part_of_the_output_are_reached_by_call():
     )
     ours = jax.jit(denoiser.apply)(params, X, t=T, c=C)
     np.testing.assert_allclose(ours, X * T[:, None, None], rtol=1e-6)
+
+
+def test_a_call_takes_the_numbers_of_levels_for_times():
+    schedule = lgd.schedules.from_alphas_cumprod(np.linspace(0.99, 0.01, 10))
+
+    def call(module, x, t, c):
+        return module(x, lgd.schedules.timestep(t, 10), c)["sample"]
+
+    denoiser, params = bridge.from_module(
+        Labelled(), schedule=schedule, kind="x0", null=5, call=call
+    )
+    times = lgd.schedules.time_of(np.arange(3), 10)
+    ours = jax.jit(denoiser.apply)(params, X, t=times, c=C)
+    np.testing.assert_array_equal(ours, X * np.float32([0.0, 1.0, 2.0])[:, None, None])

@@ -7,7 +7,7 @@ time and the number of a level.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -149,20 +149,21 @@ def discrete(
     return from_alphas_cumprod(alphas**2)
 
 
-def timestep(t: Times, num_levels: int) -> Times:
+def timestep(t: Any, num_levels: int) -> Any:
     """The number of the noise level at t, ``N t - 1`` and at least 0, as models take it.
 
     Levels in between have fractions. A time that is that of a level up to rounding gives a whole
-    number, so that a model that truncates does not see the level before.
+    number, so that a model that truncates does not see the level before. An array of t gives an
+    array, and a tensor of PyTorch a tensor, as `lgd.exchange.torch.from_module` needs it.
 
     >>> import jax.numpy as jnp
     >>> from lgd import schedules
     >>> schedules.timestep(jnp.array([0.001, 0.4985, 1.0]), 1000).tolist()
     [0.0, 497.5, 999.0]
     """
-    level = num_levels * t - 1.0
-    whole = jnp.round(level)
-    return jnp.maximum(jnp.where(jnp.abs(level - whole) < _SNAP, whole, level), 0.0)
+    level = num_levels * (t if hasattr(t, "clip") else jnp.asarray(t)) - 1.0
+    rest = level - level.round()
+    return (level - rest * (abs(rest) < _SNAP)).clip(0.0)
 
 
 def time_of(timestep: ArrayLike, num_levels: int) -> Times:
