@@ -87,19 +87,22 @@ def measure(options: Namespace) -> dict[str, Any]:
     shared = {"parameters": size, "dtype": options.dtype}
     if device is not None:
         rows = [shared | _planned(device, objective, denoiser, params, n) for n in BATCHES]
-        return {"columns": _COLUMNS, "rows": rows, "target": H100_BYTES}
+        return {"columns": _PLANNED, "rows": rows, "target": H100_BYTES}
     row = shared | _learned(objective, denoiser, params, options.batch, options.steps)
-    return {"columns": _COLUMNS, "rows": [row], "settings": vars(options)}
+    return {"columns": _RUN, "rows": [row], "settings": vars(options)}
 
 
-_COLUMNS = [
+_SHARED = [
     number("parameters", "parameters", ",.0f"),
     text("dtype", "dtype"),
     number("batch", "examples of a step", "d"),
+]
+_RUN = [
+    *_SHARED,
     number("seconds", "seconds a step", ".1f"),
     number("peak bytes", "memory of the process, GB", ".1f") | {"unit": 1e9},
-    number("planned bytes", "memory planned, GB", ".1f") | {"unit": 1e9},
 ]
+_PLANNED = [*_SHARED, number("planned bytes", "memory planned, GB", ".1f") | {"unit": 1e9}]
 
 
 def _learned(
