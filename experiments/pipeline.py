@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -67,40 +68,38 @@ def run(
       adopt: take all files of the workdir as they are, see `Workdir`.
     """
     _check_agreement(config, stages)
-    _check_pretrained(config)
-    _check_devices(config)
-    _check_features(config)
-    _check_families(config)
-    with progress.phase("read the data"):
-        dataset = _load_data(config)
-    with (
-        lock.held(local(path)),
-        stall.watched(config.training.stall_seconds),
-        memory_advice(),
-        contextlib.closing(
-            Workdir(
-                path,
-                config,
-                command=command,
-                restart_damaged=restart_damaged,
-                redo=redo,
-                adopt=adopt,
-            )
-        ) as workdir,
-    ):
-        workdir.bind_data(dataset, build_pretrained.digest(config))
-        try:
-            for name in stages:
-                with progress.phase(f"stage {name}"):
-                    _RUN[name](config, workdir, dataset)
-                stopping.check(f"stage {name}")
-        except OtherTrainingError as error:
-            raise WorkdirError(f"{path}: {error}") from None
-        except NonFiniteError as error:
-            workdir.note_non_finite(error)
-            raise
-        except DataFileError as error:  # of a file that is read when it is needed
-            raise MisfitError([f"data.path: {error}"]) from None
+    with stall.watched(config.training.stall_seconds), memory_advice():
+        _check_pretrained(config)
+        _check_devices(config)
+        _check_features(config)
+        _check_families(config)
+        with progress.phase("read the data"):
+            dataset = _load_data(config)
+        how: dict[str, Any] = {"restart_damaged": restart_damaged, "redo": redo, "adopt": adopt}
+        with (
+            lock.held(local(path)),
+            contextlib.closing(Workdir(path, config, command=command, **how)) as workdir,
+        ):
+            workdir.bind_data(dataset, build_pretrained.digest(config))
+            try:
+                _run_stages(config, workdir, dataset, stages)
+            except OtherTrainingError as error:
+                raise WorkdirError(f"{path}: {error}") from None
+
+
+def _run_stages(
+    config: ConfigDict, workdir: Workdir, dataset: Dataset, stages: Sequence[str]
+) -> None:
+    try:
+        for name in stages:
+            with progress.phase(f"stage {name}"):
+                _RUN[name](config, workdir, dataset)
+            stopping.check(f"stage {name}")
+    except NonFiniteError as error:
+        workdir.note_non_finite(error)
+        raise
+    except DataFileError as error:  # of a file that is read when it is needed
+        raise MisfitError([f"data.path: {error}"]) from None
 
 
 def _check_agreement(config: ConfigDict, stages: Sequence[str]) -> None:

@@ -342,3 +342,11 @@ def test_settings_that_do_not_fit_are_refused():
 def test_the_example_of_the_docstring_runs():
     found = doctest.testmod(sys.modules["lgd.evaluation.compare"])
     assert (found.failed, found.attempted > 0) == (0, True)
+
+
+def test_a_model_that_is_read_wrongly_is_noticed():
+    backwards = from_function(
+        lambda params, x, t, c: pulled(params, x, 1.0 - t, c), schedule=FLOW, kind="x0", null=2
+    )
+    with pytest.raises(UserWarning, match="as if time ran from 0, noise, to 1"):
+        lgd.compare(jax.random.key(0), backwards, 0.0 * PULL, GIVEN, X0, LABELS, settings=quick())

@@ -13,12 +13,13 @@ import lgd
 from lgd import encoders, gram, guidance, objectives, omega, sampling, schedules, training
 from lgd.data import labelled
 from lgd.denoisers import Directions, from_function
+from lgd.diffusion import KINDS, from_x0
 from lgd.types import Schedule
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SOLVERS = ("ddim", "heun", "dpmpp_2m")
 WALKS = [("ddim", 0.0), ("ddim", 0.6), ("heun", 0.0), ("dpmpp_2m", 0.0)]
-FLOW = schedules.rectified_flow()
+FLOW, COSINE = schedules.rectified_flow(), schedules.cosine()
 CLASSES = jnp.asarray([0, 1, 1, 0, 0], jnp.int32)
 
 
@@ -73,6 +74,31 @@ def test_a_denoiser_in_bfloat16_gives_samples_in_float32(name, solver, skip):
     exact = from_function(linear, schedule=FLOW, kind=kind, null=2)
     expected = sampling.sample(jax.random.key(0), exact, LINEAR, CLASSES, **walk).x0
     np.testing.assert_allclose(found, expected, atol=0.05)
+
+
+def of_kind(kind, dtype):
+    """An exact posterior mean of centred data, as a network of a kind and precision says it."""
+
+    def predict(params, x_t, t, c):
+        alpha, sigma = (part(t)[:, None] for part in (COSINE.alpha, COSINE.sigma))
+        x0 = (params["shift"][c] + x_t * alpha) / (alpha**2 + sigma**2 + 1.0)
+        output = from_x0(x0, x_t, t=t, schedule=COSINE, kind=kind)
+        return output.astype(dtype)
+
+    return from_function(predict, schedule=COSINE, kind=kind, null=2)
+
+
+@pytest.mark.sampled(9)
+@pytest.mark.parametrize("solver", sampling.SOLVERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_networks_of_every_kind_may_compute_in_bfloat16(kind, solver):
+    walk = {"shape": (2,), "guidance": INTERVAL, "times": (0.9, 0.6, 0.3, 0.0), "solver": solver}
+    arguments = (LINEAR, CLASSES)
+    exact = sampling.sample(jax.random.key(0), of_kind(kind, jnp.float32), *arguments, **walk).x0
+    with jax.numpy_dtype_promotion("strict"):
+        rough = sampling.sample(jax.random.key(0), of_kind(kind, jnp.bfloat16), *arguments, **walk)
+    assert rough.x0.dtype == jnp.float32
+    np.testing.assert_allclose(rough.x0, exact, atol=0.1)
 
 
 @pytest.mark.sampled(6)

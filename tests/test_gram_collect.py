@@ -15,7 +15,16 @@ from lgd.machinery import parallel
 from lgd.machinery.failures import NonFiniteError
 from lgd.objectives import TimeLaw, UniformTimes
 from lgd.types import Batch
-from tests.gram_cases import DENOISER, FLOW, collect, collected, fresh, split, wide_params
+from tests.gram_cases import (
+    DENOISER,
+    FLOW,
+    collect,
+    collected,
+    fresh,
+    split,
+    true_params,
+    wide_params,
+)
 from tests.objective_cases import identity
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -137,6 +146,7 @@ def test_a_weaker_denoiser_is_a_further_direction(tmp_path):
     """A weaker one that is the unconditional one gives Delta again; another gives another."""
     same = from_function(unconditional, schedule=FLOW, kind="x0", null=2)
     settings = worse(same=(same, wide_params()), blurred=(DENOISER, wide_params(2.0)))
+    settings["check"] = False  # which would warn that one half is the other
     statistics = collected(tmp_path, **settings)
     assert statistics.layout.directions == ("uncond", "same", "blurred")
     lower = unpack(statistics.gram, 20)
@@ -329,7 +339,7 @@ def test_predictions_that_are_not_finite_are_refused_with_their_times(tmp_path):
     """A denoiser that fails from t = 0.5 on; the shard before is kept."""
     denoiser = from_function(failing, schedule=FLOW, kind="x0", null=2)
     with pytest.raises(NonFiniteError, match=r"got others at \d+ of 16 examples, t from 0\.[5-9]"):
-        collect(tmp_path, denoiser=denoiser, params=())
+        collect(tmp_path, denoiser=denoiser, params=(), check=False)
     assert [file.name for file in tmp_path.iterdir()] == ["manifest.json"]
 
 
@@ -380,7 +390,7 @@ def test_groups_of_different_conditions_are_refused(tmp_path, kind):
         data = groups(vector.reshape(8, 4, 5))
     else:
         data = Split(np.ones((32, 3), np.float32), vector, np.arange(32, dtype=np.int32) % 2)
-    settings = {"denoiser": STILL, "params": (), "data_name": "ones"}
+    settings = {"denoiser": STILL, "params": (), "data_name": "ones", "check": False}
     with pytest.raises(StatisticsError, match=r'c: expected one condition .* members="mixed"'):
         collect(tmp_path, data, members="condition", **settings)
     if kind == "split":
@@ -403,10 +413,23 @@ def test_conditions_that_are_no_arrays_by_name_are_refused(tmp_path, c):
 
 def test_a_denoiser_without_a_name_is_known_by_its_parameters(tmp_path):
     denoiser = from_function(lambda params, x, t, c: params * x, schedule=FLOW, kind="x0", null=2)
-    collect(tmp_path, denoiser=denoiser, params=np.ones(()))
-    collect(tmp_path, denoiser=denoiser, params=np.ones(()))
+    settings = {"denoiser": denoiser, "check": False}
+    collect(tmp_path, params=np.ones(()), **settings)
+    collect(tmp_path, params=np.ones(()), **settings)
     with pytest.raises(StatisticsError, match="denoiser_params: expected"):
-        collect(tmp_path, denoiser=denoiser, params=np.zeros(()))
+        collect(tmp_path, params=np.zeros(()), **settings)
+
+
+def test_a_model_that_is_read_wrongly_is_noticed(tmp_path):
+    """The check of `lgd.check`, before anything is written."""
+
+    def backwards(params, x, t, c):
+        return DENOISER.apply(params, x, t=1.0 - t, c=c)
+
+    reversed_time = from_function(backwards, schedule=FLOW, kind="x0", null=2)
+    with pytest.raises(UserWarning, match="as if time ran from 0, noise, to 1"):
+        collect(tmp_path, denoiser=reversed_time, params=true_params())
+    assert not list(tmp_path.iterdir())
 
 
 def test_conditions_that_are_not_finite_are_never_written(tmp_path):

@@ -481,3 +481,14 @@ def test_images_from_a_file_train_a_denoiser_and_a_classifier(tmp_path):
     pipeline.run(config, str(tmp_path / "run"), ["denoiser"])
     names = {file.name for file in (tmp_path / "run" / "params").iterdir()}
     assert names == {"denoiser.safetensors", "classifier.safetensors"}
+
+
+@pytest.mark.slow
+def test_a_start_into_a_pipe_is_not_silent(environment, tmp_path):
+    """The first line says for how long: no more than what passes before a bar is shown."""
+    argv = command(tmp_path / "piped")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(argv, cwd=ROOT, env=environment, **pipes) as process:
+        first = process.stdout.readline()
+        process.kill()
+    assert re.fullmatch(r"(start|read the data|stage denoiser).*, [0-9] s\n", first)

@@ -13,6 +13,7 @@ import pytest
 
 from configs import default
 from experiments.workdir import Workdir, WorkdirError, write_text
+from experiments.workdir.ledger import FileLedger
 from lgd.data import Dataset, labelled
 from lgd.evaluation import JournalError
 from lgd.evaluation.journal import Journal
@@ -413,3 +414,24 @@ def test_a_journal_is_of_one_denoiser_and_one_setting(tmp_path, changed):
 def test_params_on_devices_name_the_same_denoiser(run):
     on_device = {"w": jnp.asarray(params(0, 0)["w"])}
     assert "one" in Workdir(run, config()).journal("measured", on_device)
+
+
+def test_a_file_is_safe_on_disk_before_the_ledger_knows_it_and_after(tmp_path, monkeypatch):
+    """Whatever was not flushed since it changed may be lost with the power."""
+    fsync, flushed = os.fsync, []
+
+    def recorded(handle):
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        flushed.append((path.relative_to(tmp_path).as_posix(), (tmp_path / "a/file").exists()))
+        fsync(handle)
+
+    ledger = FileLedger(tmp_path, "run")
+    monkeypatch.setattr(os, "fsync", recorded)
+    with ledger.writing(tmp_path / "a" / "file") as draft:
+        draft.write_bytes(b"content")
+    names = [name for name, _ in flushed]
+    before = [name for name, is_there in flushed if not is_there]
+    assert before[0] == "drafts/file"  # what is written, then the ledger that knows of it
+    assert before[-1] == "."
+    assert any(name.startswith("LEDGER") for name in before)
+    assert names[len(before)] == "a"  # the folder, in which the file took its place

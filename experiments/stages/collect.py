@@ -89,5 +89,6 @@ def _collect(
                 mesh=build.mesh(config),
                 on_step=lambda step, params: tick(),
             ),
+            check=False,  # stage 1 looks at networks that are not ours
         )
     workdir.note_folder(folder(workdir, name))

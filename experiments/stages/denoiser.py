@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments import build, build_guidance, build_pretrained
 from experiments.workdir import Workdir, exists, throughput
-from lgd import training
+from lgd import checks, training
 from lgd.data import Dataset, Split, pipeline
 from lgd.denoisers import Directions
 from lgd.machinery import digests, parallel
@@ -66,12 +66,22 @@ def taken(config: ConfigDict, workdir: Workdir, dataset: Dataset, name: str) -> 
 
 
 def _encode(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
-    """Encode the images of every split, if it is not done yet."""
+    """Encode the images of every split and look at the model, if it is not done yet."""
     for name in ("train", "validation", "test"):
-        if not exists(workdir.params_file(f"{_LATENTS}/{name}")):
-            with workdir.timed(f"encode {name}"):
-                latents = build_pretrained.encoded(config, getattr(dataset, name))
-            workdir.save_params(f"{_LATENTS}/{name}", latents)
+        if exists(workdir.params_file(f"{_LATENTS}/{name}")):
+            continue
+        if name == "test":  # comes last, and so not before the model is found fit
+            _look(config, workdir, dataset)
+        with workdir.timed(f"encode {name}"):
+            latents = build_pretrained.encoded(config, getattr(dataset, name))
+        workdir.save_params(f"{_LATENTS}/{name}", latents)
+
+
+def _look(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
+    """Ask the model about a few examples: `lgd.check` says what is wrong."""
+    denoiser, params = build_pretrained.denoiser(config, dataset.class_names)
+    split = taken(config, workdir, dataset, "train")
+    checks.look(denoiser, params, split)
 
 
 def classifiers(config: ConfigDict) -> list[str]:

@@ -174,7 +174,7 @@ def _learn(
             model=build_guidance.omega_model(config, training.method, dataset) if cold else None,
             start=_start(config, workdir, dataset, before),
             trainer=trainer,
-            check=False,  # the networks are ours
+            check=False,  # stage 1 looks at networks that are not ours
         )
     # Says that all is done, and so comes after the last checkpoint.
     workdir.save_params(training.snapshot(last), learned.params)

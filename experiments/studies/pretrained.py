@@ -28,7 +28,7 @@ from lgd import guidance, omega
 from lgd.data.dataset import fingerprint
 from lgd.data.image_files import DataFileError
 from lgd.evaluation import Selected
-from lgd.machinery import digests, storage
+from lgd.machinery import digests, files, storage
 from lgd.types import Denoiser, Params
 
 DEFAULT = "fashion_mnist"
@@ -64,7 +64,7 @@ def load(name: str = DEFAULT) -> Pretrained:
 def _published(name: str, manifest: Mapping, part: str) -> Path:
     """A file of a folder of weights. Raises ValueError where it is not the one published."""
     file = weights.WEIGHTS / name / f"{part}.safetensors"
-    if digests.of_bytes(file.read_bytes()) != manifest["sha256"][part]:
+    if digests.of_bytes(files.read(file, "published weights")) != manifest["sha256"][part]:
         raise ValueError(f"{name}/{part}.safetensors: expected the published file, got another")
     return file
 
@@ -116,7 +116,7 @@ def _rows(path: Path, name: str, data_path: str | None) -> tuple[list[dict], lis
     workdir, row = Workdir(path, config), weights.learned_row(published, manifest["method"])
     learned = lgd.load(_published(name, manifest, "guidance"))
     for part in weights.NETWORKS:
-        _install(workdir, part, _published(name, manifest, part).read_bytes())
+        _install(workdir, part, files.read(_published(name, manifest, part), "published weights"))
     selected = [
         Row("unguided", None, Selected({}, guidance.constant(0.0), float("nan"))),
         Row(row["method"], None, Selected(row["params"], learned, float("nan"))),
@@ -137,7 +137,7 @@ def _rows(path: Path, name: str, data_path: str | None) -> tuple[list[dict], lis
 def _install(workdir: Workdir, part: str, content: bytes) -> None:
     """Parameters where a run has its own; those already there must be the same."""
     target = workdir.params_file(part)
-    if target.exists() and target.read_bytes() != content:
+    if target.exists() and files.read(target, "parameters of the run") != content:
         raise WorkdirError(f"{target}: expected no parameters of another run; use an empty folder")
     workdir.put_params(part, content)
 

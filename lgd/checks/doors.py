@@ -11,6 +11,7 @@ from lgd.data.dataset import Split
 from lgd.diffusion import check_start, checked_denoiser
 from lgd.machinery.arguments import flag, having, instance, named, prng_key, wrong
 from lgd.machinery.failures import NonFiniteError
+from lgd.machinery.progress import phase
 from lgd.objectives import Objective
 from lgd.training import Trainer
 from lgd.types import Denoiser, Params
@@ -82,6 +83,12 @@ def check_use(
     if flag("check", probe):
         reward, weight = (getattr(objective, name, None) for name in ("reward", "reward_weight"))
         judge(checked(denoiser, params, split, reward, weight))
+
+
+def look(denoiser: Denoiser, params: Params, split: Split, *, show: bool = True) -> None:
+    """Ask a model about a few examples, and raise or warn as `judge` does; show: with a bar."""
+    with phase("look at the model", show=show):
+        judge(checked(denoiser, params, split, None, None))
 
 
 def judge(report: Report) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from lgd import conditions, schedules
+from lgd import checks, conditions, schedules
 from lgd.data.dataset import FileImages, Split, checked_split
 from lgd.diffusion import check_start, checked_denoiser
 from lgd.evaluation import rows
@@ -64,7 +64,8 @@ def compare(
       The rows with their metrics, and what to conclude of them.
 
     Raises:
-      ValueError: for arrays, names or settings that do not fit.
+      ValueError: for arrays, names or settings that do not fit, and where the check finds what
+        cannot work.
       NonFiniteError, DeviceMemoryError: see `Generator`.
 
     >>> import jax, jax.numpy as jnp, numpy as np, lgd
@@ -91,6 +92,8 @@ def compare(
     split = checked_split(x0, c, stratum)
     families = _opponents(split, settings.family_names)
     _check_names(guidances, families)
+    if settings.check:
+        checks.look(denoiser, params, split, show=settings.progress)
     split_key, noise_key = jax.random.split(key)
     split_seed, noise_seed = _integer(split_key), _integer(noise_key)
     given = [rows.Row(name, GIVEN, {}, guidance, None) for name, guidance in guidances.items()]

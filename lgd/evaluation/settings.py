@@ -42,6 +42,8 @@ class CompareSettings:
       mesh: devices that share the samples; None: wherever params lie.
       batch: most samples drawn at once; 0: all of a run.
       progress: show a bar.
+      check: whether to look first, by a few calls of the model, for what `lgd.check` finds. What
+        cannot work is an error, what is only suspicious a warning.
     """
 
     num_samples: int = 1000
@@ -59,6 +61,7 @@ class CompareSettings:
     mesh: Mesh | None = None
     batch: int = 0
     progress: bool = True
+    check: bool = True
 
     def __post_init__(self) -> None:
         for name in ("num_samples", "num_steps", "validation_seeds", "finalists", "num_real"):
@@ -74,6 +77,7 @@ class CompareSettings:
         if self.mesh is not None:
             instance("mesh", self.mesh, Mesh, "lgd.machinery.parallel.make_mesh(1)")
         flag("progress", self.progress)
+        flag("check", self.check)
         for family in self.family_names or ():
             one_of("families", family, FAMILIES)
         for family, values in named("axes", self.axes, "values of fields by family").items():

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from lgd import checks
 from lgd.data import pipeline
 from lgd.data.dataset import Split
 from lgd.diffusion import check_start, checked_denoiser, direction_names
@@ -26,6 +27,7 @@ from lgd.gram.batches import (
 )
 from lgd.gram.layout import CollectionLaw, Layout, Particles, StatisticsError, pack
 from lgd.machinery import parallel, processes, stopping
+from lgd.machinery.arguments import flag
 from lgd.machinery.failures import NonFiniteError
 from lgd.machinery.progress import bar
 from lgd.objectives import draw_frozen_rows
@@ -48,6 +50,7 @@ def collect(
     shard_examples: int = 16384,
     seed: int = 0,
     trainer: Trainer | None = None,
+    check: bool = True,
 ) -> None:
     """Ask the frozen denoiser once about every example, and keep the Gram matrices.
 
@@ -73,8 +76,11 @@ def collect(
         ``mesh`` (None: one device) and ``progress`` (a bar with the throughput) are used. Its
         ``on_step`` is called after every batch as ``on_step(number of batches so far, ())``:
         nothing is trained, so there are no parameters.
+      check: whether to look first, by a few calls of the model on a `Split`, for what `lgd.check`
+        finds. What cannot work is an error, what is only suspicious a warning.
 
     Raises:
+      ValueError: where the check finds what cannot work.
       StatisticsError: for settings that do not fit, a folder that holds something else, or groups
         of "condition" members whose conditions differ.
       NonFiniteError: for predictions that are not finite, with their times.
@@ -84,6 +90,8 @@ def collect(
     particles = Particles() if particles is None else particles
     check_start(denoiser, (particles.law.t_max,))
     trainer = Trainer() if trainer is None else trainer
+    if flag("check", check) and isinstance(data, Split):
+        checks.look(denoiser, params, data, show=trainer.progress)
     mesh = parallel.make_mesh(1) if trainer.mesh is None else trainer.mesh
     batch_size, path = trainer.batch_size, store.folder_of(path)
     _check_sizes(num_examples, batch_size, shard_examples, mesh)
