@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     ("dim", "members", "num_directions"),
     [
-        (2, "copies", 2),
+        pytest.param(2, "copies", 2, marks=pytest.mark.hour),
         pytest.param(7, "condition", 1, marks=pytest.mark.hour),
         (14, "copies", 1),
         (64, "mixed", 2),

@@ -284,7 +284,10 @@ class Kill(BaseException):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("every", [40, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "every",
+    [40, pytest.param(9, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.hour)],
+)
 def test_a_kill_at_every_write_and_rename_is_resumed(tmp_path, monkeypatch, every):
     """Whatever was begun, the same functions end with the same files, and no start is refused."""
     whole = tmp_path / "whole"
