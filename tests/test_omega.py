@@ -333,6 +333,8 @@ def test_tables_start_at_their_initial_value_and_project_into_the_range(make):
     projected = table.project({"values": spread})["values"]
     np.testing.assert_array_equal(projected, np.clip(spread, 0.0, 1.5))
     assert make().init(jax.random.key(0), C)["values"].shape == (1, *shape[1:])
+    signed = make(rows=ByLabel(2), omega_min=-1.0, omega_max=1.5).project({"values": spread})
+    np.testing.assert_array_equal(signed["values"], np.clip(spread, -1.0, 1.5))
 
 
 def digits(*, s, t, c):
@@ -386,6 +388,9 @@ def test_projection_leaves_a_networks_params_alone():
         lambda: Network(schedule=FLOW, encoder=Labels(2), init_omega=0.0),
         lambda: Network(schedule=FLOW, encoder=Labels(2), init_omega=3.0, omega_max=3.0),
         lambda: Network(schedule=FLOW, encoder=Labels(2), num_features=-1),
+        lambda: Network(schedule=FLOW, encoder=Labels(2), omega_min=-1.5),
+        lambda: Network(schedule=FLOW, encoder=Labels(2), omega_min=-0.5, output="relu"),
+        lambda: BinTable(omega_min=0.5),
         lambda: StepTable(times=(1.0,)),
         lambda: StepTable(times=(0.0, 1.0)),
         lambda: StepTable(times=(1.0, 0.5, 0.5, 0.0)),

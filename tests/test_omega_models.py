@@ -217,6 +217,8 @@ def test_a_network_starts_at_the_mean_of_the_schedule_within_its_range():
     for weight, start in ((-3.0, 0.01), (90.0, 3.96)):
         model, _ = network(omega_max=4.0).started(KEY, guidance.constant(weight), c)
         assert model.init_omega == pytest.approx(start)
+    signed, params = network(omega_min=-1.0).started(KEY, guidance.constant(-0.5), c)
+    np.testing.assert_allclose(signed.apply(params, **POINTS, c=c), -0.5, rtol=1e-6)
 
 
 NAMED = {

@@ -33,10 +33,11 @@ class Network:
 
     Starts at omega = init_omega everywhere, with every layer receiving gradients from the second
     step on. ``encoder`` takes in the condition, see `lgd.encoders`. ``output``: "projected" clips
-    to [0, omega_max] and lets gradients back in (see `projected_clip`); "relu" is
+    to [omega_min, omega_max] and lets gradients back in (see `projected_clip`); "relu" is
     min(relu(z), omega_max), as in the paper, which dies where an update overshoots 0; "softplus" is
-    omega_max tanh(softplus(z) / omega_max), never exactly 0. ``num_features`` > 0: `apply` also
-    takes as many numbers for every query, such as `guidance.pair_features`.
+    omega_max tanh(softplus(z) / omega_max), never exactly 0; only "projected" takes an
+    ``omega_min`` below 0, down to -1. ``num_features`` > 0: `apply` also takes as many numbers for
+    every query, such as `guidance.pair_features`.
     """
 
     schedule: Schedule
@@ -46,6 +47,7 @@ class Network:
     output: Output = "projected"
     init_omega: float = 1.0
     omega_max: float = 10.0
+    omega_min: float = 0.0
     support: Support = Support()
     num_features: int = 0
 
@@ -54,13 +56,17 @@ class Network:
     default_learning_rate = 3e-3
 
     def __post_init__(self) -> None:
-        check_range(self.init_omega, self.omega_max)
+        check_range(self.omega_min, self.init_omega, self.omega_max)
         check_support(self.support)
         having("schedule", self.schedule, ("logsnr",), "a noise schedule, see lgd.schedules")
         having("encoder", self.encoder, ("check", "embed"), "an encoder, see lgd.encoders")
         whole("num_features", self.num_features, low=0)
         if self.output not in get_args(Output):
             raise ValueError(f"expected output in {get_args(Output)}, got {self.output!r}")
+        if self.omega_min < 0.0 and self.output != "projected":
+            raise ValueError(
+                f"omega_min: expected 0 with output={self.output!r}, got {self.omega_min}"
+            )
         whole("width", self.width, low=1)
         whole("depth", self.depth, low=1)
 
@@ -87,7 +93,7 @@ class Network:
         c: Condition,
         features: Float[Array, "b f"] | None = None,
     ) -> Float[Array, " b"]:
-        """omega(s, t, c) or omega(s, t, c, features) in [0, omega_max], (b,).
+        """omega(s, t, c) or omega(s, t, c, features) in [omega_min, omega_max], (b,).
 
         Raises ValueError for a condition that the encoder does not take.
         """
@@ -107,7 +113,9 @@ class Network:
     def started(self, key: PRNGKey, omega_fn: OmegaFn, c: Condition) -> tuple["Network", Params]:
         """The network that starts at the mean of a schedule over times and conditions c."""
         mean = float(jnp.mean(on_grid(omega_fn, jnp.linspace(1.0, 0.0, _MEAN_TIMES), c)))
-        model = dataclasses.replace(self, init_omega=min(max(mean, 0.01), 0.99 * self.omega_max))
+        model = dataclasses.replace(
+            self, init_omega=min(max(mean, self.omega_min + 0.01), 0.99 * self.omega_max)
+        )
         return model, model.init(key, c)
 
     def tabulated(self) -> StepTable:
@@ -128,7 +136,7 @@ class Network:
 
     def _bounded(self, z: Float[Array, " b"]) -> Float[Array, " b"]:
         if self.output == "projected":
-            return projected_clip(z, 0.0, self.omega_max)
+            return projected_clip(z, self.omega_min, self.omega_max)
         if self.output == "relu":
             return jnp.minimum(nn.relu(z), self.omega_max)
         return self.omega_max * jnp.tanh(nn.softplus(z) / self.omega_max)

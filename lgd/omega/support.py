@@ -47,9 +47,11 @@ def checked_grid(times: Any) -> tuple[float, ...]:
     return tuple(float(t) for t in times)
 
 
-def check_range(init_omega: float, omega_max: float) -> None:
-    """Raise ValueError unless 0 < init_omega < omega_max."""
-    if not 0.0 < finite("init_omega", init_omega) < checked_bound("omega_max", omega_max):
+def check_range(omega_min: float, init_omega: float, omega_max: float) -> None:
+    """Raise ValueError unless -1 <= omega_min <= 0 and omega_min < init_omega < omega_max."""
+    lowest = finite("omega_min", omega_min, low=-1.0, high=0.0)
+    if not lowest < finite("init_omega", init_omega) < checked_bound("omega_max", omega_max):
         raise ValueError(
-            f"expected 0 < init_omega < omega_max, got {init_omega} and omega_max {omega_max}"
+            f"expected {lowest:g} < init_omega < omega_max, "
+            f"got {init_omega} and omega_max {omega_max}"
         )

@@ -25,15 +25,17 @@ VALUES = "values"  # the weights among the parameters of a table
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Table(abc.ABC):
-    """The base of all tables: values (rows, *axes) within [0, omega_max].
+    """The base of all tables: values (rows, *axes) within [omega_min, omega_max].
 
-    Trained by projected gradients: after each update the values are clipped to [0, omega_max], so
-    that a weight that has reached 0 can still rise.
+    Trained by projected gradients: after each update the values are clipped to the range, so that a
+    weight that has reached its end can still turn back. ``omega_min`` below 0, down to -1, lets
+    weights be negative, which is right where the objective is unbiased.
     """
 
     rows: Rows = One()
     init_omega: float = 1.0
     omega_max: float = 10.0
+    omega_min: float = 0.0
 
     num_features = 0  # features of the predictions that `apply` takes
     num_directions = 1
@@ -41,7 +43,7 @@ class _Table(abc.ABC):
     default_learning_rate = 0.1
 
     def __post_init__(self) -> None:
-        check_range(self.init_omega, self.omega_max)
+        check_range(self.omega_min, self.init_omega, self.omega_max)
 
     @property
     @abc.abstractmethod
@@ -77,8 +79,8 @@ class _Table(abc.ABC):
         return self._read(values, s, t)
 
     def project(self, params: Params) -> Params:
-        """Values clipped to [0, omega_max]."""
-        return params | {VALUES: jnp.clip(params[VALUES], 0.0, self.omega_max)}
+        """Values clipped to [omega_min, omega_max]."""
+        return params | {VALUES: jnp.clip(params[VALUES], self.omega_min, self.omega_max)}
 
     def tabulate(self, omega_fn: OmegaFn, c: Condition) -> Params:
         """Parameters that hold the values of a schedule, clipped to the range.
@@ -129,9 +131,9 @@ class _Table(abc.ABC):
 class StepTable(_Table):
     """One value for each row and step of a grid of times, interpolated linearly in t.
 
-    Trained by projected gradients: after each update the values are clipped to [0, omega_max],
-    so that a weight that has reached 0 can still rise. ``rows`` says which conditions share a row;
-    by default all do. ``support`` is the grid's.
+    Trained by projected gradients: after each update the values are clipped to [omega_min,
+    omega_max], so that a weight that has reached 0 can still rise. ``rows`` says which conditions
+    share a row; by default all do. ``support`` is the grid's.
     """
 
     times: tuple[float, ...]
