@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from experiments import config as configs
 from lgd.data import Dataset, Split
 from lgd.exchange.diffusers import Model, load
-from lgd.machinery import digests
-from lgd.machinery.progress import phase
+from lgd.machinery import digests, stopping
+from lgd.machinery.progress import bar, phase
 from lgd.types import Condition, Denoiser, FeatureFn, Params
 
 EMBEDDINGS = "lgd-embeddings"  # folder beside captions that keeps their conditions
@@ -131,11 +131,13 @@ def digest(config: ConfigDict) -> dict[str, str]:
 
 def encoded(config: ConfigDict, split: Split) -> Float[np.ndarray, "n *dims"]:
     """Latents of the images of a split, by parts, so that images may lie in files."""
-    pipeline, part = model(config), 256
-    parts = [
-        pipeline.encode(np.asarray(split.x[first : first + part]))
-        for first in range(0, len(split.x), part)
-    ]
+    pipeline, part, parts = model(config), 256, []
+    starts = range(0, len(split.x), part)
+    with bar("encode images", len(starts)) as advance:
+        for first in starts:
+            stopping.check("encode images")
+            parts.append(pipeline.encode(np.asarray(split.x[first : first + part])))
+            advance("")
     return np.concatenate(parts)
 
 

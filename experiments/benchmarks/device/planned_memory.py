@@ -80,7 +80,8 @@ def h100() -> Any:
             "expected the compiler of JAX's CUDA plugin, got none: pip install -e '.[cuda12]'"
         )
     os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # of the driver that is not there
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
+    untuned = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {untuned}"
     described = topologies.get_topology_desc("h100", "cuda", target_config=H100, topology="1x1x1")
     return described.devices[0]
 
