@@ -35,6 +35,7 @@ from lgd.types import Batch, Condition, Params
 LEVELS, TOKENS, WIDTH = 1000, 77, 768  # of the schedule, and of a text of CLIP
 SHAPE = (4, 64, 64)  # latents of 512 x 512 images
 BATCHES = (1, 8, 32)  # examples of a step that is planned
+DTYPES = ("float32", "bfloat16")
 H100_BYTES = 80e9
 UNET = {  # runwayml/stable-diffusion-v1-5, unet/config.json
     "sample_size": 64,
@@ -74,22 +75,26 @@ def network(dtype: Any) -> tuple[FunctionDenoiser, Params]:
 
 def measure(options: Namespace) -> dict[str, Any]:
     """Return what the steps took, or what an H100 would need for some."""
-    dtype = None if options.dtype == "float32" else jnp.dtype(options.dtype)
     objective = objectives.SelfConsistency(num_particles=options.particles)
-    device = None
     if options.planned:
         from experiments.benchmarks.device.planned_memory import h100
 
-        device = h100()  # before JAX computes anything
-    with phase("make the network"):
-        denoiser, params = network(dtype)
-    size = int(sum(np.size(leaf) for leaf in jax.tree.leaves(params)))
-    shared = {"parameters": size, "dtype": options.dtype}
-    if device is not None:
-        rows = [shared | _planned(device, objective, denoiser, params, n) for n in BATCHES]
+        device, rows = h100(), []  # before JAX computes anything
+        for dtype in DTYPES:
+            shared, *model = _made(dtype)
+            rows += [shared | _planned(device, objective, *model, n) for n in BATCHES]
         return {"columns": _PLANNED, "rows": rows, "target": H100_BYTES}
-    row = shared | _learned(objective, denoiser, params, options.batch, options.steps)
+    shared, *model = _made(options.dtype)
+    row = shared | _learned(objective, *model, options.batch, options.steps)
     return {"columns": _RUN, "rows": [row], "settings": vars(options)}
+
+
+def _made(dtype: str) -> tuple[dict[str, Any], FunctionDenoiser, Params]:
+    """What rows of a network of this precision share, and the network."""
+    with phase("make the network"):
+        denoiser, params = network(None if dtype == "float32" else jnp.dtype(dtype))
+    size = int(sum(np.size(leaf) for leaf in jax.tree.leaves(params)))
+    return {"parameters": size, "dtype": dtype}, denoiser, params
 
 
 _SHARED = [
@@ -173,7 +178,7 @@ def _texts(count: int) -> Condition:
 
 def _arguments(add: Add) -> None:
     add("--planned", action="store_true", help="compile for an H100 and run nothing")
-    add("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the network")
+    add("--dtype", default="float32", choices=DTYPES, help="of the network")
     add("--batch", type=int, default=1, help="examples of a step that runs")
     add("--particles", type=int, default=2, help="of each example, at least 2")
     add("--steps", type=int, default=10, help="that run, at least 2")
