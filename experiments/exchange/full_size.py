@@ -81,11 +81,11 @@ def measure(options: Namespace) -> dict[str, Any]:
 
         device, rows = h100(), []  # before JAX computes anything
         for dtype in DTYPES:
-            shared, *model = _made(dtype)
-            rows += [shared | _planned(device, objective, *model, n) for n in BATCHES]
+            shared, denoiser, params = _made(dtype)
+            rows += [shared | _planned(device, objective, denoiser, params, n) for n in BATCHES]
         return {"columns": _PLANNED, "rows": rows, "target": H100_BYTES}
-    shared, *model = _made(options.dtype)
-    row = shared | _learned(objective, *model, options.batch, options.steps)
+    shared, denoiser, params = _made(options.dtype)
+    row = shared | _learned(objective, denoiser, params, options.batch, options.steps)
     return {"columns": _RUN, "rows": [row], "settings": vars(options)}
 
 
