@@ -2,8 +2,8 @@
 
 Everything is there after ``import lgd`` and loaded when it is first used. The rooms follow the
 method: `schedules`, `diffusion`, `guidance`, `omega`, `sampling`, `discrepancy`, `objectives`,
-`gram`, `rewards`, `training`, `learn`, `evaluation`, `metrics`, `plots`; models in `denoisers`,
-examples in `data`, devices and processes in `machinery`.
+`gram`, `direct`, `rewards`, `training`, `learn`, `evaluation`, `metrics`, `plots`; models in
+`denoisers`, examples in `data`, devices and processes in `machinery`.
 """
 
 import importlib
@@ -17,6 +17,7 @@ _ROOMS = (
     "data",
     "denoisers",
     "diffusion",
+    "direct",
     "discrepancy",
     "encoders",
     "evaluation",
@@ -42,6 +43,7 @@ _NAMES = {
     "compare": "lgd.evaluation",
     "learn_guidance": "lgd.learn",
     "load": "lgd.exchange.files",
+    "path_guidance": "lgd.direct",
     "sample": "lgd.sampling",
     "save": "lgd.exchange.files",
 }

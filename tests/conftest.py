@@ -42,8 +42,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if (marker := item.get_closest_marker("sampled")) is not None:
             test = item.nodeid.partition("[")[0]
-            if seen[test] % marker.args[0]:
-                item.add_marker(pytest.mark.slow)
+            turn, rest = divmod(seen[test], marker.args[0])
+            if rest:
+                item.add_marker(pytest.mark.slow if (turn + rest) % 2 else pytest.mark.hour)
             seen[test] += 1
 
 

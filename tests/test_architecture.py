@@ -20,7 +20,7 @@ FLOORS = (  # a room may import from the floors below its own
     "training metrics plots",
     "objectives starts",
     "checks",
-    "gram",
+    "gram direct",
     "learn",
     "evaluation",
     "exchange",

@@ -17,6 +17,7 @@ from lgd.exchange import diffusers as exchange  # noqa: E402
 from lgd.exchange.diffusers import tiny  # noqa: E402
 
 pytestmark = [
+    pytest.mark.usefixtures("quick_compilation"),
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # of PyTorch, torchax and diffusers about themselves
 ]
@@ -170,7 +171,6 @@ def test_a_pipeline_with_labels_follows_learned_weights_by_its_argument():
         close(0.5 * images + 0.5, theirs)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_texts_are_encoded_once_and_guidance_is_learned_on_latents(tmp_path):
     pipe = tiny.with_texts()
     model = exchange.load(pipe, cache=tmp_path / "cache")
@@ -195,6 +195,7 @@ def test_texts_are_encoded_once_and_guidance_is_learned_on_latents(tmp_path):
         start={"constant(1)": lgd.guidance.constant(1.0)},
         trainer=lgd.training.Trainer(
             optimizer=lgd.training.Optimizer(num_steps=2), batch_size=8, progress=False),
+        check=False,
     )  # fmt: skip
     scales = exchange.cfg_scales(guidance, pipe.scheduler, N, c)
     assert scales.shape == (N, 3)

@@ -2,9 +2,10 @@
 
 Every model is a frozen dataclass of settings with pure functions, ``init(key, c) -> params``,
 ``apply(params, *, s, t, c) -> (b,)`` and ``project(params)``, that answers for itself how to begin
-and how to train it (`LearnedModel`). Its weights lie in [omega_min, omega_max], where omega_min is 0
-by default: the objectives of self-consistency are surrogates that are biased low, and their
-unconstrained optimum is negative at small s even for an exact denoiser. Queries outside the `Support` of a model are clamped into it.
+and how to train it (`LearnedModel`). Its weights lie in [omega_min, omega_max], where omega_min is
+0 by default: the objectives of self-consistency are surrogates that are biased low, and their
+unconstrained optimum is negative at small s even for an exact denoiser. Queries outside the
+`Support` of a model are clamped into it.
 """
 
 from lgd.omega.learned import Guidance, Learned, bind
