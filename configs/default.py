@@ -85,10 +85,12 @@ def get_config() -> ConfigDict:
     config.guidance = ConfigDict()
     # Learned rows: self_consistency, l2, conditional_marginal, marginal, guided_score_matching,
     # trajectory; trajectory_features: the same in the features of config.features, images only;
-    # directions: trajectory with a second weight, away from a weaker denoiser.
+    # directions: trajectory with a second weight, away from a weaker denoiser; path: weights that
+    # are chosen step by step along the sampler's path, without gradients.
     config.guidance.methods = ("self_consistency", "l2", "trajectory")
     # Where training starts. best: the best of a few hand-made schedules under the objective itself
-    # (a network takes its mean); init: the constant guidance.omega.init.
+    # (a network takes its mean); init: the constant guidance.omega.init; path: trajectories at what
+    # the method path finds, others as with best.
     config.guidance.start = "best"
     config.guidance.num_snapshots = 4  # of each training, equally spaced; validation picks one
 
@@ -114,6 +116,10 @@ def get_config() -> ConfigDict:
     config.guidance.one_step.delta = 0.1  # t - s >= delta; the paper's best is about .1
     config.guidance.one_step.zeta = 0.01  # t <= 1 - zeta; not stated by the paper
     config.guidance.one_step.model = "network"  # network (paper); table: of class, s and t
+
+    config.guidance.path = ConfigDict()
+    config.guidance.path.num_particles = 200  # of each class that walk, and as many real examples
+    config.guidance.path.num_sweeps = 3  # populations, whose weights are averaged
 
     config.guidance.trajectory = ConfigDict()  # unrolled over the sampling grid
     config.guidance.trajectory.num_steps = 200

@@ -8,8 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import build
-from experiments.rules.guidance import DIRECTIONS, TRAJECTORIES
-from lgd import encoders, guidance, objectives, omega, rewards
+from experiments.rules.guidance import DIRECTIONS, ONE_STEP_METHODS, PATH, TRAJECTORIES
+from lgd import direct, encoders, guidance, objectives, omega, rewards
 from lgd.data import Dataset
 from lgd.metrics.classifier import ConvClassifier
 from lgd.objectives import Objective, OneStep
@@ -25,8 +25,25 @@ _CLOSED_FORMS: dict[str, Callable[[ConfigDict], RewardFn]] = {
 
 
 def unrolls(method: str) -> bool:
-    """Whether a method follows whole trajectories; the others take one step."""
+    """Whether a method follows whole trajectories by their gradients."""
     return method in TRAJECTORIES
+
+
+def takes_one_step(method: str) -> bool:
+    """Whether a method compares single steps, and so may learn from statistics."""
+    return method in ONE_STEP_METHODS
+
+
+def path_settings(config: ConfigDict) -> direct.PathSettings:
+    """How the method path walks."""
+    return direct.PathSettings(
+        times=_grids(config)[0],
+        num_particles=config.guidance.path.num_particles,
+        num_sweeps=config.guidance.path.num_sweeps,
+        churn=config.sampling.churn,
+        omega_max=config.guidance.omega.max,
+        check=False,
+    )
 
 
 def optimizer(config: ConfigDict, method: str, gamma: float | None = None) -> Optimizer:
@@ -132,7 +149,7 @@ def _grid_from(start: float, grid: tuple[float, ...]) -> tuple[float, ...]:
 
 def start_schedules(config: ConfigDict) -> dict[str, OmegaFn] | None:
     """The one schedule that training starts from, or None for the best of several."""
-    if config.guidance.start == "best":
+    if config.guidance.start != "init":
         return None
     weight = config.guidance.omega.init
     return {f"constant({weight:g})": guidance.constant(weight)}
@@ -148,10 +165,10 @@ def omega_model(config: ConfigDict, method: str, dataset: Dataset) -> omega.Lear
 
 def _one_direction(config: ConfigDict, method: str, dataset: Dataset) -> omega.LearnedModel:
     settings = config.guidance.trajectory if unrolls(method) else config.guidance.one_step
-    if settings.model == "network":
+    if settings.model == "network" and method != PATH:
         return _omega_network(config, method, dataset)
     omega_max, rows = config.guidance.omega.max, omega.rows_for(dataset.conditions)
-    if unrolls(method):
+    if not takes_one_step(method):
         # All of it: omega stays at the times above the one that trajectories start at or below.
         sampled = _grids(config)[0]
         return omega.StepTable(

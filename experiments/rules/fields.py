@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from experiments.rules.data import READ_FROM_FILES
-from experiments.rules.guidance import TRAJECTORIES
+from experiments.rules.guidance import METHODS, PATH
 from lgd.machinery import paths
 
 
@@ -166,21 +166,16 @@ FIELDS: dict[str, Rule] = {
     "sampling.grid": one_of("uniform", "logsnr", "edm", "scheduler"),
     "sampling.solver": one_of("ddim", "heun", "heun_edm", "dpmpp_2m"),
     "sampling.churn": SHARE,
-    "guidance.methods": different(
-        "self_consistency",
-        "l2",
-        "conditional_marginal",
-        "marginal",
-        "guided_score_matching",
-        *TRAJECTORIES,
-    ),
-    "guidance.start": one_of("best", "init"),
+    "guidance.methods": different(*METHODS),
+    "guidance.start": one_of("best", "init", PATH),
     "guidance.num_snapshots": integer(1),
     "guidance.omega.width": integer(1),
     "guidance.omega.depth": integer(1),
     "guidance.omega.output": one_of("projected", "relu", "softplus"),
     "guidance.omega.init": POSITIVE,
     "guidance.omega.max": POSITIVE,
+    "guidance.path.num_particles": integer(2),
+    "guidance.path.num_sweeps": integer(1),
     "guidance.one_step.num_steps": integer(1),
     "guidance.one_step.batch_size": integer(1),
     "guidance.one_step.learning_rate": POSITIVE,

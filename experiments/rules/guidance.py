@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from experiments.rules.across import Across
 
 DIRECTIONS = "directions"  # learns a weight for a weaker denoiser too
-TRAJECTORIES = ("trajectory", "trajectory_features", DIRECTIONS)  # unrolled; others: one step
+PATH = "path"  # walks, without gradients
+TRAJECTORIES = ("trajectory", "trajectory_features", DIRECTIONS)  # unrolled
+ONE_STEP_METHODS = (
+    "self_consistency",
+    "l2",
+    "conditional_marginal",
+    "marginal",
+    "guided_score_matching",
+)
+METHODS = (*ONE_STEP_METHODS, *TRAJECTORIES, PATH)
 MARGIN = 1e-6  # below this a range is empty in float32
 
 
@@ -37,7 +46,8 @@ def _init_below_max(init: float, most: float) -> str | None:
 
 
 def _snapshots_fit(snapshots: int, methods: Sequence[str], one: int, trajectory: int) -> str | None:
-    steps = [trajectory if method in TRAJECTORIES else one for method in methods]
+    trained = [method for method in methods if method != PATH]
+    steps = [trajectory if method in TRAJECTORIES else one for method in trained]
     if not steps or snapshots <= min(steps):
         return None
     return f"expected at most {min(steps)}, the steps of the shortest training, got {snapshots}"
@@ -67,6 +77,12 @@ def _features_without_reward(methods: Sequence[str], reward: str) -> str | None:
     return f"expected no trajectory_features with reward.name = {reward!r}, got {methods}"
 
 
+def _table_from_path(start: str, model: str, methods: Sequence[str]) -> str | None:
+    if start != PATH or model == "table" or not {*TRAJECTORIES}.intersection(methods):
+        return None
+    return f"expected best or init with guidance.trajectory.model = {model!r}, got {start!r}"
+
+
 ONE_STEP, TRAJECTORY = "guidance.one_step.", "guidance.trajectory."
 
 ACROSS: tuple[Across, ...] = (
@@ -86,6 +102,7 @@ ACROSS: tuple[Across, ...] = (
         ),
         _snapshots_fit,
     ),
+    Across(("guidance.start", TRAJECTORY + "model", "guidance.methods"), _table_from_path),
     Across(("guidance.methods", "data.name"), _features_of_images),
     Across(("guidance.methods", "reward.name"), _features_without_reward),
     Across(("sampling.churn", "sampling.solver"), _churn_is_ddim),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from experiments.rules.across import Across
 from experiments.rules.data import SIZES
-from experiments.rules.guidance import TRAJECTORIES
+from experiments.rules.guidance import PATH, TRAJECTORIES
 
 
 def _reward_of_data(
@@ -22,12 +22,15 @@ def _reward_of_data(
     )
 
 
+WITHOUT_REWARD = ("guided_score_matching", PATH)
+
+
 def _reward_of_methods(name: str, methods: Sequence[str]) -> str | None:
-    if name == "none" or (methods and "guided_score_matching" not in methods):
+    if name == "none" or (methods and not {*WITHOUT_REWARD}.intersection(methods)):
         return None
+    these = " and ".join(WITHOUT_REWARD)
     return (
-        "expected none unless guidance.methods names some (guided_score_matching takes no reward), "
-        f"got {name!r}"
+        f"expected none unless guidance.methods names some ({these} take no reward), got {name!r}"
     )
 
 

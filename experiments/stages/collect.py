@@ -39,7 +39,7 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
 def needed(config: ConfigDict) -> dict[str, OneStep]:
     """Collections of training data by name, each with an objective that it must serve."""
     methods = sorted(
-        method for method in config.guidance.methods if not build_guidance.unrolls(method)
+        method for method in config.guidance.methods if build_guidance.takes_one_step(method)
     )
     objectives = [build_guidance.one_step_objective(config, method) for method in methods]
     return {name_for(objective): objective for objective in objectives}

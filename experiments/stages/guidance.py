@@ -9,10 +9,11 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments import build, build_guidance, build_pretrained
+from experiments.rules.guidance import DIRECTIONS, PATH, TRAJECTORIES
 from experiments.stages import collect
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir, exists, throughput
-from lgd import gram, learn_guidance, omega, rewards
+from lgd import direct, gram, learn_guidance, omega, rewards
 from lgd.data import Dataset
 from lgd.machinery import processes
 from lgd.training import Trainer
@@ -89,14 +90,21 @@ def learn(
     """
     if exists(workdir.params_file(training.snapshot(snapshot_steps(config, training)[-1]))):
         return
-    if config.statistics.num_examples > 0 and not build_guidance.unrolls(training.method):
+    if training.method == PATH:
+        _walk(config, workdir, dataset)
+    elif config.statistics.num_examples > 0 and build_guidance.takes_one_step(training.method):
         _fit(config, workdir, dataset, training)
     else:
         _learn(config, workdir, dataset, training, features, before)
 
 
 def snapshot_steps(config: ConfigDict, training: Training) -> list[int]:
-    """Steps after which a training is kept for selection: equally spaced, the last included."""
+    """Steps after which a training is kept for selection: equally spaced, the last included.
+
+    What walks is kept once, after its last sweep.
+    """
+    if training.method == PATH:
+        return [config.guidance.path.num_sweeps]
     num_steps = build_guidance.optimizer(config, *training).num_steps
     count = min(config.guidance.num_snapshots, num_steps)
     return [round(num_steps * (i + 1) / count) for i in range(count)]
@@ -140,7 +148,8 @@ def _learn(
 ) -> None:
     denoiser, params = denoiser_stage.load(config, workdir, dataset)
     *steps, last = snapshot_steps(config, training)
-    cold = before is None
+    start = _start(config, workdir, dataset, training, before)
+    begun = isinstance(start, omega.Guidance)
 
     def keep(step: int, ema: Params) -> None:
         tick()
@@ -171,8 +180,8 @@ def _learn(
             examples.c,
             stratum=examples.stratum,
             objective=objective(config, workdir, dataset, training, features),
-            model=build_guidance.omega_model(config, training.method, dataset) if cold else None,
-            start=_start(config, workdir, dataset, before),
+            model=None if begun else build_guidance.omega_model(config, training.method, dataset),
+            start=start,
             trainer=trainer,
             check=False,  # stage 1 looks at networks that are not ours
         )
@@ -180,10 +189,33 @@ def _learn(
     workdir.save_params(training.snapshot(last), learned.params)
 
 
+def _walk(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
+    """Choose weights along the path of the sampler."""
+    path, settings = Training(PATH), build_guidance.path_settings(config)
+    examples = denoiser_stage.taken(config, workdir, dataset, "train")
+    with workdir.timed(path.checkpoints):
+        found = direct.path_guidance(
+            build.stage_key(config, path.name),
+            *denoiser_stage.load(config, workdir, dataset),
+            *examples[:2],
+            stratum=examples.stratum,
+            settings=settings,
+        )
+    workdir.save_params(path.snapshot(settings.num_sweeps), found.params)
+
+
 def _start(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset, before: Training | None
+    config: ConfigDict,
+    workdir: Workdir,
+    dataset: Dataset,
+    training: Training,
+    before: Training | None,
 ) -> build_guidance.Start:
     """Schedules to choose the start from, or the guidance of the training before."""
+    walks = config.guidance.start == PATH and training.method in TRAJECTORIES
+    if before is None and walks and training.method != DIRECTIONS:
+        before = Training(PATH)
+        learn(config, workdir, dataset, before, ())
     if before is None:
         return build_guidance.start_schedules(config)
     return load(config, workdir, dataset, before, snapshot_steps(config, before)[-1])
@@ -240,7 +272,7 @@ def _fit_here(
     statistics = gram.read(collect.folder(workdir, collect.name_for(objective)))
     model = build_guidance.omega_model(config, method, dataset)
     params = None
-    if config.guidance.start == "best":
+    if config.guidance.start != "init":
         model, params = gram.started(
             model, statistics, objective, schedule=schedule, seed=config.seed
         )

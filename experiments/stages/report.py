@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from experiments import build, console
 from experiments.publish import tables
+from experiments.rules.guidance import PATH
 from experiments.stages import evaluate, export
 from experiments.stages import guidance as guidance_stage
 from experiments.stages.guidance import Training
@@ -73,10 +74,10 @@ def _figures(
         learned = {name: each for name, each in functions.items() if name.startswith("learned:")}
         names = direction_names(evaluate.make_generator(config, workdir, dataset).denoiser)
         figures["omega"] = omega_figure(config, dataset, learned, _drawn(functions), names)
-        curves = {
-            f"learned:{name}": workdir.curve(name, "loss") for name in config.guidance.methods
-        }
-        figures["training"] = plots.training_curves(curves, ylabel="training loss")
+        trained = [name for name in config.guidance.methods if name != PATH]
+        curves = {f"learned:{name}": workdir.curve(name, "loss") for name in trained}
+        if curves:
+            figures["training"] = plots.training_curves(curves, ylabel="training loss")
     samples = density_figure if build.has_known_law(config) else samples_figure
     return figures | {"samples": samples(config, workdir, dataset, _shown(results, functions))}
 

@@ -22,7 +22,7 @@ def between(x: Float[Array, "g n d"], y: Float[Array, "g n d"], *, beta: float) 
     Sets may share their noise, example by example: then x_j and y_j are not independent, while all
     other pairs are. Without the term of y with itself, which is the same for all x.
     """
-    centre = jnp.mean(y, axis=(0, 1))
+    centre = jnp.mean(y, axis=(0, 1), keepdims=True)
     x, y = x - centre, y - centre
     return _distance(_squares(x, y), _squares(x, x), beta)
 
@@ -38,7 +38,7 @@ def along(
 
     Squared distances are polynomials of w, so that a value takes no operation in d dimensions.
     """
-    centre = jnp.mean(targets, axis=(0, 1))
+    centre = jnp.mean(targets, axis=(0, 1), keepdims=True)
     p, q, y = fixed - centre, direction, targets - centre
     own, lengths = jnp.sum(p * q, axis=-1), jnp.sum(q * q, axis=-1)
     to_target = 2.0 * (own[:, :, None] - _products(q, y))
@@ -48,6 +48,11 @@ def along(
         (_squares(p, p), apart + jnp.swapaxes(apart, 1, 2), _squares(q, q)),
     )
     return lambda w: _distance(forms.cross(w), forms.within(w), beta)
+
+
+def shared(curve: Curve, g: int) -> Curve:
+    """The mean over g groups, (1,), as a function of the weight (1,) of all of them."""
+    return lambda w: jnp.mean(curve(jnp.broadcast_to(w, (g,))))[None]
 
 
 def least(curve: Curve, weights: Float[Array, " w"], g: int) -> Float[Array, " g"]:
@@ -63,7 +68,8 @@ def least(curve: Curve, weights: Float[Array, " w"], g: int) -> Float[Array, " g
     lower = weights[jnp.maximum(place - 1, 0)]
     upper = weights[jnp.minimum(place + 1, len(weights) - 1)]
     width = (upper - lower) / (_FINE - 1)
-    values = jax.lax.map(curve, lower + width * jnp.arange(_FINE)[:, None])
+    places = jnp.arange(_FINE, dtype=weights.dtype)[:, None]
+    values = jax.lax.map(curve, lower[None] + width[None] * places)
     best = jnp.clip(jnp.argmin(values, axis=0), 1, _FINE - 2)
     before, at, after = (
         jnp.take_along_axis(values, (best + shift)[None], axis=0)[0] for shift in (-1, 0, 1)

@@ -1,6 +1,5 @@
 """Weights chosen step by step along the sampler's own path, without gradients."""
 
-import functools
 import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -13,22 +12,14 @@ from jaxtyping import Array, Float
 from lgd import checks, conditions, omega, sampling
 from lgd.data import pipeline
 from lgd.data.dataset import FileImages, Split, checked_split
-from lgd.diffusion import (
-    bridge_coefficients,
-    bridge_mean,
-    check_start,
-    checked_denoiser,
-    denoise_pair,
-    expand,
-    noised,
-)
-from lgd.direct import curves
+from lgd.diffusion import check_start, checked_denoiser
+from lgd.direct import curves, population
 from lgd.direct.settings import PathSettings
 from lgd.machinery import failures, stopping
 from lgd.machinery.arguments import instance, prng_key
 from lgd.machinery.failures import NonFiniteError
 from lgd.machinery.progress import bar
-from lgd.types import Condition, Denoiser, FeatureFn, Params, PRNGKey
+from lgd.types import Denoiser, Params, PRNGKey
 
 _SHARES = (1.0, 0.5)  # of a move, tried in turn
 
@@ -49,8 +40,8 @@ def path_guidance(
     A population of samples of each stratum walks the grid. At each step the weight is chosen for
     which the stepped population is nearest to real examples noised to s, by their energy distance;
     then the population takes the step. For DDIM steps ``x_s(w) = p + w q``, so that one pair of
-    calls serves all weights. The noise of a real example is the same at all times, and a sample
-    starts from it: the noise of both sets cancels in their difference. Weights are one for each
+    calls serves all weights. Each sample shares its noise with a real example, so that the noise
+    of both sets cancels in their difference. Weights are one for each
     label and step where conditions are labels, else one for each step.
 
     Each population proposes weights. The mean of those so far is kept, stratum by stratum, where
@@ -174,78 +165,20 @@ def _swept(
 def _proposed(path: _Path, batch: Any, key: PRNGKey) -> Float[np.ndarray, "k r"]:
     """The weights that a population chooses on its way."""
     settings, grid = path.settings, path.settings.grid
-    real, c = jnp.asarray(batch.x0, jnp.float32), conditions.flatten(batch.c)
-    eps = jax.random.normal(key, real.shape)
-    x = path.denoiser.schedule.sigma(jnp.asarray(grid[0], jnp.float32)) * eps
-    grid_of_weights = jnp.asarray(settings.weights, jnp.float32)
+    c, weights = conditions.flatten(batch.c), jnp.asarray(settings.weights, jnp.float32)
+    walkers = population.start(key, path.denoiser, batch.x0, grid[0])
+    choice = population.Choice(settings.beta, settings.churn, settings.features, path.shared)
     chosen = []
     for i, (t, s) in enumerate(itertools.pairwise(grid)):
-        x, w = _step(
-            path.denoiser, path.params, x, real, eps, c, jnp.float32(t), jnp.float32(s),
-            jax.random.fold_in(key, i), grid_of_weights, beta=settings.beta, churn=settings.churn,
-            features=settings.features, shared=path.shared, is_last=s == 0.0,
+        walkers, best = population.step(
+            path.denoiser, path.params, walkers, c, jnp.float32(t), jnp.float32(s),
+            jax.random.fold_in(key, i), weights, choice=choice, is_last=s == 0.0,
         )  # fmt: skip
-        chosen.append(w)
-    weights = np.asarray(jnp.stack(chosen))
-    if bad := [t for t, row in zip(grid[:-1], weights, strict=True) if not np.isfinite(row).all()]:
+        chosen.append(best)
+    found = np.asarray(jnp.stack(chosen))
+    if bad := [t for t, row in zip(grid[:-1], found, strict=True) if not np.isfinite(row).all()]:
         raise NonFiniteError(f"expected finite predictions, got NaN or inf at t = {bad[0]:.3g}")
-    return weights
-
-
-@functools.partial(
-    jax.jit, static_argnames=("denoiser", "beta", "churn", "features", "shared", "is_last")
-)
-def _step(
-    denoiser: Denoiser,
-    params: Params,
-    x: Float[Array, "g n *dims"],
-    real: Float[Array, "g n *dims"],
-    eps: Float[Array, "g n *dims"],
-    c: Condition,
-    t: Float[Array, ""],
-    s: Float[Array, ""],
-    key: PRNGKey,
-    weights: Float[Array, " w"],
-    *,
-    beta: float,
-    churn: float,
-    features: FeatureFn | None,
-    shared: bool,
-    is_last: bool,
-) -> tuple[Float[Array, "g n *dims"], Float[Array, " r"]]:
-    """The population after the step with the best weights, and these."""
-    g, n = x.shape[:2]
-    flat = x.reshape(g * n, *x.shape[2:])
-    t, s = jnp.full(g * n, t), jnp.full(g * n, s)
-    scale = bridge_coefficients(t, s, schedule=denoiser.schedule, churn=churn)
-    cond, uncond = denoise_pair(denoiser, params, flat, t=t, c=c)
-    fixed = bridge_mean(scale, flat, cond)
-    if churn > 0.0:
-        fixed = fixed + expand(scale.noise, flat) * jax.random.normal(key, flat.shape)
-    direction = expand(scale.x0, flat) * (cond - uncond)
-    target = noised(real.reshape(flat.shape), eps.reshape(flat.shape), t=s,
-                    schedule=denoiser.schedule)  # fmt: skip
-
-    def moved(w: Float[Array, " g"]) -> Array:
-        return fixed + expand(jnp.repeat(w, n), flat) * direction
-
-    def seen(points: Array) -> Array:
-        """Features of the points, or of what the model makes of them."""
-        assert features is not None
-        clean = points if is_last else denoiser.apply(params, points, t=s, c=c)
-        return features(clean).reshape(g, n, -1)
-
-    if features is None:
-        parts = (part.reshape(g, n, -1) for part in (fixed, direction, target))
-        curve = curves.along(*parts, beta=beta)
-    else:
-        goal = seen(target)
-        curve = lambda w: curves.between(seen(moved(w)), goal, beta=beta)  # noqa: E731
-    if shared:
-        by_group = curve
-        curve = lambda w: jnp.mean(by_group(jnp.broadcast_to(w, (g,))))[None]  # noqa: E731
-    best = curves.least(curve, weights, 1 if shared else g)
-    return moved(jnp.broadcast_to(best, (g,))).reshape(x.shape), best
+    return found
 
 
 def _accepted(
