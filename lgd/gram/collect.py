@@ -90,11 +90,11 @@ def collect(
     particles = Particles() if particles is None else particles
     check_start(denoiser, (particles.law.t_max,))
     trainer = Trainer() if trainer is None else trainer
-    if flag("check", check) and isinstance(data, Split):
-        checks.look(denoiser, params, data, show=trainer.progress)
     mesh = parallel.make_mesh(1) if trainer.mesh is None else trainer.mesh
     batch_size, path = trainer.batch_size, store.folder_of(path)
     _check_sizes(num_examples, batch_size, shard_examples, mesh)
+    if flag("check", check) and isinstance(data, Split):
+        checks.look(denoiser, params, data, show=trainer.progress)
     batches = batches_of(data, particles, batch_size, seed=seed, mesh=mesh)
     example = batches(0)
     check_example(example, particles, batch_size, mesh)
