@@ -8,8 +8,10 @@ from jaxtyping import Array, Float
 
 from lgd.data.ranges import checked_images
 from lgd.exchange.torch import to_function
+from lgd.machinery.progress import bar
 
-BATCH = 8  # images at once
+PIXELS, FEWEST, MOST = 8 * 512**2, 8, 512  # of images that are encoded or decoded at once
+_PIXELS_OF_LATENT = 64  # in most autoencoders
 
 
 def channels_first(images: Any, channels: int = 0) -> Float[np.ndarray, "b k h w"]:
@@ -64,27 +66,43 @@ class Codec:
         return tuple(jax.eval_shape(self._encode, self._params, image).shape[1:])
 
     def encode(self, images: Any) -> Float[np.ndarray, "b c h w"]:
-        """The latents of images, `BATCH` at a time.
+        """The latents of images, a batch at a time.
 
         Raises:
           ValueError: for arrays of another shape, or not in [-1, 1].
         """
-        return self._in_batches(self._encode_jit, channels_first(images, self._channels))
+        x = channels_first(images, self._channels)
+        return self._in_batches("encode images", self._encode_jit, x, x[0, 0].size if len(x) else 0)
 
     def decode(self, latents: Any) -> Float[np.ndarray, "b h w c"]:
         """The images of latents, in [-1, 1]."""
-        images = self._in_batches(self._decode_jit, np.asarray(latents, np.float32))
+        x = np.asarray(latents, np.float32)
+        pixels = _PIXELS_OF_LATENT * (x[0, 0].size if len(x) else 0)
+        images = self._in_batches("decode latents", self._decode_jit, x, pixels)
         return np.clip(np.moveaxis(images, 1, -1), -1.0, 1.0)
 
     def decoded(self, params: Any, latents: Float[Array, "b c h w"]) -> Float[Array, "b k h w"]:
         """The images of latents, traceable by JAX, channels first: for rewards and features."""
         return self._decode(params, latents)
 
-    def _in_batches(self, function: Any, x: np.ndarray) -> np.ndarray:
+    def _in_batches(self, label: str, function: Any, x: np.ndarray, pixels: int) -> np.ndarray:
         """The function of all examples, the last batch filled up with copies of one."""
-        outputs = []
-        for first in range(0, len(x), BATCH):
-            some = x[first : first + BATCH]
-            filled = np.concatenate([some, np.repeat(some[:1], BATCH - len(some), axis=0)])
-            outputs.append(np.asarray(function(self._params, filled))[: len(some)])
+        size = batch_size(len(x), pixels)
+        outputs, starts = [], range(0, len(x), size)
+        with bar(label, len(starts), show=len(starts) > 1) as advance:
+            for first in starts:
+                some = x[first : first + size]
+                filled = np.concatenate([some, np.repeat(some[:1], size - len(some), axis=0)])
+                outputs.append(np.asarray(function(self._params, filled))[: len(some)])
+                advance("")
         return np.concatenate(outputs)
+
+
+def batch_size(count: int, pixels: int) -> int:
+    """How many of so many images are taken at once: a power of two, fewer where images are large.
+
+    >>> batch_size(1000, 512 * 512), batch_size(1000, 32 * 32), batch_size(3, 32 * 32)
+    (8, 512, 4)
+    """
+    fit = min(max(PIXELS // max(pixels, 1), FEWEST), MOST)
+    return min(1 << (fit.bit_length() - 1), 1 << max(count - 1, 0).bit_length())
