@@ -130,7 +130,7 @@ def test_guidance_of_features_and_directions_is_compared():
             "constant": {"w": (0.0, 0.5, 1.0)},
             "constant_directions": {"w": (0.0, 0.5), "v": (0.0, 0.5, 1.0)},
         },
-        progress=False,
+        progress=False, check=False,
     )  # fmt: skip
     table = lgd.compare(jax.random.key(1), TWO, PARAMS, named, X0, LABELS, settings=settings)
     means = {row["method"]: row["metrics"]["energy_distance"]["mean"] for row in table.rows}
