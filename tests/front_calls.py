@@ -14,7 +14,17 @@ import numpy as np
 import optax
 
 import lgd
-from lgd import data, denoisers, evaluation, guidance, objectives, omega, schedules, training
+from lgd import (
+    data,
+    denoisers,
+    direct,
+    evaluation,
+    guidance,
+    objectives,
+    omega,
+    schedules,
+    training,
+)
 from lgd.types import Schedule
 
 KEY, FLOW = jax.random.key(0), schedules.rectified_flow()
@@ -45,6 +55,14 @@ def compare(settings=None, **changed):
         evaluation.CompareSettings(**quick | settings) if isinstance(settings, dict) else settings
     )
     return lgd.compare(*first, settings=made, **arguments)
+
+
+def path(settings=None, **changed):
+    arguments = {"key": KEY, "denoiser": EXACT, "params": PARAMS, "x0": X0, "c": LABELS} | changed
+    first = [arguments.pop(name) for name in ("key", "denoiser", "params", "x0", "c")]
+    quick = {"num_particles": 2, "num_steps": 1, "num_sweeps": 1, "progress": False}
+    made = direct.PathSettings(**quick | settings) if isinstance(settings, dict) else settings
+    return lgd.path_guidance(*first, settings=made, **arguments)
 
 
 def check(**changed):
@@ -183,6 +201,31 @@ COMPARE = {
     }.items()
     for i, value in enumerate(values)
 }  # fmt: skip
+PATH = {
+    "key a number": ("key", {"key": 0}),
+    "labels from 1": ("by - 1", {"c": LABELS + 1}),
+    "stratum shorter": ("stratum", {"stratum": LABELS[1:]}),
+    "settings a word": ("settings", {"settings": "quick"}),
+    "settings a class": ("settings", {"settings": direct.PathSettings}),
+    "eps at alpha 0": ("start=0.999", {"denoiser": EPS, "params": ()}),
+} | {
+    f"{name} {i}": (name, {"settings": {name: value}})
+    for name, values in {
+        "num_steps": (0, 2.5, "8"),
+        "times": ([0.0, 1.0], [1.0], [2.0, 0.0], "all"),
+        "num_particles": (1, 2.5, None),
+        "num_sweeps": (0, True),
+        "beta": (0.0, 2.5, "1", float("nan")),
+        "churn": (-0.1, 1.1, "0"),
+        "features": ("inception", 3),
+        "omega_min": (-1.5, 0.5, "0"),
+        "omega_max": (0.0, float("nan"), float("inf"), None),
+        "strata_at_once": (0, 1.5),
+        "progress": (1, "no"),
+        "check": ("yes", None),
+    }.items()
+    for i, value in enumerate(values)
+}
 TRAINER = {
     f"{name} {i}": (name, {name: value})
     for name, values in {
@@ -266,6 +309,7 @@ def cases():
     for door, call, groups in (
         ("learn", learn, (DATA, LEARN)),
         ("compare", compare, (DATA, COMPARE)),
+        ("path", path, (DATA, PATH)),
         ("check", check, (DATA,)),
         ("trainer", training.Trainer, (TRAINER,)),
         ("optimizer", training.Optimizer, (OPTIMIZER,)),

@@ -88,6 +88,8 @@ def path_guidance(
     checked_denoiser(denoiser)
     check_start(denoiser, settings.grid)
     split = checked_split(x0, c, stratum)
+    if split.stratum is not None:
+        conditions.representatives(split.c, split.stratum)  # of every stratum there is one
     if settings.check:
         checks.look(denoiser, params, split, show=settings.progress)
     rows = _rows(split)

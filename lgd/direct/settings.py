@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from lgd import schedules
 from lgd.guidance.times import checked_times
-from lgd.machinery.arguments import finite, flag, positive_int, whole
+from lgd.machinery.arguments import finite, flag, positive_int, whole, wrong
 from lgd.types import FeatureFn
 
 _COARSE, _COARSE_FEATURES = 16, 8  # weights of the first look at a step
@@ -57,6 +57,8 @@ class PathSettings:
             raise ValueError("beta: expected a power in (0, 2], got 0")
         finite("churn", self.churn, low=0.0, high=1.0)
         finite("omega_max", self.omega_max)
+        if self.features is not None and not callable(self.features):
+            raise wrong("features", "a function of (n, *dims), or None", self.features)
         flag("progress", self.progress)
         flag("check", self.check)
         if self.times is not None:
