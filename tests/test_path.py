@@ -82,6 +82,7 @@ def test_features_of_estimates_find_the_remedy_too():
     np.testing.assert_allclose(values[:, EARLY], 1.0, atol=0.2)
 
 
+@pytest.mark.slow
 def test_other_conditions_share_a_weight_for_every_step():
     vectors = np.eye(2, dtype=np.float32)[LABELS]
 
@@ -98,11 +99,13 @@ def test_other_conditions_share_a_weight_for_every_step():
     assert alone.params["values"].shape == (1, len(TIMES) - 1)
 
 
+@pytest.mark.slow
 def test_strata_that_walk_one_after_another_find_the_same():
     apart = found(planted(0.5, 0.0), strata_at_once=1).params["values"]
     np.testing.assert_allclose(apart[:, 0], [1.0, 0.0], atol=0.12)
 
 
+@pytest.mark.slow
 def test_churn_is_taken():
     values = found(planted(0.5, 0.0), churn=1.0).params["values"]
     np.testing.assert_allclose(values[0, :4], 1.0, atol=0.4)
@@ -156,3 +159,19 @@ def test_the_least_value_of_a_parabola_is_found_within_the_range(at, least):
     weights = jnp.asarray([-1.0, 0.0, 0.5, 2.0, 4.0])
     got = curves.least(lambda w: (w - at) ** 2, weights, 3)
     np.testing.assert_allclose(got, least, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_what_is_found_is_printed_saved_and_learned_on_from(tmp_path):
+    guidance = found(planted(0.5, 0.0))
+    assert "path" in str(guidance)
+    lgd.save(guidance, tmp_path / "path.safetensors")
+    again = lgd.load(tmp_path / "path.safetensors")
+    assert again.description == guidance.description
+    learned = lgd.learn_guidance(
+        jax.random.key(0), planted(0.5, 0.0), MIXTURE, X0, LABELS, start=again, check=False,
+        objective=lgd.objectives.Trajectory(times=TIMES, num_particles=4, num_targets=4),
+        trainer=lgd.training.Trainer(
+            optimizer=lgd.training.Optimizer(num_steps=1, learning_rate=1e-6), progress=False),
+    )  # fmt: skip
+    np.testing.assert_allclose(learned.params["values"], guidance.params["values"], atol=1e-4)
