@@ -86,7 +86,10 @@ def check_use(
 
 
 def look(denoiser: Denoiser, params: Params, split: Split, *, show: bool = True) -> None:
-    """Ask a model about a few examples, and raise or warn as `judge` does; show: with a bar."""
+    """Ask a model about a few examples, and raise or warn as `judge` does.
+
+    show: whether to say that this is under way.
+    """
     with phase("look at the model", show=show):
         judge(checked(denoiser, params, split, None, None))
 

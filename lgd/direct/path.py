@@ -41,8 +41,8 @@ def path_guidance(
     which the stepped population is nearest to real examples noised to s, by their energy distance;
     then the population takes the step. For DDIM steps ``x_s(w) = p + w q``, so that one pair of
     calls serves all weights. Each sample shares its noise with a real example, so that the noise
-    of both sets cancels in their difference. Weights are one for each
-    label and step where conditions are labels, else one for each step.
+    of both sets cancels in their difference. There is a weight for each label and step where
+    conditions are labels, else one for each step.
 
     Each population proposes weights. The mean of those so far is kept, stratum by stratum, where
     fresh samples are nearer to real examples by it; else half of the move is tried. So the result
@@ -112,9 +112,7 @@ def path_guidance(
             found.append(_swept(walk, batches, jax.random.fold_in(walk_key, number), advance))
     values = jnp.concatenate([weights.T for weights, _ in found])
     history = {"distance": np.mean([scores for _, scores in found], axis=0).tolist()}
-    example = conditions.take(split.c, slice(0, 1))
-    own = rows.init(key, example) if rows.count == 1 else {}
-    return omega.Guidance(model, {"values": values} | own, "path", denoiser.schedule, history, {})
+    return omega.Guidance(model, {"values": values}, "path", denoiser.schedule, history)
 
 
 def _rows(split: Split) -> omega.Rows:
