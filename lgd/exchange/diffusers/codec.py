@@ -101,6 +101,7 @@ class Codec:
 def batch_size(count: int, pixels: int) -> int:
     """How many of so many images are taken at once: a power of two, fewer where images are large.
 
+    >>> from lgd.exchange.diffusers.codec import batch_size
     >>> batch_size(1000, 512 * 512), batch_size(1000, 32 * 32), batch_size(3, 32 * 32)
     (8, 512, 4)
     """
