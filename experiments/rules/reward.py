@@ -28,10 +28,8 @@ WITHOUT_REWARD = ("guided_score_matching", PATH)
 def _reward_of_methods(name: str, methods: Sequence[str]) -> str | None:
     if name == "none" or (methods and not {*WITHOUT_REWARD}.intersection(methods)):
         return None
-    these = " and ".join(WITHOUT_REWARD)
-    return (
-        f"expected none unless guidance.methods names some ({these} take no reward), got {name!r}"
-    )
+    these = "; ".join(f"{method} takes no reward" for method in WITHOUT_REWARD)
+    return f"expected none unless guidance.methods names some ({these}), got {name!r}"
 
 
 def _linear_is_held(
