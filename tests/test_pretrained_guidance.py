@@ -134,24 +134,30 @@ def captioned(root):
 OF_CAPTIONS = (
     "data.name=captions", "evaluation.features=efficientnet", "denoiser.class_ids=",
     "data.num_train=20", "data.num_validation=16", "data.num_test=16",
-    "guidance.methods=('self_consistency','trajectory')", "evaluation.num_samples=32",
+    "guidance.methods=('self_consistency',)", "guidance.start=init",
+    "evaluation.num_samples=32",
 )  # fmt: skip
 
 
-def test_guidance_is_learned_of_captions(tmp_path):
+EVERY_OBJECTIVE = (
+    "guidance.methods=('self_consistency','trajectory')", "guidance.start=best",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", [(), pytest.param(EVERY_OBJECTIVE, marks=pytest.mark.hour)])
+def test_guidance_is_learned_of_captions(tmp_path, fields):
     pytest.importorskip("efficientnet_lite_pytorch")
     root = captioned(tmp_path)
-    config, workdir = config_of(root, *OF_CAPTIONS), root / "run"
+    config, workdir = config_of(root, *OF_CAPTIONS, *fields), root / "run"
     stages = ["denoiser", "guidance", "evaluate", "report"]
     pipeline.run(config, str(workdir), stages)
     results = json.loads((workdir / "results.json").read_text())
-    methods = ["unguided", "constant", "learned:self_consistency", "learned:trajectory"]
-    assert [row["method"] for row in results["rows"]] == methods
+    learned = [f"learned:{method}" for method in config.guidance.methods]
+    assert [row["method"] for row in results["rows"]] == ["unguided", "constant", *learned]
     assert {row["num_samples"] for row in results["rows"]} == {32}
     assert len(list((root / "images" / "lgd-embeddings").iterdir())) > 10
     scales = json.loads((workdir / "guidance" / "self_consistency.scales.json").read_text())
     assert all(name.startswith("a ") for name in scales)
-    pipeline.run(config, str(workdir), stages)  # finds all done
 
 
 def test_captions_of_a_pipeline_with_labels_are_refused(folders, tmp_path):
