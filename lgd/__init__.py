@@ -46,6 +46,7 @@ _NAMES = {
     "path_guidance": "lgd.direct",
     "sample": "lgd.sampling",
     "save": "lgd.exchange.files",
+    "search_guidance": "lgd.direct",
 }
 
 __all__ = [*_ROOMS, *_NAMES, "__version__"]

@@ -146,6 +146,13 @@ Predict: TypeAlias = Callable[[Array, Float[Array, " b"], PyTree], tuple[Predict
 
 
 @runtime_checkable
+class Drawing(Protocol):
+    """Draws samples (g, count, *dims), with the same noise for all guidance and the same seed."""
+
+    def __call__(self, guidance: Any, count: int, /, *, seed: int) -> Float[Array, "g n *dims"]: ...
+
+
+@runtime_checkable
 class Solver(Protocol):
     """One step of a sampler. A rule advances once a step, at the solver's first stage."""
 

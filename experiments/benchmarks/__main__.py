@@ -8,7 +8,7 @@ from experiments.publish import study
 _HERE = "experiments.benchmarks"
 _GRAM = ("agreement", "cost", "examples", "quality", "rank", "sweep", "warm")
 _OTHERS = {
-    "checks": ("conditions", "cost", "gradient_noise", "inception_agreement", "skipping"),
+    "checks": ("conditions", "cost", "gradient_noise", "inception_agreement", "skipping", "truth"),
     "device": ("accelerator", "planned_memory", "scaling"),
 }
 MODULES = {f"gram_{name}": f"{_HERE}.gram.{name}" for name in _GRAM}

@@ -7,6 +7,7 @@ from lgd.denoisers.dit import DiT
 from lgd.denoisers.mixture import GaussianMixture, MixtureParams
 from lgd.denoisers.mlp import ResidualMLP
 from lgd.denoisers.network import NetworkDenoiser
+from lgd.denoisers.planted import Planted
 from lgd.denoisers.unet import UNet
 from lgd.machinery.lazy import modules_of
 
@@ -19,6 +20,7 @@ __all__ = [
     "MixtureParams",
     "NetworkDenoiser",
     "PairDenoiser",
+    "Planted",
     "ResidualMLP",
     "UNet",
     "from_function",

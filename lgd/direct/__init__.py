@@ -1,6 +1,7 @@
 """Guidance found by direct search: by samples and distances alone, without gradients."""
 
 from lgd.direct.path import path_guidance
-from lgd.direct.settings import PathSettings
+from lgd.direct.search import search_guidance
+from lgd.direct.settings import PathSettings, SearchSettings
 
-__all__ = ["PathSettings", "path_guidance"]
+__all__ = ["PathSettings", "SearchSettings", "path_guidance", "search_guidance"]

@@ -50,19 +50,24 @@ def along(
     return lambda w: _distance(forms.cross(w), forms.within(w), beta)
 
 
-def shared(curve: Curve, g: int) -> Curve:
+def _pooled(curve: Curve, g: int) -> Curve:
     """The mean over g groups, (1,), as a function of the weight (1,) of all of them."""
     return lambda w: jnp.mean(curve(jnp.broadcast_to(w, (g,))))[None]
 
 
-def least(curve: Curve, weights: Float[Array, " w"], g: int) -> Float[Array, " g"]:
+def least(
+    curve: Curve, weights: Float[Array, " w"], g: int, *, shared: bool = False
+) -> Float[Array, " r"]:
     """Where a curve is least, for every group: on a grid, on a finer one, then of a parabola.
 
     Args:
       curve: values of weights (g,).
       weights: the coarse grid, ascending; no weight is outside.
       g: number of groups.
+      shared: one weight (1,) for all groups, by their mean, instead of (g,).
     """
+    if shared:
+        curve, g = _pooled(curve, g), 1
     coarse = jnp.broadcast_to(weights[:, None], (len(weights), g))
     place = jnp.argmin(jax.lax.map(curve, coarse), axis=0)
     lower = weights[jnp.maximum(place - 1, 0)]

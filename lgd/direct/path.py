@@ -167,7 +167,17 @@ def _proposed(path: _Path, batch: Any, key: PRNGKey) -> Float[np.ndarray, "k r"]
     settings, grid = path.settings, path.settings.grid
     c, weights = conditions.flatten(batch.c), jnp.asarray(settings.weights, jnp.float32)
     walkers = population.start(key, path.denoiser, batch.x0, grid[0])
-    choice = population.Choice(settings.beta, settings.churn, settings.features, path.shared)
+    if settings.policy == "data":
+        walkers = walkers._replace(x=walkers.target)
+    choice = population.Choice(
+        settings.match,
+        settings.policy,
+        settings.residuals,
+        settings.beta,
+        settings.churn,
+        settings.features,
+        path.shared,
+    )
     chosen = []
     for i, (t, s) in enumerate(itertools.pairwise(grid)):
         walkers, best = population.step(

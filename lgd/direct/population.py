@@ -1,6 +1,7 @@
 """A population of samples that takes guided steps beside noised real examples."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lgd.diffusion import bridge_coefficients, bridge_mean, denoise_pair, expand
-from lgd.direct import curves
+from lgd.direct import curves, moments
 from lgd.types import Condition, Denoiser, FeatureFn, Params, PRNGKey
 
 
@@ -26,10 +27,13 @@ class Population(NamedTuple):
 class Choice(NamedTuple):
     """How a weight is chosen, see `PathSettings`; shared: one weight for all groups."""
 
-    beta: float
-    churn: float
-    features: FeatureFn | None
-    shared: bool
+    match: str = "energy"
+    policy: str = "own"
+    residuals: bool = False
+    beta: float = 1.0
+    churn: float = 0.0
+    features: FeatureFn | None = None
+    shared: bool = False
 
 
 def start(key: PRNGKey, denoiser: Denoiser, real: Any, t: float) -> Population:
@@ -74,34 +78,73 @@ def step(
     x, goal, real = (leaf.reshape(g * n, *leaf.shape[2:]) for leaf in walkers)
     t, s = jnp.full(g * n, t), jnp.full(g * n, s)
     cond, uncond = denoise_pair(denoiser, params, x, t=t, c=c)
+    residual: Array | float = 0.0
+    if choice.residuals:
+        scale = bridge_coefficients(t, s, schedule=denoiser.schedule, churn=choice.churn).x0
+        error = _signs(key, x) * (real - denoiser.apply(params, goal, t=t, c=c))
+        residual = error if is_last else expand(scale, x) * error
     fixed, direction, goal = (
         (cond, cond - uncond, real)
         if is_last
         else _moves(key, denoiser, x, goal, real, cond, uncond, t, s, choice.churn)
     )
 
-    def moved(w: Float[Array, " g"]) -> Array:
-        return fixed + expand(jnp.repeat(w, n), x) * direction
-
     def seen(points: Array) -> Array:
-        """Features of the points, or of what the model makes of them."""
-        assert choice.features is not None
+        """The points, or features of what the model makes of them."""
+        if choice.features is None:
+            return points
+        points = points.reshape(x.shape)
         estimate = points if is_last else denoiser.apply(params, points, t=s, c=c)
         return choice.features(estimate).reshape(g, n, -1)
 
-    if choice.features is None:
-        parts = (part.reshape(g, n, -1) for part in (fixed, direction, goal))
-        curve = curves.along(*parts, beta=choice.beta)
-    else:
-        of_goal = seen(goal)
-        curve = lambda w: curves.between(seen(moved(w)), of_goal, beta=choice.beta)  # noqa: E731
-    if choice.shared:
-        best = curves.least(curves.shared(curve, g), weights, 1)
-    else:
-        best = curves.least(curve, weights, g)
+    first, by, to = (part.reshape(g, n, -1) for part in (fixed + residual, direction, goal))
+    best = _chosen(first, by, to, seen, weights, choice)
     best = jnp.where(jnp.isfinite(jnp.sum(cond) + jnp.sum(uncond)), best, jnp.nan)
-    x = moved(jnp.broadcast_to(best, (g,)))
+    x = fixed + expand(jnp.repeat(jnp.broadcast_to(best, (g,)), n), x) * direction
+    if choice.policy == "data":
+        x = goal
     return Population(x.reshape(walkers.x.shape), goal.reshape(walkers.x.shape), walkers.real), best
+
+
+def _chosen(
+    fixed: Float[Array, "g n d"],
+    direction: Float[Array, "g n d"],
+    goal: Float[Array, "g n d"],
+    seen: Callable[[Array], Array],
+    weights: Float[Array, " w"],
+    choice: Choice,
+) -> Float[Array, " r"]:
+    """The weights for which ``fixed + w direction`` comes nearest to the targets.
+
+    Args:
+      fixed: samples with weight 0.
+      direction: what a weight of 1 adds.
+      goal: targets.
+      seen: flat points -> what is compared of them, (g, n, f).
+      weights: the coarse grid that is looked at first; no weight is outside.
+      choice: how the weight is chosen.
+    """
+    g = len(goal)
+    if choice.match == "energy" and choice.features is None:
+        curve = curves.along(fixed, direction, goal, beta=choice.beta)
+        return curves.least(curve, weights, g, shared=choice.shared)
+
+    def moved(w: Float[Array, " g"]) -> Array:
+        return seen(fixed + w[:, None, None] * direction)
+
+    of_goal = seen(goal)
+    if choice.match == "energy":
+        return curves.least(
+            lambda w: curves.between(moved(w), of_goal, beta=choice.beta), weights, g,
+            shared=choice.shared,
+        )  # fmt: skip
+    return moments.least(moved, of_goal, weights[0], weights[-1], shared=choice.shared)
+
+
+def _signs(key: PRNGKey, x: Array) -> Array:
+    """A sign for every example, of another key than the noise of the step."""
+    signs = jax.random.rademacher(jax.random.fold_in(key, 1), (len(x),), dtype=x.dtype)
+    return expand(signs, x)
 
 
 def _moves(

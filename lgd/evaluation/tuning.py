@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -12,17 +12,10 @@ from lgd.evaluation.distances import Distance
 from lgd.evaluation.journal import schedule_key
 from lgd.evaluation.search import Grid, Screened, Selected, grid_of, search, search_apart
 from lgd.guidance import FAMILIES
-from lgd.types import Schedule
+from lgd.types import Drawing, Schedule
 
 Axes = Mapping[str, Mapping[str, Sequence[float]]]  # values to try, by family and field
 _NO_AXES: Axes = {}
-
-
-@runtime_checkable
-class Drawing(Protocol):
-    """Draws samples with the same noise for all guidance; `Generator` is one."""
-
-    def __call__(self, guidance: Any, count: int, /, *, seed: int) -> Float[Array, "g n *dims"]: ...
 
 
 class MemoryJournal:
