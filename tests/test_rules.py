@@ -11,21 +11,17 @@ from lgd import guidance, omega, sampling
 from lgd.diffusion import denoise_pair
 from lgd.guidance.rules import combine, partition, skipping_of
 from lgd.types import Rule
-from tests.rule_cases import (
+from tests.rule_cases import RULES, Momentum, Row, clipped, learned
+from tests.rule_toys import (
     CLASSES,
     DENOISERS,
     EMBEDDING,
     FLOW,
     PLAIN,
-    RULES,
     START,
     TIMES,
     TRACES,
-    Momentum,
-    Row,
-    clipped,
     draw,
-    learned,
 )
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

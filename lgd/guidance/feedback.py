@@ -82,8 +82,9 @@ class FeedbackGuidance(OfPair):
         place = 1.0 - jnp.arange(count, dtype=times.dtype) / count  # of the starts of steps
         variance = _variance(times[1:], times[:-1], denoiser.schedule)
         temperature = jnp.abs(0.2 * offset * jnp.interp(t1, place[::-1], variance[::-1]))
-        given = {"temperature": temperature, "offset": offset, "t0": None, "t1": None}
-        return dataclasses.replace(self, omega=None, **given)
+        return dataclasses.replace(
+            self, omega=None, temperature=temperature, offset=offset, t0=None, t1=None
+        )
 
     def init(self, x: X, c: Condition) -> Feedback:
         """q = 1."""
@@ -104,9 +105,9 @@ class FeedbackGuidance(OfPair):
         schedule = denoiser.schedule
         cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c)
         added = step.inputs.astype(x_t.dtype)
-        log_q = jnp.where(
-            step.is_first | (t != step.t), state.log_q, self._updated(state, x_t, t, schedule)
-        )
+        is_later_stage = t != step.t
+        updated = self._updated(state, x_t, t, schedule)
+        log_q = jnp.where(step.is_first | is_later_stage, state.log_q, updated)
         (pi,) = like(x_t, self.pi)
         log_q = self._bounded(log_q, added)
         weight = added + (1.0 - pi) / (jnp.exp(log_q) - (1.0 - pi))
@@ -128,18 +129,18 @@ class FeedbackGuidance(OfPair):
         return jnp.minimum(jnp.maximum(log_q, lowest), highest)
 
 
-def _kept(s: B, t: B, schedule: Schedule) -> B:
-    """``r^2``."""
-    return jnp.exp(schedule.logsnr(t) - schedule.logsnr(s))
+def _lost(s: B, t: B, schedule: Schedule) -> B:
+    """``1 - r^2``."""
+    return -jnp.expm1(schedule.logsnr(t) - schedule.logsnr(s))
 
 
 def _variance(s: B, t: B, schedule: Schedule) -> B:
     """``(tau_t^2 - tau_s^2) r^2 = tau_s^2 (1 - r^2)``."""
-    return jnp.exp(-schedule.logsnr(s)) * (1.0 - _kept(s, t, schedule))
+    return jnp.exp(-schedule.logsnr(s)) * _lost(s, t, schedule)
 
 
 def _centre(x_t: X, x0: X, t: B, step: Step, schedule: Schedule) -> X:
     """``r^2 x_t / alpha_t + (1 - r^2) x0``, also where alpha is 0."""
     s = jnp.full_like(t, step.s)
     ratio = jnp.exp(-schedule.logsnr(s)) * schedule.alpha(t) / schedule.sigma(t) ** 2
-    return expand(ratio, x_t) * x_t + expand(1.0 - _kept(s, t, schedule), x_t) * x0
+    return expand(ratio, x_t) * x_t + expand(_lost(s, t, schedule), x_t) * x0

@@ -67,8 +67,8 @@ class ReCfg(OfPair):
         cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c)
         eps = from_x0(uncond, x_t, t=t, schedule=denoiser.schedule, kind="eps")
         of_step = self.slopes[step.index].astype(x_t.dtype)
-        outside = expand((c < 0) | (c >= len(of_step)), x_t)
-        slope = jnp.where(outside, jnp.nan, of_step[jnp.clip(c, 0, len(of_step) - 1)])
+        label = jnp.where((c < 0) | (c >= len(of_step)), len(of_step), c)
+        slope = of_step.at[label].get(mode="fill", fill_value=jnp.nan)
         omega = expand(step.inputs.astype(x_t.dtype), x_t)
         return Prediction(cond + omega * (cond - uncond - slope * eps)), None
 
@@ -113,7 +113,7 @@ def recfg_slopes(
         together, alone = (
             jax.ops.segment_sum(each, c, num_labels) for each in ((cond - uncond) * eps, eps * eps)
         )
-        seen = expand(jnp.bincount(c, length=num_labels) > 0, x0)
+        seen = jnp.bincount(c, length=num_labels).reshape(-1, *(1,) * (x0.ndim - 1)) > 0
         of_label = jnp.where(seen, together / jnp.maximum(alone, 1e-12), 0.0)
         return jnp.where(seen, of_label, of_label.sum(axis=0, keepdims=True) / seen.sum())
 

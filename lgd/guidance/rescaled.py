@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from lgd.diffusion import expand
-from lgd.guidance.of_pair import B, Combined, X, inner, like
+from lgd.guidance.of_pair import B, Combined, X, inner, like, share
 from lgd.guidance.rules import rule
 from lgd.machinery import arguments
 from lgd.types import Scalar
@@ -28,9 +28,10 @@ class Rescaled(Combined):
         """``(f (1 + omega) - 1, f - 1)``."""
         (phi,) = like(cond, self.phi)
         base, moved = _centred(cond), _centred(cond - uncond)
-        variance, cross = inner(base, base), inner(base, moved)
-        grown = omega * (2.0 * cross + omega * inner(moved, moved))  # of the variance, by guidance
-        ratio = 1.0 + grown / jnp.maximum(variance, 1e-24)
+        along = share(moved, base)
+        rest, variance = moved - expand(along, base) * base, inner(base, base)
+        across = inner(rest, rest) / jnp.maximum(variance, 1e-24)
+        ratio = jnp.square(1.0 + omega * along) + jnp.square(omega) * across  # of the variances
         factor = phi * (1.0 / jnp.sqrt(jnp.maximum(ratio, 1e-12)) - 1.0)  # f - 1
         factor = jnp.where(variance > 1e-24, factor, 0.0)
         return (1.0 + factor) * omega + factor, factor
