@@ -375,7 +375,7 @@ def of_feedback():
     close(found, guidance.mix(*first, 0.25))
     known = state._replace(log_q=jnp.log(jnp.full(5, 0.5)), delta=jnp.zeros_like(START))
     half = guidance.FeedbackGuidance(0.5, pi=0.8, largest=20.0)
-    close(guided(half, state=known)[0], guidance.mix(cond, uncond, OMEGA + 0.2 / 0.3))
+    close(guided(half, state=known)[0], guidance.mix(cond, uncond, 0.5 + 0.2 / 0.3))
     gone = known._replace(log_q=jnp.full(5, -50.0))
     strongest = dataclasses.replace(fresh, omega=0.0, largest=10.0)
     close(guided(strongest, state=gone)[0], guidance.mix(cond, uncond, 9.0), rtol=1e-3)

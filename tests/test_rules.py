@@ -54,7 +54,7 @@ def shapes(tree):
     return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.asarray(leaf).dtype), tree)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @each_rule
 def test_predictions_have_the_shape_of_x_and_a_state_keeps_its_own(name):
     row = RULES[name]
@@ -81,7 +81,7 @@ def test_a_rule_is_a_tree_whose_floats_and_arrays_can_be_taken_out(name):
         np.testing.assert_array_equal(2.0 * one, twice)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @each_rule
 def test_one_compilation_serves_all_strengths(name):
     row = RULES[name]
@@ -92,7 +92,7 @@ def test_one_compilation_serves_all_strengths(name):
     assert np.abs(first - second).max() > 1e-3
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(7)
 @each_rule
 @each_solver
 def test_strength_0_guides_nothing(name, solver):
@@ -111,7 +111,7 @@ def test_strength_0_guides_nothing(name, solver):
     assert np.abs(guided - found.x0).max() > 1e-3
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(7)
 @each_rule
 @each_solver
 def test_a_python_loop_of_steps_equals_the_scan(name, solver):
@@ -127,7 +127,7 @@ def test_a_python_loop_of_steps_equals_the_scan(name, solver):
     assert samples.nfe < 2 * calls if row.skip else samples.nfe == row.rows * calls
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @each_rule
 def test_a_batch_equals_its_singles(name):
     if name == "weights":  # which are of a batch
@@ -138,7 +138,7 @@ def test_a_batch_equals_its_singles(name):
         np.testing.assert_allclose(alone[0], together[i], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @each_rule
 def test_gradients_are_finite(name):
     """With respect to the start, the floats of the rule and the parameters of what it holds."""
@@ -165,6 +165,21 @@ def test_gradients_are_finite(name):
     found = gradients(dynamic, START)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
     assert np.abs(found[1]).max() > 0.0
+
+
+@pytest.mark.sampled(15)
+@each_rule
+@each_solver
+def test_a_denoiser_in_bfloat16_is_guided_in_float32(name, solver):
+    """Nothing is promoted unseen: JAX is told to promote no dtypes."""
+    row = RULES[name]
+    if solver in row.refused_by:
+        return
+    low = {"plain": "low", "several": "several, low"}[row.denoiser]
+    with jax.numpy_dtype_promotion("strict"):
+        found = draw(row.make(0.7), low, solver=solver, skip=row.skip).x0
+    assert found.dtype == jnp.float32
+    assert np.isfinite(found).all()
 
 
 # What the rows do not say
