@@ -167,6 +167,25 @@ def test_gradients_are_finite(name):
     assert np.abs(found[1]).max() > 0.0
 
 
+@pytest.mark.sampled(9)
+@each_rule
+def test_gradients_are_finite_where_the_predictions_agree(name):
+    row = RULES[name]
+    if row.skip or row.denoiser != "plain":
+        return
+
+    @jax.jit
+    @jax.grad
+    def slopes(x):
+        key, given = jax.random.key(0), row.make(0.7)
+        walk = {"guidance": given, "times": TIMES}
+        return jnp.sum(sampling.unroll(key, *DENOISERS["cond"], CLASSES, x, **walk) ** 2)
+
+    found = slopes(START)
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() > 0.0
+
+
 @pytest.mark.sampled(15)
 @each_rule
 @each_solver
