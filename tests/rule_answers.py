@@ -9,7 +9,7 @@ import numpy as np
 
 from lgd import guidance, sampling, schedules
 from lgd.denoisers import GaussianMixture, from_function
-from lgd.diffusion import bridge_step, denoise_pair, from_x0, to_x0
+from lgd.diffusion import KINDS, add_noise, bridge_step, denoise_pair, from_x0, to_x0
 from tests.rule_toys import CLASSES, EMBEDDING, FLOW, PLAIN, START, TIMES, draw
 
 T = jnp.full(5, TIMES[1])
@@ -153,13 +153,13 @@ def of_cfg_zero():
 
 def of_tcfg():
     """The projection is that of an SVD; parallel predictions are guided as by CFG."""
-    for kind in ("velocity", "eps", "x0"):
+    for kind in KINDS:
         own = np.stack(in_space(kind, *pair_of()), axis=1)  # (b, 2, d)
         leading = np.linalg.svd(own.astype(np.float64))[2][:, :1]
         projected = (own[:, 1:] @ leading.transpose(0, 2, 1) @ leading)[:, 0]
         expected = projected + (1.0 + OMEGA) * (own[:, 0] - projected)
         expected = to_x0(jnp.asarray(expected, jnp.float32), START, t=T, schedule=FLOW, kind=kind)
-        rule = dataclasses.replace(guidance.Tcfg(None, kind=kind))
+        rule = guidance.Tcfg(None, kind=kind)
         made, _ = rule.apply(PLAIN, EMBEDDING, None, START, step=step_of(), t=T, c=CLASSES)
         close(made.x0, expected)
     parallel = gaussians(FLOW, [0.6, 0.6], [1.7, 1.7])
@@ -328,18 +328,17 @@ def of_smc_cfg():
     close(state, first[0] - first[1] - 0.1 * jnp.sign(first[0] - first[1]))
 
 
-EDM = schedules.EDM(sigma_min=0.005, sigma_max=20.0)
-PAIR = GaussianMixture((0, 1), EDM)
+PAIR = GaussianMixture((0, 1), FLOW)
 PAIR_PARAMS = PAIR.params(jnp.asarray([[1.0], [-1.0]]), 0.25)
 
 
-def posterior_errors(num_steps, num_paths=2000):
+def posterior_errors(num_steps, num_paths=1500):
     """Root mean squares of log q against the posterior, at the end of paths of churn 1.
 
     Of the conditional paths, and of the unconditional ones.
     """
-    sigmas = jnp.append(jnp.geomspace(20.0, 0.02, num_steps + 1), 0.01)
-    times = EDM.t_from_logsnr(-2.0 * jnp.log(sigmas)).at[0].set(1.0)
+    taus = jnp.append(jnp.geomspace(20.0, 0.02, num_steps + 1), 0.01)
+    times = FLOW.t_from_logsnr(-2.0 * jnp.log(taus))
     c = jnp.zeros(2 * num_paths, jnp.int32)
     which = jnp.where(jnp.arange(2 * num_paths) < num_paths, 0, PAIR.null(c))
     rule, inputs = guidance.FeedbackGuidance(pi=1.0, highest=1e6).prepare(PAIR, times, c)
@@ -350,11 +349,11 @@ def posterior_errors(num_steps, num_paths=2000):
         t, s = jnp.full(len(x), step.t), jnp.full(len(x), step.s)
         _, state = rule.apply(PAIR, PAIR_PARAMS, state, x, step=step, t=t, c=c)
         x0 = PAIR.apply(PAIR_PARAMS, x, t=t, c=which)
-        x_s = bridge_step(step.key, x, x0, t=t, s=s, schedule=EDM, churn=1.0)
+        x_s = bridge_step(step.key, x, x0, t=t, s=s, schedule=FLOW, churn=1.0)
         return (x_s, state), (x, state.log_q)
 
-    x = PAIR.draw(jax.random.key(6), PAIR_PARAMS, which)
-    x += 20.0 * jax.random.normal(jax.random.key(7), x.shape)
+    x0 = PAIR.draw(jax.random.key(6), PAIR_PARAMS, which)
+    x = add_noise(jax.random.key(7), x0, t=jnp.full(len(c), times[0]), schedule=FLOW)
     xs, log_q = jax.jit(lambda x: jax.lax.scan(body, (x, rule.init(x, c)), every))(x)[1]
     q = PAIR.posterior(PAIR_PARAMS, xs[-1], t=jnp.full(len(c), times[-2]), c=c)
     errors = (log_q[-1] - jnp.log(2.0 * q)).reshape(2, num_paths)
@@ -379,3 +378,21 @@ def of_feedback():
     gone = known._replace(log_q=jnp.full(5, -50.0))
     strongest = dataclasses.replace(fresh, omega=0.0, largest=10.0)
     close(guided(strongest, state=gone)[0], guidance.mix(cond, uncond, 9.0), rtol=1e-3)
+    later, _ = fresh.prepare(PLAIN, TIMES, CLASSES)
+    times = {"step": step_of(1, jnp.zeros((4, 5))), "t": jnp.full(5, TIMES[2]), "c": CLASSES}
+    _, again = later.apply(PLAIN, EMBEDDING, state, START, **times)
+    np.testing.assert_array_equal(again.log_q, state.log_q)  # at a second stage
+
+
+def of_feedback_constants():
+    """Without evidence the CFG scale is 3 at t0; the temperature is that of the variance at t1."""
+    edm = schedules.EDM()
+    zero = from_function(lambda params, x_t, t, c: 0.0 * x_t, schedule=edm, kind="x0", null=2)
+    times = schedules.uniform_times(40)
+    preset = guidance.FeedbackGuidance(pi=0.99, t0=0.75, t1=0.5)
+    rule, _ = preset.prepare(zero, times, CLASSES)
+    log_q = 10 * rule.offset
+    close(0.01 / (jnp.exp(log_q) - 0.01), 2.0, rtol=1e-3)
+    tau_t, tau_s = (np.float64(edm.sigma(times[i])) for i in (20, 21))
+    variance = (tau_t**2 - tau_s**2) * (tau_s / tau_t) ** 2
+    close(rule.temperature, abs(0.2 * variance * rule.offset), rtol=1e-3)

@@ -161,6 +161,11 @@ RULES = {
         make=lambda w: guidance.FeedbackGuidance(pi=1.0 - 0.5 * w),
         known_answer=answers.of_feedback,
     ),
+    "feedback, hybrid": Row(
+        make=lambda w: guidance.FeedbackGuidance(w, pi=1.0 - max(0.2 * w, 2e-6), t0=0.5, t1=0.5),
+        exact=False,
+        known_answer=answers.of_feedback_constants,
+    ),
     "smc-cfg": Row(
         make=lambda w: guidance.SmcCfg(w, gain=0.05 * w, kind="velocity"),
         known_answer=answers.of_smc_cfg,

@@ -17,7 +17,7 @@ LABEL = jnp.zeros(1, jnp.int32)
 
 
 def signed(*, s, t, c):
-    """Weights of both signs, which keep the variance of the Gaussian below; in the mid of a step."""
+    """Weights of both signs, at the middle of a step, which keep the variance below."""
     u = 1.0 - 0.5 * (s + t)
     return 0.9 - 1.7 * u + 0.4 * jnp.sin(7.0 * u)
 

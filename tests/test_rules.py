@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgd import guidance, omega, sampling
+from lgd import guidance, omega, sampling, schedules
+from lgd.denoisers import Directions, GaussianMixture, from_function
 from lgd.diffusion import denoise_pair
 from lgd.guidance.rules import combine, partition, skipping_of
 from lgd.types import Rule
@@ -22,6 +23,7 @@ from tests.rule_toys import (
     TIMES,
     TRACES,
     draw,
+    network,
 )
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -268,6 +270,17 @@ def test_directions_are_weighed_apart():
     weaker = PLAIN.apply(0.5 * EMBEDDING, states[-2].x, t=t, c=CLASSES)
     expected = cond + 0.7 * (cond - uncond) + 1.4 * (cond - weaker)
     np.testing.assert_allclose(states[-1].x, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_rule_acts_in_the_space_of_the_network_unless_it_is_told_another():
+    times = schedules.uniform_times(4, start=0.9)
+    noise = from_function(network, schedule=FLOW, kind="eps", null=2)
+    both = Directions(noise, {"weaker": noise})
+    for denoiser, kind in ((PLAIN, "x0"), (noise, "eps"), (both, "eps")):
+        assert guidance.Tcfg(1.0).prepare(denoiser, times, CLASSES)[0].kind == kind
+        assert guidance.Tcfg(1.0, kind="v").prepare(denoiser, times, CLASSES)[0].kind == "v"
+    mixture = GaussianMixture((0, 1), FLOW)
+    assert guidance.Raag(1.0).prepare(mixture, times, CLASSES)[0].kind == "x0"
 
 
 @pytest.mark.parametrize("given", ["strong", [0.5], {"w": 1.0}, object()])

@@ -4,6 +4,19 @@ A schedule is a function ``omega(*, s, t, c) -> (b,)`` of the times that a step 
 each (b,), and of the condition; a rule makes a guided prediction of it, or of more. omega = 0 is
 plain conditional sampling, omega = -1 unconditional sampling; tools that speak of a "CFG scale"
 mean ``cfg_scale = 1 + omega``.
+
+Rules of papers, each with its source and neutral value in its docstring::
+
+    weights of (s, t)    constant, intervals, ramps (`hand_made`); cfg_plus_plus, fitted_cfg,
+                         exponential (C2FG), stagewise_triangle, beta_density
+    of the predictions   Raag, BetaCfg, PowerLaw, EvidenceScale, AdaptiveCfg, GfcgStyle
+    of the path          FeedbackGuidance
+    other directions     CfgPlusPlus, CfgZero, Tcfg, Rescaled, RectifiedCfgPlusPlus, ReCfg, Mog,
+                         AutoMog, Apg, SmcCfg
+    round another rule   Clipped, DynamicThreshold
+
+A rule that divides or projects predictions does so in the space of one kind, ``kind=``: x0, eps, v,
+velocity or score. `as_rule` says what else samplers take.
 """
 
 from typing import Any
