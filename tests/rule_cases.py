@@ -162,8 +162,7 @@ RULES = {
         known_answer=answers.of_feedback,
     ),
     "feedback, hybrid": Row(
-        make=lambda w: guidance.FeedbackGuidance(w, pi=1.0 - max(0.2 * w, 2e-6), t0=0.5, t1=0.5),
-        exact=False,
+        make=lambda w: guidance.FeedbackGuidance(w, pi=1.0 - 0.2 * w, offset=-0.1),
         known_answer=answers.of_feedback_constants,
     ),
     "smc-cfg": Row(
