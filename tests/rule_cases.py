@@ -52,6 +52,7 @@ class Row:
     around: Callable[[Any], Any] = lambda rule: rule  # what the rule does beside guiding
     exact: bool = True  # whether strength 0 is it to the bit
     refused_by: tuple[str, ...] = ()
+    knows_shape: bool = False  # whether it was made for data (b, 2)
     rows: int = 2  # of the network, for each sample and call
     known_answer: Callable[[], None] = lambda: None  # asserts what the paper says of the rule
 
@@ -140,7 +141,9 @@ RULES = {
         known_answer=answers.of_auto_mog,
     ),
     "recfg": Row(
-        make=lambda w: guidance.ReCfg(w, answers.SLOPES, TIMES), known_answer=answers.of_recfg
+        make=lambda w: guidance.ReCfg(w, answers.SLOPES, TIMES),
+        knows_shape=True,
+        known_answer=answers.of_recfg,
     ),
     "rectified cfg++": Row(
         make=guidance.RectifiedCfgPlusPlus, rows=3, known_answer=answers.of_rectified_cfg
@@ -150,12 +153,15 @@ RULES = {
     "evidence": Row(
         make=lambda w: guidance.EvidenceScale(w, posterior=answers.some_posterior),
         known_answer=answers.of_evidence,
+        knows_shape=True,
     ),
     "adaptive": Row(
         make=lambda w: guidance.AdaptiveCfg(w, threshold=0.5), known_answer=answers.of_adaptive
     ),
     "gfcg": Row(
-        make=lambda w: guidance.GfcgStyle(w, answers.some_logits), known_answer=answers.of_gfcg
+        make=lambda w: guidance.GfcgStyle(w, answers.some_logits),
+        knows_shape=True,
+        known_answer=answers.of_gfcg,
     ),
     "feedback": Row(
         make=lambda w: guidance.FeedbackGuidance(pi=1.0 - 0.5 * w),

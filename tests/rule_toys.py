@@ -20,6 +20,11 @@ def network(params, x_t, t, c):
     return jnp.tanh(x_t * t[:, None] + params[c])
 
 
+def folded(params, x_t, t, c):
+    """The network on data of more axes."""
+    return network(params, x_t.reshape(len(x_t), 2), t, c).reshape(x_t.shape)
+
+
 def low_precision(params, x_t, t, c):
     return network(params, x_t, t, c).astype(jnp.bfloat16)
 
@@ -34,6 +39,7 @@ def agreeing(label):
 
 
 PLAIN = from_function(network, schedule=FLOW, kind="x0", null=NULL)
+FOLDED = from_function(folded, schedule=FLOW, kind="x0", null=NULL)
 LOW = from_function(low_precision, schedule=FLOW, kind="x0", null=NULL)
 DENOISERS = {
     "plain": (PLAIN, EMBEDDING),

@@ -18,6 +18,7 @@ from tests.rule_toys import (
     DENOISERS,
     EMBEDDING,
     FLOW,
+    FOLDED,
     PLAIN,
     START,
     TIMES,
@@ -138,6 +139,22 @@ def test_a_batch_equals_its_singles(name):
     for i in (0, 2):
         alone = loop(RULES[name], 0.7, START[i : i + 1], c=CLASSES[i : i + 1])[-1].x
         np.testing.assert_allclose(alone[0], together[i], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.sampled(12)
+@each_rule
+def test_data_may_have_any_axes(name):
+    """A rule sees the entries of a sample, not how they lie."""
+    row = RULES[name]
+    if row.skip or row.denoiser != "plain" or row.knows_shape:
+        return
+    walk = {"guidance": row.make(0.7), "times": TIMES}
+    flat, folded = (
+        sampling.unroll(jax.random.key(0), denoiser, EMBEDDING, CLASSES, x, **walk)
+        for denoiser, x in ((PLAIN, START), (FOLDED, START.reshape(5, 1, 2, 1)))
+    )
+    assert folded.shape == (5, 1, 2, 1)
+    np.testing.assert_allclose(folded.reshape(5, 2), flat, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.sampled(6)

@@ -22,8 +22,8 @@ def fitted_cfg(w: float, churn: float = 0.0, *, schedule: Schedule) -> HandMade:
     >>> import lgd
     >>> weight = lgd.guidance.fitted_cfg(1.0, schedule=lgd.schedules.rectified_flow())
     >>> times = lgd.schedules.uniform_times(4)
-    >>> lgd.guidance.on_grid(weight, times, times[:1]).round(3).tolist()
-    [[0.0], [0.333], [0.333], [0.0]]
+    >>> [round(float(omega), 3) for omega in lgd.guidance.on_grid(weight, times, times[:1])[:, 0]]
+    [0.0, 0.333, 0.333, 0.0]
     """
     check_finite(w=w)
     arguments.finite("w", w, low=-1.0)

@@ -24,9 +24,9 @@ def cfg_plus_plus(lam: float, churn: float = 0.0, *, schedule: Schedule) -> Hand
 
     >>> import lgd
     >>> weight = lgd.guidance.cfg_plus_plus(0.6, schedule=lgd.schedules.rectified_flow())
-    >>> times = lgd.schedules.uniform_times(2)
-    >>> lgd.guidance.on_grid(weight, times, times[:1]).round(3).tolist()
-    [[-0.4], [-0.4]]
+    >>> times = lgd.schedules.uniform_times(4)
+    >>> [round(float(omega), 3) for omega in lgd.guidance.on_grid(weight, times, times[:1])[:, 0]]
+    [-0.4, -0.1, -0.1, -0.4]
     """
     check_finite(lam=lam)
     arguments.finite("churn", churn, low=0.0, high=1.0)
