@@ -61,15 +61,19 @@ def norms(x):
 
 
 def gaussians(schedule, cond, uncond):
-    """The exact denoiser of centred Gaussians whose variances, (d,), have one value an axis."""
+    """The exact denoiser of centred Gaussians with a variance for every axis.
+
+    cond: variances (d,), or those of every label, (labels, d). uncond: (d,).
+    """
 
     def mean(x_t, t, variance):
         alpha, sigma = schedule.alpha(t)[:, None], schedule.sigma(t)[:, None]
-        variance = jnp.asarray(variance)[None]
         return alpha * variance / (alpha**2 * variance + sigma**2) * x_t
 
     def both(params, x_t, t, c):
-        return mean(x_t, t, cond), mean(x_t, t, uncond)
+        of_label = jnp.atleast_2d(jnp.asarray(cond))
+        of_label = of_label[c] if len(of_label) > 1 else of_label
+        return mean(x_t, t, of_label), mean(x_t, t, jnp.asarray([uncond]))
 
     return from_function(lambda *given: both(*given)[0], schedule=schedule, kind="x0", pair=both)
 
@@ -203,12 +207,12 @@ def of_auto_mog():
 def of_recfg():
     """On centred Gaussians it is the conditional sampler for every weight.
 
-    The coordinates are independent, with variances of their own. In general what is left of Delta
-    has no part along eps_u on the class's noised data.
+    The coordinates are independent, and every label has variances of its own.
     """
-    denoiser = gaussians(FLOW, [0.6, 1.0], [1.7, 0.4])
-    x0 = jax.random.normal(jax.random.key(3), (64, 2)) * jnp.asarray([[0.6, 1.0]]) ** 0.5
+    variances = [[0.6, 1.0], [2.5, 0.2]]
+    denoiser = gaussians(FLOW, variances, [1.7, 0.4])
     labels = jnp.arange(64, dtype=jnp.int32) % 2
+    x0 = jax.random.normal(jax.random.key(3), (64, 2)) * jnp.sqrt(jnp.asarray(variances))[labels]
     given = {"times": TIMES, "num_labels": 3}
     slopes = guidance.recfg_slopes(jax.random.key(4), denoiser, None, x0, labels, **given)
     assert slopes.shape == (4, 3, 2)
