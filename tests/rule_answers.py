@@ -231,7 +231,10 @@ def of_recfg():
 
 def of_rectified_cfg():
     """No step ahead: CFG; half a step: (t / t') Delta there, for rectified flow."""
-    is_cfg(guidance.RectifiedCfgPlusPlus(OMEGA, fraction=0.0))
+    none = guidance.RectifiedCfgPlusPlus(OMEGA, fraction=0.0)
+    is_cfg(none)
+    first = denoise_pair(PLAIN, EMBEDDING, START, t=jnp.ones(5), c=CLASSES)
+    close(guided(none, index=0)[0], guidance.mix(*first, OMEGA))
     cond, _ = pair_of()
     t, ahead = 0.75, 0.625
     x = START + (ahead - t) * (START - cond) / t
