@@ -49,14 +49,11 @@ class RectifiedCfgPlusPlus(InSpace):
         cond = denoiser.apply(params, x_t, t=t, c=c).astype(x_t.dtype)
         (fraction,) = like(x_t, self.fraction)
         ahead = t - fraction * jnp.minimum(step.t - step.s, t)
-        moves = ahead < t
-        somewhere = jnp.where(
-            moves, ahead, 0.5 * t
-        )  # the kernel has no step of length 0 from t = 1
-        scale = bridge_coefficients(t, somewhere, schedule=denoiser.schedule, churn=0.0)
-        x = jnp.where(
-            expand(moves.astype(x_t.dtype), x_t) > 0.0, bridge_mean(scale, x_t, cond), x_t
-        )
+        is_step = ahead < t  # the kernel has none of length 0 from pure noise
+        end = jnp.where(is_step, ahead, 0.5 * t)
+        scale = bridge_coefficients(t, end, schedule=denoiser.schedule, churn=0.0)
+        moved = bridge_mean(scale, x_t, cond)
+        x = jnp.where(expand(t - ahead, x_t) > 0.0, moved, x_t)
         pair = self._own(denoiser, x, ahead, *denoise_pair(denoiser, params, x, t=ahead, c=c))
         omega = expand(step.inputs.astype(x_t.dtype), x_t)
         return Prediction(cond + omega * self._shift(denoiser, pair[0] - pair[1], x_t, t)), None
