@@ -1,4 +1,4 @@
-"""Rules of every kind as rows of one table, with the small denoisers that they guide."""
+"""Rules of every kind as rows of one table."""
 
 import dataclasses
 import functools
@@ -7,46 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from lgd import encoders, guidance, omega, sampling, schedules
-from lgd.denoisers import Directions, from_function
-from lgd.diffusion import denoise_pair, expand, from_x0
+from lgd import encoders, guidance, omega
+from lgd.diffusion import denoise_pair, expand
 from lgd.types import Prediction
-
-FLOW = schedules.rectified_flow()
-TIMES = schedules.uniform_times(4)
-CLASSES = jnp.asarray([0, 1, 1, 0, 1], jnp.int32)
-NULL = 2
-START = jax.random.normal(jax.random.key(1), (5, 2))
-EMBEDDING = jnp.asarray([[1.0, 0.2], [-0.8, 0.9], [0.1, -1.2]])
-TRACES = []  # batch sizes, as the network is traced
-
-
-def network(params, x_t, t, c):
-    TRACES.append(len(x_t))
-    return jnp.tanh(x_t * t[:, None] + params[c])
-
-
-def agreeing(label):
-    """A denoiser whose two halves agree: both of its own condition, or of one label."""
-
-    def one(params, x_t, t, c):
-        return network(params, x_t, t, c if label is None else jnp.full_like(c, label))
-
-    return from_function(one, schedule=FLOW, kind="x0", null=lambda c: c)
-
-
-PLAIN = from_function(network, schedule=FLOW, kind="x0", null=NULL)
-DENOISERS = {
-    "plain": (PLAIN, EMBEDDING),
-    "several": (Directions(PLAIN, {"weaker": PLAIN}), (EMBEDDING, {"weaker": 0.5 * EMBEDDING})),
-    "cond": (agreeing(None), EMBEDDING),
-    "uncond": (agreeing(NULL), EMBEDDING),
-}
-
-
-# Rules of papers, written here to show that the contracts suffice
+from tests import rule_answers as answers
+from tests.rule_toys import CLASSES, FLOW, TIMES
 
 
 @guidance.rule
@@ -75,56 +41,6 @@ class Momentum:
         return Prediction(cond + expand(step.inputs, x_t) * state), state
 
 
-@guidance.rule
-class CfgPlusPlus:
-    """``x0 = uncond + lam (cond - uncond)``, renoised by the eps of uncond; 0: unconditional.
-
-    Chung et al. (2024), arXiv 2406.08070.
-    """
-
-    lam: Any
-
-    def calls(self, num_directions):
-        return 2
-
-    def prepare(self, denoiser, times, c):
-        return self, None
-
-    def init(self, x, c):
-        pass
-
-    def apply(self, denoiser, params, state, x_t, *, step, t, c):
-        cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c)
-        eps = from_x0(uncond, x_t, t=t, schedule=denoiser.schedule, kind="eps")
-        return Prediction(uncond + self.lam * (cond - uncond), eps), None
-
-
-def apg_answers():
-    """Orthogonal to cond at eta 0; momentum of a constant Delta goes to 1 / (1 - beta); CFG."""
-    denoiser, params = DENOISERS["plain"]
-    t = jnp.full(5, 0.5)
-    cond, uncond = denoise_pair(denoiser, params, START, t=t, c=CLASSES)
-
-    def guided(rule, state):
-        step = sampling.steps(jax.random.key(0), TIMES, None, jnp.full((4, 5), 2.0))
-        step = jax.tree.map(lambda leaf: leaf[1], step)
-        return rule.apply(denoiser, params, state, START, step=step, t=t, c=CLASSES)
-
-    moved = guided(guidance.Apg(None), jnp.zeros_like(START))[0].x0 - cond
-    np.testing.assert_allclose(jnp.sum(moved * cond, axis=1), 0.0, atol=1e-6)
-    state = jnp.zeros_like(START)
-    for share in (1.0, 0.5, 0.75, 0.625):
-        _, state = guided(guidance.Apg(None), state)
-        np.testing.assert_allclose(state, share * (cond - uncond), rtol=1e-5)
-    plain = guided(guidance.Apg(None, eta=1.0, momentum=0.0), jnp.zeros_like(START))[0].x0
-    np.testing.assert_allclose(plain, guidance.mix(cond, uncond, 2.0), rtol=1e-5)
-    short = guided(guidance.Apg(None, eta=1.0, momentum=0.0, radius=1e-3), state)[0].x0 - cond
-    np.testing.assert_allclose(jnp.linalg.norm(short, axis=1), 2e-3, rtol=1e-3)
-
-
-# The matrix
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
     """A rule of any strength, of one structure; what it is at strength 0 and where it fails."""
@@ -136,12 +52,13 @@ class Row:
     around: Callable[[Any], Any] = lambda rule: rule  # what the rule does beside guiding
     exact: bool = True  # whether strength 0 is it to the bit
     refused_by: tuple[str, ...] = ()
+    knows_shape: bool = False  # whether it was made for data (b, 2)
     rows: int = 2  # of the network, for each sample and call
     known_answer: Callable[[], None] = lambda: None  # asserts what the paper says of the rule
 
 
 def by_time(w):
-    return lambda *, s, t, c: jnp.where(t > 0.4, w * (1.0 + 0.5 * c), 0.0)
+    return lambda *, s, t, c: jnp.where(t > 0.4, w * (1.0 + 0.5 * c.astype(t.dtype)), 0.0)
 
 
 NETWORK = omega.Network(
@@ -184,22 +101,78 @@ RULES = {
     ),
     "momentum": Row(make=lambda w: Momentum(w, -0.5)),
     "momentum, clipped": Row(make=lambda w: clipped(Momentum(w, -0.5)), around=clipped),
-    "apg": Row(make=lambda w: guidance.Apg(w, radius=0.5), known_answer=apg_answers),
+    "apg": Row(make=lambda w: guidance.Apg(w, radius=0.5), known_answer=answers.of_apg),
     "cfg++": Row(
-        make=CfgPlusPlus, neutral="uncond", exact=False, refused_by=("heun", "heun_edm", "dpmpp_2m")
+        make=guidance.CfgPlusPlus,
+        neutral="uncond",
+        exact=False,
+        refused_by=("heun", "heun_edm", "dpmpp_2m"),
+        known_answer=answers.of_cfg_plus_plus,
+    ),
+    "cfg++, weight": Row(
+        make=lambda lam: guidance.cfg_plus_plus(lam, schedule=FLOW), neutral="uncond"
+    ),
+    "fitted": Row(
+        make=lambda w: guidance.fitted_cfg(w, schedule=FLOW), known_answer=answers.of_fitted
+    ),
+    "beta": Row(
+        make=lambda w: guidance.BetaCfg(guidance.beta_density(w), power=0.5),
+        neutral="uncond",
+        exact=False,
+        known_answer=answers.of_beta,
+    ),
+    "cfg-zero": Row(
+        make=lambda w: guidance.CfgZero(w, zero_steps=0), known_answer=answers.of_cfg_zero
+    ),
+    "tcfg": Row(make=lambda w: guidance.Tcfg(w, kind="velocity"), known_answer=answers.of_tcfg),
+    "rescaled": Row(
+        make=lambda w: guidance.Rescaled(w, kind="v"), known_answer=answers.of_rescaled
+    ),
+    "mog": Row(
+        make=lambda w: guidance.Mog(w - 1.0, kind="velocity"),
+        neutral="uncond",
+        exact=False,
+        known_answer=answers.of_mog,
+    ),
+    "auto mog": Row(
+        make=lambda w: guidance.AutoMog(w - 1.0, low=0.0, high=5.0),
+        neutral="uncond",
+        exact=False,
+        known_answer=answers.of_auto_mog,
+    ),
+    "recfg": Row(
+        make=lambda w: guidance.ReCfg(w, answers.SLOPES, TIMES),
+        knows_shape=True,
+        known_answer=answers.of_recfg,
+    ),
+    "rectified cfg++": Row(
+        make=guidance.RectifiedCfgPlusPlus, rows=3, known_answer=answers.of_rectified_cfg
+    ),
+    "raag": Row(make=lambda w: guidance.Raag(w, rate=0.5), known_answer=answers.of_raag),
+    "power law": Row(make=guidance.PowerLaw, known_answer=answers.of_power_law),
+    "evidence": Row(
+        make=lambda w: guidance.EvidenceScale(w, posterior=answers.some_posterior),
+        known_answer=answers.of_evidence,
+        knows_shape=True,
+    ),
+    "adaptive": Row(
+        make=lambda w: guidance.AdaptiveCfg(w, threshold=0.5), known_answer=answers.of_adaptive
+    ),
+    "gfcg": Row(
+        make=lambda w: guidance.GfcgStyle(w, answers.some_logits),
+        knows_shape=True,
+        known_answer=answers.of_gfcg,
+    ),
+    "feedback": Row(
+        make=lambda w: guidance.FeedbackGuidance(pi=1.0 - 0.5 * w),
+        known_answer=answers.of_feedback,
+    ),
+    "feedback, hybrid": Row(
+        make=lambda w: guidance.FeedbackGuidance(w, pi=1.0 - 0.2 * w, offset=-0.1),
+        known_answer=answers.of_feedback_constants,
+    ),
+    "smc-cfg": Row(
+        make=lambda w: guidance.SmcCfg(w, gain=0.05 * w, kind="velocity"),
+        known_answer=answers.of_smc_cfg,
     ),
 }
-
-
-def draw(rule, denoiser, *, solver="ddim", skip=False):
-    return sampling.sample(
-        jax.random.key(0),
-        *DENOISERS[denoiser],
-        CLASSES,
-        shape=(2,),
-        guidance=rule,
-        times=TIMES,
-        solver=solver,
-        skip=skip,
-        return_trajectory=True,
-    )

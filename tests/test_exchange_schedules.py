@@ -53,7 +53,8 @@ KINDS = {
 
 def of_its_grid(family):
     """Fields of a family from the ends of its grids, and the schedule that they make."""
-    fields = {name: field.grid[0 if name != "hi" else -1] for name, field in family.fields.items()}
+    tuned = {name: field.grid for name, field in family.fields.items() if field.grid}
+    fields = {name: grid[0 if name != "hi" else -1] for name, grid in tuned.items()}
     context = {"schedule": FLOW} if family.takes_schedule else {}
     return fields, family.make(**fields, **context)
 

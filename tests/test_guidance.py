@@ -57,6 +57,8 @@ def test_gradient_of_mix_is_the_difference_of_the_predictions(predictions):
     np.testing.assert_allclose(slopes, expected, rtol=1e-5, atol=1e-5)
 
 
+# With s = t / 2, r is 3/7, 1/3, 1/5, and 0 at both ends; 1 - k r = (1 - r) (1 + r / 4)
+CHURNED = [-0.4, *(0.6 / ((1.0 - r) * (1.0 + r / 4.0)) - 1.0 for r in (3 / 7, 1 / 3, 1 / 5)), -0.4]
 FORMULAS = [  # of every family, computed by hand
     (guidance.constant(0.7), [0.7, 0.7, 0.7, 0.7, 0.7]),
     (guidance.limited_interval(0.7, 0.25, 0.75), [0.0, 0.7, 0.7, 0.7, 0.0]),
@@ -74,6 +76,16 @@ FORMULAS = [  # of every family, computed by hand
     (guidance.power_cosine(4.0, 1.0), [3.0, 2.414214, 1.0, -0.414214, -1.0]),
     (guidance.power_cosine(4.0, 2.0), [3.0, 1.390181, -0.414214, -0.961571, -1.0]),
     (guidance.power_cosine(4.0, 0.5), [3.0, 2.825449, 2.211400, 1.0, -1.0]),
+    (guidance.exponential(2.0, np.log(4.0)), [7.0, 4.656854, 3.0, 1.828427, 1.0]),
+    (guidance.stagewise_triangle(1.0), [0.0, 1.0, 2.0, 1.0, 0.0]),
+    (guidance.stagewise_triangle(3.0, 0.25), [0.0, 2.0, 4.0, 6.0, 0.0]),
+    (guidance.beta_density(2.0), [-1.0, 1.25, 2.0, 1.25, -1.0]),  # 12 p (1 - p) - 1
+    (guidance.beta_density(1.0, 1.0, 1.0), [0.0] * 5),
+    (guidance.cfg_plus_plus(0.6, schedule=FLOW), [-0.4, 0.05, -0.1, -0.25, -0.4]),
+    (guidance.cfg_plus_plus(0.6, 0.5, schedule=FLOW), CHURNED),
+    (guidance.fitted_cfg(0.0, schedule=FLOW), [0.0] * 5),
+    (guidance.fitted_cfg(1.0, schedule=FLOW), [0.0, 3.0 / 7.0, 1.0 / 3.0, 0.2, 0.0]),
+    (guidance.fitted_cfg(-1.0, schedule=FLOW), [-1.0] * 5),
     (guidance.constant_directions(0.7, -0.2), [[0.7, -0.2]] * 5),
 ]
 SHAPES = {schedule.family: np.shape(expected) for schedule, expected in FORMULAS}
@@ -282,6 +294,14 @@ def test_pair_features_are_log_sizes_and_the_angle():
         lambda: guidance.clamp_cosine(INF),
         lambda: guidance.power_cosine(NAN, 1.0),
         lambda: guidance.power_cosine(1.0, 0.0),
+        lambda: guidance.exponential(1.0, INF),
+        *(lambda peak=peak: guidance.stagewise_triangle(1.0, peak) for peak in (0.0, 1.0, NAN)),
+        lambda: guidance.beta_density(1.0, 0.5),
+        lambda: guidance.beta_density(1.0, 2.0, 0.9),
+        lambda: guidance.cfg_plus_plus(0.6, 1.5, schedule=FLOW),
+        lambda: guidance.cfg_plus_plus(NAN, schedule=FLOW),
+        lambda: guidance.fitted_cfg(-1.5, schedule=FLOW),
+        lambda: guidance.fitted_cfg(1.0, -0.1, schedule=FLOW),
     ],
 )
 def test_bad_arguments_raise(call):

@@ -7,25 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgd import guidance, omega, sampling
+from lgd import guidance, omega, sampling, schedules
+from lgd.denoisers import Directions, GaussianMixture, from_function
 from lgd.diffusion import denoise_pair
 from lgd.guidance.rules import combine, partition, skipping_of
 from lgd.types import Rule
-from tests.rule_cases import (
+from tests.rule_cases import RULES, Momentum, Row, clipped, learned
+from tests.rule_toys import (
     CLASSES,
     DENOISERS,
     EMBEDDING,
     FLOW,
+    FOLDED,
     PLAIN,
-    RULES,
     START,
     TIMES,
     TRACES,
-    Momentum,
-    Row,
-    clipped,
     draw,
-    learned,
+    network,
 )
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -58,7 +57,7 @@ def shapes(tree):
     return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.asarray(leaf).dtype), tree)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(12)
 @each_rule
 def test_predictions_have_the_shape_of_x_and_a_state_keeps_its_own(name):
     row = RULES[name]
@@ -74,6 +73,7 @@ def test_predictions_have_the_shape_of_x_and_a_state_keeps_its_own(name):
     assert shapes(after) == shapes(state)
 
 
+@pytest.mark.sampled(3)
 @each_rule
 def test_a_rule_is_a_tree_whose_floats_and_arrays_can_be_taken_out(name):
     rule = prepared(RULES[name], 0.7)[0]
@@ -85,7 +85,7 @@ def test_a_rule_is_a_tree_whose_floats_and_arrays_can_be_taken_out(name):
         np.testing.assert_array_equal(2.0 * one, twice)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(12)
 @each_rule
 def test_one_compilation_serves_all_strengths(name):
     row = RULES[name]
@@ -96,7 +96,7 @@ def test_one_compilation_serves_all_strengths(name):
     assert np.abs(first - second).max() > 1e-3
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(14)
 @each_rule
 @each_solver
 def test_strength_0_guides_nothing(name, solver):
@@ -115,7 +115,7 @@ def test_strength_0_guides_nothing(name, solver):
     assert np.abs(guided - found.x0).max() > 1e-3
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(14)
 @each_rule
 @each_solver
 def test_a_python_loop_of_steps_equals_the_scan(name, solver):
@@ -131,7 +131,7 @@ def test_a_python_loop_of_steps_equals_the_scan(name, solver):
     assert samples.nfe < 2 * calls if row.skip else samples.nfe == row.rows * calls
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(12)
 @each_rule
 def test_a_batch_equals_its_singles(name):
     if name == "weights":  # which are of a batch
@@ -142,7 +142,23 @@ def test_a_batch_equals_its_singles(name):
         np.testing.assert_allclose(alone[0], together[i], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(12)
+@each_rule
+def test_data_may_have_any_axes(name):
+    """A rule sees the entries of a sample, not how they lie."""
+    row = RULES[name]
+    if row.skip or row.denoiser != "plain" or row.knows_shape:
+        return
+    walk = {"guidance": row.make(0.7), "times": TIMES}
+    flat, folded = (
+        sampling.unroll(jax.random.key(0), denoiser, EMBEDDING, CLASSES, x, **walk)
+        for denoiser, x in ((PLAIN, START), (FOLDED, START.reshape(5, 1, 2, 1)))
+    )
+    assert folded.shape == (5, 1, 2, 1)
+    np.testing.assert_allclose(folded.reshape(5, 2), flat, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.sampled(12)
 @each_rule
 def test_gradients_are_finite(name):
     """With respect to the start, the floats of the rule and the parameters of what it holds."""
@@ -169,6 +185,40 @@ def test_gradients_are_finite(name):
     found = gradients(dynamic, START)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
     assert np.abs(found[1]).max() > 0.0
+
+
+@pytest.mark.sampled(12)
+@each_rule
+def test_gradients_are_finite_where_the_predictions_agree(name):
+    row = RULES[name]
+    if row.skip or row.denoiser != "plain":
+        return
+
+    @jax.jit
+    @jax.grad
+    def slopes(x):
+        key, given = jax.random.key(0), row.make(0.7)
+        walk = {"guidance": given, "times": TIMES}
+        return jnp.sum(sampling.unroll(key, *DENOISERS["cond"], CLASSES, x, **walk) ** 2)
+
+    found = slopes(START)
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() > 0.0
+
+
+@pytest.mark.sampled(30)
+@each_rule
+@each_solver
+def test_a_denoiser_in_bfloat16_is_guided_in_float32(name, solver):
+    """Nothing is promoted unseen: JAX is told to promote no dtypes."""
+    row = RULES[name]
+    if solver in row.refused_by:
+        return
+    low = {"plain": "low", "several": "several, low"}[row.denoiser]
+    with jax.numpy_dtype_promotion("strict"):
+        found = draw(row.make(0.7), low, solver=solver, skip=row.skip).x0
+    assert found.dtype == jnp.float32
+    assert np.isfinite(found).all()
 
 
 # What the rows do not say
@@ -238,6 +288,17 @@ def test_directions_are_weighed_apart():
     weaker = PLAIN.apply(0.5 * EMBEDDING, states[-2].x, t=t, c=CLASSES)
     expected = cond + 0.7 * (cond - uncond) + 1.4 * (cond - weaker)
     np.testing.assert_allclose(states[-1].x, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_rule_acts_in_the_space_of_the_network_unless_it_is_told_another():
+    times = schedules.uniform_times(4, start=0.9)
+    noise = from_function(network, schedule=FLOW, kind="eps", null=2)
+    both = Directions(noise, {"weaker": noise})
+    for denoiser, kind in ((PLAIN, "x0"), (noise, "eps"), (both, "eps")):
+        assert guidance.Tcfg(1.0).prepare(denoiser, times, CLASSES)[0].kind == kind
+        assert guidance.Tcfg(1.0, kind="v").prepare(denoiser, times, CLASSES)[0].kind == "v"
+    mixture = GaussianMixture((0, 1), FLOW)
+    assert guidance.Raag(1.0).prepare(mixture, times, CLASSES)[0].kind == "x0"
 
 
 @pytest.mark.parametrize("given", ["strong", [0.5], {"w": 1.0}, object()])

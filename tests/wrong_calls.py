@@ -181,6 +181,35 @@ def made():
         "radius": [lambda r=r: guidance.Apg(1.0, radius=r) for r in (0.0, -1.0, NAN)],
         "eta": [lambda: guidance.Apg(1.0, eta="a")],
         "momentum": [lambda: guidance.Apg(1.0, momentum=NAN)],
+        "kind": [
+            lambda make=make: make(1.0, kind="epsilon")
+            for make in (guidance.Tcfg, guidance.CfgZero, guidance.Raag)
+        ],
+        "lam": [lambda: guidance.CfgPlusPlus("a"), lambda: guidance.SmcCfg(1.0, lam=NAN)],
+        "gain": [lambda: guidance.SmcCfg(1.0, gain=-0.1)],
+        "zero_steps": [lambda n=n: guidance.CfgZero(1.0, zero_steps=n) for n in (-1, 1.5)],
+        "phi": [lambda p=p: guidance.Rescaled(1.0, phi=p) for p in (-0.1, 1.1)],
+        "fraction": [lambda: guidance.RectifiedCfgPlusPlus(1.0, fraction=1.0)],
+        "rate": [lambda: guidance.Raag(1.0, rate=-1.0)],
+        "threshold": [lambda: guidance.AdaptiveCfg(1.0, threshold=1.5)],
+        "along": [lambda: guidance.Mog(1.0, along=0.0)],
+        "across": [lambda: guidance.AutoMog(1.0, across=-1.0)],
+        "pi": [
+            lambda k=k: guidance.FeedbackGuidance(**k)
+            for k in ({"pi": 0.0}, {"pi": 1.1}, {"pi": 0.3, "t0": 0.5, "t1": 0.5})
+        ],
+        "t0, t1": [lambda: guidance.FeedbackGuidance(t0=0.5)],
+        "largest": [lambda: guidance.FeedbackGuidance(largest=1.0)],
+        "posterior": [
+            lambda: guidance.EvidenceScale(1.0, posterior="a"),
+            lambda: sample(guidance=guidance.EvidenceScale(1.0)),
+        ],
+        "classifier": [lambda: guidance.GfcgStyle(1.0, "a")],
+        "slopes": [lambda: guidance.ReCfg(1.0, jnp.zeros((3, 2, 2)), jnp.asarray([1.0, 0.0]))],
+        "first time <= 0.999": [
+            lambda make=make: sample(guidance=make(1.0, kind="eps"))
+            for make in (guidance.Tcfg, guidance.SmcCfg)
+        ],
         "omega": [lambda o=o: guidance.Cfg(o) for o in ("x", guidance.Cfg, {}, [1.0])],
         "sizes": [lambda s=s: guidance.skipping.Skipping(s) for s in ((), (3, 1), (-1, 2))],
         "low, high": [lambda: guidance.Field(low=1.0, high=0.0)],

@@ -44,6 +44,11 @@ class Directions:
         return self.denoiser.schedule
 
     @property
+    def kind(self) -> str:
+        """What the denoiser predicts, x0 where it does not say."""
+        return getattr(self.denoiser, "kind", "x0")
+
+    @property
     def t_max(self) -> float:
         """The latest time at which all of the denoisers can be asked."""
         return min(t_max(part) for part in (self.denoiser, *dict(self.weaker).values()))

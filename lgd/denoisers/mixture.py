@@ -116,6 +116,20 @@ class GaussianMixture:
         prior = jnp.where(self._member(c), params.log_weights[None], -jnp.inf)
         return jax.nn.logsumexp(joint, axis=-1) - jax.nn.logsumexp(prior, axis=-1)
 
+    def posterior(
+        self,
+        params: MixtureParams,
+        x_t: Float[Array, "b d"],
+        *,
+        t: Float[Array, " b"],
+        c: Int[Array, " b"],
+    ) -> Float[Array, " b"]:
+        """Return ``p(c | x_t)``, (b,)."""
+        _, residual, total = self._noised(params, x_t, t)
+        every = self._log_joint(params, residual, total, self.null(c))
+        within = jnp.where(self._member(c), every, -jnp.inf)
+        return jnp.exp(jax.nn.logsumexp(within, axis=-1) - jax.nn.logsumexp(every, axis=-1))
+
     def draw(self, key: PRNGKey, params: MixtureParams, c: Int[Array, " b"]) -> Float[Array, "b d"]:
         """Return draws of p(x0 | c), (b, d)."""
         component_key, normal_key = jax.random.split(key)

@@ -1,22 +1,18 @@
 """Adaptive projected guidance (APG; Sadat et al., 2024, arXiv 2410.02416), on x0-predictions."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from lgd.diffusion import denoise_pair, expand
 from lgd.guidance.hand_made import checked_bound
-from lgd.guidance.rules import Cfg, rule
+from lgd.guidance.of_pair import B, OfPair, X, inner, like, size
+from lgd.guidance.rules import rule
 from lgd.machinery import arguments
-from lgd.types import Condition, Denoiser, Params, Prediction, PyTree, Rule, Scalar, Step
-
-X = Float[Array, "b *dims"]
+from lgd.types import Condition, Denoiser, Params, Prediction, Scalar, Step
 
 
 @rule
-class Apg:
+class Apg(OfPair):
     """Guidance with momentum, a bounded norm, and less of its part along the prediction.
 
     With the formulas ::
@@ -30,33 +26,16 @@ class Apg:
     momentum = 0 and an infinite radius: `Cfg`. The paper has eta 0, beta -0.5, radius 2.5 to 15.
     """
 
-    omega: Any
     eta: Scalar = 0.0
     radius: Scalar = jnp.inf
     momentum: Scalar = -0.5
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for values out of range."""
-        if self.omega is not None:
-            Cfg(self.omega)
+    def _check(self) -> None:
         arguments.finite("eta", self.eta)
         arguments.finite("momentum", self.momentum)
         radius = checked_bound("radius", self.radius)
         if not isinstance(radius, jax.core.Tracer) and not radius > 0.0:
             raise arguments.wrong("radius", "a number above 0", radius)
-
-    def calls(self, num_directions: int) -> int:
-        """Two network rows for each sample and call."""
-        return 2
-
-    def prepare(
-        self, denoiser: Denoiser, times: Float[Array, " n"], c: Condition
-    ) -> tuple[Rule, PyTree]:
-        """The rule without its weights, and these for every step."""
-        _, omegas = Cfg(self.omega).prepare(denoiser, times, c)
-        if omegas is None or omegas.ndim != 2:
-            raise ValueError("expected omega of (s, t, c), (b,), for APG, got another")
-        return Apg(None, self.eta, self.radius, self.momentum), omegas
 
     def init(self, x: X, c: Condition) -> X:
         """No momentum yet."""
@@ -70,23 +49,14 @@ class Apg:
         x_t: X,
         *,
         step: Step,
-        t: Float[Array, " b"],
+        t: B,
         c: Condition,
     ) -> tuple[Prediction, X]:
         """The guided prediction at x_t, and the momentum after it."""
         cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c)
-        eta, radius, momentum = (
-            jnp.asarray(value, cond.dtype) for value in (self.eta, self.radius, self.momentum)
-        )
+        eta, radius, momentum = like(cond, self.eta, self.radius, self.momentum)
         moved = cond - uncond + momentum * state
-        size = jnp.sqrt(_product(moved, moved))
-        bounded = expand(jnp.minimum(1.0, radius / jnp.maximum(size, 1e-12)), moved) * moved
-        along = _product(bounded, cond) / jnp.maximum(_product(cond, cond), 1e-12)
+        bounded = expand(jnp.minimum(1.0, radius / size(moved)), moved) * moved
+        along = inner(bounded, cond) / jnp.maximum(inner(cond, cond), 1e-12)
         guided = bounded - (1.0 - eta) * expand(along, cond) * cond
         return Prediction(cond + expand(step.inputs.astype(cond.dtype), cond) * guided), moved
-
-
-def _product(x: X, y: X) -> Float[Array, " b"]:
-    """Inner products, in float32, in the dtype of x."""
-    flat = [v.reshape(len(v), -1).astype(jnp.float32) for v in (x, y)]
-    return jnp.sum(flat[0] * flat[1], axis=-1).astype(x.dtype)

@@ -11,7 +11,10 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 
+from lgd.guidance.beta import beta_density
+from lgd.guidance.c2fg import exponential
 from lgd.guidance.edm import sigma_interval
+from lgd.guidance.fitted import fitted_cfg
 from lgd.guidance.hand_made import (
     HandMade,
     clamp_cosine,
@@ -25,6 +28,8 @@ from lgd.guidance.hand_made import (
     logsnr_interval,
     power_cosine,
 )
+from lgd.guidance.plus_plus import cfg_plus_plus
+from lgd.guidance.stagewise import stagewise_triangle
 from lgd.machinery.words import shown
 
 LIMIT = 1000.0  # largest weight of either sign: beyond it float32 losses overflow
@@ -122,6 +127,9 @@ _SCALE = Field(
     growth=(0.5, math.inf),  # 0.5 is no guidance where the floor is 1
 )
 _FLOOR = Field()
+_SHAPE = Field(low=1.0, growth=(1.0, math.inf), grid=(1.5, 2.0, 3.0))
+_SHARE = Field(grid=(0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0))
+_CHURN = Field(low=0.0, high=1.0)
 _ROWS = (
     Family(make=constant, fields={"w": _WEIGHT}, colour="#4a5a70", dashes=(5.0, 1.5)),
     Family(
@@ -180,6 +188,37 @@ _ROWS = (
             "cfg_scale": Field(grid=(1.0, 1.2, 1.5, 2.0, 3.0), growth=(0.0, math.inf)),
             "power": Field(low=1e-6, grid=(0.5, 1.0, 2.0, 4.0), growth=(0.0, math.inf)),
         },
+    ),
+    Family(
+        make=exponential,
+        fields={"cfg_scale": _SCALE, "rate": Field(low=-20.0, high=20.0, grid=(0.05, 0.2, 0.7))},
+        dashes=(1.0, 3.0),
+    ),
+    Family(
+        make=stagewise_triangle,
+        fields={
+            "w": _WEIGHT,
+            "peak": Field(low=1e-3, high=0.999, growth=(0.1, 0.9), grid=(0.4, 0.5, 0.6)),
+        },
+        dashes=(3.0, 3.0),
+    ),
+    Family(
+        make=beta_density,
+        fields={"cfg_scale": _SCALE, "a": _SHAPE, "b": _SHAPE},
+        screened=True,
+        dashes=(5.0, 3.0),
+    ),
+    Family(
+        make=cfg_plus_plus,
+        fields={"lam": _SHARE, "churn": _CHURN},
+        colour="#56707f",
+        dashes=(6.0, 2.0, 2.0, 2.0),
+    ),
+    Family(
+        make=fitted_cfg,
+        fields={"w": dataclasses.replace(_WEIGHT, low=-1.0), "churn": _CHURN},
+        colour="#6b7f56",
+        dashes=(8.0, 2.0),
     ),
     Family(
         make=constant_directions,

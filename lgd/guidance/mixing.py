@@ -48,7 +48,7 @@ def pair_features(
     """
     flat = [x.reshape(len(x), -1).astype(jnp.float32) for x in (cond, uncond)]
     flat.append(flat[0] - flat[1])
-    rms = [jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(x), axis=-1)), 1e-6) for x in flat]
+    rms = [jnp.sqrt(jnp.maximum(jnp.mean(jnp.square(x), axis=-1), 1e-12)) for x in flat]
     cosine = jnp.mean(flat[0] * flat[1], axis=-1) / (rms[0] * rms[1])
     return jnp.stack([*(jnp.log(size) for size in rms), cosine], axis=-1)
 

@@ -24,7 +24,7 @@ from lgd.types import Condition, Denoiser, Params, Prediction, PyTree, Rule, Ste
 T = TypeVar("T")
 
 
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def rule(cls: type[T]) -> type[T]:
     """A decorator that makes a class a frozen dataclass, all of whose fields are in its pytree."""
     frozen = dataclasses.dataclass(frozen=True)(cls)

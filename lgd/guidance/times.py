@@ -1,4 +1,4 @@
-"""Times of a grid as users write them: checks, and comparisons up to rounding."""
+"""Times of a grid as users write them, and the share of its noise that a step keeps."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,10 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from lgd.machinery.arguments import wrong
 from lgd.machinery.words import shown
+from lgd.types import Schedule
 
 ROUNDING = 2e-6  # of a bound of size 1: a time or a logsnr of a grid is off by some float32 steps
+SMALLEST_LOG_RATIO = -80.0  # exp of it is a float32, and 1 beside it
 
 
 def checked_times(times: ArrayLike | Sequence[float]) -> Float[Array, " n"]:
@@ -52,3 +54,15 @@ def rounded_down(bound: ArrayLike) -> Float[Array, "..."]:
 def rounded_up(bound: ArrayLike) -> Float[Array, "..."]:
     """The largest float32 that is the bound up to rounding."""
     return -rounded_down(-jnp.asarray(bound, jnp.float32))
+
+
+def log_noise_ratio(
+    s: Float[Array, " b"], t: Float[Array, " b"], schedule: Schedule
+) -> Float[Array, " b"]:
+    """``log r``, r the noise over the signal at s over that at t; -80 stands for r = 0.
+
+    r = 0 where s = 0: samplers end by returning x0_hat, whatever noise the schedule has there.
+    """
+    ratio = 0.5 * (schedule.logsnr(t) - schedule.logsnr(s))
+    ratio = jnp.where(s == 0.0, SMALLEST_LOG_RATIO, ratio)
+    return jnp.clip(ratio, SMALLEST_LOG_RATIO, 0.0)
