@@ -96,7 +96,8 @@ def learn_guidance(
     (trainer, mesh), split = _with_mesh(trainer), checked_split(x0, c, stratum)
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
     objective = default_objective() if objective is None else objective
-    given = (denoiser_params, objective, denoiser, getattr(start, "params", start))
+    begins = start.params if isinstance(start, omega.Guidance) else start
+    given = (denoiser_params, objective, denoiser, begins)
     with phase("look at the model", show=trainer.progress):
         checks.check_use(denoiser, denoiser_params, split, objective, probe=check)
     objective, seen = _prepared(objective, split, trainer)

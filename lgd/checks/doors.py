@@ -13,6 +13,7 @@ from lgd.machinery.arguments import flag, having, instance, named, prng_key, wro
 from lgd.machinery.failures import NonFiniteError
 from lgd.machinery.progress import phase
 from lgd.objectives import Objective
+from lgd.objectives.objective import TakesReward
 from lgd.training import Trainer
 from lgd.types import Denoiser, Params
 
@@ -81,8 +82,10 @@ def check_use(
         conditions.representatives(split.c, split.stratum)  # of every stratum there is one
     check_start(denoiser, (objective.support.t_max,))
     if flag("check", probe):
-        reward, weight = (getattr(objective, name, None) for name in ("reward", "reward_weight"))
-        judge(checked(denoiser, params, split, reward, weight))
+        of_reward: tuple = (None, None)
+        if isinstance(objective, TakesReward):
+            of_reward = objective.reward, objective.reward_weight
+        judge(checked(denoiser, params, split, *of_reward))
 
 
 def look(denoiser: Denoiser, params: Params, split: Split, *, show: bool = True) -> None:

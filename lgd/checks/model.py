@@ -17,7 +17,7 @@ from lgd.data.dataset import FileImages, Split, checked_split
 from lgd.diffusion import Kind, checked_denoiser
 from lgd.machinery.arguments import positive_int
 from lgd.machinery.words import described, one_line
-from lgd.types import Condition, Denoiser, Params
+from lgd.types import Condition, Denoiser, HasParts, MakesPair, Params
 
 NUM_EXAMPLES = 64
 FEWEST = 16  # examples by whose errors a model is judged
@@ -109,11 +109,10 @@ def checked(
     if reward is not None:
         findings += rewards.values(reward, *some[:2])
     measured = {"examples": float(len(x0)), "mean": float(x0.mean()), "std": float(x0.std())}
-    parts = getattr(denoiser, "parts", None)
-    if parts is None:
+    if not isinstance(denoiser, HasParts):
         found, scores = _of_model(denoiser, params, some, split.c)
         return Report((*findings, *found), measured | scores)
-    for name, part, part_params in parts(params):
+    for name, part, part_params in denoiser.parts(params):
         found, scores = _of_model(part, part_params, some, split.c, may_err=bool(name))
         findings += [replace(each, subject=f"{name} {each.subject}".strip()) for each in found]
         measured |= {f"{name} {key}".strip(): value for key, value in scores.items()}
@@ -177,7 +176,7 @@ def _shape_is_wrong(denoiser: Denoiser, params: Params, probe: Probe) -> str | N
 
 
 def _null_words(denoiser: Denoiser, probe: Probe) -> str:
-    if hasattr(denoiser, "pair"):
+    if isinstance(denoiser, MakesPair):
         return "made by pair"
     null = denoiser.null(jax.tree.map(lambda leaf: jnp.asarray(leaf[:1]), probe.c))
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(null)]
