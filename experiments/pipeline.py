@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments import build, build_guidance, build_pretrained
 from experiments import config as configs
+from experiments.methods import WALKS
 from experiments.rules.evaluation import SMALLEST_OF_LENET
 from experiments.stages import (
     collect,
@@ -134,7 +135,8 @@ def _check_devices(config: ConfigDict) -> None:
         "denoiser.batch_size": config.denoiser.batch_size,
         "classifier.batch_size": config.classifier.batch_size,
     }
-    objectives = [build_guidance.objective(config, method) for method in config.guidance.methods]
+    trained = [method for method in config.guidance.methods if method not in WALKS]
+    objectives = [build_guidance.objective(config, method) for method in trained]
     if any(objective.group_size is None for objective in objectives):
         sizes["guidance.one_step.batch_size"] = config.guidance.one_step.batch_size
     errors = [

@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 from experiments import build_pretrained, finished
 from experiments import config as configs
 from experiments.console import local_path
+from experiments.methods import is_learned
 from experiments.publish.markdown import number, text
 from experiments.publish.study import Add, Study
 from experiments.stages import evaluate
@@ -158,7 +159,7 @@ def _columns() -> list[dict[str, Any]]:
 
 def _differences(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Learned rows against the best hand-made one, of the images of diffusers."""
-    learned = [row for row in rows if row["method"].startswith("learned:")]
+    learned = [row for row in rows if is_learned(row["method"])]
     others = [row for row in rows if row not in learned]
     best = min(others, key=lambda row: row[METRIC]["mean"])
     return [

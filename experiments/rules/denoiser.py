@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from experiments.methods import DIRECTIONS
 from experiments.rules.across import Across
 from experiments.rules.data import side_of
-from experiments.rules.guidance import DIRECTIONS
 
 NO_SIGNAL_AT_1 = ("rectified_flow", "cosine")  # alpha(1) = 0
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from experiments.methods import FEATURES
 from experiments.rules.across import Across
 from experiments.rules.data import side_of
 
@@ -34,7 +35,7 @@ def _features_are_others(
     features: str, classifier: str, methods: Sequence[str], primary: str
 ) -> str | None:
     """Refuse features of the same kind of network for training or selection and for evaluation."""
-    used = "trajectory_features" in methods or primary != "energy_distance"
+    used = FEATURES in methods or primary != "energy_distance"
     if not used or features != classifier:
         return None
     return f"expected another one than classifier.network, got {features!r}"

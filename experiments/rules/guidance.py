@@ -2,19 +2,10 @@
 
 from collections.abc import Sequence
 
+from experiments.methods import FEATURES, METHODS, TRAJECTORIES, WALKS
 from experiments.rules.across import Across
 
-DIRECTIONS = "directions"  # learns a weight for a weaker denoiser too
-PATH = "path"  # walks, without gradients
-TRAJECTORIES = ("trajectory", "trajectory_features", DIRECTIONS)  # unrolled
-ONE_STEP_METHODS = (
-    "self_consistency",
-    "l2",
-    "conditional_marginal",
-    "marginal",
-    "guided_score_matching",
-)
-METHODS = (*ONE_STEP_METHODS, *TRAJECTORIES, PATH)
+PATH = WALKS[0]
 MARGIN = 1e-6  # below this a range is empty in float32
 
 
@@ -46,8 +37,8 @@ def _init_below_max(init: float, most: float) -> str | None:
 
 
 def _snapshots_fit(snapshots: int, methods: Sequence[str], one: int, trajectory: int) -> str | None:
-    trained = [method for method in methods if method != PATH]
-    steps = [trajectory if method in TRAJECTORIES else one for method in trained]
+    numbers = {"one_step": one, "trajectory": trajectory}
+    steps = [numbers[by] for method in methods if (by := METHODS[method].by) in numbers]
     if not steps or snapshots <= min(steps):
         return None
     return f"expected at most {min(steps)}, the steps of the shortest training, got {snapshots}"
@@ -66,19 +57,19 @@ def _whole_batches(size: int, batch: int) -> str | None:
 
 
 def _features_of_images(methods: Sequence[str], data: str) -> str | None:
-    if "trajectory_features" not in methods or data not in ("mixture", "captions"):
+    if FEATURES not in methods or data not in ("mixture", "captions"):
         return None
-    return f"expected no trajectory_features for data {data} (images in classes), got {methods}"
+    return f"expected no {FEATURES} for data {data} (images in classes), got {methods}"
 
 
 def _features_without_reward(methods: Sequence[str], reward: str) -> str | None:
-    if "trajectory_features" not in methods or reward == "none":
+    if FEATURES not in methods or reward == "none":
         return None
-    return f"expected no trajectory_features with reward.name = {reward!r}, got {methods}"
+    return f"expected no {FEATURES} with reward.name = {reward!r}, got {methods}"
 
 
 def _table_from_path(start: str, model: str, methods: Sequence[str]) -> str | None:
-    if start != PATH or model == "table" or not {*TRAJECTORIES}.intersection(methods):
+    if start not in WALKS or model == "table" or not {*TRAJECTORIES}.intersection(methods):
         return None
     return f"expected best or init with guidance.trajectory.model = {model!r}, got {start!r}"
 

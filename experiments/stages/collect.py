@@ -5,6 +5,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from experiments import build, build_guidance
+from experiments.methods import ONE_STEP
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir, throughput
 from lgd import gram
@@ -38,9 +39,7 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
 
 def needed(config: ConfigDict) -> dict[str, OneStep]:
     """Collections of training data by name, each with an objective that it must serve."""
-    methods = sorted(
-        method for method in config.guidance.methods if build_guidance.takes_one_step(method)
-    )
+    methods = sorted(set(config.guidance.methods).intersection(ONE_STEP))
     objectives = [build_guidance.one_step_objective(config, method) for method in methods]
     return {name_for(objective): objective for objective in objectives}
 

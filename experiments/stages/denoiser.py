@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from experiments import build, build_guidance, build_pretrained
+from experiments.methods import FEATURES
 from experiments.workdir import Workdir, exists, throughput
 from lgd import checks, training
 from lgd.data import Dataset, Split, pipeline
@@ -95,7 +96,7 @@ def classifiers(config: ConfigDict) -> list[str]:
     needed = {
         "classifier": by_classifier and not build.has_known_law(config),
         "selection_classifier": by_classifier and config.evaluation.primary != "energy_distance",
-        **dict.fromkeys(feature_networks(config), "trajectory_features" in config.guidance.methods),
+        **dict.fromkeys(feature_networks(config), FEATURES in config.guidance.methods),
         "reward_classifier": config.reward.name == "classifier",
     }
     return [name for name, is_needed in needed.items() if is_needed]

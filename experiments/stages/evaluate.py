@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 import lgd
 from experiments import build, build_pretrained
 from experiments import config as configs
+from experiments.methods import is_learned
 from experiments.publish import tables
 from experiments.stages import denoiser as denoiser_stage
 from experiments.stages import export, measure
@@ -241,7 +242,7 @@ def _comparisons(
     resamples of them (bootstrap within classes); null where a metric uses none.
     """
     comparisons = []
-    for row in (row for row in rows if row["family"].startswith("learned:")):
+    for row in (row for row in rows if is_learned(row["family"])):
         target = "loss" if "loss" in row["metrics"] else primary
         others = [other for other in rows if _is_opponent(other, row)]
         best = min(others, key=lambda other: other["metrics"][target]["mean"])

@@ -9,11 +9,11 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments import build, build_guidance, build_pretrained
-from experiments.rules.guidance import DIRECTIONS, PATH, TRAJECTORIES
+from experiments.methods import DIRECTIONS, FEATURES, ONE_STEP, TRAJECTORIES, WALKS
 from experiments.stages import collect
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir, exists, throughput
-from lgd import direct, gram, learn_guidance, omega, rewards
+from lgd import gram, learn_guidance, omega, rewards
 from lgd.data import Dataset
 from lgd.machinery import processes
 from lgd.training import Trainer
@@ -90,9 +90,9 @@ def learn(
     """
     if exists(workdir.params_file(training.snapshot(snapshot_steps(config, training)[-1]))):
         return
-    if training.method == PATH:
-        _walk(config, workdir, dataset)
-    elif config.statistics.num_examples > 0 and build_guidance.takes_one_step(training.method):
+    if training.method in WALKS:
+        _walk(config, workdir, dataset, training)
+    elif config.statistics.num_examples > 0 and training.method in ONE_STEP:
         _fit(config, workdir, dataset, training)
     else:
         _learn(config, workdir, dataset, training, features, before)
@@ -103,8 +103,8 @@ def snapshot_steps(config: ConfigDict, training: Training) -> list[int]:
 
     What walks is kept once, after its last sweep.
     """
-    if training.method == PATH:
-        return [config.guidance.path.num_sweeps]
+    if training.method in WALKS:
+        return [config.guidance[training.method].num_sweeps]
     num_steps = build_guidance.optimizer(config, *training).num_steps
     count = min(config.guidance.num_snapshots, num_steps)
     return [round(num_steps * (i + 1) / count) for i in range(count)]
@@ -189,19 +189,17 @@ def _learn(
     workdir.save_params(training.snapshot(last), learned.params)
 
 
-def _walk(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
+def _walk(config: ConfigDict, workdir: Workdir, dataset: Dataset, training: Training) -> None:
     """Choose weights along the path of the sampler."""
-    path, settings = Training(PATH), build_guidance.path_settings(config)
     examples = denoiser_stage.taken(config, workdir, dataset, "train")
-    with workdir.timed(path.checkpoints):
-        found = direct.path_guidance(
-            build.stage_key(config, path.name),
+    with workdir.timed(training.checkpoints):
+        learned = build_guidance.walk(config, training.method)(
+            build.stage_key(config, training.name),
             *denoiser_stage.load(config, workdir, dataset),
             *examples[:2],
             stratum=examples.stratum,
-            settings=settings,
         )
-    workdir.save_params(path.snapshot(settings.num_sweeps), found.params)
+    workdir.save_params(training.snapshot(*snapshot_steps(config, training)), learned.params)
 
 
 def _start(
@@ -212,9 +210,9 @@ def _start(
     before: Training | None,
 ) -> build_guidance.Start:
     """Schedules to choose the start from, or the guidance of the training before."""
-    walks = config.guidance.start == PATH and training.method in TRAJECTORIES
-    if before is None and walks and training.method != DIRECTIONS:
-        before = Training(PATH)
+    starts = training.method in TRAJECTORIES and training.method != DIRECTIONS
+    if before is None and starts and config.guidance.start in WALKS:
+        before = Training(config.guidance.start)
         learn(config, workdir, dataset, before, ())
     if before is None:
         return build_guidance.start_schedules(config)
@@ -238,7 +236,7 @@ def objective(
       features: the classifiers by which trajectory_features compares.
     """
     feature_fn = None
-    if training.method == "trajectory_features":
+    if training.method == FEATURES:
         feature_fn = denoiser_stage.load_features(config, workdir, dataset, features)
         if build_pretrained.is_pretrained(config):
             feature_fn = build_pretrained.of_images(config, feature_fn)

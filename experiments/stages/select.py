@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, methods
 from experiments.stages import guidance as guidance_stage
 from experiments.stages import measure
 from experiments.stages.guidance import Training
@@ -59,7 +59,7 @@ class Row(NamedTuple):
     @property
     def is_learned(self) -> bool:
         """Whether it was learned."""
-        return self.family.startswith("learned:")
+        return methods.is_learned(self.family)
 
 
 class Candidates(NamedTuple):
@@ -100,7 +100,7 @@ def select(
         score = base.with_gamma(gamma or 0.0)
         for method in config.guidance.methods:
             best = best_snapshot(config, workdir, dataset, Training(method, gamma), score)
-            rows.append(Row(f"learned:{method}", gamma, best))
+            rows.append(Row(f"{methods.LEARNED}{method}", gamma, best))
     assert constants is not None
     return Candidates(rows, constants)
 
