@@ -6,6 +6,7 @@ then every row is selected once for each weight.
 
 from typing import NamedTuple
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import build, methods
@@ -25,6 +26,7 @@ from lgd.evaluation import (
     num_candidates,
     tune,
 )
+from lgd.evaluation.rows import Row as PlainRow
 from lgd.guidance import FAMILIES
 from lgd.machinery.progress import bar
 
@@ -57,9 +59,22 @@ class Row(NamedTuple):
         return self.family if self.gamma is None else f"{self.family}:reward({self.gamma:.9g})"
 
     @property
+    def plain(self) -> PlainRow:
+        """The row with the weight of the reward among its parameters."""
+        gamma = {} if self.gamma is None else {"gamma": self.gamma}
+        params, fn, score = self.selected
+        known = score if np.isfinite(score) else None
+        return PlainRow(self.method, self.family, gamma | params, fn, known)
+
+    @property
     def is_learned(self) -> bool:
         """Whether it was learned."""
         return methods.is_learned(self.family)
+
+
+def unguided() -> Row:
+    """The row of sampling without guidance."""
+    return Row("unguided", None, Selected({}, guidance.constant(0.0), float("nan")))
 
 
 class Candidates(NamedTuple):
@@ -91,7 +106,7 @@ def select(
       journal: measurements that are there already.
     """
     base, by_stratum = scores_for(config, workdir, dataset, generator, journal)
-    rows = [Row("unguided", None, Selected({}, guidance.constant(0.0), float("nan")))]
+    rows = [unguided()]
     constants = None
     for gamma in gammas(config):
         selected, screened = _tuned(config, base, by_stratum, gamma)
@@ -171,23 +186,15 @@ def _tuned(
 ) -> tuple[dict[str, Selected], dict[str, Screened]]:
     """Hand-made families, each tuned for a weight of the reward."""
     note = "" if gamma is None else f", reward {gamma:g}"
-    names, settings = (
-        tuple(config.evaluation.families),
-        {
-            "schedule": build.schedule(config),
-            "axes": {
-                family: {field: config.evaluation[name] for field, name in fields.items()}
-                for family, fields in _AXES.items()
-            },
-            "finalists": config.evaluation.num_finalists,
+    names, values = tuple(config.evaluation.families), config.evaluation
+    settings = {
+        "schedule": build.schedule(config),
+        "axes": {
+            family: {field: values[name] for field, name in fields.items()}
+            for family, fields in _AXES.items()
         },
-    )
-    count = num_candidates(names, **settings)
-    with bar(f"tune hand-made schedules{note}", count) as advance:
-        return tune(
-            names,
-            base.with_gamma(gamma or 0.0),
-            by_stratum.with_gamma(gamma or 0.0),
-            advance=advance,
-            **settings,
-        )
+        "finalists": values.num_finalists,
+    }
+    scores = [score.with_gamma(gamma or 0.0) for score in (base, by_stratum)]
+    with bar(f"tune hand-made schedules{note}", num_candidates(names, **settings)) as advance:
+        return tune(names, *scores, advance=advance, **settings)

@@ -22,9 +22,9 @@ from experiments.console import local_path
 from experiments.publish import tables, weights
 from experiments.publish.study import Add, Study
 from experiments.stages import evaluate
-from experiments.stages.select import Row
+from experiments.stages.select import Row, unguided
 from experiments.workdir import Workdir, WorkdirError, lock, read_json
-from lgd import guidance, omega
+from lgd import omega
 from lgd.data.dataset import fingerprint
 from lgd.data.image_files import DataFileError
 from lgd.evaluation import Selected
@@ -118,7 +118,7 @@ def _rows(path: Path, name: str, data_path: str | None) -> tuple[list[dict], lis
     for part in weights.NETWORKS:
         _install(workdir, part, files.read(_published(name, manifest, part), "published weights"))
     selected = [
-        Row("unguided", None, Selected({}, guidance.constant(0.0), float("nan"))),
+        unguided(),
         Row(row["method"], None, Selected(row["params"], learned, float("nan"))),
     ]
     generator = evaluate.make_generator(config, workdir, dataset)
