@@ -17,7 +17,7 @@ from experiments.publish import tables
 from experiments.stages import denoiser as denoiser_stage
 from experiments.stages import export, measure
 from experiments.stages import guidance as guidance_stage
-from experiments.stages.reward import RewardMeasure, with_loss
+from experiments.stages.reward import Rewarded, with_loss
 from experiments.stages.select import Candidates, Row, select
 from experiments.workdir import Workdir, throughput
 from experiments.workdir.provenance import provenance as provenance_of_run
@@ -57,7 +57,9 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
         rows, resampled = measure_rows(
             config, dataset, final, measuring, candidates.rows, journal, examples
         )
-        more = _of_reward(config, workdir, dataset, generator, measuring, rows)
+        more = {}
+        if isinstance(measuring, Rewarded):
+            more = measuring.results(dataset, generator, rows)
     results = _results(config, workdir.command, rows, candidates) | more
     results["comparisons"] = _comparisons(rows, resampled, config.evaluation.primary)
     results["classifiers"] = denoiser_stage.accuracies(config, workdir, dataset)
@@ -110,7 +112,7 @@ def make_measure(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Meas
     """What is measured on test data."""
     plain = measure.make(config, workdir, dataset)
     reward = guidance_stage.load_reward(config, workdir, dataset)
-    return plain if reward is None else RewardMeasure(config, workdir, dataset, reward, plain)
+    return plain if reward is None else Rewarded(config, workdir, dataset, reward, plain)
 
 
 def measure_rows(
@@ -170,22 +172,6 @@ def _resampled(row: Row, runs: Sequence[Mapping[str, Any]]) -> dict[str, np.ndar
     if row.gamma is not None and PRIMARY in means:
         means["loss"] = means[PRIMARY]  # less a reward, which uses no real examples
     return means
-
-
-def _of_reward(
-    config: ConfigDict,
-    workdir: Workdir,
-    dataset: Dataset,
-    generator: Generator,
-    measuring: Measure,
-    rows: Sequence[dict],
-) -> dict[str, Any]:
-    """What a run with a reward says beside its rows."""
-    if not isinstance(measuring, RewardMeasure):
-        return {}
-    reward = guidance_stage.load_reward(config, workdir, dataset)
-    assert reward is not None
-    return measuring.results(dataset, generator, reward, rows)
 
 
 def provenance(config: ConfigDict, command: str) -> dict[str, Any]:

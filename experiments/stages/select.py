@@ -13,7 +13,6 @@ from experiments import build, methods
 from experiments.stages import guidance as guidance_stage
 from experiments.stages import measure
 from experiments.stages.guidance import Training
-from experiments.stages.reward import strata_rewards
 from experiments.workdir import Workdir
 from lgd import guidance
 from lgd.data import Dataset
@@ -24,6 +23,7 @@ from lgd.evaluation import (
     Selected,
     ValidationScore,
     num_candidates,
+    strata_rewards,
     tune,
 )
 from lgd.evaluation.rows import Row as PlainRow
