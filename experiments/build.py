@@ -29,7 +29,7 @@ from lgd.types import Schedule
 
 
 def schedule(config: ConfigDict) -> Schedule:
-    """The forward process; of a pretrained pipeline its own."""
+    """The forward process: the one that the config names, or that of the pretrained pipeline."""
     if build_pretrained.is_pretrained(config):
         return build_pretrained.model(config).denoiser.schedule
     return schedules.BY_NAME[config.schedule]()
@@ -125,7 +125,7 @@ def _network(settings: ConfigDict, num_classes: int) -> nn.Module:
 
 
 def denoising_loss(config: ConfigDict) -> denoisers.DenoisingLoss:
-    """The loss it is trained by."""
+    """The loss that the denoiser is trained by."""
     settings = config.denoiser
     return denoisers.DenoisingLoss(
         label_dropout=settings.label_dropout,

@@ -82,7 +82,7 @@ def objective(
 
 
 def one_step_objective(config: ConfigDict, method: str) -> OneStep:
-    """One that needs the denoiser at t only, and so may learn from statistics."""
+    """The objective of a method of single steps, which may learn from statistics."""
     one_step = config.guidance.one_step
     law = objectives.TimeLaw(s_min=one_step.s_min, delta=one_step.delta, zeta=one_step.zeta)
     if method == "guided_score_matching":

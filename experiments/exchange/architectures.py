@@ -91,7 +91,7 @@ def _tensor(value: np.ndarray) -> Any:
 def _gradients(
     case: Case, function: Callable[..., Any], params: Params, weights: np.ndarray
 ) -> tuple[Any, Any]:
-    """Of the sum of the output times weights, by JAX and by PyTorch."""
+    """Gradients of the sum of the output times weights, by JAX and by PyTorch."""
     torch = required("torch", "torch")
     first, *rest = case.inputs
     if not case.weight:

@@ -69,7 +69,7 @@ def measure(options: Namespace) -> dict[str, Any]:
 
 
 def routes() -> Iterator[Found]:
-    """Both samples of every route."""
+    """Latents of a pipeline and of our own sampler, by every route."""
     yield from _stable_diffusion()
     yield from _xl()
     yield from _sd3()
@@ -177,7 +177,7 @@ def _by_argument() -> Iterator[Found]:
 
 
 def _flux() -> Iterator[Found]:
-    """With the shift that the pipeline is given, and with the one that it takes by the size."""
+    """Flux with the shift that it is given, and with the one that it takes by the size."""
     d, torch = required("diffusers", "diffusers"), required("torch", "torch")
     module = required("diffusers.pipelines.flux.pipeline_flux", "diffusers")
     c, sigmas = {**TEXT, "pooled": POOLED}, np.linspace(1.0, 1.0 / NUM_STEPS, NUM_STEPS)

@@ -66,7 +66,7 @@ def measure(options: Namespace) -> dict[str, Any]:
 
 
 def samplers() -> Iterator[Found]:
-    """Both samples of every sampler."""
+    """Latents of every sampler of diffusers, and of ours in its place."""
     d = required("diffusers", "diffusers")
     for name, (make, solver) in schedulers().items():
         yield _stable_diffusion(name, make(), solver)

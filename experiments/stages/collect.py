@@ -50,7 +50,7 @@ def name_for(objective: OneStep) -> str:
 
 
 def folder(workdir: Workdir, name: str) -> Path:
-    """Where a collection lies."""
+    """The folder of a collection."""
     return workdir.path / "statistics" / name
 
 

@@ -68,7 +68,7 @@ class Row(NamedTuple):
 
     @property
     def is_learned(self) -> bool:
-        """Whether it was learned."""
+        """Whether the row was learned."""
         return methods.is_learned(self.family)
 
 

@@ -66,7 +66,7 @@ def _initial_omegas(config: ConfigDict) -> list[Variant]:
 
 
 def _models(config: ConfigDict) -> list[Variant]:
-    """Each with a learning rate that suits it: a table's entries move by it, a step."""
+    """Networks and tables, each with a learning rate that suits it."""
     rates = {"network": 3e-3, "table": 0.1}
     return [
         Variant(

@@ -12,7 +12,7 @@ from lgd.types import Batch, Condition, Denoiser, OmegaFn, Params, PRNGKey, Rewa
 
 @runtime_checkable
 class TakesReward(Protocol):
-    """An objective that less a weighted reward is minimised."""
+    """An objective from which a weighted reward is subtracted."""
 
     @property
     def reward(self) -> RewardFn | None:
@@ -20,7 +20,7 @@ class TakesReward(Protocol):
 
     @property
     def reward_weight(self) -> float:
-        """Its weight."""
+        """Weight of the reward."""
 
 
 @runtime_checkable
