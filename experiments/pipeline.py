@@ -105,12 +105,12 @@ def _run_stages(
 
 def _check_agreement(config: ConfigDict, stages: Sequence[str]) -> None:
     """Several processes must have been told the same."""
-    mine = {"config": configs.to_dict(config), "stages": list(stages)}
-    expected = processes.from_main(lambda: mine)
-    found = processes.gather("\n".join(configs.diff(expected, mine)))
+    settings = {"config": configs.to_dict(config), "stages": list(stages)}
+    expected = processes.from_main(lambda: settings)
+    differences = processes.gather("\n".join(configs.diff(expected, settings)))
     lines = [
         f"process {index}: {line.removeprefix('config.')}"
-        for index, lines in enumerate(found)
+        for index, lines in enumerate(differences)
         for line in lines.splitlines()
     ]
     if lines:

@@ -134,9 +134,9 @@ def _megabytes(
     return float(analysis.temp_size_in_bytes / 1e6)
 
 
-def _error(found: Any, expected: Any) -> float:
-    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+def _error(ours: Any, expected: Any) -> float:
+    ours, expected = np.asarray(ours, np.float64), np.asarray(expected, np.float64)
+    return float(np.abs(ours - expected).max() / np.abs(expected).max())
 
 
 def _milliseconds(run: Callable[[], Any]) -> float:

@@ -60,7 +60,7 @@ def measure(options: Namespace) -> dict[str, Any]:
         rows = []
         with bar("drawn", len(guidance) * len(seeds)) as advance:
             for name, omega in guidance.items():
-                found = []
+                runs = []
                 for seed in seeds:
                     entry = f"{schedule_key(omega)} n={count} seed={seed}"
                     both = (
@@ -68,9 +68,9 @@ def measure(options: Namespace) -> dict[str, Any]:
                         functools.partial(drawing, omega, seed),
                     )
                     one = functools.partial(_both, *both, measuring)
-                    found.append(journal(entry, one))
+                    runs.append(journal(entry, one))
                     advance(name)
-                rows.append(_row(name, found))
+                rows.append(_row(name, runs))
     return {
         "config": configs.to_dict(config),
         "columns": _columns(),
@@ -138,12 +138,12 @@ def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
     return value, time.perf_counter() - start
 
 
-def _row(name: str, found: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    ratios = [each["their seconds"] / each["our seconds"] for each in found]
+def _row(name: str, runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    ratios = [each["their seconds"] / each["our seconds"] for each in runs]
     return {
         "method": name,
-        METRIC: summary([each["theirs"] for each in found]),
-        "own sampler": summary([each["ours"] for each in found]),
+        METRIC: summary([each["theirs"] for each in runs]),
+        "own sampler": summary([each["ours"] for each in runs]),
         "speed": summary(ratios),
     }
 

@@ -42,7 +42,7 @@ from lgd.types import Condition
 COUNT = 14
 
 
-class Found(NamedTuple):
+class Latents(NamedTuple):
     """Latents of a route and of our own sampler."""
 
     pipeline: str
@@ -56,9 +56,9 @@ def measure(options: Namespace) -> dict[str, Any]:
     """Return a row for each route and pipeline."""
     rows = []
     with bar("routes", COUNT) as advance:
-        for found in routes():
-            rows.append(row_of(**found._asdict()))
-            advance(found.route)
+        for latents in routes():
+            rows.append(row_of(**latents._asdict()))
+            advance(latents.route)
     columns = [
         text("pipeline", "pipeline"),
         text("route", "route"),
@@ -68,7 +68,7 @@ def measure(options: Namespace) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "limit": LIMIT}
 
 
-def routes() -> Iterator[Found]:
+def routes() -> Iterator[Latents]:
     """Latents of a pipeline and of our own sampler, by every route."""
     yield from _stable_diffusion()
     yield from _xl()
@@ -79,7 +79,7 @@ def routes() -> Iterator[Found]:
 
 def _callback(
     name: str, scheduler: str, pipe: Any, model: Any, c: Condition, given: Mapping, solver: str
-) -> Found:
+) -> Latents:
     scale, callback = exchange.guidance_callback(omega_of_text, pipe, NUM_STEPS, c)
     torch = required("torch", "torch")
     theirs = pipe(
@@ -90,17 +90,17 @@ def _callback(
         output_type="latent",
     ).images.numpy()
     own = ours(model, omega_of_text, c, start_of(model), solver)
-    return Found(name, "callback", scheduler, theirs, own)
+    return Latents(name, "callback", scheduler, theirs, own)
 
 
-def _stable_diffusion() -> Iterator[Found]:
+def _stable_diffusion() -> Iterator[Latents]:
     for name, (make, solver) in schedulers().items():
         pipe = tiny.stable_diffusion(make())
         model = brought(pipe, NO_TEXT)
         yield _callback("StableDiffusion", name, pipe, model, TEXT, prompts(False), solver)
 
 
-def _xl() -> Iterator[Found]:
+def _xl() -> Iterator[Latents]:
     pipe = tiny.stable_diffusion_xl()
     c, size = {**TEXT, "pooled": POOLED}, 8 * pipe.vae_scale_factor
     model = brought(pipe, {**NO_TEXT, "pooled": NO_POOLED})
@@ -108,7 +108,7 @@ def _xl() -> Iterator[Found]:
     yield _callback("StableDiffusionXL", "Euler", pipe, model, c, given, "ddim")
 
 
-def _sd3() -> Iterator[Found]:
+def _sd3() -> Iterator[Latents]:
     d, torch = required("diffusers", "diffusers"), required("torch", "torch")
     c = {**TEXT, "pooled": POOLED}
     for shift in (1.0, 3.0):
@@ -126,7 +126,7 @@ def _sd3() -> Iterator[Found]:
     for route, each in (("guider", guider), ("guider, saved and loaded", read)):
         modular = _modular(pipe, each)
         theirs = modular(**given, latents=torch.tensor(X), output="latents").numpy()
-        yield Found("modular StableDiffusion3", route, name, theirs, own)
+        yield Latents("modular StableDiffusion3", route, name, theirs, own)
 
 
 def _modular(pipe: Any, guider: Any) -> Any:
@@ -141,7 +141,7 @@ def _modular(pipe: Any, guider: Any) -> Any:
     return modular
 
 
-def _by_argument() -> Iterator[Found]:
+def _by_argument() -> Iterator[Latents]:
     torch = required("torch", "torch")
     pipe, labels = tiny.class_conditional(), [1, 7]
     model = exchange.load(pipe)
@@ -155,7 +155,7 @@ def _by_argument() -> Iterator[Found]:
     ).images
     start = torch.randn(X.shape, generator=torch.Generator().manual_seed(3)).numpy()
     images = 0.5 * model.decode(ours(model, omega_of_label, c, start)) + 0.5
-    yield Found("DiT", "argument", "DDIM, leading (decoded images)", theirs, images)
+    yield Latents("DiT", "argument", "DDIM, leading (decoded images)", theirs, images)
 
     pipe = tiny.pixart()
     model = brought(pipe, NO_TEXT)
@@ -173,10 +173,10 @@ def _by_argument() -> Iterator[Found]:
         output_type="latent",
     ).images.numpy()
     own = ours(model, omega_of_text, TEXT, X)
-    yield Found("PixArtAlpha", "argument", "DDIM, leading", theirs, own)
+    yield Latents("PixArtAlpha", "argument", "DDIM, leading", theirs, own)
 
 
-def _flux() -> Iterator[Found]:
+def _flux() -> Iterator[Latents]:
     """Flux with the shift that it is given, and with the one that it takes by the size."""
     d, torch = required("diffusers", "diffusers"), required("torch", "torch")
     module = required("diffusers.pipelines.flux.pipeline_flux", "diffusers")
@@ -202,7 +202,7 @@ def _flux() -> Iterator[Found]:
         ).images.numpy()
         own = ours(model, omega_of_text, c, X, times=model.times(NUM_STEPS, **options))
         name = "FlowMatchEuler, " + ("dynamic shift" if dynamic else "shift 3")
-        yield Found("Flux", "argument true_cfg_scale", name, theirs, _packed(own))
+        yield Latents("Flux", "argument true_cfg_scale", name, theirs, _packed(own))
 
 
 def _packed(x: np.ndarray) -> np.ndarray:

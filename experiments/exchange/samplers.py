@@ -41,7 +41,7 @@ from lgd.types import Condition
 NUM_STEPS, SCALE = 20, 5.0
 
 
-class Found(NamedTuple):
+class Latents(NamedTuple):
     """Latents of a sampler of diffusers and of our own."""
 
     sampler: str
@@ -54,9 +54,9 @@ def measure(options: Namespace) -> dict[str, Any]:
     """Return a row for each sampler."""
     rows = []
     with bar("samplers", 8) as advance:
-        for found in samplers():
-            rows.append(row_of(**found._asdict()))
-            advance(found.sampler)
+        for latents in samplers():
+            rows.append(row_of(**latents._asdict()))
+            advance(latents.sampler)
     columns = [
         text("sampler", "sampler of diffusers"),
         text("solver", "our solver"),
@@ -65,7 +65,7 @@ def measure(options: Namespace) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "limit": LIMIT, "steps": NUM_STEPS, "scale": SCALE}
 
 
-def samplers() -> Iterator[Found]:
+def samplers() -> Iterator[Latents]:
     """Latents of every sampler of diffusers, and of ours in its place."""
     d = required("diffusers", "diffusers")
     for name, (make, solver) in schedulers().items():
@@ -95,23 +95,23 @@ def _drawn(pipe: Any, **given: Any) -> np.ndarray:
     ).images.numpy()
 
 
-def _stable_diffusion(name: str, scheduler: Any, solver: str, times: Any = None) -> Found:
+def _stable_diffusion(name: str, scheduler: Any, solver: str, times: Any = None) -> Latents:
     pipe = tiny.stable_diffusion(scheduler)
     model = brought(pipe, NO_TEXT)
     start = X if times is not None else start_of(model, NUM_STEPS)
     times = model.times(NUM_STEPS) if times is None else times
     own = ours(model, omega, TEXT, start, solver, times)
-    return Found(name, solver, _drawn(pipe, **prompts(False, NUM_STEPS)), own)
+    return Latents(name, solver, _drawn(pipe, **prompts(False, NUM_STEPS)), own)
 
 
-def _flow(name: str, shift: float) -> Found:
+def _flow(name: str, shift: float) -> Latents:
     d = required("diffusers", "diffusers")
     pipe = tiny.stable_diffusion_3(d.FlowMatchEulerDiscreteScheduler(shift=shift))
     model = brought(pipe, {**NO_TEXT, "pooled": NO_POOLED})
     size = 8 * pipe.vae_scale_factor
     own = ours(model, omega, {**TEXT, "pooled": POOLED}, X, "ddim", model.times(NUM_STEPS))
     given = prompts(True, NUM_STEPS) | {"height": size, "width": size}
-    return Found(name, "ddim", _drawn(pipe, **given), own)
+    return Latents(name, "ddim", _drawn(pipe, **given), own)
 
 
 STUDY = Study(measure=measure, refused=(ImportError,))

@@ -122,8 +122,8 @@ def load_features(
     each = [load_classifier(config, workdir, dataset, name) for name in names]
 
     def feature_fn(x: Float[Array, "b *dims"]) -> Float[Array, "b f"]:
-        found: list[Array] = [network.apply(params, x)[1] for network, params in each]  # type: ignore[misc]
-        return jnp.concatenate(found, axis=-1)
+        features: list[Array] = [network.apply(params, x)[1] for network, params in each]  # type: ignore[misc]
+        return jnp.concatenate(features, axis=-1)
 
     return feature_fn
 
@@ -141,14 +141,14 @@ def load_classifier(
 
 def accuracies(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> dict[str, float]:
     """Share of real test images that each of `classifiers` puts into their class."""
-    found = {}
+    shares = {}
     for name in classifiers(config):
         classifier, params = load_classifier(config, workdir, dataset, name)
         logits = extract(
             jax.jit(lambda x, c=classifier, p=params: c.apply(p, x)[0]), dataset.test.x
         )
-        found[name] = float(np.mean(logits.argmax(axis=1) == dataset.test.stratum))
-    return found
+        shares[name] = float(np.mean(logits.argmax(axis=1) == dataset.test.stratum))
+    return shares
 
 
 def _make_classifier(name: str, config: ConfigDict, dataset: Dataset) -> Classifier:

@@ -100,8 +100,8 @@ def measure(options: Namespace) -> dict[str, Any]:
         here, published = _rows(options.workdir, options.weights, options.data)
     columns = tables.columns_of_run(published)
     both = {"here": here, "published": published}
-    made = {name: {"title": name, "columns": columns, "rows": rows} for name, rows in both.items()}
-    return {"tables": made}
+    named = {name: {"title": name, "columns": columns, "rows": rows} for name, rows in both.items()}
+    return {"tables": named}
 
 
 def _rows(path: Path, name: str, data_path: str | None) -> tuple[list[dict], list[dict]]:

@@ -99,10 +99,10 @@ def look(denoiser: Denoiser, params: Params, split: Split, *, show: bool = True)
 
 def judge(report: Report) -> None:
     """Raise one error of all that cannot work, and warn of each thing that is only suspicious."""
-    texts = [str(found) for found in report.errors]
-    if any(found.subject.endswith("finite") for found in report.errors):
+    texts = [str(finding) for finding in report.errors]
+    if any(finding.subject.endswith("finite") for finding in report.errors):
         raise NonFiniteError("; ".join(texts))
     if texts:
         raise ValueError("; ".join(texts) + " (check=False leaves this check out)")
-    for found in report.warnings:
-        warnings.warn(f"{found.subject}: {found.message}", stacklevel=4)
+    for finding in report.warnings:
+        warnings.warn(f"{finding.subject}: {finding.message}", stacklevel=4)

@@ -110,11 +110,11 @@ def checked(
         findings += rewards.values(reward, *some[:2])
     measured = {"examples": float(len(x0)), "mean": float(x0.mean()), "std": float(x0.std())}
     if not isinstance(denoiser, HasParts):
-        found, scores = _of_model(denoiser, params, some, split.c)
-        return Report((*findings, *found), measured | scores)
+        more, scores = _of_model(denoiser, params, some, split.c)
+        return Report((*findings, *more), measured | scores)
     for name, part, part_params in denoiser.parts(params):
-        found, scores = _of_model(part, part_params, some, split.c, may_err=bool(name))
-        findings += [replace(each, subject=f"{name} {each.subject}".strip()) for each in found]
+        more, scores = _of_model(part, part_params, some, split.c, may_err=bool(name))
+        findings += [replace(each, subject=f"{name} {each.subject}".strip()) for each in more]
         measured |= {f"{name} {key}".strip(): value for key, value in scores.items()}
     return Report(tuple(findings), measured)
 
@@ -140,22 +140,22 @@ def _of_model(
     if wrong is not None:
         return [Finding("output", "error", wrong)], {}
     both, ask = halves(denoiser, params, probe), asking(denoiser, params)
-    found = pairs.finite(*both, probe, _null_words(denoiser, probe))
-    if found:
-        return found, {}
+    findings = pairs.finite(*both, probe, _null_words(denoiser, probe))
+    if findings:
+        return findings, {}
     if few:
         return pairs.null(denoiser, both, probe, c), {}
     kind, shifts = kind_of(denoiser), _shifts(some.c)
     base, best = explanation(ask, kind, probe, denoiser.schedule, shifts)
-    found = _misread(base, best, kind)
+    findings = _misread(base, best, kind)
     if may_err:
-        found = [replace(each, level="warning") for each in found]
-    found += pairs.null(denoiser, both if best is None else None, probe, c)
+        findings = [replace(each, level="warning") for each in findings]
+    findings += pairs.null(denoiser, both if best is None else None, probe, c)
     output = ask(probe.x_t, probe.t, probe.c)
-    found += pairs.batched(ask, output, probe)
+    findings += pairs.batched(ask, output, probe)
     if best is None:  # else it may follow from what was found
-        found += pairs.ignored(ask, output, probe, exact=base.score < EXACT)
-    return found, {"score": base.score}
+        findings += pairs.ignored(ask, output, probe, exact=base.score < EXACT)
+    return findings, {"score": base.score}
 
 
 def _shape_is_wrong(denoiser: Denoiser, params: Params, probe: Probe) -> str | None:

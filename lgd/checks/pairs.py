@@ -99,14 +99,14 @@ def ignored(ask: Ask, output: np.ndarray, probe: Probe, *, exact: bool) -> Findi
         "t": None if exact else (probe.x_t, np.roll(probe.t, probe.num_examples), probe.c),
         "c": (probe.x_t, probe.t, _other_conditions(probe)),
     }
-    found = []
+    findings = []
     for name, inputs in changed.items():
         if inputs is None or inputs[2] is None:
             continue
         if np.abs(ask(*inputs) - output).max() <= SAME * _size(output):
             says = f"expected the output to depend on {name}, got the same for other {name}"
-            found.append(Finding("inputs", "warning", says))
-    return found
+            findings.append(Finding("inputs", "warning", says))
+    return findings
 
 
 def batched(ask: Ask, output: np.ndarray, probe: Probe) -> Findings:

@@ -228,11 +228,11 @@ def measure(options: Namespace) -> dict[str, Any]:
     """Return both comparisons, the first also as the largest errors of every dimension."""
     entries, rows = precision(), []
     for dim in DIMS:
-        mine = [entry for entry in entries if entry["dim"] == dim]
+        of_dim = [entry for entry in entries if entry["dim"] == dim]
         row: dict[str, Any] = {"dim": dim}
         for part, path in itertools.product(PARTS, PATHS):
-            row[f"{part} {path}"] = max(entry[path][part] for entry in mine)
-        ratios = [each["statistics"]["gradient"] / each["particles"]["gradient"] for each in mine]
+            row[f"{part} {path}"] = max(entry[path][part] for entry in of_dim)
+        ratios = [each["statistics"]["gradient"] / each["particles"]["gradient"] for each in of_dim]
         rows.append(row | {"ratio": max(ratios)})
     tables = {
         "precision": {"columns": PRECISION, "rows": rows},
