@@ -144,16 +144,6 @@ def exact_denoiser(
     return spiral.mixture(schedule(config))
 
 
-def classifier(config: ConfigDict, num_classes: int) -> Classifier:
-    """The network whose features and labels measure samples."""
-    return _classifier(config.classifier, num_classes)
-
-
-def features(config: ConfigDict, num_classes: int) -> Classifier:
-    """The network whose features train and select; not the one that measures."""
-    return _classifier(config.features, num_classes)
-
-
 CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
     "mlp": FeatureClassifier,
     "conv": ConvClassifier,
@@ -161,7 +151,8 @@ CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
 }
 
 
-def _classifier(settings: ConfigDict, num_classes: int) -> Classifier:
+def classifier(settings: ConfigDict, num_classes: int) -> Classifier:
+    """A network from its settings: those whose features measure, or those that train and select."""
     return CLASSIFIERS[settings.network](num_classes, settings.width, settings.num_features)
 
 

@@ -11,7 +11,6 @@ from experiments.workdir import Workdir, throughput
 from lgd import gram
 from lgd.data import Dataset
 from lgd.gram import store
-from lgd.gram.layout import Members
 from lgd.objectives import OneStep
 from lgd.training import Trainer
 from lgd.types import Denoiser, Params
@@ -46,16 +45,12 @@ def needed(config: ConfigDict) -> dict[str, OneStep]:
 
 def name_for(objective: OneStep) -> str:
     """The collection of training data that an objective learns from: "train-<members>"."""
-    return f"train-{_members(objective)}"
+    return f"train-{objective.members[0]}"
 
 
 def folder(workdir: Workdir, name: str) -> Path:
     """The folder of a collection."""
     return workdir.path / "statistics" / name
-
-
-def _members(objective: OneStep) -> Members:
-    return objective.members[0]
 
 
 def _collect(
@@ -78,7 +73,7 @@ def _collect(
             denoiser_stage.taken(config, workdir, dataset, "validation" if held_out else "train"),
             num_examples=settings.num_held_out if held_out else settings.num_examples,
             particles=gram.Particles(
-                members=_members(objective), num_particles=objective.num_members
+                members=objective.members[0], num_particles=objective.num_members
             ),
             data_name=f"{config.data.name} {'validation' if held_out else 'train'}",
             shard_examples=settings.shard_examples,

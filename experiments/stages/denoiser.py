@@ -152,12 +152,9 @@ def accuracies(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> dict[s
 
 
 def _make_classifier(name: str, config: ConfigDict, dataset: Dataset) -> Classifier:
-    make = {
-        "classifier": build.classifier,
-        "features": build.features,
-        "reward_classifier": build_guidance.reward_classifier,
-    }
-    return make[settings_of(name)](config, dataset.num_classes)
+    if name == "reward_classifier":
+        return build_guidance.reward_classifier(config, dataset.num_classes)
+    return build.classifier(config[settings_of(name)], dataset.num_classes)
 
 
 def _train_denoiser(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:

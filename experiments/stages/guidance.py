@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -33,17 +33,13 @@ class Training(NamedTuple):
 
     def snapshot(self, step: int) -> str:
         """Name of the parameters as they were after a step."""
-        return f"{self._folder}-{step:06d}"
-
-    @property
-    def _folder(self) -> str:
-        gamma = "" if self.gamma is None else f"-reward-{self.gamma:.9g}"
-        return f"guidance/{self.method}{gamma}"
+        return f"{self.checkpoints}-{step:06d}"
 
     @property
     def checkpoints(self) -> str:
         """Name of the folder of its checkpoints, and of its line in timings.jsonl."""
-        return self._folder
+        gamma = "" if self.gamma is None else f"-reward-{self.gamma:.9g}"
+        return f"guidance/{self.method}{gamma}"
 
 
 def trainings(config: ConfigDict) -> list[tuple[Training, Training | None]]:
@@ -248,44 +244,31 @@ def objective(
 
 def _fit(config: ConfigDict, workdir: Workdir, dataset: Dataset, training: Training) -> None:
     """Learn from statistics; process 0 alone, since it takes seconds."""
+    method, schedule = training.method, build.schedule(config)
     steps = snapshot_steps(config, training)
+    objective = build_guidance.one_step_objective(config, method)
 
     def keep(step: int, ema: Params) -> None:
         if step in steps:
             workdir.save_params(training.snapshot(step), ema)
 
-    with workdir.timed(training.checkpoints):
-        processes.from_main(lambda: _fit_here(config, workdir, dataset, training, keep))
-
-
-def _fit_here(
-    config: ConfigDict,
-    workdir: Workdir,
-    dataset: Dataset,
-    training: Training,
-    keep: Callable[[int, Params], None],
-) -> None:
-    method, schedule = training.method, build.schedule(config)
-    objective = build_guidance.one_step_objective(config, method)
-    statistics = gram.read(collect.folder(workdir, collect.name_for(objective)))
-    model = build_guidance.omega_model(config, method, dataset)
-    params = None
-    if config.guidance.start != "init":
-        model, params = gram.started(
-            model, statistics, objective, schedule=schedule, seed=config.seed
-        )
-    gram.fit(
-        statistics,
-        objective,
-        model,
-        schedule=schedule,
-        trainer=Trainer(
+    @processes.by_main
+    def fit() -> None:
+        statistics = gram.read(collect.folder(workdir, collect.name_for(objective)))
+        model, params = build_guidance.omega_model(config, method, dataset), None
+        if config.guidance.start != "init":
+            model, params = gram.started(
+                model, statistics, objective, schedule=schedule, seed=config.seed
+            )
+        trainer = Trainer(
             optimizer=build_guidance.optimizer(config, method),
             batch_size=config.guidance.one_step.batch_size,
-            log_every=math.gcd(*snapshot_steps(config, training)),
+            log_every=math.gcd(*steps),
             on_log=workdir.metrics(training.name),
             on_step=keep,
-        ),
-        seed=config.seed,
-        params=params,
-    )
+        )
+        seen = (statistics, objective, model)
+        gram.fit(*seen, schedule=schedule, trainer=trainer, seed=config.seed, params=params)
+
+    with workdir.timed(training.checkpoints):
+        fit()
