@@ -132,8 +132,8 @@ def _learned(
             optimizer=training.Optimizer(num_steps=steps),
             batch_size=batch,
             on_step=lambda step, ema: ends.append(time.perf_counter()),
+            check=False,
         ),
-        check=False,
     )
     return {
         "batch": batch,

@@ -82,7 +82,7 @@ def _collect(
                 batch_size=settings.batch_size,
                 mesh=build.mesh(config),
                 on_step=lambda step, params: tick(),
+                check=False,  # stage 1 looks at networks that are not ours
             ),
-            check=False,  # stage 1 looks at networks that are not ours
         )
     workdir.note_folder(folder(workdir, name))

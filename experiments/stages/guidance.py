@@ -166,6 +166,7 @@ def _learn(
             log_every=config.training.log_every,
             on_log=workdir.metrics(training.name),
             on_step=keep,
+            check=False,  # stage 1 looks at networks that are not ours
         )
         examples = denoiser_stage.taken(config, workdir, dataset, "train")
         learned = learn_guidance(
@@ -179,7 +180,6 @@ def _learn(
             model=None if begun else build_guidance.omega_model(config, training.method, dataset),
             start=start,
             trainer=trainer,
-            check=False,  # stage 1 looks at networks that are not ours
         )
     # Says that all is done, and so comes after the last checkpoint.
     workdir.save_params(training.snapshot(last), learned.params)

@@ -9,7 +9,7 @@ from lgd.checks.model import checked
 from lgd.checks.report import Report
 from lgd.data.dataset import Split
 from lgd.diffusion import check_start, checked_denoiser
-from lgd.machinery.arguments import flag, having, instance, named, prng_key, wrong
+from lgd.machinery.arguments import having, instance, named, prng_key, wrong
 from lgd.machinery.failures import NonFiniteError
 from lgd.machinery.progress import phase
 from lgd.objectives import Objective
@@ -81,7 +81,7 @@ def check_use(
     if split.stratum is not None:
         conditions.representatives(split.c, split.stratum)  # of every stratum there is one
     check_start(denoiser, (objective.support.t_max,))
-    if flag("check", probe):
+    if probe:
         of_reward: tuple = (None, None)
         if isinstance(objective, TakesReward):
             of_reward = objective.reward, objective.reward_weight
