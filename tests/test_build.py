@@ -45,3 +45,12 @@ def test_a_config_names_a_data_set_of_tfds(monkeypatch):
     arguments, settings = build.dataset(configs.load("configs/fashion_mnist.py", overrides))
     assert arguments == ("mnist", 20, 20, 20)
     assert settings == {"size": 0, "attributes": (), "seed": 0}
+
+
+def test_what_walks_takes_the_sampling_grid_and_the_fields_of_its_group():
+    config = default.get_config()
+    config.guidance.path.num_sweeps = 2
+    settings = build_guidance.walk(config, "path").keywords["settings"]
+    assert (settings.num_particles, settings.num_sweeps) == (200, 2)
+    assert settings.grid == tuple(build.times(config).tolist())
+    assert not settings.check

@@ -51,7 +51,7 @@ from lgd.types import OmegaFn
 
 UNGUIDED = "unguided"
 METRICS = ("energy_distance", "frechet_distance")  # of samples to validation data
-FAMILIES = ("constant", "limited_interval", "clamp_linear")
+FAMILIES = tuple(dict.fromkeys(schedule.family for schedule in standard_schedules().values()))
 GROUP = 8  # members of a group of one class
 COLLECTED = (
     (Particles(), 16_384),
