@@ -31,14 +31,10 @@ from lgd.guidance import FAMILIES
 from lgd.machinery.progress import bar
 
 _ALL, _POOLED, _EACH = slice(None), slice(0, 1), slice(1, None)  # entries of a distance
-_AXES = {  # grids that a config may replace, by family and field
-    "constant": {"w": "constant_weights"},
-    "limited_interval": {
-        "w": "interval_weights",
-        "lo": "interval_lower",
-        "hi": "interval_upper",
-    },
-    "clamp_linear": {"cfg_scale": "clamp_linear_scales"},
+_GRIDS = {  # that a config has for the first fields of a family
+    "constant": ("constant_weights",),
+    "limited_interval": ("interval_weights", "interval_lower", "interval_upper"),
+    "clamp_linear": ("clamp_linear_scales",),
 }
 
 
@@ -190,8 +186,8 @@ def _tuned(
     settings = {
         "schedule": build.schedule(config),
         "axes": {
-            family: {field: values[name] for field, name in fields.items()}
-            for family, fields in _AXES.items()
+            family: dict(zip(FAMILIES[family].fields, map(values.get, grids), strict=False))
+            for family, grids in _GRIDS.items()
         },
         "finalists": values.num_finalists,
     }
