@@ -29,7 +29,7 @@ from lgd.types import Schedule
 
 
 def schedule(config: ConfigDict) -> Schedule:
-    """The forward process; of a pretrained pipeline its own."""
+    """The forward process: the one that the config names, or that of the pretrained pipeline."""
     if build_pretrained.is_pretrained(config):
         return build_pretrained.model(config).denoiser.schedule
     return schedules.BY_NAME[config.schedule]()
@@ -125,7 +125,7 @@ def _network(settings: ConfigDict, num_classes: int) -> nn.Module:
 
 
 def denoising_loss(config: ConfigDict) -> denoisers.DenoisingLoss:
-    """The loss it is trained by."""
+    """The loss that the denoiser is trained by."""
     settings = config.denoiser
     return denoisers.DenoisingLoss(
         label_dropout=settings.label_dropout,
@@ -144,16 +144,6 @@ def exact_denoiser(
     return spiral.mixture(schedule(config))
 
 
-def classifier(config: ConfigDict, num_classes: int) -> Classifier:
-    """The network whose features and labels measure samples."""
-    return _classifier(config.classifier, num_classes)
-
-
-def features(config: ConfigDict, num_classes: int) -> Classifier:
-    """The network whose features train and select; not the one that measures."""
-    return _classifier(config.features, num_classes)
-
-
 CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
     "mlp": FeatureClassifier,
     "conv": ConvClassifier,
@@ -161,7 +151,8 @@ CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
 }
 
 
-def _classifier(settings: ConfigDict, num_classes: int) -> Classifier:
+def classifier(settings: ConfigDict, num_classes: int) -> Classifier:
+    """A network from its settings: those whose features measure, or those that train and select."""
     return CLASSIFIERS[settings.network](num_classes, settings.width, settings.num_features)
 
 

@@ -1,6 +1,7 @@
 """Objectives, optimizers, models of omega and rewards from a config. Nothing is computed here."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,8 +9,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import build
-from experiments.rules.guidance import DIRECTIONS, ONE_STEP_METHODS, PATH, TRAJECTORIES
-from lgd import direct, encoders, guidance, objectives, omega, rewards
+from experiments.methods import DIRECTIONS, METHODS
+from lgd import encoders, guidance, objectives, omega, rewards
 from lgd.data import Dataset
 from lgd.metrics.classifier import ConvClassifier
 from lgd.objectives import Objective, OneStep
@@ -24,35 +25,28 @@ _CLOSED_FORMS: dict[str, Callable[[ConfigDict], RewardFn]] = {
 }
 
 
-def unrolls(method: str) -> bool:
-    """Whether a method follows whole trajectories by their gradients."""
-    return method in TRAJECTORIES
-
-
-def takes_one_step(method: str) -> bool:
-    """Whether a method compares single steps, and so may learn from statistics."""
-    return method in ONE_STEP_METHODS
-
-
-def path_settings(config: ConfigDict) -> direct.PathSettings:
-    """How the method path walks."""
-    return direct.PathSettings(
+def walk(config: ConfigDict, method: str) -> Callable[..., omega.Guidance]:
+    """The function of a method that walks, (key, denoiser, params, x0, c, stratum) -> guidance."""
+    make = METHODS[method].walk
+    assert make is not None
+    function, settings = make()
+    how = settings(
         times=_grids(config)[0],
-        num_particles=config.guidance.path.num_particles,
-        num_sweeps=config.guidance.path.num_sweeps,
         churn=config.sampling.churn,
         omega_max=config.guidance.omega.max,
         check=False,
+        **config.guidance[method],
     )
+    return functools.partial(function, settings=how)
 
 
 def optimizer(config: ConfigDict, method: str, gamma: float | None = None) -> Optimizer:
     """Optimizer of omega; trainings that go on from a smaller weight of a reward are shorter."""
-    settings = config.guidance.trajectory if unrolls(method) else config.guidance.one_step
+    by = METHODS[method].by
+    settings = config.guidance[by]
     num_steps = settings.num_steps
     if gamma is not None and gamma != config.reward.weights[0]:
-        reward = config.reward
-        num_steps = reward.trajectory_num_steps if unrolls(method) else reward.one_step_num_steps
+        num_steps = config.reward[f"{by}_num_steps"]
     return Optimizer(
         num_steps=num_steps,
         learning_rate=settings.learning_rate,
@@ -80,16 +74,15 @@ def objective(
       reward: R(x0, c), of methods that take one.
       gamma: its weight.
     """
-    made: Any = one_step_objective(config, method) if not unrolls(method) else _trajectory(config)
-    if unrolls(method):
-        made = dataclasses.replace(made, features=feature_fn)
-    if reward is None:
-        return made
-    return dataclasses.replace(made, reward=reward, reward_weight=gamma)
+    of_reward: dict[str, Any] = {"reward": reward, "reward_weight": gamma}
+    of_reward = {} if reward is None else of_reward
+    if METHODS[method].by == "one_step":
+        return dataclasses.replace(one_step_objective(config, method), **of_reward)
+    return dataclasses.replace(_trajectory(config), features=feature_fn, **of_reward)
 
 
 def one_step_objective(config: ConfigDict, method: str) -> OneStep:
-    """One that needs the denoiser at t only, and so may learn from statistics."""
+    """The objective of a method of single steps, which may learn from statistics."""
     one_step = config.guidance.one_step
     law = objectives.TimeLaw(s_min=one_step.s_min, delta=one_step.delta, zeta=one_step.zeta)
     if method == "guided_score_matching":
@@ -164,11 +157,11 @@ def omega_model(config: ConfigDict, method: str, dataset: Dataset) -> omega.Lear
 
 
 def _one_direction(config: ConfigDict, method: str, dataset: Dataset) -> omega.LearnedModel:
-    settings = config.guidance.trajectory if unrolls(method) else config.guidance.one_step
-    if settings.model == "network" and method != PATH:
+    by = METHODS[method].by
+    if by != "walk" and config.guidance[by].model == "network":
         return _omega_network(config, method, dataset)
     omega_max, rows = config.guidance.omega.max, omega.rows_for(dataset.conditions)
-    if not takes_one_step(method):
+    if by != "one_step":
         # All of it: omega stays at the times above the one that trajectories start at or below.
         sampled = _grids(config)[0]
         return omega.StepTable(

@@ -27,7 +27,7 @@ class Finished(NamedTuple):
         return report.guidance_of_rows(*self[:3], self.results["rows"])
 
     def generator(self) -> Generator:
-        """The sampler of its test samples."""
+        """The sampler of the test samples of the run."""
         return evaluate.final_generator(
             self.config, evaluate.make_generator(*self[:3]), self.dataset
         )

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments import build, build_guidance, build_pretrained
 from experiments import config as configs
+from experiments.methods import WALKS
 from experiments.rules.evaluation import SMALLEST_OF_LENET
 from experiments.stages import (
     collect,
@@ -69,9 +70,9 @@ def run(
     """
     _check_agreement(config, stages)
     with stall.watched(config.training.stall_seconds), memory_advice():
-        _check_pretrained(config)
+        _refuse(build_pretrained.unreadable(config))
         _check_devices(config)
-        _check_features(config)
+        _refuse(judges.check(config))  # every process reads that file for itself
         _check_families(config)
         with progress.phase("read the data"):
             dataset = _load_data(config)
@@ -102,25 +103,24 @@ def _run_stages(
         raise MisfitError([f"data.path: {error}"]) from None
 
 
+def _refuse(errors: Sequence[str]) -> None:
+    if errors:
+        raise MisfitError(errors)
+
+
 def _check_agreement(config: ConfigDict, stages: Sequence[str]) -> None:
     """Several processes must have been told the same."""
-    mine = {"config": configs.to_dict(config), "stages": list(stages)}
-    expected = processes.from_main(lambda: mine)
-    found = processes.gather("\n".join(configs.diff(expected, mine)))
+    settings = {"config": configs.to_dict(config), "stages": list(stages)}
+    expected = processes.from_main(lambda: settings)
+    differences = processes.gather("\n".join(configs.diff(expected, settings)))
     lines = [
         f"process {index}: {line.removeprefix('config.')}"
-        for index, lines in enumerate(found)
+        for index, lines in enumerate(differences)
         for line in lines.splitlines()
     ]
     if lines:
         what = "expected equal settings in every process, got (process 0 -> another)"
         raise MisfitError([what, *lines])
-
-
-def _check_pretrained(config: ConfigDict) -> None:
-    """The pipeline of a config, if it names one, can be read."""
-    if errors := build_pretrained.unreadable(config):
-        raise MisfitError(errors)
 
 
 def _check_devices(config: ConfigDict) -> None:
@@ -134,7 +134,8 @@ def _check_devices(config: ConfigDict) -> None:
         "denoiser.batch_size": config.denoiser.batch_size,
         "classifier.batch_size": config.classifier.batch_size,
     }
-    objectives = [build_guidance.objective(config, method) for method in config.guidance.methods]
+    trained = [method for method in config.guidance.methods if method not in WALKS]
+    objectives = [build_guidance.objective(config, method) for method in trained]
     if any(objective.group_size is None for objective in objectives):
         sizes["guidance.one_step.batch_size"] = config.guidance.one_step.batch_size
     errors = [
@@ -142,8 +143,7 @@ def _check_devices(config: ConfigDict) -> None:
         for name, size in sizes.items()
         if size % count
     ]
-    if errors:
-        raise MisfitError(errors)
+    _refuse(errors)
 
 
 def _check_families(config: ConfigDict) -> None:
@@ -173,12 +173,6 @@ def _load_data(config: ConfigDict) -> Dataset:
     return dataset
 
 
-def _check_features(config: ConfigDict) -> None:
-    """The file of the network that measures, which every process reads for itself."""
-    if errors := judges.check(config):
-        raise MisfitError(errors)
-
-
 def _check_classes(config: ConfigDict, dataset: Dataset) -> None:
     """Two examples of every class, real ones and samples, or distances mean nothing."""
     errors = []
@@ -196,8 +190,7 @@ def _check_classes(config: ConfigDict, dataset: Dataset) -> None:
                 f"data.num_{name}: expected at least 2 examples of every class, "
                 f"got {fewest} of one among {len(labels)}"
             )
-    if errors:
-        raise MisfitError(errors)
+    _refuse(errors)
 
 
 def _check_network(config: ConfigDict, dataset: Dataset) -> None:
@@ -205,9 +198,7 @@ def _check_network(config: ConfigDict, dataset: Dataset) -> None:
     if config.denoiser.level == "exact":
         return
     if build_pretrained.is_pretrained(config):
-        if errors := build_pretrained.check(config, dataset):
-            raise MisfitError(errors)
-        return
+        return _refuse(build_pretrained.check(config, dataset))
     network = build.network_denoiser(config, dataset.num_classes)
     try:
         jax.eval_shape(lambda: network.init(jax.random.key(0), dataset.shape))
@@ -224,5 +215,4 @@ def _check_classifiers(config: ConfigDict, dataset: Dataset) -> None:
         if group in needed and config[group].network == "lenet"
         if min(dataset.shape[:2]) < SMALLEST_OF_LENET
     ]
-    if errors:
-        raise MisfitError(errors)
+    _refuse(errors)

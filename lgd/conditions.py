@@ -43,12 +43,12 @@ def arrays(c: Any) -> Condition:
             return leaf
         try:
             value = np.asarray(leaf)
-            made = jnp.asarray(value)
+            converted = jnp.asarray(value)
         except (TypeError, ValueError):  # words, lists of different lengths
             expected = "conditions, arrays with one row an example"
             raise ValueError(f"c: expected {expected}, got {str(leaf)[:80]}") from None
         check_integers(value)
-        return made
+        return converted
 
     return jax.tree.map(array, c, is_leaf=lambda node: isinstance(node, list))
 

@@ -41,7 +41,6 @@ def learn_guidance(
     model: omega.LearnedModel | None = None,
     start: Mapping[str, OmegaFn] | omega.Guidance | None = None,
     trainer: Trainer | None = None,
-    check: bool = True,
 ) -> omega.Guidance:
     """Learn omega for a frozen conditional denoiser from real examples.
 
@@ -64,10 +63,8 @@ def learn_guidance(
       start: schedules to choose the start from, by name, `starts.start_schedules` by default; or
         guidance learned before, whose model and parameters training starts from, for instance with
         a smaller reward weight; ``model`` is then left out.
-      trainer: optimizer, batch size, devices, checkpoints and reports. By default 200 steps at 0.1
-        for a table, 300 at 3e-3 for a network.
-      check: whether to look first, by a few calls of the model, for what `lgd.check` finds. What
-        cannot work is an error, what is only suspicious a warning.
+      trainer: optimizer, batch size, devices, checkpoints, reports, and whether the model is looked
+        at first. By default 200 steps at 0.1 for a table, 300 at 3e-3 for a network.
 
     Returns:
       The guidance, with the loss over training in ``history``.
@@ -96,9 +93,10 @@ def learn_guidance(
     (trainer, mesh), split = _with_mesh(trainer), checked_split(x0, c, stratum)
     data_key, start_key, init_key, fit_key = jax.random.split(key, 4)
     objective = default_objective() if objective is None else objective
-    given = (denoiser_params, objective, denoiser, getattr(start, "params", start))
+    begins = start.params if isinstance(start, omega.Guidance) else start
+    given = (denoiser_params, objective, denoiser, begins)
     with phase("look at the model", show=trainer.progress):
-        checks.check_use(denoiser, denoiser_params, split, objective, probe=check)
+        checks.check_use(denoiser, denoiser_params, split, objective, probe=trainer.check)
     objective, seen = _prepared(objective, split, trainer)
     batches, batch_axis = _batches(objective, seen, trainer.batch_size, mesh, data_key)
     denoiser, denoiser_params = _placed(denoiser, denoiser_params, mesh)

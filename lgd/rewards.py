@@ -110,8 +110,8 @@ def class_log_probability(
         if logits.ndim != 2 or len(logits) != len(x0):
             raise ValueError(f"expected logits ({len(x0)}, classes), got {logits.shape}")
         log_probability = jax.nn.log_softmax(logits, axis=-1)
-        found = jnp.take_along_axis(log_probability, c[:, None], axis=1, mode="fill")[:, 0]
-        return jnp.where(c >= 0, found, jnp.nan)  # -1 would read the last class
+        of_label = jnp.take_along_axis(log_probability, c[:, None], axis=1, mode="fill")[:, 0]
+        return jnp.where(c >= 0, of_label, jnp.nan)  # -1 would read the last class
 
     return reward
 

@@ -53,9 +53,74 @@ class Denoiser(Protocol):
         """The unconditional input for conditions c.
 
         With the structure, shapes and dtypes of c, both halves run as one batch; anything else that
-        the model takes makes two calls of them. A denoiser may have ``pair(params, x_t, *, t, c) ->
-        (cond, uncond)`` instead, where the halves are a matter of its own.
+        the model takes makes two calls of them. A `MakesPair` makes the halves by itself instead.
         """
+
+
+# What some denoisers have beside this, each a protocol of its own that others leave out.
+
+
+@runtime_checkable
+class MakesPair(Protocol):
+    """A denoiser whose halves are a matter of its own."""
+
+    def pair(
+        self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Condition
+    ) -> tuple[Float[Array, "b *dims"], Float[Array, "b *dims"]]:
+        """The conditional and the unconditional ``x0_hat``."""
+
+
+@runtime_checkable
+class EndsEarly(Protocol):
+    """A denoiser that cannot be asked at all times."""
+
+    @property
+    def t_max(self) -> float:
+        """The latest time at which it can be asked."""
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """A denoiser that shows its output before x0 is made of it."""
+
+    @property
+    def kind(self) -> Any:
+        """What the output is, one of `lgd.diffusion.KINDS`."""
+
+    def prediction(
+        self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Condition
+    ) -> Float[Array, "b *dims"]:
+        """The output, shape of x_t."""
+
+
+@runtime_checkable
+class HasParts(Protocol):
+    """A denoiser made of others."""
+
+    def parts(self, params: Params) -> tuple[tuple[str, Denoiser, Params], ...]:
+        """The denoisers with their names, "" that of the main one, and parameters."""
+
+    def with_parts(self, function: Callable[[Denoiser], Denoiser]) -> Denoiser:
+        """The same with ``function(part)`` in the place of every part."""
+
+
+@runtime_checkable
+class HasWeaker(Protocol):
+    """A denoiser with weaker ones beside it, which guidance leads away from too."""
+
+    @property
+    def weaker_names(self) -> tuple[str, ...]:
+        """Names of the further directions."""
+
+    def weaker_predictions(
+        self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Condition
+    ) -> tuple[Float[Array, "b *dims"], ...]:
+        """The conditional ``x0_hat`` of every weaker denoiser."""
+
+
+def t_max(denoiser: Denoiser) -> float:
+    """The latest time at which a denoiser can be asked: its ``t_max``, by default 1."""
+    return float(denoiser.t_max) if isinstance(denoiser, EndsEarly) else 1.0
 
 
 @runtime_checkable
@@ -139,6 +204,18 @@ class Rule(Protocol):
         c: Condition,
     ) -> tuple[Prediction, PyTree]:
         """The guided prediction at x_t, and the state after it."""
+
+
+@runtime_checkable
+class SkipsCalls(Protocol):
+    """A rule that can leave out calls of the network."""
+
+    def skipping(self, inputs: PyTree, calls: Int[np.ndarray, " k"]) -> tuple[Rule, PyTree, float]:
+        """The rule and inputs that do, and the number of network rows for each sample.
+
+        inputs: of every step, as `Rule.prepare` made them. calls: predictions asked for at every
+        step.
+        """
 
 
 # (x_t, t, rule_state) -> (prediction, rule_state)

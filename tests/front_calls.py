@@ -156,7 +156,6 @@ LEARN = {
     "trainer optax": ("trainer", {"trainer": optax.adam(0.1)}),
     "trainer an optimizer": ("trainer", {"trainer": training.Optimizer(num_steps=1)}),
     "trainer a dict": ("trainer", {"trainer": {"batch_size": 4}}),
-    "check a word": ("check", {"check": "yes"}),
     "a weight without reward": ("reward", {"objective": WITHOUT_REWARD}),
     "a reward of one scalar": ("reward", {"objective": FLAT}),
     "eps at alpha 0": ("start=0.999", {"denoiser": EPS, "params": (), "objective": TRAJECTORY}),
@@ -238,6 +237,7 @@ TRAINER = {
         "on_log": ("print", 3),
         "on_step": (True, 1),
         "progress": (1, None),
+        "check": ("yes", None),
     }.items()
     for i, value in enumerate(values)
 }

@@ -6,7 +6,9 @@ import pytest
 
 from configs import default
 from experiments import build, build_guidance
+from experiments import config as configs
 from lgd import objectives
+from lgd.data import tfds_records
 from lgd.learn import default_objective, default_optimizer
 
 
@@ -34,3 +36,21 @@ def test_trainings_after_the_first_weight_of_a_reward_are_shorter():
     assert build_guidance.optimizer(config, "trajectory", config.reward.weights[0]) == plain
     later = build_guidance.optimizer(config, "trajectory", config.reward.weights[1])
     assert later == dataclasses.replace(plain, num_steps=config.reward.trajectory_num_steps)
+
+
+def test_a_config_names_a_data_set_of_tfds(monkeypatch):
+    monkeypatch.setattr(tfds_records, "load", lambda *sizes, **settings: (sizes, settings))
+    numbers = [f"data.{field}=20" for field in ("num_train", "num_validation", "num_test")]
+    overrides = ["data.name=tfds", "data.path=mnist", *numbers]
+    arguments, settings = build.dataset(configs.load("configs/fashion_mnist.py", overrides))
+    assert arguments == ("mnist", 20, 20, 20)
+    assert settings == {"size": 0, "attributes": (), "seed": 0}
+
+
+def test_what_walks_takes_the_sampling_grid_and_the_fields_of_its_group():
+    config = default.get_config()
+    config.guidance.path.num_sweeps = 2
+    settings = build_guidance.walk(config, "path").keywords["settings"]
+    assert (settings.num_particles, settings.num_sweeps) == (200, 2)
+    assert settings.grid == tuple(build.times(config).tolist())
+    assert not settings.check

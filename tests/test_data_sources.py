@@ -14,8 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from experiments import build
-from experiments import config as configs
 from lgd.data import (
     fashion_mnist,
     file_images,
@@ -357,15 +355,13 @@ NAMED = {  # image, classes and texts of the data sets that docs/data.md names
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_config_names_a_data_set_that_tfds_knows(tmp_path, monkeypatch, name):
-    """Through the launcher's own reading of `data`; sizes are those of the real images."""
+def test_a_name_is_that_of_a_data_set_that_tfds_knows(tmp_path, monkeypatch, name):
+    """Sizes are those of the real images."""
     shape, classes, text = NAMED[name]
     parts = (("train", 40), ("test", 20))
     records(tmp_path / "tensorflow_datasets", shape, parts, name=name, classes=classes, text=text)
     monkeypatch.setenv("HOME", str(tmp_path))
-    sizes = [f"data.{field}=20" for field in ("num_train", "num_validation", "num_test")]
-    overrides = ["data.name=tfds", f"data.path={name}", *sizes]
-    dataset = build.dataset(configs.load("configs/fashion_mnist.py", overrides))
+    dataset = load_records(name, (20, 20, 20))
     assert (dataset.shape, dataset.class_names) == (shape, classes)
     assert sorted(numbers(dataset.train) + numbers(dataset.validation)) == list(range(40))
     assert sorted(numbers(dataset.test)) == list(range(20))

@@ -194,8 +194,8 @@ def test_texts_are_encoded_once_and_guidance_is_learned_on_latents(tmp_path):
         objective=lgd.objectives.SelfConsistency(),
         start={"constant(1)": lgd.guidance.constant(1.0)},
         trainer=lgd.training.Trainer(
-            optimizer=lgd.training.Optimizer(num_steps=2), batch_size=8, progress=False),
-        check=False,
+            optimizer=lgd.training.Optimizer(num_steps=2), batch_size=8, progress=False,
+            check=False),
     )  # fmt: skip
     scales = exchange.cfg_scales(guidance, pipe.scheduler, N, c)
     assert scales.shape == (N, 3)

@@ -59,9 +59,10 @@ from lgd.exchange import frozen
 denoiser, params = frozen.thaw(sys.argv[1])
 x0 = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
 guidance = lgd.learn_guidance(
-    jax.random.key(0), denoiser, params, x0, np.arange(32) % 3, check=False,
+    jax.random.key(0), denoiser, params, x0, np.arange(32) % 3,
     objective=lgd.objectives.Trajectory(times=(0.9, 0.5, 0.0), num_particles=4, num_targets=4),
-    trainer=lgd.training.Trainer(optimizer=lgd.training.Optimizer(num_steps=2), progress=False))
+    trainer=lgd.training.Trainer(
+        optimizer=lgd.training.Optimizer(num_steps=2), progress=False, check=False))
 print(np.isfinite(guidance.table([0.9, 0.5, 0.0], np.arange(3))).all())
 """
 

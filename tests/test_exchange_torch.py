@@ -103,9 +103,11 @@ def test_guidance_is_learned_for_a_module(brought):
         x0,
         np.arange(64) % 5,
         objective=lgd.objectives.SelfConsistency(),
-        check=False,  # nobody trained the module
         trainer=lgd.training.Trainer(
-            optimizer=lgd.training.Optimizer(num_steps=3), batch_size=16, progress=False
+            optimizer=lgd.training.Optimizer(num_steps=3),
+            batch_size=16,
+            progress=False,
+            check=False,  # nobody trained the module
         ),
     )
     x = lgd.sample(

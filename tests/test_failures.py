@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 FLOW = schedules.rectified_flow()
 TIMES = (1.0, 0.75, 0.5, 0.25, 0.0)
 
-unprobed = functools.partial(learn_guidance, check=False)  # of toys that a probe warns of
+unprobed = functools.partial(Trainer, check=False, progress=False)  # a probe warns of toys
 
 
 def broken_between(low, high, *, without_condition=False):
@@ -57,14 +57,14 @@ def test_many_such_times_are_cut_short():
 
 
 def learn(denoiser, optimizer=None, on_log=None, **settings):
-    return unprobed(
+    return learn_guidance(
         jax.random.key(0),
         denoiser,
         PARAMS,
         X0,
         LABELS,
         **settings,
-        trainer=Trainer(optimizer=optimizer, on_log=on_log, batch_size=8, progress=False),
+        trainer=unprobed(optimizer=optimizer, on_log=on_log, batch_size=8),
     )
 
 
@@ -128,7 +128,7 @@ def test_the_frozen_model_is_the_same_bit_for_bit_after_every_objective(name):
     before = of_tree(placed)
     objective = OBJECTIVES[name]
     model = omega.StepTable(times=TIMES, rows=omega.ByLabel(2))
-    learned = unprobed(
+    learned = learn_guidance(
         jax.random.key(0),
         broken_between(2.0, 3.0),
         placed,
@@ -137,9 +137,7 @@ def test_the_frozen_model_is_the_same_bit_for_bit_after_every_objective(name):
         objective=objective,
         model=model,
         start={"constant(1)": guidance.constant(1.0)},
-        trainer=Trainer(
-            optimizer=Optimizer(num_steps=2, learning_rate=0.1), batch_size=8, progress=False
-        ),
+        trainer=unprobed(optimizer=Optimizer(num_steps=2, learning_rate=0.1), batch_size=8),
     )
     start = model.tabulate(guidance.constant(1.0), np.arange(2))
     assert of_tree(learned.params) != of_tree(start)
@@ -152,12 +150,10 @@ def test_a_store_filled_with_other_data_or_settings_is_refused(tmp_path):
         "model": omega.StepTable(times=TIMES, rows=omega.ByLabel(2)),
         "start": {"constant(1)": guidance.constant(1.0)},
     }
-    trainer = Trainer(
-        optimizer=Optimizer(num_steps=2, learning_rate=0.1), batch_size=8, progress=False
-    )
+    trainer = unprobed(optimizer=Optimizer(num_steps=2, learning_rate=0.1), batch_size=8)
     denoiser, key = broken_between(2.0, 3.0), jax.random.key(0)
     with CheckpointStore(tmp_path) as store:
-        learned = unprobed(
+        learned = learn_guidance(
             key,
             denoiser,
             PARAMS,
@@ -166,7 +162,7 @@ def test_a_store_filled_with_other_data_or_settings_is_refused(tmp_path):
             trainer=dataclasses.replace(trainer, store=store),
             **fixed,
         )
-        again = unprobed(
+        again = learn_guidance(
             key,
             denoiser,
             PARAMS,
@@ -184,7 +180,7 @@ def test_a_store_filled_with_other_data_or_settings_is_refused(tmp_path):
             (key, X0, LABELS, {"optimizer": Optimizer(num_steps=3, learning_rate=0.1)}),
         ):
             with pytest.raises(ValueError, match="store: expected checkpoints of a training with"):
-                unprobed(
+                learn_guidance(
                     changed_key,
                     denoiser,
                     PARAMS,

@@ -1,17 +1,17 @@
-"""Redrawn losses of statistics against particles in law, by the benchmark `gram.agreement`.
+"""Redrawn losses of statistics against particles in law, by `lgd.gram.law`.
 
 5,120 redraws of the fresh noise of 16 examples are compared with as many draws of it in R^d, on the
 particles themselves: means and variances of losses and of gradients in omega. A comparison fails
 beyond `LIMIT` standard errors, which happens by chance once in 1,000 runs of all. That the draws
 suffice is asserted beside it: a relative error of 3% in mean losses, of 5% in mean gradients, or of
 15% in the variance of either would lie at least `LIMIT` + 2.33 standard errors away, and so be
-found with a power above .99. `experiments.benchmarks.gram.agreement` sees less.
+found with a power above .99.
 """
 
 import numpy as np
 import pytest
 
-from experiments.benchmarks.gram import law
+from lgd.gram import law
 
 DRAWS = 128  # in each of 40 batches
 LIMIT = 4.5

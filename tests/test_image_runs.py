@@ -136,7 +136,7 @@ def test_networks_of_objectives_and_of_measurements_differ(made, dataset):
     assert isinstance(each["selection_classifier"], ConvClassifier)
     assert isinstance(each["classifier"], FeatureClassifier)
     other = loaded("classifier.network=conv", "features.network=mlp")
-    assert isinstance(build.classifier(other, 10), ConvClassifier)
+    assert isinstance(build.classifier(other.classifier, 10), ConvClassifier)
     several = loaded("features.num_networks=3", "guidance.methods=trajectory_features")
     networks = ["features", "features_2", "features_3"]
     assert denoiser.classifiers(several) == ["classifier", *networks]

@@ -58,11 +58,11 @@ def learn(denoiser, params, model, objective, *, num_steps=2, rate=0.1):
         objective=objective,
         model=model,
         start={"some": guidance.constant(0.2)},
-        check=False,  # the weak models of these toys are bad on purpose
         trainer=Trainer(
             optimizer=Optimizer(num_steps=num_steps, learning_rate=rate, ema_decay=0.9),
             batch_size=64,
             progress=False,
+            check=False,  # the weak models of these toys are bad on purpose
         ),
     )
 

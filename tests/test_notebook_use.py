@@ -49,10 +49,10 @@ def learn(folder, on_step=None):
             objective=lgd.objectives.Trajectory(
                 times=(1.0, 0.5, 0.0), num_particles=4, num_targets=4
             ),
-            start={"one": lgd.guidance.constant(1.0)}, check=False,
+            start={"one": lgd.guidance.constant(1.0)},
             trainer=lgd.training.Trainer(
                 optimizer=lgd.training.Optimizer(num_steps=6, learning_rate=0.1),
-                store=store, on_step=on_step, progress=False,
+                store=store, on_step=on_step, progress=False, check=False,
             ),
         )
 """

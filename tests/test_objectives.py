@@ -269,8 +269,7 @@ def test_a_step_calls_the_denoiser_as_often_for_any_number_of_strata(objective, 
                 labels,
                 objective=objective,
                 start={"weak": guidance.constant(0.1)},
-                trainer=training.Trainer(batch_size=batch_size, progress=False),
-                check=False,
+                trainer=training.Trainer(batch_size=batch_size, progress=False, check=False),
             )
         particles = 3 if isinstance(objective, Trajectory) else objective.group_size
         assert called.value.args[0] in (groups * particles, 2 * groups * particles)

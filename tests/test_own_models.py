@@ -64,9 +64,10 @@ def test_a_model_predicts_as_by_itself_and_guidance_is_learned_for_it(bring):
     np.testing.assert_allclose(denoiser.prediction(params, X, t=T, c=C), expected, rtol=1e-6)
     guidance = lgd.learn_guidance(
         jax.random.key(0), denoiser, params, np.tile(X, (8, 1)), np.tile(C, 8),
-        objective=lgd.objectives.SelfConsistency(), check=False,
+        objective=lgd.objectives.SelfConsistency(),
         start={"one": lgd.guidance.constant(1.0)},
         trainer=lgd.training.Trainer(
-            optimizer=lgd.training.Optimizer(num_steps=1), batch_size=8, progress=False),
+            optimizer=lgd.training.Optimizer(num_steps=1), batch_size=8, progress=False,
+            check=False),
     )  # fmt: skip
     assert np.isfinite(guidance(0.5, c=[0, 1])).all()

@@ -25,8 +25,6 @@ KEY = jax.random.key(3)
 SIZES = [(8, 1), (4, 2), (2, 4), (1, 8)]
 WHOLE, SPLIT = PartitionSpec(), PartitionSpec("fsdp")
 
-unprobed = functools.partial(learn_guidance, check=False)  # of toys that a probe warns of
-
 
 def to_host(tree):
     return jax.tree.map(np.array, tree)
@@ -223,7 +221,7 @@ PARTICLES = Trajectory(times=(1.0, 0.5, 0.0), num_particles=6, num_targets=8)
 
 
 def learn(mesh, *, objective=PARTICLES, batch_size=8):
-    return unprobed(
+    return learn_guidance(
         KEY,
         NETWORK,
         network_params(),
@@ -236,6 +234,7 @@ def learn(mesh, *, objective=PARTICLES, batch_size=8):
             batch_size=batch_size,
             mesh=mesh,
             progress=False,
+            check=False,  # a probe warns of toys
         ),
     )
 

@@ -169,9 +169,10 @@ def test_what_is_found_is_printed_saved_and_learned_on_from(tmp_path):
     again = lgd.load(tmp_path / "path.safetensors")
     assert again.description == guidance.description
     learned = lgd.learn_guidance(
-        jax.random.key(0), planted(0.5, 0.0), MIXTURE, X0, LABELS, start=again, check=False,
+        jax.random.key(0), planted(0.5, 0.0), MIXTURE, X0, LABELS, start=again,
         objective=lgd.objectives.Trajectory(times=TIMES, num_particles=4, num_targets=4),
         trainer=lgd.training.Trainer(
-            optimizer=lgd.training.Optimizer(num_steps=1, learning_rate=1e-6), progress=False),
+            optimizer=lgd.training.Optimizer(num_steps=1, learning_rate=1e-6), progress=False,
+            check=False),
     )  # fmt: skip
     np.testing.assert_allclose(learned.params["values"], guidance.params["values"], atol=1e-4)

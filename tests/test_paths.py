@@ -41,10 +41,8 @@ def comparison(path):
 
 
 def collect(path):
-    trainer = lgd.training.Trainer(batch_size=8, progress=False)
-    gram.collect(
-        path, MODEL, {}, SPLIT, num_examples=8, data_name="a", trainer=trainer, check=False
-    )
+    trainer = lgd.training.Trainer(batch_size=8, progress=False, check=False)
+    gram.collect(path, MODEL, {}, SPLIT, num_examples=8, data_name="a", trainer=trainer)
 
 
 def measured(path):

@@ -148,7 +148,7 @@ def test_files_shipped_are_the_ones_pinned_and_small():
 
 def test_samples_of_the_weights_shipped_are_of_the_classes_asked_for(fashion):
     config = pretrained._config(pretrained.read_manifest(pretrained.DEFAULT))
-    classifier = build.classifier(config, 10)
+    classifier = build.classifier(config.classifier, 10)
     like = jax.eval_shape(lambda: classifier.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1))))
     file = weights.WEIGHTS / pretrained.DEFAULT / "classifier.safetensors"
     params = storage.load_params(file, like)

@@ -11,11 +11,8 @@ from configs import mixture_reward
 from experiments import config as configs
 from experiments import pipeline
 from experiments.publish import tables
-from experiments.stages import reward_reach
-from experiments.stages.reward import strata_rewards
-from lgd import guidance, rewards, schedules
-from lgd.data import spiral
-from lgd.evaluation import Generator, MemoryJournal, ValidationScore, tune
+from lgd import schedules
+from lgd.evaluation import MemoryJournal, ValidationScore, tune
 
 pytestmark = pytest.mark.slow
 
@@ -110,34 +107,6 @@ def test_every_class_gets_the_interval_that_suits_it_and_the_weight():
         assert selected["limited_interval_per_class"].params["w"] == chosen
         losses = [w**2 - gamma * w * r for w, r in zip(chosen, (1.0, 0.2), strict=True)]
         assert selected["limited_interval_per_class"].score == pytest.approx(np.mean(losses))
-
-
-# What omega can do
-
-
-@pytest.fixture(scope="module")
-def spiral_generator():
-    denoiser, params = spiral.mixture(schedules.rectified_flow())
-    times = schedules.uniform_times(4)
-    return Generator(
-        denoiser=denoiser, params=params, shape=(2,), conditions=np.arange(8), times=times
-    )
-
-
-def test_slopes_are_derivatives_of_the_sampled_reward(spiral_generator):
-    """Against central differences in a constant omega, with the same noise."""
-    reward = rewards.Tanh((1.0, 0.0), 0.5)
-    data = spiral.load(16, 16, 800, schedule=spiral_generator.denoiser.schedule)
-    slopes = reward_reach.slopes(spiral_generator, data, reward, 50, seed=3)
-    mean = strata_rewards(reward, spiral_generator.conditions)
-    ends = [mean(spiral_generator(guidance.constant(w), 50, seed=3)) for w in (-0.01, 0.01)]
-    expected = (np.asarray(ends[1]) - np.asarray(ends[0])) / 0.02
-    assert slopes.trajectory.shape == slopes.one_step.shape == (8, 4)
-    np.testing.assert_allclose(slopes.trajectory.sum(axis=1), expected, rtol=0.02, atol=2e-3)
-    first = slopes.one_step[:, 0]  # at t = 1 cond and uncond are means, of the class and of all
-    centres = spiral_generator.params.means.reshape(8, 4, 2).mean(axis=1)
-    gap = np.asarray(centres[:, 0] - centres[:, 0].mean())
-    np.testing.assert_allclose(first, gap / 0.5 / np.cosh(centres[:, 0] / 0.5) ** 2, atol=1e-4)
 
 
 # A run

@@ -10,14 +10,9 @@ import pytest
 import lgd
 from experiments import build, fake, pipeline
 from experiments import config as configs
-from experiments.benchmarks.device.collectives import collective_bytes
 from experiments.stages import denoiser, judges, measure
 from experiments.workdir import Workdir
-from lgd import sampling, schedules
-from lgd.data import generated
-from lgd.data.dataset import FileImages, fingerprint
-from lgd.denoisers import NetworkDenoiser, ResidualMLP
-from lgd.machinery import parallel
+from lgd.data.dataset import FileImages
 from lgd.metrics.frechet import frechet_distance, moments
 from lgd.metrics.kid import kid
 from lgd.metrics.reference import FeatureNetwork
@@ -80,24 +75,6 @@ def test_generated_data_have_the_shape_and_the_classes_that_the_config_tells(
     for split in (dataset.train, dataset.validation, dataset.test):
         assert np.bincount(split.stratum, minlength=classes).min() >= 2
     assert isinstance(dataset.train.x, FileImages) == (config.data.name in ("tfds", "images"))
-
-
-def test_generated_data_are_a_function_of_the_seed_and_splits_differ():
-    splits = [generated.load((6, 6, 3), 4, 20, 20, 20, seed=seed) for seed in (0, 0, 1)]
-    prints = [[fingerprint(each) for each in (s.train, s.validation, s.test)] for s in splits]
-    assert prints[0] == prints[1]
-    assert len({*prints[0], *prints[2]}) == 6
-    streamed = generated.load((6, 6, 3), 4, 20, 20, 20, streaming=True).train
-    np.testing.assert_array_equal(streamed.x[:], splits[0].train.x)
-
-
-def test_classes_of_generated_data_can_be_told_apart():
-    """By the nearest mean of the training images, far better than the 1 in 10 of chance."""
-    dataset = generated.load((8, 8, 3), 10, 200, 100, 100)
-    (x, c, _), (y, labels, _) = dataset.train, dataset.test
-    means = np.stack([x[c == k].mean(axis=0) for k in range(10)])
-    gaps = np.square(y[:, None] - means[None]).sum(axis=(2, 3, 4))
-    assert np.mean(gaps.argmin(axis=1) == labels) > 0.7
 
 
 def test_what_is_cut_stands_in_the_config_and_fields_of_the_command_line_stay():
@@ -254,76 +231,3 @@ def test_a_run_of_1000_classes_goes_through_its_stages(tmp_path):
     report = (workdir / "report" / "report.md").read_text()
     assert len(report) < 20_000
     assert (workdir / "report" / "omega.png").stat().st_size > 10_000
-
-
-def test_bytes_of_collectives_are_counted():
-    """A mean over examples that 8 devices share: one sum of 16 numbers on each."""
-    mesh = parallel.make_mesh()
-    x = parallel.place_batch(np.ones((8, 16), np.float32), mesh)
-
-    def mean(x):
-        return jnp.mean(x, axis=0)
-
-    def bytes_of(function):
-        whole = jax.jit(function, out_shardings=parallel.replicated(mesh))
-        return collective_bytes(whole.lower(x).compile().as_text())
-
-    def minus_mean(x, _):
-        return x - mean(jnp.tanh(x))[None], None
-
-    assert bytes_of(mean) == 4 * 16
-    assert collective_bytes(jax.jit(lambda x: 2.0 * x).lower(x).compile().as_text()) == 0
-    assert bytes_of(lambda x: mean(jax.lax.scan(minus_mean, x, None, length=5)[0])) == 6 * 4 * 16
-
-
-PROGRAM = """
-%add (a: f32[], b: f32[]) -> f32[] {
-  ROOT %sum = f32[] add(%a, %b)
-}
-
-%few (p: f32[2]) -> f32[2] {
-  ROOT %r = f32[2]{0} all-reduce(%p), to_apply=%add
-}
-
-%many (p: f32[2]) -> f32[2] {
-  %g = (f32[2]{0}, bf16[8]{0}) all-gather-start(%p), dimensions={0}
-  ROOT %r = f32[2]{0} all-reduce(%p), to_apply=%add
-}
-
-ENTRY %main (p: f32[2]) -> f32[2] {
-  ROOT %r = f32[2]{0} LAST
-}
-"""
-
-
-@pytest.mark.parametrize(
-    ("last", "expected"),
-    [
-        ("conditional(%i, %p, %p), branch_computations={%few, %many}", 8 + 8 + 16),
-        ("fusion(%p), kind=kLoop, calls=%few", 8),
-        ('while(%p), body=%few, backend_config={"known_trip_count":{"n":"7"}}', 7 * 8),
-        ("while(%p), body=%add", 0),  # turns that nobody counts, and nothing is sent
-    ],
-)
-def test_bytes_of_branches_and_calls_are_counted(last, expected):
-    assert collective_bytes(PROGRAM.replace("LAST", last)) == expected
-
-
-def test_a_loop_of_unknown_length_that_sends_is_refused():
-    with pytest.raises(ValueError, match="expected a loop whose turns are known"):
-        collective_bytes(PROGRAM.replace("LAST", "while(%p), body=%few"))
-
-
-def test_pairs_of_a_call_stay_on_the_device_of_their_example():
-    """Samples that 8 devices draw, each its own: nothing is sent."""
-    mesh, flow = parallel.make_mesh(), schedules.rectified_flow()
-    denoiser = NetworkDenoiser(ResidualMLP(3, 8, 1), flow, 3)
-    params = denoiser.init(jax.random.key(0), (5,))
-    times, c = schedules.uniform_times(4), jnp.arange(16, dtype=jnp.int32) % 3
-
-    def draw(params):
-        return sampling.sample(
-            jax.random.key(0), denoiser, params, c, shape=(5,), guidance=1.0, times=times, mesh=mesh
-        ).x0
-
-    assert collective_bytes(jax.jit(draw).lower(params).compile().as_text()) == 0

@@ -28,7 +28,7 @@ def image_run(path: Path, config: ConfigDict) -> tuple[Workdir, Dataset]:
     dataset, workdir = build.dataset(config), Workdir(path, config)
     network = build.network_denoiser(config, dataset.num_classes)
     workdir.save_params("denoiser", drawn(lambda key: network.init(key, dataset.shape), 0))
-    classifier = build.classifier(config, dataset.num_classes)
+    classifier = build.classifier(config.classifier, dataset.num_classes)
     zeros = jnp.zeros((1, *dataset.shape))
     workdir.save_params("classifier", drawn(lambda key: classifier.init(key, zeros), 1))
     return workdir, dataset

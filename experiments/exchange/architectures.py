@@ -91,7 +91,7 @@ def _tensor(value: np.ndarray) -> Any:
 def _gradients(
     case: Case, function: Callable[..., Any], params: Params, weights: np.ndarray
 ) -> tuple[Any, Any]:
-    """Of the sum of the output times weights, by JAX and by PyTorch."""
+    """Gradients of the sum of the output times weights, by JAX and by PyTorch."""
     torch = required("torch", "torch")
     first, *rest = case.inputs
     if not case.weight:
@@ -134,9 +134,9 @@ def _megabytes(
     return float(analysis.temp_size_in_bytes / 1e6)
 
 
-def _error(found: Any, expected: Any) -> float:
-    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+def _error(ours: Any, expected: Any) -> float:
+    ours, expected = np.asarray(ours, np.float64), np.asarray(expected, np.float64)
+    return float(np.abs(ours - expected).max() / np.abs(expected).max())
 
 
 def _milliseconds(run: Callable[[], Any]) -> float:

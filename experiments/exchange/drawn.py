@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 from experiments import build_pretrained, finished
 from experiments import config as configs
 from experiments.console import local_path
+from experiments.methods import is_learned
 from experiments.publish.markdown import number, text
 from experiments.publish.study import Add, Study
 from experiments.stages import evaluate
@@ -59,7 +60,7 @@ def measure(options: Namespace) -> dict[str, Any]:
         rows = []
         with bar("drawn", len(guidance) * len(seeds)) as advance:
             for name, omega in guidance.items():
-                found = []
+                runs = []
                 for seed in seeds:
                     entry = f"{schedule_key(omega)} n={count} seed={seed}"
                     both = (
@@ -67,9 +68,9 @@ def measure(options: Namespace) -> dict[str, Any]:
                         functools.partial(drawing, omega, seed),
                     )
                     one = functools.partial(_both, *both, measuring)
-                    found.append(journal(entry, one))
+                    runs.append(journal(entry, one))
                     advance(name)
-                rows.append(_row(name, found))
+                rows.append(_row(name, runs))
     return {
         "config": configs.to_dict(config),
         "columns": _columns(),
@@ -137,12 +138,12 @@ def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
     return value, time.perf_counter() - start
 
 
-def _row(name: str, found: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    ratios = [each["their seconds"] / each["our seconds"] for each in found]
+def _row(name: str, runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    ratios = [each["their seconds"] / each["our seconds"] for each in runs]
     return {
         "method": name,
-        METRIC: summary([each["theirs"] for each in found]),
-        "own sampler": summary([each["ours"] for each in found]),
+        METRIC: summary([each["theirs"] for each in runs]),
+        "own sampler": summary([each["ours"] for each in runs]),
         "speed": summary(ratios),
     }
 
@@ -158,7 +159,7 @@ def _columns() -> list[dict[str, Any]]:
 
 def _differences(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Learned rows against the best hand-made one, of the images of diffusers."""
-    learned = [row for row in rows if row["method"].startswith("learned:")]
+    learned = [row for row in rows if is_learned(row["method"])]
     others = [row for row in rows if row not in learned]
     best = min(others, key=lambda row: row[METRIC]["mean"])
     return [

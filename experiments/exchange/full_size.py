@@ -81,16 +81,16 @@ def measure(options: Namespace) -> dict[str, Any]:
 
         device, rows = h100(), []  # before JAX computes anything
         for dtype in DTYPES:
-            shared, denoiser, params = _made(dtype)
+            shared, denoiser, params = _network_row(dtype)
             rows += [shared | _planned(device, objective, denoiser, params, n) for n in BATCHES]
         return {"columns": _PLANNED, "rows": rows, "target": H100_BYTES}
-    shared, denoiser, params = _made(options.dtype)
+    shared, denoiser, params = _network_row(options.dtype)
     row = shared | _learned(objective, denoiser, params, options.batch, options.steps)
     return {"columns": _RUN, "rows": [row], "settings": vars(options)}
 
 
-def _made(dtype: str) -> tuple[dict[str, Any], FunctionDenoiser, Params]:
-    """What rows of a network of this precision share, and the network."""
+def _network_row(dtype: str) -> tuple[dict[str, Any], FunctionDenoiser, Params]:
+    """The columns that all rows of a precision share, the network and its parameters."""
     with phase("make the network"):
         denoiser, params = network(None if dtype == "float32" else jnp.dtype(dtype))
     size = int(sum(np.size(leaf) for leaf in jax.tree.leaves(params)))
@@ -132,8 +132,8 @@ def _learned(
             optimizer=training.Optimizer(num_steps=steps),
             batch_size=batch,
             on_step=lambda step, ema: ends.append(time.perf_counter()),
+            check=False,
         ),
-        check=False,
     )
     return {
         "batch": batch,

@@ -10,7 +10,7 @@ error is the greatest difference over the greatest value. Needs the extra ``lgd[
 import tempfile
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -41,24 +41,16 @@ from lgd.types import Condition
 
 COUNT = 14
 
-
-class Found(NamedTuple):
-    """Latents of a route and of our own sampler."""
-
-    pipeline: str
-    route: str
-    scheduler: str
-    theirs: np.ndarray
-    ours: np.ndarray
+Row = dict[str, Any]
 
 
 def measure(options: Namespace) -> dict[str, Any]:
     """Return a row for each route and pipeline."""
     rows = []
     with bar("routes", COUNT) as advance:
-        for found in routes():
-            rows.append(row_of(**found._asdict()))
-            advance(found.route)
+        for row in routes():
+            rows.append(row)
+            advance(row["route"])
     columns = [
         text("pipeline", "pipeline"),
         text("route", "route"),
@@ -68,8 +60,8 @@ def measure(options: Namespace) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "limit": LIMIT}
 
 
-def routes() -> Iterator[Found]:
-    """Both samples of every route."""
+def routes() -> Iterator[Row]:
+    """A row for the latents of a pipeline and of our own sampler, by every route."""
     yield from _stable_diffusion()
     yield from _xl()
     yield from _sd3()
@@ -77,9 +69,13 @@ def routes() -> Iterator[Found]:
     yield from _flux()
 
 
+def _row(pipeline: str, route: str, scheduler: str, theirs: Any, own: Any) -> Row:
+    return row_of(theirs, own, pipeline=pipeline, route=route, scheduler=scheduler)
+
+
 def _callback(
     name: str, scheduler: str, pipe: Any, model: Any, c: Condition, given: Mapping, solver: str
-) -> Found:
+) -> Row:
     scale, callback = exchange.guidance_callback(omega_of_text, pipe, NUM_STEPS, c)
     torch = required("torch", "torch")
     theirs = pipe(
@@ -90,17 +86,17 @@ def _callback(
         output_type="latent",
     ).images.numpy()
     own = ours(model, omega_of_text, c, start_of(model), solver)
-    return Found(name, "callback", scheduler, theirs, own)
+    return _row(name, "callback", scheduler, theirs, own)
 
 
-def _stable_diffusion() -> Iterator[Found]:
+def _stable_diffusion() -> Iterator[Row]:
     for name, (make, solver) in schedulers().items():
         pipe = tiny.stable_diffusion(make())
         model = brought(pipe, NO_TEXT)
         yield _callback("StableDiffusion", name, pipe, model, TEXT, prompts(False), solver)
 
 
-def _xl() -> Iterator[Found]:
+def _xl() -> Iterator[Row]:
     pipe = tiny.stable_diffusion_xl()
     c, size = {**TEXT, "pooled": POOLED}, 8 * pipe.vae_scale_factor
     model = brought(pipe, {**NO_TEXT, "pooled": NO_POOLED})
@@ -108,7 +104,7 @@ def _xl() -> Iterator[Found]:
     yield _callback("StableDiffusionXL", "Euler", pipe, model, c, given, "ddim")
 
 
-def _sd3() -> Iterator[Found]:
+def _sd3() -> Iterator[Row]:
     d, torch = required("diffusers", "diffusers"), required("torch", "torch")
     c = {**TEXT, "pooled": POOLED}
     for shift in (1.0, 3.0):
@@ -126,7 +122,7 @@ def _sd3() -> Iterator[Found]:
     for route, each in (("guider", guider), ("guider, saved and loaded", read)):
         modular = _modular(pipe, each)
         theirs = modular(**given, latents=torch.tensor(X), output="latents").numpy()
-        yield Found("modular StableDiffusion3", route, name, theirs, own)
+        yield _row("modular StableDiffusion3", route, name, theirs, own)
 
 
 def _modular(pipe: Any, guider: Any) -> Any:
@@ -141,7 +137,7 @@ def _modular(pipe: Any, guider: Any) -> Any:
     return modular
 
 
-def _by_argument() -> Iterator[Found]:
+def _by_argument() -> Iterator[Row]:
     torch = required("torch", "torch")
     pipe, labels = tiny.class_conditional(), [1, 7]
     model = exchange.load(pipe)
@@ -155,7 +151,7 @@ def _by_argument() -> Iterator[Found]:
     ).images
     start = torch.randn(X.shape, generator=torch.Generator().manual_seed(3)).numpy()
     images = 0.5 * model.decode(ours(model, omega_of_label, c, start)) + 0.5
-    yield Found("DiT", "argument", "DDIM, leading (decoded images)", theirs, images)
+    yield _row("DiT", "argument", "DDIM, leading (decoded images)", theirs, images)
 
     pipe = tiny.pixart()
     model = brought(pipe, NO_TEXT)
@@ -173,11 +169,11 @@ def _by_argument() -> Iterator[Found]:
         output_type="latent",
     ).images.numpy()
     own = ours(model, omega_of_text, TEXT, X)
-    yield Found("PixArtAlpha", "argument", "DDIM, leading", theirs, own)
+    yield _row("PixArtAlpha", "argument", "DDIM, leading", theirs, own)
 
 
-def _flux() -> Iterator[Found]:
-    """With the shift that the pipeline is given, and with the one that it takes by the size."""
+def _flux() -> Iterator[Row]:
+    """Flux with the shift that it is given, and with the one that it takes by the size."""
     d, torch = required("diffusers", "diffusers"), required("torch", "torch")
     module = required("diffusers.pipelines.flux.pipeline_flux", "diffusers")
     c, sigmas = {**TEXT, "pooled": POOLED}, np.linspace(1.0, 1.0 / NUM_STEPS, NUM_STEPS)
@@ -202,7 +198,7 @@ def _flux() -> Iterator[Found]:
         ).images.numpy()
         own = ours(model, omega_of_text, c, X, times=model.times(NUM_STEPS, **options))
         name = "FlowMatchEuler, " + ("dynamic shift" if dynamic else "shift 3")
-        yield Found("Flux", "argument true_cfg_scale", name, theirs, _packed(own))
+        yield _row("Flux", "argument true_cfg_scale", name, theirs, _packed(own))
 
 
 def _packed(x: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ and the row shows how far they are from DDIM along the timesteps. Needs the extr
 
 from argparse import Namespace
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array
@@ -41,22 +41,13 @@ from lgd.types import Condition
 NUM_STEPS, SCALE = 20, 5.0
 
 
-class Found(NamedTuple):
-    """Latents of a sampler of diffusers and of our own."""
-
-    sampler: str
-    solver: str
-    theirs: np.ndarray
-    ours: np.ndarray
-
-
 def measure(options: Namespace) -> dict[str, Any]:
     """Return a row for each sampler."""
     rows = []
     with bar("samplers", 8) as advance:
-        for found in samplers():
-            rows.append(row_of(**found._asdict()))
-            advance(found.sampler)
+        for row in samplers():
+            rows.append(row)
+            advance(row["sampler"])
     columns = [
         text("sampler", "sampler of diffusers"),
         text("solver", "our solver"),
@@ -65,8 +56,8 @@ def measure(options: Namespace) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "limit": LIMIT, "steps": NUM_STEPS, "scale": SCALE}
 
 
-def samplers() -> Iterator[Found]:
-    """Both samples of every sampler."""
+def samplers() -> Iterator[dict[str, Any]]:
+    """A row for the latents of every sampler of diffusers, and of ours in its place."""
     d = required("diffusers", "diffusers")
     for name, (make, solver) in schedulers().items():
         yield _stable_diffusion(name, make(), solver)
@@ -95,23 +86,24 @@ def _drawn(pipe: Any, **given: Any) -> np.ndarray:
     ).images.numpy()
 
 
-def _stable_diffusion(name: str, scheduler: Any, solver: str, times: Any = None) -> Found:
+def _stable_diffusion(name: str, scheduler: Any, solver: str, times: Any = None) -> dict[str, Any]:
     pipe = tiny.stable_diffusion(scheduler)
     model = brought(pipe, NO_TEXT)
     start = X if times is not None else start_of(model, NUM_STEPS)
     times = model.times(NUM_STEPS) if times is None else times
     own = ours(model, omega, TEXT, start, solver, times)
-    return Found(name, solver, _drawn(pipe, **prompts(False, NUM_STEPS)), own)
+    theirs = _drawn(pipe, **prompts(False, NUM_STEPS))
+    return row_of(theirs, own, sampler=name, solver=solver)
 
 
-def _flow(name: str, shift: float) -> Found:
+def _flow(name: str, shift: float) -> dict[str, Any]:
     d = required("diffusers", "diffusers")
     pipe = tiny.stable_diffusion_3(d.FlowMatchEulerDiscreteScheduler(shift=shift))
     model = brought(pipe, {**NO_TEXT, "pooled": NO_POOLED})
     size = 8 * pipe.vae_scale_factor
     own = ours(model, omega, {**TEXT, "pooled": POOLED}, X, "ddim", model.times(NUM_STEPS))
     given = prompts(True, NUM_STEPS) | {"height": size, "width": size}
-    return Found(name, "ddim", _drawn(pipe, **given), own)
+    return row_of(_drawn(pipe, **given), own, sampler=name, solver="ddim")
 
 
 STUDY = Study(measure=measure, refused=(ImportError,))

@@ -108,7 +108,7 @@ def start_of(model: exchange.Model, num_steps: int = NUM_STEPS) -> np.ndarray:
 
 
 def tensor(leaf: np.ndarray) -> Any:
-    """Two rows as a tensor."""
+    """An array as a tensor of PyTorch of two rows."""
     return required("torch", "torch").tensor(np.broadcast_to(leaf, (2, *leaf.shape[1:])).copy())
 
 

@@ -155,7 +155,7 @@ def averaged(average: Any, value: Any, count: Any) -> Any:
 
 
 def _save(file: Path, state: dict[str, Any]) -> None:
-    """By a draft, so that a kill leaves the state of before."""
+    """Save the state by way of a draft, so that a kill leaves the one before."""
     draft = file.with_suffix(".draft")
     required("torch", "diffusers").save(state, draft)
     draft.replace(file)

@@ -12,9 +12,9 @@ from PIL import Image
 
 from experiments.faults.bench import Bench, Ended
 from experiments.faults.damage import DAMAGES
+from experiments.faults.endings import REFUSED, wrong_end
 from lgd.data.image_files import IDX_FILES
 
-REFUSED = 2
 BEFORE = ("deleted", "truncated", "flipped")  # the first run
 SETTINGS = ("classifier.num_steps=5", "classifier.width=8", "classifier.num_features=8")
 
@@ -123,7 +123,7 @@ def between_runs(bench: Bench, kind: str) -> Iterator[str]:
         ):
             KINDS[kind][0](folder, arrays | changes)
             ended = _launch(bench, workdir, kind, path, "guidance")
-            wrong = _refused(ended, "made with other data", " sha256: ")
+            wrong = wrong_end(ended, REFUSED, "made with other data", " sha256: ")
             yield wrong or ("the workdir changed" if _files(workdir) != before else "")
 
 
@@ -139,7 +139,7 @@ def known_images(bench: Bench) -> Iterator[str]:
         for number, change in enumerate(changes):
             change(one)
             ended = _launch(bench, folder / str(number), "images", path, "denoiser")
-            yield _refused(ended, f"{one}: ", "lgd-manifest.json")
+            yield wrong_end(ended, REFUSED, f"{one}: ", "lgd-manifest.json")
             one.write_bytes(whole)
 
 
@@ -152,7 +152,9 @@ def _folder(bench: Bench) -> Iterator[Path]:
 def _refused_at_once(bench: Bench, folder: Path, kind: str, path: Path) -> str:
     """Return "" if a first run names the file and creates no workdir."""
     workdir = folder / "run"
-    wrong = _refused(_launch(bench, workdir, kind, path, "denoiser"), f"data.path: {path}")
+    wrong = wrong_end(
+        _launch(bench, workdir, kind, path, "denoiser"), REFUSED, f"data.path: {path}"
+    )
     return wrong or ("a workdir was made" if workdir.exists() else "")
 
 
@@ -164,10 +166,3 @@ def _launch(bench: Bench, workdir: Path, kind: str, path: Path, stage: str) -> E
 def _files(workdir: Path) -> dict[str, bytes]:
     files = [file for file in sorted(workdir.rglob("*")) if file.is_file()]
     return {str(file): file.read_bytes() for file in files if file.name != "lock"}
-
-
-def _refused(ended: Ended, *parts: str) -> str:
-    missing = [part for part in parts if part not in ended.out]
-    if missing or ended.code != REFUSED or "Traceback" in ended.out:
-        return f"expected exit {REFUSED} and {list(parts)}, got {ended.code}:\n{ended.out}"
-    return ""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.methods import is_learned
 from experiments.publish.markdown import everything, number, table, text
 from lgd.machinery.words import code
 
@@ -110,7 +111,7 @@ def _reward_rows(results: Mapping[str, Any]) -> list[str]:
     shown = [rows[0]["method"]]
     for gamma in results["config"]["reward"]["weights"]:
         tuned = [row for row in rows if row["params"].get("gamma") == gamma]
-        learned = [row for row in tuned if row["family"].startswith("learned:")]
+        learned = [row for row in tuned if is_learned(row["family"])]
         best = min((row for row in tuned if row not in learned), key=lambda row: row["validation"])
         shown += [row["method"] for row in (best, *learned)]
     return shown

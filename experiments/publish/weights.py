@@ -5,6 +5,7 @@ from pathlib import Path
 
 from experiments import build
 from experiments import config as configs
+from experiments.methods import LEARNED
 from experiments.publish import tables
 from experiments.workdir import WorkdirError, read_json, write_json
 from lgd.data.dataset import fingerprint
@@ -42,7 +43,7 @@ def pack(workdir: Path, name: str, results: str, method: str) -> None:
 def learned_row(results: Mapping, method: str) -> Mapping:
     """The learned row of a method."""
     rows = {row["method"]: row for row in results["rows"]}
-    learned = f"learned:{method}"
+    learned = f"{LEARNED}{method}"
     if learned not in rows:
         raise WorkdirError(f"expected a row of {', '.join(rows)}, got {learned!r}")
     return rows[learned]

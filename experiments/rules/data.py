@@ -1,8 +1,6 @@
 """Rules across the fields of data: names, files, sizes."""
 
-from collections.abc import Sequence
-
-from experiments.rules.across import Across
+from experiments.rules.across import Across, only
 
 NUM_DIGITS = 1797  # images that scikit-learn ships
 NUM_MNIST_TRAIN, NUM_MNIST_TEST = 60_000, 10_000  # images of MNIST and of Fashion-MNIST
@@ -32,12 +30,6 @@ def _path_of_data(path: str, data: str, fake: bool) -> str | None:
             None if path or fake else f"expected a file or a folder for data {data}, got {path!r}"
         )
     return f"expected '' for data {data}, which reads no file, got {path!r}" if path else None
-
-
-def _attributes_of(attributes: Sequence[str], data: str) -> str | None:
-    if data == "tfds" or not attributes:
-        return None
-    return f"expected none for data {data} (some: tfds only), got {attributes}"
 
 
 def _enough_digits(train: int, validation: int, test: int, data: str) -> str | None:
@@ -76,7 +68,7 @@ ACROSS: tuple[Across, ...] = (
     Across(("data.num_train", "data.num_validation", "data.name"), _enough_training_images),
     Across(("data.num_test", "data.name"), _enough_test_images),
     Across(("data.path", "data.name", "fake_data"), _path_of_data),
-    Across(("data.attributes", "data.name"), _attributes_of),
+    only("data.attributes", (), "data.name", lambda data: data == "tfds", "some: tfds", "none"),
     Across(("data.size", "data.name"), _size_of_data),
     Across(("data.name", "denoiser.level", "evaluation.features", "fake_data"), _captions_of_data),
 )

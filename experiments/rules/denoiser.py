@@ -2,41 +2,19 @@
 
 from collections.abc import Sequence
 
-from experiments.rules.across import Across
+from experiments.methods import DIRECTIONS
+from experiments.rules.across import Across, has_images, only, refused
 from experiments.rules.data import side_of
-from experiments.rules.guidance import DIRECTIONS
 
 NO_SIGNAL_AT_1 = ("rectified_flow", "cosine")  # alpha(1) = 0
 
 
-def _exact_is_mixture(level: str, data: str) -> str | None:
-    if level != "exact" or data == "mixture":
-        return None
-    return f"expected under, middle or well for data {data} (exact: mixture only), got 'exact'"
+def _of_images(network: str) -> bool:
+    return network != "mlp"
 
 
-def _images_for(network: str, data: str) -> str | None:
-    if network == "mlp" or data != "mixture":
-        return None
-    return f"expected mlp for data {data} (unet, dit: images only), got {network!r}"
-
-
-def _dtype_of(dtype: str, network: str) -> str | None:
-    if network != "mlp" or dtype == "float32":
-        return None
-    return f"expected float32 for network mlp (others: unet, dit only), got {dtype!r}"
-
-
-def _remat_of(remat: str, network: str) -> str | None:
-    if network != "mlp" or remat == "none":
-        return None
-    return f"expected none for network mlp (others: unet, dit only), got {remat!r}"
-
-
-def _width_of(width: int, network: str) -> str | None:
-    if network != "dit" or width % 4 == 0:
-        return None
-    return f"expected a multiple of 4 for network dit, got {width}"
+def _is_logit_normal(times: str) -> bool:
+    return times == "logit_normal"
 
 
 def _patch_size_of(patch_size: int, network: str, data: str, size: int) -> str | None:
@@ -97,30 +75,6 @@ def _rows(side: int | None, multipliers: Sequence[int]) -> list[int]:
     return [side // 2**level for level in range(halvings + 1)]
 
 
-def _x0_at_1(kind: str, schedule: str) -> str | None:
-    if kind not in ("eps", "score") or schedule not in NO_SIGNAL_AT_1:
-        return None
-    return f"expected x0, v or velocity for schedule {schedule} (no x0 at t = 1), got {kind!r}"
-
-
-def _location_of(location: float, times: str) -> str | None:
-    if times == "logit_normal" or location == 0.0:
-        return None
-    return f"expected 0.0 for times {times} (others: logit_normal only), got {location}"
-
-
-def _scale_of(scale: float, times: str) -> str | None:
-    if times == "logit_normal" or scale == 1.0:
-        return None
-    return f"expected 1.0 for times {times} (others: logit_normal only), got {scale}"
-
-
-def _flip_of(flip: bool, data: str) -> str | None:
-    if not flip or data != "mixture":
-        return None
-    return f"expected false for data {data} (true: images only), got {flip}"
-
-
 def _shift_of(shift: int, data: str, size: int) -> str | None:
     if shift and data == "mixture":
         return f"expected 0 for data {data} (more: images only), got {shift}"
@@ -137,12 +91,6 @@ def _weaker_before_end(weaker: int, level: str, under: int, middle: int, well: i
     return f"expected less than {steps}, the steps of level {level}, got {weaker}"
 
 
-def _weaker_for_directions(weaker: int, methods: Sequence[str]) -> str | None:
-    if weaker or DIRECTIONS not in methods:
-        return None
-    return f"expected a number of steps for method {DIRECTIONS}, got 0"
-
-
 def _folder_of(pipeline: str, level: str) -> str | None:
     if bool(pipeline) == (level == "pretrained"):
         return None
@@ -150,25 +98,25 @@ def _folder_of(pipeline: str, level: str) -> str | None:
     return f"expected {expected} denoiser.level pretrained, got {pipeline!r}"
 
 
-def _images_of_pretrained(level: str, data: str) -> str | None:
-    if level != "pretrained" or data != "mixture":
-        return None
-    return f"expected another level for data {data} (pretrained: images only), got {level!r}"
-
-
-def _grid_of_scheduler(grid: str, level: str) -> str | None:
-    if grid != "scheduler" or level == "pretrained":
-        return None
-    return f"expected uniform, logsnr or edm for denoiser.level {level}, got {grid!r}"
-
-
 D, UNET, IMAGES = "denoiser.", "denoiser.unet.", ("data.name", "data.size")
 
 ACROSS: tuple[Across, ...] = (
-    Across((D + "level", "data.name"), _exact_is_mixture),
-    Across((D + "level", "data.name"), _images_of_pretrained),
+    refused(
+        (D + "level", "data.name"),
+        lambda level, data: level == "exact" and has_images(data),
+        "under, middle or well for data {1} (exact: mixture only)",
+    ),
+    refused(
+        (D + "level", "data.name"),
+        lambda level, data: level == "pretrained" and not has_images(data),
+        "another level for data {1} (pretrained: images only)",
+    ),
     Across((D + "pipeline", D + "level"), _folder_of),
-    Across(("sampling.grid", D + "level"), _grid_of_scheduler),
+    refused(
+        ("sampling.grid", D + "level"),
+        lambda grid, level: grid == "scheduler" and level != "pretrained",
+        "uniform, logsnr or edm for denoiser.level {1}",
+    ),
     Across(
         (
             D + "weaker_num_steps",
@@ -177,11 +125,19 @@ ACROSS: tuple[Across, ...] = (
         ),
         _weaker_before_end,
     ),
-    Across((D + "weaker_num_steps", "guidance.methods"), _weaker_for_directions),
-    Across((D + "network", "data.name"), _images_for),
-    Across((D + "dtype", D + "network"), _dtype_of),
-    Across((D + "remat", D + "network"), _remat_of),
-    Across((D + "width", D + "network"), _width_of),
+    refused(
+        (D + "weaker_num_steps", "guidance.methods"),
+        lambda weaker, methods: not weaker and DIRECTIONS in methods,
+        f"a number of steps for method {DIRECTIONS}",
+    ),
+    only(D + "network", "mlp", "data.name", has_images, "unet, dit: images"),
+    only(D + "dtype", "float32", D + "network", _of_images, "others: unet, dit"),
+    only(D + "remat", "none", D + "network", _of_images, "others: unet, dit"),
+    refused(
+        (D + "width", D + "network"),
+        lambda width, network: network == "dit" and width % 4 != 0,
+        "a multiple of 4 for network dit",
+    ),
     Across((D + "dit.patch_size", D + "network", *IMAGES), _patch_size_of),
     Across((UNET + "multipliers", D + "network", *IMAGES), _multipliers_of),
     Across((UNET + "attention", D + "network", UNET + "multipliers", *IMAGES), _attention_of),
@@ -197,9 +153,13 @@ ACROSS: tuple[Across, ...] = (
         ),
         _heads_of_unet,
     ),
-    Across((D + "kind", "schedule"), _x0_at_1),
-    Across((D + "times_location", D + "times"), _location_of),
-    Across((D + "times_scale", D + "times"), _scale_of),
-    Across((D + "flip", "data.name"), _flip_of),
+    refused(
+        (D + "kind", "schedule"),
+        lambda kind, schedule: kind in ("eps", "score") and schedule in NO_SIGNAL_AT_1,
+        "x0, v or velocity for schedule {1} (no x0 at t = 1)",
+    ),
+    only(D + "times_location", 0.0, D + "times", _is_logit_normal, "others: logit_normal"),
+    only(D + "times_scale", 1.0, D + "times", _is_logit_normal, "others: logit_normal"),
+    only(D + "flip", False, "data.name", has_images, "true: images", "false"),
     Across((D + "shift", *IMAGES), _shift_of),
 )

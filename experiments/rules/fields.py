@@ -6,8 +6,8 @@ import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from experiments.methods import METHODS, WALKS
 from experiments.rules.data import READ_FROM_FILES
-from experiments.rules.guidance import METHODS, PATH
 from lgd.machinery import paths
 
 
@@ -167,7 +167,7 @@ FIELDS: dict[str, Rule] = {
     "sampling.solver": one_of("ddim", "heun", "heun_edm", "dpmpp_2m"),
     "sampling.churn": SHARE,
     "guidance.methods": different(*METHODS),
-    "guidance.start": one_of("best", "init", PATH),
+    "guidance.start": one_of("best", "init", *WALKS),
     "guidance.num_snapshots": integer(1),
     "guidance.omega.width": integer(1),
     "guidance.omega.depth": integer(1),

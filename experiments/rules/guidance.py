@@ -2,19 +2,10 @@
 
 from collections.abc import Sequence
 
-from experiments.rules.across import Across
+from experiments.methods import FEATURES, METHODS, TRAJECTORIES, WALKS
+from experiments.rules.across import Across, only, refused
 
-DIRECTIONS = "directions"  # learns a weight for a weaker denoiser too
-PATH = "path"  # walks, without gradients
-TRAJECTORIES = ("trajectory", "trajectory_features", DIRECTIONS)  # unrolled
-ONE_STEP_METHODS = (
-    "self_consistency",
-    "l2",
-    "conditional_marginal",
-    "marginal",
-    "guided_score_matching",
-)
-METHODS = (*ONE_STEP_METHODS, *TRAJECTORIES, PATH)
+PATH = WALKS[0]
 MARGIN = 1e-6  # below this a range is empty in float32
 
 
@@ -25,74 +16,45 @@ def _s_range(s_min: float, delta: float, zeta: float) -> str | None:
     return f"expected s_min < 1 - zeta - delta = {round(end, 6)} (else no s is left), got {s_min}"
 
 
-def _pairs_for_lam(particles: int, lam: float) -> str | None:
-    return f"expected 2 or more for lam = {lam} > 0, got 1" if lam > 0.0 and particles < 2 else None
-
-
-def _strata_to_pool(count: int, weight: float) -> str | None:
-    if count > 1 or weight == 0.0:
-        return None
-    return f"expected 2 or more for marginal_weight = {weight} > 0, got {count}"
-
-
-def _groups_divide(batch: int, group: int, methods: Sequence[str]) -> str | None:
-    if "marginal" not in methods or batch % group == 0:
-        return None
-    return f"expected a multiple of guidance.one_step.group_size = {group}, got {batch}"
-
-
-def _init_below_max(init: float, most: float) -> str | None:
-    return None if init < most else f"expected init < guidance.omega.max = {most}, got {init}"
-
-
 def _snapshots_fit(snapshots: int, methods: Sequence[str], one: int, trajectory: int) -> str | None:
-    trained = [method for method in methods if method != PATH]
-    steps = [trajectory if method in TRAJECTORIES else one for method in trained]
+    numbers = {"one_step": one, "trajectory": trajectory}
+    steps = [numbers[by] for method in methods if (by := METHODS[method].by) in numbers]
     if not steps or snapshots <= min(steps):
         return None
     return f"expected at most {min(steps)}, the steps of the shortest training, got {snapshots}"
-
-
-def _churn_is_ddim(churn: float, solver: str) -> str | None:
-    if churn == 0.0 or solver == "ddim":
-        return None
-    return f"expected 0.0 for solver {solver} (above 0: ddim only), got {churn}"
-
-
-def _whole_batches(size: int, batch: int) -> str | None:
-    if size % batch == 0:
-        return None
-    return f"expected a multiple of statistics.batch_size = {batch}, got {size}"
-
-
-def _features_of_images(methods: Sequence[str], data: str) -> str | None:
-    if "trajectory_features" not in methods or data not in ("mixture", "captions"):
-        return None
-    return f"expected no trajectory_features for data {data} (images in classes), got {methods}"
-
-
-def _features_without_reward(methods: Sequence[str], reward: str) -> str | None:
-    if "trajectory_features" not in methods or reward == "none":
-        return None
-    return f"expected no trajectory_features with reward.name = {reward!r}, got {methods}"
-
-
-def _table_from_path(start: str, model: str, methods: Sequence[str]) -> str | None:
-    if start != PATH or model == "table" or not {*TRAJECTORIES}.intersection(methods):
-        return None
-    return f"expected best or init with guidance.trajectory.model = {model!r}, got {start!r}"
 
 
 ONE_STEP, TRAJECTORY = "guidance.one_step.", "guidance.trajectory."
 
 ACROSS: tuple[Across, ...] = (
     Across((ONE_STEP + "s_min", ONE_STEP + "delta", ONE_STEP + "zeta"), _s_range),
-    Across((ONE_STEP + "num_particles", ONE_STEP + "lam"), _pairs_for_lam),
-    Across((ONE_STEP + "batch_size", ONE_STEP + "group_size", "guidance.methods"), _groups_divide),
-    Across((TRAJECTORY + "num_particles", TRAJECTORY + "lam"), _pairs_for_lam),
-    Across((TRAJECTORY + "num_targets", TRAJECTORY + "lam"), _pairs_for_lam),
-    Across((TRAJECTORY + "conditions_per_step", TRAJECTORY + "marginal_weight"), _strata_to_pool),
-    Across(("guidance.omega.init", "guidance.omega.max"), _init_below_max),
+    *(
+        refused(
+            (group + count, group + "lam"),
+            lambda particles, lam: lam > 0.0 and particles < 2,
+            "2 or more for lam = {1} > 0",
+        )
+        for group, count in (
+            (ONE_STEP, "num_particles"),
+            (TRAJECTORY, "num_particles"),
+            (TRAJECTORY, "num_targets"),
+        )
+    ),
+    refused(
+        (ONE_STEP + "batch_size", ONE_STEP + "group_size", "guidance.methods"),
+        lambda batch, group, methods: "marginal" in methods and batch % group != 0,
+        "a multiple of guidance.one_step.group_size = {1}",
+    ),
+    refused(
+        (TRAJECTORY + "conditions_per_step", TRAJECTORY + "marginal_weight"),
+        lambda count, weight: count == 1 and weight != 0.0,
+        "2 or more for marginal_weight = {1} > 0",
+    ),
+    refused(
+        ("guidance.omega.init", "guidance.omega.max"),
+        lambda init, most: init >= most,
+        "init < guidance.omega.max = {1}",
+    ),
     Across(
         (
             "guidance.num_snapshots",
@@ -102,12 +64,30 @@ ACROSS: tuple[Across, ...] = (
         ),
         _snapshots_fit,
     ),
-    Across(("guidance.start", TRAJECTORY + "model", "guidance.methods"), _table_from_path),
-    Across(("guidance.methods", "data.name"), _features_of_images),
-    Across(("guidance.methods", "reward.name"), _features_without_reward),
-    Across(("sampling.churn", "sampling.solver"), _churn_is_ddim),
+    refused(
+        ("guidance.start", TRAJECTORY + "model", "guidance.methods"),
+        lambda start, model, methods: (
+            start in WALKS and model != "table" and bool({*TRAJECTORIES}.intersection(methods))
+        ),
+        "best or init with guidance.trajectory.model = {1!r}",
+    ),
+    refused(
+        ("guidance.methods", "data.name"),
+        lambda methods, data: FEATURES in methods and data in ("mixture", "captions"),
+        f"no {FEATURES} for data {{1}} (images in classes)",
+    ),
+    refused(
+        ("guidance.methods", "reward.name"),
+        lambda methods, reward: FEATURES in methods and reward != "none",
+        f"no {FEATURES} with reward.name = {{1!r}}",
+    ),
+    only("sampling.churn", 0.0, "sampling.solver", lambda name: name == "ddim", "above 0: ddim"),
     *(
-        Across((f"statistics.{name}", "statistics.batch_size"), _whole_batches)
+        refused(
+            (f"statistics.{name}", "statistics.batch_size"),
+            lambda size, batch: size % batch != 0,
+            "a multiple of statistics.batch_size = {1}",
+        )
         for name in ("num_examples", "num_held_out", "shard_examples")
     ),
 )

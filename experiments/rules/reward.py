@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from experiments.methods import METHODS, TRAJECTORIES
 from experiments.rules.across import Across
 from experiments.rules.data import SIZES
-from experiments.rules.guidance import PATH, TRAJECTORIES
 
 
 def _reward_of_data(
@@ -22,7 +22,7 @@ def _reward_of_data(
     )
 
 
-WITHOUT_REWARD = ("guided_score_matching", PATH)
+WITHOUT_REWARD = tuple(name for name, method in METHODS.items() if not method.takes_reward)
 
 
 def _reward_of_methods(name: str, methods: Sequence[str]) -> str | None:

@@ -5,12 +5,12 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from experiments import build, build_guidance
+from experiments.methods import ONE_STEP
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir, throughput
 from lgd import gram
 from lgd.data import Dataset
 from lgd.gram import store
-from lgd.gram.layout import Members
 from lgd.objectives import OneStep
 from lgd.training import Trainer
 from lgd.types import Denoiser, Params
@@ -38,25 +38,19 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
 
 def needed(config: ConfigDict) -> dict[str, OneStep]:
     """Collections of training data by name, each with an objective that it must serve."""
-    methods = sorted(
-        method for method in config.guidance.methods if build_guidance.takes_one_step(method)
-    )
+    methods = sorted(set(config.guidance.methods).intersection(ONE_STEP))
     objectives = [build_guidance.one_step_objective(config, method) for method in methods]
     return {name_for(objective): objective for objective in objectives}
 
 
 def name_for(objective: OneStep) -> str:
     """The collection of training data that an objective learns from: "train-<members>"."""
-    return f"train-{_members(objective)}"
+    return f"train-{objective.members[0]}"
 
 
 def folder(workdir: Workdir, name: str) -> Path:
-    """Where a collection lies."""
+    """The folder of a collection."""
     return workdir.path / "statistics" / name
-
-
-def _members(objective: OneStep) -> Members:
-    return objective.members[0]
 
 
 def _collect(
@@ -79,7 +73,7 @@ def _collect(
             denoiser_stage.taken(config, workdir, dataset, "validation" if held_out else "train"),
             num_examples=settings.num_held_out if held_out else settings.num_examples,
             particles=gram.Particles(
-                members=_members(objective), num_particles=objective.num_members
+                members=objective.members[0], num_particles=objective.num_members
             ),
             data_name=f"{config.data.name} {'validation' if held_out else 'train'}",
             shard_examples=settings.shard_examples,
@@ -88,7 +82,7 @@ def _collect(
                 batch_size=settings.batch_size,
                 mesh=build.mesh(config),
                 on_step=lambda step, params: tick(),
+                check=False,  # stage 1 looks at networks that are not ours
             ),
-            check=False,  # stage 1 looks at networks that are not ours
         )
     workdir.note_folder(folder(workdir, name))

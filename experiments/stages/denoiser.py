@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from experiments import build, build_guidance, build_pretrained
+from experiments.methods import FEATURES
 from experiments.workdir import Workdir, exists, throughput
 from lgd import checks, training
 from lgd.data import Dataset, Split, pipeline
@@ -95,7 +96,7 @@ def classifiers(config: ConfigDict) -> list[str]:
     needed = {
         "classifier": by_classifier and not build.has_known_law(config),
         "selection_classifier": by_classifier and config.evaluation.primary != "energy_distance",
-        **dict.fromkeys(feature_networks(config), "trajectory_features" in config.guidance.methods),
+        **dict.fromkeys(feature_networks(config), FEATURES in config.guidance.methods),
         "reward_classifier": config.reward.name == "classifier",
     }
     return [name for name, is_needed in needed.items() if is_needed]
@@ -121,8 +122,8 @@ def load_features(
     each = [load_classifier(config, workdir, dataset, name) for name in names]
 
     def feature_fn(x: Float[Array, "b *dims"]) -> Float[Array, "b f"]:
-        found: list[Array] = [network.apply(params, x)[1] for network, params in each]  # type: ignore[misc]
-        return jnp.concatenate(found, axis=-1)
+        features: list[Array] = [network.apply(params, x)[1] for network, params in each]  # type: ignore[misc]
+        return jnp.concatenate(features, axis=-1)
 
     return feature_fn
 
@@ -140,23 +141,20 @@ def load_classifier(
 
 def accuracies(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> dict[str, float]:
     """Share of real test images that each of `classifiers` puts into their class."""
-    found = {}
+    shares = {}
     for name in classifiers(config):
         classifier, params = load_classifier(config, workdir, dataset, name)
         logits = extract(
             jax.jit(lambda x, c=classifier, p=params: c.apply(p, x)[0]), dataset.test.x
         )
-        found[name] = float(np.mean(logits.argmax(axis=1) == dataset.test.stratum))
-    return found
+        shares[name] = float(np.mean(logits.argmax(axis=1) == dataset.test.stratum))
+    return shares
 
 
 def _make_classifier(name: str, config: ConfigDict, dataset: Dataset) -> Classifier:
-    make = {
-        "classifier": build.classifier,
-        "features": build.features,
-        "reward_classifier": build_guidance.reward_classifier,
-    }
-    return make[settings_of(name)](config, dataset.num_classes)
+    if name == "reward_classifier":
+        return build_guidance.reward_classifier(config, dataset.num_classes)
+    return build.classifier(config[settings_of(name)], dataset.num_classes)
 
 
 def _train_denoiser(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:

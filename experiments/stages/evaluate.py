@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Array
 from ml_collections import ConfigDict
@@ -13,11 +12,12 @@ from ml_collections import ConfigDict
 import lgd
 from experiments import build, build_pretrained
 from experiments import config as configs
+from experiments.methods import is_learned
 from experiments.publish import tables
 from experiments.stages import denoiser as denoiser_stage
 from experiments.stages import export, measure
 from experiments.stages import guidance as guidance_stage
-from experiments.stages.reward import RewardMeasure, with_loss
+from experiments.stages.reward import Rewarded, with_loss
 from experiments.stages.select import Candidates, Row, select
 from experiments.workdir import Workdir, throughput
 from experiments.workdir.provenance import provenance as provenance_of_run
@@ -27,13 +27,11 @@ from lgd.evaluation import (
     Generator,
     Journal,
     differences,
-    guided_weight,
     resampled_metrics,
     schedule_key,
-    squared_gap,
-    summary,
 )
 from lgd.evaluation.measures import PRIMARY
+from lgd.evaluation.rows import Entries
 from lgd.machinery.progress import bar
 from lgd.types import Condition
 
@@ -59,7 +57,9 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
         rows, resampled = measure_rows(
             config, dataset, final, measuring, candidates.rows, journal, examples
         )
-        more = _of_reward(config, workdir, dataset, generator, measuring, rows)
+        more = {}
+        if isinstance(measuring, Rewarded):
+            more = measuring.results(dataset, generator, rows)
     results = _results(config, workdir.command, rows, candidates) | more
     results["comparisons"] = _comparisons(rows, resampled, config.evaluation.primary)
     results["classifiers"] = denoiser_stage.accuracies(config, workdir, dataset)
@@ -112,7 +112,7 @@ def make_measure(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> Meas
     """What is measured on test data."""
     plain = measure.make(config, workdir, dataset)
     reward = guidance_stage.load_reward(config, workdir, dataset)
-    return plain if reward is None else RewardMeasure(config, workdir, dataset, reward, plain)
+    return plain if reward is None else Rewarded(config, workdir, dataset, reward, plain)
 
 
 def measure_rows(
@@ -137,13 +137,12 @@ def measure_rows(
       journal: measurements that are there already.
       examples: test examples as the denoiser takes them; None: those of the data set.
     """
-    num_samples = config.evaluation.num_test_samples or config.evaluation.num_samples
-    per_class = generator.share(num_samples)
+    per_class = generator.share(config.evaluation.num_test_samples or config.evaluation.num_samples)
     seeds = [TEST_SEED + i for i in range(config.evaluation.test_seeds)]
     most = config.evaluation.sample_batch or len(dataset.test.x)
     test = dataset.test if examples is None else examples
     real = Split(test.x[:most], conditions.take(test.c, slice(most)))
-    gap, c = squared_gap(generator, real), jax.tree.map(jax.numpy.asarray, real.c)
+    entry = Entries(generator, real, per_class)
     measured, resampled = [], {}
     with bar("measure on test data", len(rows) * len(seeds)) as advance:
         for row in rows:
@@ -155,14 +154,12 @@ def measure_rows(
                 runs.append(journal(key, functools.partial(_of, measuring, sample)))
                 advance(row.method)
             resampled[row.method] = _resampled(row, runs)
-            settings = {
-                "num_samples": per_class * generator.num_conditions,
-                "num_steps": config.sampling.num_steps,
-                "nfe": generator.nfe_of(guidance, per_class),
-                "validation": row.selected.score if np.isfinite(row.selected.score) else None,
-                "omega": guided_weight(guidance, generator, c, gap),
-            }
-            measured.append(_row(row, runs) | settings)
+            metrics = [with_loss(run["metrics"], row.gamma) for run in runs]
+            of_classes = {}
+            if "by_class" in runs[0]:
+                means = np.mean([run["by_class"] for run in runs], axis=0)
+                of_classes = {"reward_by_class": means.tolist()}
+            measured.append(entry(row.plain, metrics) | of_classes)
     return measured, resampled
 
 
@@ -175,36 +172,6 @@ def _resampled(row: Row, runs: Sequence[Mapping[str, Any]]) -> dict[str, np.ndar
     if row.gamma is not None and PRIMARY in means:
         means["loss"] = means[PRIMARY]  # less a reward, which uses no real examples
     return means
-
-
-def _row(row: Row, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    metrics = [with_loss(run["metrics"], row.gamma) for run in runs]
-    gamma = {} if row.gamma is None else {"gamma": row.gamma}
-    values = {
-        "method": row.method,
-        "family": row.family,
-        "params": gamma | row.selected.params,
-        "metrics": {name: summary([run[name] for run in metrics]) for name in metrics[0]},
-    }
-    if "by_class" in runs[0]:
-        values["reward_by_class"] = np.mean([run["by_class"] for run in runs], axis=0).tolist()
-    return values
-
-
-def _of_reward(
-    config: ConfigDict,
-    workdir: Workdir,
-    dataset: Dataset,
-    generator: Generator,
-    measuring: Measure,
-    rows: Sequence[dict],
-) -> dict[str, Any]:
-    """What a run with a reward says beside its rows."""
-    if not isinstance(measuring, RewardMeasure):
-        return {}
-    reward = guidance_stage.load_reward(config, workdir, dataset)
-    assert reward is not None
-    return measuring.results(dataset, generator, reward, rows)
 
 
 def provenance(config: ConfigDict, command: str) -> dict[str, Any]:
@@ -241,7 +208,7 @@ def _comparisons(
     resamples of them (bootstrap within classes); null where a metric uses none.
     """
     comparisons = []
-    for row in (row for row in rows if row["family"].startswith("learned:")):
+    for row in (row for row in rows if is_learned(row["family"])):
         target = "loss" if "loss" in row["metrics"] else primary
         others = [other for other in rows if _is_opponent(other, row)]
         best = min(others, key=lambda other: other["metrics"][target]["mean"])

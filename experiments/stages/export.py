@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 import lgd
 from experiments import build
+from experiments.methods import LEARNED
 from experiments.stages.select import Row
 from experiments.workdir import Workdir, write_text
 from lgd import conditions
@@ -48,7 +49,7 @@ def save_guidance(
     def save() -> None:
         for row in rows:
             if row.is_learned:
-                training = row.method.removeprefix("learned:")
+                training = row.method.removeprefix(LEARNED)
                 steps, losses = workdir.curve(training, "loss")
                 guidance = dataclasses.replace(
                     row.selected.guidance,

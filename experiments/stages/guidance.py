@@ -2,18 +2,18 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
 from experiments import build, build_guidance, build_pretrained
-from experiments.rules.guidance import DIRECTIONS, PATH, TRAJECTORIES
+from experiments.methods import DIRECTIONS, FEATURES, ONE_STEP, TRAJECTORIES, WALKS
 from experiments.stages import collect
 from experiments.stages import denoiser as denoiser_stage
 from experiments.workdir import Workdir, exists, throughput
-from lgd import direct, gram, learn_guidance, omega, rewards
+from lgd import gram, learn_guidance, omega, rewards
 from lgd.data import Dataset
 from lgd.machinery import processes
 from lgd.training import Trainer
@@ -33,17 +33,13 @@ class Training(NamedTuple):
 
     def snapshot(self, step: int) -> str:
         """Name of the parameters as they were after a step."""
-        return f"{self._folder}-{step:06d}"
-
-    @property
-    def _folder(self) -> str:
-        gamma = "" if self.gamma is None else f"-reward-{self.gamma:.9g}"
-        return f"guidance/{self.method}{gamma}"
+        return f"{self.checkpoints}-{step:06d}"
 
     @property
     def checkpoints(self) -> str:
         """Name of the folder of its checkpoints, and of its line in timings.jsonl."""
-        return self._folder
+        gamma = "" if self.gamma is None else f"-reward-{self.gamma:.9g}"
+        return f"guidance/{self.method}{gamma}"
 
 
 def trainings(config: ConfigDict) -> list[tuple[Training, Training | None]]:
@@ -90,9 +86,9 @@ def learn(
     """
     if exists(workdir.params_file(training.snapshot(snapshot_steps(config, training)[-1]))):
         return
-    if training.method == PATH:
-        _walk(config, workdir, dataset)
-    elif config.statistics.num_examples > 0 and build_guidance.takes_one_step(training.method):
+    if training.method in WALKS:
+        _walk(config, workdir, dataset, training)
+    elif config.statistics.num_examples > 0 and training.method in ONE_STEP:
         _fit(config, workdir, dataset, training)
     else:
         _learn(config, workdir, dataset, training, features, before)
@@ -103,8 +99,8 @@ def snapshot_steps(config: ConfigDict, training: Training) -> list[int]:
 
     What walks is kept once, after its last sweep.
     """
-    if training.method == PATH:
-        return [config.guidance.path.num_sweeps]
+    if training.method in WALKS:
+        return [config.guidance[training.method].num_sweeps]
     num_steps = build_guidance.optimizer(config, *training).num_steps
     count = min(config.guidance.num_snapshots, num_steps)
     return [round(num_steps * (i + 1) / count) for i in range(count)]
@@ -170,6 +166,7 @@ def _learn(
             log_every=config.training.log_every,
             on_log=workdir.metrics(training.name),
             on_step=keep,
+            check=False,  # stage 1 looks at networks that are not ours
         )
         examples = denoiser_stage.taken(config, workdir, dataset, "train")
         learned = learn_guidance(
@@ -183,25 +180,22 @@ def _learn(
             model=None if begun else build_guidance.omega_model(config, training.method, dataset),
             start=start,
             trainer=trainer,
-            check=False,  # stage 1 looks at networks that are not ours
         )
     # Says that all is done, and so comes after the last checkpoint.
     workdir.save_params(training.snapshot(last), learned.params)
 
 
-def _walk(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
+def _walk(config: ConfigDict, workdir: Workdir, dataset: Dataset, training: Training) -> None:
     """Choose weights along the path of the sampler."""
-    path, settings = Training(PATH), build_guidance.path_settings(config)
     examples = denoiser_stage.taken(config, workdir, dataset, "train")
-    with workdir.timed(path.checkpoints):
-        found = direct.path_guidance(
-            build.stage_key(config, path.name),
+    with workdir.timed(training.checkpoints):
+        learned = build_guidance.walk(config, training.method)(
+            build.stage_key(config, training.name),
             *denoiser_stage.load(config, workdir, dataset),
             *examples[:2],
             stratum=examples.stratum,
-            settings=settings,
         )
-    workdir.save_params(path.snapshot(settings.num_sweeps), found.params)
+    workdir.save_params(training.snapshot(*snapshot_steps(config, training)), learned.params)
 
 
 def _start(
@@ -212,9 +206,9 @@ def _start(
     before: Training | None,
 ) -> build_guidance.Start:
     """Schedules to choose the start from, or the guidance of the training before."""
-    walks = config.guidance.start == PATH and training.method in TRAJECTORIES
-    if before is None and walks and training.method != DIRECTIONS:
-        before = Training(PATH)
+    starts = training.method in TRAJECTORIES and training.method != DIRECTIONS
+    if before is None and starts and config.guidance.start in WALKS:
+        before = Training(config.guidance.start)
         learn(config, workdir, dataset, before, ())
     if before is None:
         return build_guidance.start_schedules(config)
@@ -238,7 +232,7 @@ def objective(
       features: the classifiers by which trajectory_features compares.
     """
     feature_fn = None
-    if training.method == "trajectory_features":
+    if training.method == FEATURES:
         feature_fn = denoiser_stage.load_features(config, workdir, dataset, features)
         if build_pretrained.is_pretrained(config):
             feature_fn = build_pretrained.of_images(config, feature_fn)
@@ -250,44 +244,31 @@ def objective(
 
 def _fit(config: ConfigDict, workdir: Workdir, dataset: Dataset, training: Training) -> None:
     """Learn from statistics; process 0 alone, since it takes seconds."""
+    method, schedule = training.method, build.schedule(config)
     steps = snapshot_steps(config, training)
+    objective = build_guidance.one_step_objective(config, method)
 
     def keep(step: int, ema: Params) -> None:
         if step in steps:
             workdir.save_params(training.snapshot(step), ema)
 
-    with workdir.timed(training.checkpoints):
-        processes.from_main(lambda: _fit_here(config, workdir, dataset, training, keep))
-
-
-def _fit_here(
-    config: ConfigDict,
-    workdir: Workdir,
-    dataset: Dataset,
-    training: Training,
-    keep: Callable[[int, Params], None],
-) -> None:
-    method, schedule = training.method, build.schedule(config)
-    objective = build_guidance.one_step_objective(config, method)
-    statistics = gram.read(collect.folder(workdir, collect.name_for(objective)))
-    model = build_guidance.omega_model(config, method, dataset)
-    params = None
-    if config.guidance.start != "init":
-        model, params = gram.started(
-            model, statistics, objective, schedule=schedule, seed=config.seed
-        )
-    gram.fit(
-        statistics,
-        objective,
-        model,
-        schedule=schedule,
-        trainer=Trainer(
+    @processes.by_main
+    def fit() -> None:
+        statistics = gram.read(collect.folder(workdir, collect.name_for(objective)))
+        model, params = build_guidance.omega_model(config, method, dataset), None
+        if config.guidance.start != "init":
+            model, params = gram.started(
+                model, statistics, objective, schedule=schedule, seed=config.seed
+            )
+        trainer = Trainer(
             optimizer=build_guidance.optimizer(config, method),
             batch_size=config.guidance.one_step.batch_size,
-            log_every=math.gcd(*snapshot_steps(config, training)),
+            log_every=math.gcd(*steps),
             on_log=workdir.metrics(training.name),
             on_step=keep,
-        ),
-        seed=config.seed,
-        params=params,
-    )
+        )
+        seen = (statistics, objective, model)
+        gram.fit(*seen, schedule=schedule, trainer=trainer, seed=config.seed, params=params)
+
+    with workdir.timed(training.checkpoints):
+        fit()

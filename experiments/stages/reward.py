@@ -4,47 +4,32 @@
 ``training_reward``), so that a gain in the latter alone, reward hacking, shows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from experiments import build, build_guidance
 from experiments.stages import denoiser as denoiser_stage
-from experiments.stages import reward_reach
 from experiments.workdir import Workdir
-from lgd import conditions, rewards
+from lgd import rewards
 from lgd.data import Dataset
-from lgd.evaluation import Generator
+from lgd.evaluation import Generator, Measure, RewardMeasure, slopes
 from lgd.evaluation.measures import PRIMARY
 from lgd.metrics.tilt import TiltedLaws
-from lgd.types import Condition, RewardFn
+from lgd.types import RewardFn
 
 HELPED = 0.1  # gain of a class, in standard deviations of its true reward, that counts as help
-StrataRewards = Callable[[Float[Array, "g n *dims"]], Float[Array, " g"]]
+SEED = 999_999  # of the noise of slopes, apart from those of validation and of test samples
 
 
-def strata_rewards(reward: RewardFn, c: Condition) -> StrataRewards:
-    """Mean reward of every stratum, (g,), of samples (g, n, *dims) with conditions c (g, ...)."""
+class Rewarded(RewardMeasure):
+    """The measure of a run with a reward.
 
-    @jax.jit
-    def mean(x: Float[Array, "g n *dims"]) -> Float[Array, " g"]:
-        each = conditions.repeat(jax.tree.map(jnp.asarray, c), x.shape[1])
-        return jnp.mean(reward(x.reshape(-1, *x.shape[2:]), each).reshape(x.shape[:2]), axis=1)
-
-    return mean
-
-
-class RewardMeasure:
-    """A measure with rewards: samples (g, n, *dims) -> metrics, and the reward of every class.
-
-    Beside the metrics of the measure inside: reward; images with a classifier's reward:
-    training_reward; mixture: tilt, the inverse temperature of the nearest tilted law, and
-    tilt_distance, how near.
+    Images with a classifier's reward have both networks' rewards, the mixture has its tilted laws.
     """
 
     def __init__(
@@ -53,52 +38,28 @@ class RewardMeasure:
         workdir: Workdir,
         dataset: Dataset,
         reward: RewardFn,
-        measure: Callable[[Array], dict[str, Any]],
+        measure: Measure,
     ) -> None:
-        self._measure = measure
-        self._rewards = {"reward": strata_rewards(reward, dataset.conditions)}
-        self.reward = reward
+        self.training_reward = self.reward = reward
+        named = {"reward": reward}
         if config.reward.name == "classifier":
             classifier, params = denoiser_stage.load_classifier(config, workdir, dataset)
             self.reward = rewards.class_log_probability(
                 lambda params, x: classifier.apply(params, x)[0], params
             )
-            self._rewards = {
-                "reward": strata_rewards(self.reward, dataset.conditions),
-                "training_reward": strata_rewards(reward, dataset.conditions),
-            }
-        self._laws = _tilted_laws(config, reward) if build.has_known_law(config) else None
-
-    def __call__(self, x: Float[Array, "g n *dims"]) -> dict[str, Any]:
-        """``{"metrics", "resampled", "by_class"}`` of one run, the last of the reward."""
-        by_class = {name: np.asarray(mean(x)) for name, mean in self._rewards.items()}
-        measured = self._measure(x)
-        metrics = measured["metrics"] | {name: float(r.mean()) for name, r in by_class.items()}
-        if self._laws is not None:
-            tilt = self._laws.nearest(self._laws.distance(x))
-            metrics |= {"tilt": tilt.gamma, "tilt_distance": tilt.distance}
-        return measured | {"metrics": metrics, "by_class": by_class["reward"].tolist()}
-
-    def tilted_laws(self) -> dict[str, Any] | None:
-        """Means over classes of what the tilted laws themselves reach; None without any."""
-        if self._laws is None:
-            return None
-        return {
-            "gamma": list(self._laws.gammas),
-            "reward": np.mean(self._laws.mean_reward, axis=1).tolist(),
-            PRIMARY: np.mean(self._laws.from_untilted, axis=1).tolist(),
-            "effective_size": np.min(self._laws.effective_size, axis=1).tolist(),
-        }
+            named = {"reward": self.reward, "training_reward": reward}
+        laws = _tilted_laws(config, reward) if build.has_known_law(config) else None
+        super().__init__(measure, named, dataset.conditions, laws)
 
     def results(
-        self, dataset: Dataset, generator: Generator, training: RewardFn, rows: Sequence[dict]
+        self, dataset: Dataset, generator: Generator, rows: Sequence[dict]
     ) -> dict[str, Any]:
         """What results.json holds of a reward beside its rows, the first of which is unguided."""
         true = _true_rewards(dataset, self.reward)
         return {
             "reward_metric": "reward",
             "true_reward": float(np.mean([values.mean() for values in true])),
-            "classes": _classes(dataset, generator, training, rows, true),
+            "classes": _classes(dataset, generator, self.training_reward, rows, true),
             "tilted": self.tilted_laws(),
         }
 
@@ -136,7 +97,7 @@ def _classes(
     true: Sequence[np.ndarray],
 ) -> list[dict]:
     """For every class, how far any row moved its reward, and what derivatives at 0 say."""
-    slopes = reward_reach.slopes(generator, dataset, reward, 200, seed=reward_reach.SEED)
+    derivatives = slopes(generator, dataset.test, reward, 200, seed=SEED)
     reached = np.asarray([row["reward_by_class"] for row in rows])
     most = reached.max(axis=0)
     return [
@@ -149,9 +110,9 @@ def _classes(
             "most": float(most[k]),
             "most_by": rows[int(reached[:, k].argmax())]["method"],
             "helped": bool(most[k] - reached[0, k] >= HELPED * true[k].std()),
-            "slope": float(slopes.trajectory[k].sum()),
-            "slope_up": float(np.maximum(slopes.trajectory[k], 0.0).sum()),
-            "one_step_slope": float(slopes.one_step[k].mean()),
+            "slope": float(derivatives.trajectory[k].sum()),
+            "slope_up": float(np.maximum(derivatives.trajectory[k], 0.0).sum()),
+            "one_step_slope": float(derivatives.one_step[k].mean()),
         }
         for k, name in enumerate(dataset.class_names)
     ]

@@ -6,13 +6,13 @@ then every row is selected once for each weight.
 
 from typing import NamedTuple
 
+import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, methods
 from experiments.stages import guidance as guidance_stage
 from experiments.stages import measure
 from experiments.stages.guidance import Training
-from experiments.stages.reward import strata_rewards
 from experiments.workdir import Workdir
 from lgd import guidance
 from lgd.data import Dataset
@@ -23,20 +23,18 @@ from lgd.evaluation import (
     Selected,
     ValidationScore,
     num_candidates,
+    strata_rewards,
     tune,
 )
+from lgd.evaluation.rows import Row as PlainRow
 from lgd.guidance import FAMILIES
 from lgd.machinery.progress import bar
 
 _ALL, _POOLED, _EACH = slice(None), slice(0, 1), slice(1, None)  # entries of a distance
-_AXES = {  # grids that a config may replace, by family and field
-    "constant": {"w": "constant_weights"},
-    "limited_interval": {
-        "w": "interval_weights",
-        "lo": "interval_lower",
-        "hi": "interval_upper",
-    },
-    "clamp_linear": {"cfg_scale": "clamp_linear_scales"},
+_GRIDS = {  # that a config has for the first fields of a family
+    "constant": ("constant_weights",),
+    "limited_interval": ("interval_weights", "interval_lower", "interval_upper"),
+    "clamp_linear": ("clamp_linear_scales",),
 }
 
 
@@ -57,9 +55,22 @@ class Row(NamedTuple):
         return self.family if self.gamma is None else f"{self.family}:reward({self.gamma:.9g})"
 
     @property
+    def plain(self) -> PlainRow:
+        """The row with the weight of the reward among its parameters."""
+        gamma = {} if self.gamma is None else {"gamma": self.gamma}
+        params, fn, score = self.selected
+        known = score if np.isfinite(score) else None
+        return PlainRow(self.method, self.family, gamma | params, fn, known)
+
+    @property
     def is_learned(self) -> bool:
-        """Whether it was learned."""
-        return self.family.startswith("learned:")
+        """Whether the row was learned."""
+        return methods.is_learned(self.family)
+
+
+def unguided() -> Row:
+    """The row of sampling without guidance."""
+    return Row("unguided", None, Selected({}, guidance.constant(0.0), float("nan")))
 
 
 class Candidates(NamedTuple):
@@ -91,7 +102,7 @@ def select(
       journal: measurements that are there already.
     """
     base, by_stratum = scores_for(config, workdir, dataset, generator, journal)
-    rows = [Row("unguided", None, Selected({}, guidance.constant(0.0), float("nan")))]
+    rows = [unguided()]
     constants = None
     for gamma in gammas(config):
         selected, screened = _tuned(config, base, by_stratum, gamma)
@@ -100,7 +111,7 @@ def select(
         score = base.with_gamma(gamma or 0.0)
         for method in config.guidance.methods:
             best = best_snapshot(config, workdir, dataset, Training(method, gamma), score)
-            rows.append(Row(f"learned:{method}", gamma, best))
+            rows.append(Row(f"{methods.LEARNED}{method}", gamma, best))
     assert constants is not None
     return Candidates(rows, constants)
 
@@ -171,23 +182,15 @@ def _tuned(
 ) -> tuple[dict[str, Selected], dict[str, Screened]]:
     """Hand-made families, each tuned for a weight of the reward."""
     note = "" if gamma is None else f", reward {gamma:g}"
-    names, settings = (
-        tuple(config.evaluation.families),
-        {
-            "schedule": build.schedule(config),
-            "axes": {
-                family: {field: config.evaluation[name] for field, name in fields.items()}
-                for family, fields in _AXES.items()
-            },
-            "finalists": config.evaluation.num_finalists,
+    names, values = tuple(config.evaluation.families), config.evaluation
+    settings = {
+        "schedule": build.schedule(config),
+        "axes": {
+            family: dict(zip(FAMILIES[family].fields, map(values.get, grids), strict=False))
+            for family, grids in _GRIDS.items()
         },
-    )
-    count = num_candidates(names, **settings)
-    with bar(f"tune hand-made schedules{note}", count) as advance:
-        return tune(
-            names,
-            base.with_gamma(gamma or 0.0),
-            by_stratum.with_gamma(gamma or 0.0),
-            advance=advance,
-            **settings,
-        )
+        "finalists": values.num_finalists,
+    }
+    scores = [score.with_gamma(gamma or 0.0) for score in (base, by_stratum)]
+    with bar(f"tune hand-made schedules{note}", num_candidates(names, **settings)) as advance:
+        return tune(names, *scores, advance=advance, **settings)

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments import build
 from experiments import config as configs
+from experiments.methods import FEATURES
 
 _WIDTHS = {"mlp": 128, "conv": 16, "lenet": 16}  # hidden units; channels of the first convolution
 
@@ -37,8 +38,7 @@ def values_of(method: str, field: str, values: Sequence[Any]) -> Callable[[Confi
 
 def _unrolled(config: ConfigDict) -> str:
     """The method whose settings are those of the trajectory objective."""
-    name = "trajectory_features"
-    return name if name in config.guidance.methods else "trajectory"
+    return FEATURES if FEATURES in config.guidance.methods else "trajectory"
 
 
 def _conditions_per_step(config: ConfigDict) -> list[Variant]:
@@ -66,7 +66,7 @@ def _initial_omegas(config: ConfigDict) -> list[Variant]:
 
 
 def _models(config: ConfigDict) -> list[Variant]:
-    """Each with a learning rate that suits it: a table's entries move by it, a step."""
+    """Networks and tables, each with a learning rate that suits it."""
     rates = {"network": 3e-3, "table": 0.1}
     return [
         Variant(
@@ -84,14 +84,14 @@ def _spaces(config: ConfigDict) -> list[Variant]:
         return []
     return [
         Variant("pixels", "trajectory", {}),
-        Variant("features", "trajectory_features", {}),
+        Variant("features", FEATURES, {}),
     ]
 
 
 def _feature_networks(config: ConfigDict) -> list[Variant]:
     """Their number, and every architecture but that of the network that measures."""
-    method, own = "trajectory_features", config.features
-    if method not in config.guidance.methods:
+    own = config.features
+    if FEATURES not in config.guidance.methods:
         return []
     counts = sorted({1, 2, own.num_networks})
     others = [name for name in build.CLASSIFIERS if name != config.classifier.network]
@@ -100,7 +100,7 @@ def _feature_networks(config: ConfigDict) -> list[Variant]:
     return [
         Variant(
             f"{count} {name}",
-            method,
+            FEATURES,
             {
                 "features.network": name,
                 "features.num_networks": count,

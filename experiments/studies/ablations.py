@@ -30,6 +30,7 @@ from ml_collections import ConfigDict
 from experiments import build
 from experiments import config as configs
 from experiments.console import local_path
+from experiments.methods import FEATURES
 from experiments.publish.markdown import number, text
 from experiments.publish.study import Add, Study
 from experiments.publish.tables import title
@@ -139,7 +140,7 @@ class Ablation:
         shared = method if is_own and config.seed == self._config.seed else None
         with contextlib.closing(Workdir(self._folder(config), config)) as workdir:
             self._share(workdir, config, shared)
-            if method == "trajectory_features":
+            if method == FEATURES:
                 for name in denoiser_stage.feature_networks(config):
                     denoiser_stage.train_classifier(name, config, workdir, self._dataset)
             for stage in (collect, guidance_stage):

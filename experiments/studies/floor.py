@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from experiments import build, finished
 from experiments import config as configs
 from experiments.console import local_path
+from experiments.methods import FEATURES
 from experiments.publish.markdown import number, text
 from experiments.publish.study import Add, Study
 from experiments.stages import evaluate
@@ -34,7 +35,7 @@ from experiments.workdir import Workdir, saved_config
 from lgd.data import Dataset
 from lgd.evaluation import Selected
 
-TRAINING = Training("trajectory_features")
+TRAINING = Training(FEATURES)
 METRIC = "frechet_distance"
 COLUMNS = [
     text("method", "method"),

@@ -36,7 +36,7 @@ def relative(results: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     """Return the mean over seeds of each metric over the unguided one, and its standard error."""
     metric = results["primary_metric"]
     values = {row["method"]: np.array(row["metrics"][metric]["values"]) for row in results["rows"]}
-    ratios = {name: mine / values["unguided"] for name, mine in values.items()}
+    ratios = {name: each / values["unguided"] for name, each in values.items()}
     return {
         name: (float(ratio.mean()), float(ratio.std(ddof=1) / len(ratio) ** 0.5))
         for name, ratio in ratios.items()

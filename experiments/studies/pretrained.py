@@ -22,9 +22,9 @@ from experiments.console import local_path
 from experiments.publish import tables, weights
 from experiments.publish.study import Add, Study
 from experiments.stages import evaluate
-from experiments.stages.select import Row
+from experiments.stages.select import Row, unguided
 from experiments.workdir import Workdir, WorkdirError, lock, read_json
-from lgd import guidance, omega
+from lgd import omega
 from lgd.data.dataset import fingerprint
 from lgd.data.image_files import DataFileError
 from lgd.evaluation import Selected
@@ -100,8 +100,8 @@ def measure(options: Namespace) -> dict[str, Any]:
         here, published = _rows(options.workdir, options.weights, options.data)
     columns = tables.columns_of_run(published)
     both = {"here": here, "published": published}
-    made = {name: {"title": name, "columns": columns, "rows": rows} for name, rows in both.items()}
-    return {"tables": made}
+    named = {name: {"title": name, "columns": columns, "rows": rows} for name, rows in both.items()}
+    return {"tables": named}
 
 
 def _rows(path: Path, name: str, data_path: str | None) -> tuple[list[dict], list[dict]]:
@@ -118,7 +118,7 @@ def _rows(path: Path, name: str, data_path: str | None) -> tuple[list[dict], lis
     for part in weights.NETWORKS:
         _install(workdir, part, files.read(_published(name, manifest, part), "published weights"))
     selected = [
-        Row("unguided", None, Selected({}, guidance.constant(0.0), float("nan"))),
+        unguided(),
         Row(row["method"], None, Selected(row["params"], learned, float("nan"))),
     ]
     generator = evaluate.make_generator(config, workdir, dataset)

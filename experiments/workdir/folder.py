@@ -287,8 +287,10 @@ class Workdir:
 
     def curve(self, name: str, key: str) -> tuple[list[int], list[float]]:
         """Steps and values of a metric of one training."""
-        found = read_lines(self.path / "metrics.jsonl", lines.METRICS)
-        own = (line for line in found if line["training"] == name)
-        mine = [line for line in own if isinstance(line.get(key), int | float)]
-        # A step with NaN has no values.
-        return [line["step"] for line in mine], [line[key] for line in mine]
+        of_all = read_lines(self.path / "metrics.jsonl", lines.METRICS)
+        points = [
+            (line["step"], line[key])
+            for line in of_all
+            if line["training"] == name and isinstance(line.get(key), int | float)
+        ]  # a step with NaN has no values
+        return [step for step, _ in points], [value for _, value in points]

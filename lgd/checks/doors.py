@@ -9,10 +9,11 @@ from lgd.checks.model import checked
 from lgd.checks.report import Report
 from lgd.data.dataset import Split
 from lgd.diffusion import check_start, checked_denoiser
-from lgd.machinery.arguments import flag, having, instance, named, prng_key, wrong
+from lgd.machinery.arguments import having, instance, named, prng_key, wrong
 from lgd.machinery.failures import NonFiniteError
 from lgd.machinery.progress import phase
 from lgd.objectives import Objective
+from lgd.objectives.objective import TakesReward
 from lgd.training import Trainer
 from lgd.types import Denoiser, Params
 
@@ -80,9 +81,11 @@ def check_use(
     if split.stratum is not None:
         conditions.representatives(split.c, split.stratum)  # of every stratum there is one
     check_start(denoiser, (objective.support.t_max,))
-    if flag("check", probe):
-        reward, weight = (getattr(objective, name, None) for name in ("reward", "reward_weight"))
-        judge(checked(denoiser, params, split, reward, weight))
+    if probe:
+        of_reward: tuple = (None, None)
+        if isinstance(objective, TakesReward):
+            of_reward = objective.reward, objective.reward_weight
+        judge(checked(denoiser, params, split, *of_reward))
 
 
 def look(denoiser: Denoiser, params: Params, split: Split, *, show: bool = True) -> None:
@@ -96,10 +99,10 @@ def look(denoiser: Denoiser, params: Params, split: Split, *, show: bool = True)
 
 def judge(report: Report) -> None:
     """Raise one error of all that cannot work, and warn of each thing that is only suspicious."""
-    texts = [str(found) for found in report.errors]
-    if any(found.subject.endswith("finite") for found in report.errors):
+    texts = [str(finding) for finding in report.errors]
+    if any(finding.subject.endswith("finite") for finding in report.errors):
         raise NonFiniteError("; ".join(texts))
     if texts:
         raise ValueError("; ".join(texts) + " (check=False leaves this check out)")
-    for found in report.warnings:
-        warnings.warn(f"{found.subject}: {found.message}", stacklevel=4)
+    for finding in report.warnings:
+        warnings.warn(f"{finding.subject}: {finding.message}", stacklevel=4)

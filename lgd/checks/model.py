@@ -17,7 +17,7 @@ from lgd.data.dataset import FileImages, Split, checked_split
 from lgd.diffusion import Kind, checked_denoiser
 from lgd.machinery.arguments import positive_int
 from lgd.machinery.words import described, one_line
-from lgd.types import Condition, Denoiser, Params
+from lgd.types import Condition, Denoiser, HasParts, MakesPair, Params
 
 NUM_EXAMPLES = 64
 FEWEST = 16  # examples by whose errors a model is judged
@@ -109,13 +109,12 @@ def checked(
     if reward is not None:
         findings += rewards.values(reward, *some[:2])
     measured = {"examples": float(len(x0)), "mean": float(x0.mean()), "std": float(x0.std())}
-    parts = getattr(denoiser, "parts", None)
-    if parts is None:
-        found, scores = _of_model(denoiser, params, some, split.c)
-        return Report((*findings, *found), measured | scores)
-    for name, part, part_params in parts(params):
-        found, scores = _of_model(part, part_params, some, split.c, may_err=bool(name))
-        findings += [replace(each, subject=f"{name} {each.subject}".strip()) for each in found]
+    if not isinstance(denoiser, HasParts):
+        more, scores = _of_model(denoiser, params, some, split.c)
+        return Report((*findings, *more), measured | scores)
+    for name, part, part_params in denoiser.parts(params):
+        more, scores = _of_model(part, part_params, some, split.c, may_err=bool(name))
+        findings += [replace(each, subject=f"{name} {each.subject}".strip()) for each in more]
         measured |= {f"{name} {key}".strip(): value for key, value in scores.items()}
     return Report(tuple(findings), measured)
 
@@ -141,22 +140,22 @@ def _of_model(
     if wrong is not None:
         return [Finding("output", "error", wrong)], {}
     both, ask = halves(denoiser, params, probe), asking(denoiser, params)
-    found = pairs.finite(*both, probe, _null_words(denoiser, probe))
-    if found:
-        return found, {}
+    findings = pairs.finite(*both, probe, _null_words(denoiser, probe))
+    if findings:
+        return findings, {}
     if few:
         return pairs.null(denoiser, both, probe, c), {}
     kind, shifts = kind_of(denoiser), _shifts(some.c)
     base, best = explanation(ask, kind, probe, denoiser.schedule, shifts)
-    found = _misread(base, best, kind)
+    findings = _misread(base, best, kind)
     if may_err:
-        found = [replace(each, level="warning") for each in found]
-    found += pairs.null(denoiser, both if best is None else None, probe, c)
+        findings = [replace(each, level="warning") for each in findings]
+    findings += pairs.null(denoiser, both if best is None else None, probe, c)
     output = ask(probe.x_t, probe.t, probe.c)
-    found += pairs.batched(ask, output, probe)
+    findings += pairs.batched(ask, output, probe)
     if best is None:  # else it may follow from what was found
-        found += pairs.ignored(ask, output, probe, exact=base.score < EXACT)
-    return found, {"score": base.score}
+        findings += pairs.ignored(ask, output, probe, exact=base.score < EXACT)
+    return findings, {"score": base.score}
 
 
 def _shape_is_wrong(denoiser: Denoiser, params: Params, probe: Probe) -> str | None:
@@ -177,7 +176,7 @@ def _shape_is_wrong(denoiser: Denoiser, params: Params, probe: Probe) -> str | N
 
 
 def _null_words(denoiser: Denoiser, probe: Probe) -> str:
-    if hasattr(denoiser, "pair"):
+    if isinstance(denoiser, MakesPair):
         return "made by pair"
     null = denoiser.null(jax.tree.map(lambda leaf: jnp.asarray(leaf[:1]), probe.c))
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(null)]

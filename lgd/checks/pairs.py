@@ -7,7 +7,7 @@ import numpy as np
 from lgd import conditions
 from lgd.checks.probes import Ask, Probe
 from lgd.checks.report import Finding, Findings
-from lgd.types import Condition, Denoiser
+from lgd.types import Condition, Denoiser, MakesPair
 
 SAME = 1e-5  # of the size of outputs: what differs by less is equal up to rounding
 MIXED = 0.02  # the same, of outputs that depend on the other examples of a batch
@@ -48,7 +48,7 @@ def null(
       c: conditions of all examples.
     """
     labels, given = conditions.labels_of(c), None
-    if labels is not None and not hasattr(denoiser, "pair"):
+    if labels is not None and not isinstance(denoiser, MakesPair):
         given = _constant_label(denoiser.null(jnp.asarray(labels[: probe.num_examples])))
     if given is not None and given in np.unique(np.asarray(labels)):
         advice = "pass the label that the model was trained with where conditions were dropped"
@@ -99,14 +99,14 @@ def ignored(ask: Ask, output: np.ndarray, probe: Probe, *, exact: bool) -> Findi
         "t": None if exact else (probe.x_t, np.roll(probe.t, probe.num_examples), probe.c),
         "c": (probe.x_t, probe.t, _other_conditions(probe)),
     }
-    found = []
+    findings = []
     for name, inputs in changed.items():
         if inputs is None or inputs[2] is None:
             continue
         if np.abs(ask(*inputs) - output).max() <= SAME * _size(output):
             says = f"expected the output to depend on {name}, got the same for other {name}"
-            found.append(Finding("inputs", "warning", says))
-    return found
+            findings.append(Finding("inputs", "warning", says))
+    return findings
 
 
 def batched(ask: Ask, output: np.ndarray, probe: Probe) -> Findings:

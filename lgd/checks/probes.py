@@ -11,7 +11,7 @@ from jaxtyping import Array
 from lgd import conditions
 from lgd.diffusion import Kind, denoise_pair, noised, t_max
 from lgd.machinery import processes
-from lgd.types import Condition, Denoiser, Params, Schedule
+from lgd.types import Condition, Denoiser, Params, Predicts, Schedule
 
 RATIOS = (0.35, 0.6, 1.0, 1.7, 2.8)  # sigma / alpha in units of the data's standard deviation
 ENDS = (0.02, 0.98)  # further times
@@ -55,13 +55,12 @@ def _moderate_times(schedule: Schedule, std: float) -> np.ndarray:
 
 def kind_of(denoiser: Denoiser) -> Kind:
     """What the output of a denoiser means; "x0" where it does not say."""
-    kind: Kind = getattr(denoiser, "kind", "x0")
-    return kind if hasattr(denoiser, "prediction") else "x0"
+    return denoiser.kind if isinstance(denoiser, Predicts) else "x0"
 
 
 def asking(denoiser: Denoiser, params: Params) -> Ask:
     """The output of a denoiser as a function of (x_t, t, c), compiled once."""
-    predict = getattr(denoiser, "prediction", denoiser.apply)
+    predict = denoiser.prediction if isinstance(denoiser, Predicts) else denoiser.apply
 
     @jax.jit
     def ask(params: Params, x_t: Array, t: Array, c: Condition) -> Array:

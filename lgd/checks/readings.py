@@ -115,8 +115,8 @@ def explanation(
     for world in (*worlds(declared, mean, std, shifts), *_matched(ask, kind, probe, declared)):
         apart += readings(ask, world, probe, declared)
     singles = [each for each in apart if each.output == _same_output(kind, each.world)]
-    found = _decisive([*others, *singles], base)
-    return base, found if found is not None else _decisive(apart, base)
+    better = _decisive([*others, *singles], base)
+    return base, better if better is not None else _decisive(apart, base)
 
 
 def _same_output(kind: Kind, world: World) -> Output:

@@ -42,14 +42,14 @@ class Report:
     @property
     def errors(self) -> tuple[Finding, ...]:
         """The findings that cannot work."""
-        return tuple(found for found in self.findings if found.level == "error")
+        return tuple(finding for finding in self.findings if finding.level == "error")
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
         """The findings that are only suspicious."""
-        return tuple(found for found in self.findings if found.level == "warning")
+        return tuple(finding for finding in self.findings if finding.level == "warning")
 
     def __str__(self) -> str:
         numbers = ", ".join(f"{name} {value:.3g}" for name, value in self.measured.items())
-        said = [str(found) for found in self.findings] or ["nothing wrong was found"]
+        said = [str(finding) for finding in self.findings] or ["nothing wrong was found"]
         return "\n".join([*said, *([f"measured: {numbers}"] if numbers else [])])

@@ -96,7 +96,7 @@ def worlds(
       std: their standard deviation.
       shifts: of labels that are to be tried.
     """
-    made = [
+    processes = [
         World(
             "schedule",
             f"as if its noise schedule were {name}",
@@ -112,7 +112,7 @@ def worlds(
         World("labels", f"as if labels were c{shift:+d}", f"pass labels c{shift:+d}", shift=shift)
         for shift in shifts
     ]
-    return (*_TIMES, *made, *ranges, *labels)
+    return (*_TIMES, *processes, *ranges, *labels)
 
 
 def rescaled(scale: float, offset: float, says: str | None = None) -> World:

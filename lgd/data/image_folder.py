@@ -93,12 +93,12 @@ def load(
 
 def _class_names(root: Path, parts: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of the classes in their order, which all parts have folders of."""
-    found = {root / part: _folders(root / part) for part in parts}
+    by_part = {root / part: _folders(root / part) for part in parts}
     listed = _listed_classes(root / CLASSES)
-    first = next(iter(found))
-    names, source = (found[first], first) if listed is None else (listed, root / CLASSES)
+    first = next(iter(by_part))
+    names, source = (by_part[first], first) if listed is None else (listed, root / CLASSES)
     with all_faults() as noted:
-        for folder, folders in found.items():
+        for folder, folders in by_part.items():
             missing = sorted(set(names) - set(folders), key=_natural)
             unknown = sorted(set(folders) - set(names), key=_natural)
             with noted():

@@ -75,8 +75,8 @@ def checked_images(name: str, images: Any, *, sampled: bool = True) -> Any:
     if is_far or (largest > OVERSHOOT and not sampled):
         raise ValueError(f"{expected}, got {low:g} to {high:g}; {makes}")
     if 0.0 <= low < high <= 1.0 and high > 0.5:
-        found = f"got {low:g} to {high:g}; 2 * {x} - 1 makes such images of ones in [0, 1]"
-        warnings.warn(f"{expected}, {found}", stacklevel=3)
+        got = f"got {low:g} to {high:g}; 2 * {x} - 1 makes such images of ones in [0, 1]"
+        warnings.warn(f"{expected}, {got}", stacklevel=3)
     return images
 
 

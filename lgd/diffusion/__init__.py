@@ -9,8 +9,9 @@ from lgd.diffusion.kernel import (
     noised,
 )
 from lgd.diffusion.kinds import KINDS, Kind, expand, from_x0, to_x0
-from lgd.diffusion.models import check_start, checked_denoiser, checked_schedule, latest_time, t_max
+from lgd.diffusion.models import check_start, checked_denoiser, checked_schedule, latest_time
 from lgd.diffusion.pairs import denoise_pair, direction_names, predictions, weaker_predictions
+from lgd.types import t_max
 
 __all__ = [
     "KINDS",

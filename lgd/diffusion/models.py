@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from lgd.diffusion.kinds import Kind
 from lgd.machinery import arguments, digests
-from lgd.types import Denoiser, Schedule
+from lgd.types import Denoiser, Schedule, t_max
 
 SMALLEST_ALPHA = 1e-3  # relative to alpha(0), where x0 follows from eps or score well enough
 
@@ -84,11 +84,6 @@ def latest_time(schedule: Schedule, kind: Kind) -> float:
         alpha = np.asarray(schedule.alpha(jnp.asarray(times, jnp.float32)))
     smallest = SMALLEST_ALPHA * (1.0 - 1e-3) * alpha.max()  # 1 - 0.999 in float32 is below 1e-3
     return float(times[alpha >= smallest][-1])
-
-
-def t_max(denoiser: Denoiser) -> float:
-    """The latest time at which a denoiser can be asked: its ``t_max``, by default 1."""
-    return float(getattr(denoiser, "t_max", 1.0))
 
 
 def check_start(denoiser: Denoiser, times: Any) -> None:

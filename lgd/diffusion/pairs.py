@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from lgd import conditions
-from lgd.types import Condition, Denoiser, Params
+from lgd.types import Condition, Denoiser, HasWeaker, MakesPair, Params
 
 
 def denoise_pair(
@@ -87,15 +87,15 @@ def weaker_predictions(
       t: times (b,) in [0, 1].
       c: conditions, leaves (b, ...).
     """
-    weaker = getattr(denoiser, "weaker_predictions", None)
-    if weaker is None:
+    if not isinstance(denoiser, HasWeaker):
         return ()
-    return tuple(other.astype(x_t.dtype) for other in weaker(params, x_t, t=t, c=c))
+    weaker = denoiser.weaker_predictions(params, x_t, t=t, c=c)
+    return tuple(other.astype(x_t.dtype) for other in weaker)
 
 
 def direction_names(denoiser: Denoiser) -> tuple[str, ...]:
     """Names of the directions of `predictions`, the first of which is "uncond"."""
-    return ("uncond", *getattr(denoiser, "weaker_names", ()))
+    return ("uncond", *(denoiser.weaker_names if isinstance(denoiser, HasWeaker) else ()))
 
 
 def _pair(
@@ -108,9 +108,8 @@ def _pair(
     rows: Int[Array, " r"] | None,
 ) -> tuple[Float[Array, "b *dims"], Float[Array, "r *dims"]]:
     """`denoise_pair` in the dtype of the network."""
-    pair = getattr(denoiser, "pair", None)
-    if pair is not None:
-        cond, uncond = pair(params, x_t, t=t, c=c)
+    if isinstance(denoiser, MakesPair):
+        cond, uncond = denoiser.pair(params, x_t, t=t, c=c)
         return cond, uncond if rows is None else uncond[rows]
     wanted = c if rows is None else conditions.take(c, rows)
     null = denoiser.null(wanted)

@@ -17,6 +17,8 @@ from lgd.evaluation.measures import (
     Measure,
     PlaneMeasure,
 )
+from lgd.evaluation.reach import Slopes, slopes
+from lgd.evaluation.rewards import RewardMeasure, strata_rewards
 from lgd.evaluation.rows import resampled_metrics
 from lgd.evaluation.search import (
     MAX_GROWTH,
@@ -52,9 +54,11 @@ __all__ = [
     "Measure",
     "MemoryJournal",
     "PlaneMeasure",
+    "RewardMeasure",
     "Score",
     "Screened",
     "Selected",
+    "Slopes",
     "ValidationFrechet",
     "ValidationInception",
     "ValidationScore",
@@ -69,7 +73,9 @@ __all__ = [
     "screen",
     "search",
     "search_apart",
+    "slopes",
     "squared_gap",
+    "strata_rewards",
     "summary",
     "tune",
     "weights_on_grid",

@@ -167,8 +167,8 @@ def _check_arguments(key: Any, denoiser: Any, guidances: Any, measures: Any, set
         if isinstance(guidance, type | str):
             raise wrong(f"guidances[{name!r}]", "guidance: a function, a rule, a number", guidance)
         as_rule(guidance)
-    made = "functions that make a measure of real examples"
-    for name, make in named("measures", measures or {}, made).items():
+    expected = "functions that make a measure of real examples"
+    for name, make in named("measures", measures or {}, expected).items():
         if not callable(make):
             raise wrong(f"measures[{name!r}]", "a function that makes a measure", make)
 

@@ -10,9 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lgd import schedules
+from lgd.data.dataset import Split
 from lgd.diffusion import direction_names
 from lgd.evaluation.comparison import GIVEN, Curves
 from lgd.evaluation.draws import Draws, taken
+from lgd.evaluation.generator import Generator
 from lgd.evaluation.measures import Measure, Measurement
 from lgd.evaluation.seeds import summary
 from lgd.evaluation.settings import CompareSettings
@@ -117,6 +119,34 @@ def resampled_metrics(runs: Sequence[Mapping[str, Any]]) -> dict[str, Float[np.n
     }
 
 
+class Entries:
+    """The results of rows as JSON: (row, metrics of its runs) -> entry.
+
+    Args:
+      generator: draws the samples.
+      real: examples on whose noised states the weights are averaged.
+      per_condition: samples of every condition in a run.
+    """
+
+    def __init__(self, generator: Generator, real: Split, per_condition: int) -> None:
+        self._generator, self._count = generator, per_condition
+        self._gap, self._c = squared_gap(generator, real), jax.tree.map(jnp.asarray, real.c)
+
+    def __call__(self, row: Row, metrics: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+        """The row with summaries of its metrics over seeds, its cost and its mean weight."""
+        return {
+            "method": row.method,
+            "family": row.family,
+            "params": row.params,
+            "metrics": {name: summary([run[name] for run in metrics]) for name in metrics[0]},
+            "num_samples": self._count * self._generator.num_conditions,
+            "num_steps": len(self._generator.times) - 1,
+            "nfe": self._generator.nfe_of(row.guidance, self._count),
+            "validation": row.validation,
+            "omega": guided_weight(row.guidance, self._generator, self._c, self._gap),
+        }
+
+
 def results(
     rows: Sequence[Row],
     runs: Mapping[str, Sequence[Measurement]],
@@ -128,24 +158,8 @@ def results(
     generator = draws.generator(full)
     at_once = full if settings.batch == 0 else max(1, settings.batch // draws.num_strata)
     real = taken(draws.real, np.unique(draws.index(min(full, at_once))))
-    gap, c = squared_gap(generator, real), jax.tree.map(jnp.asarray, real.c)
-    return tuple(
-        {
-            "method": row.method,
-            "family": row.family,
-            "params": row.params,
-            "metrics": {
-                name: summary([run["metrics"][name] for run in runs[row.method]])
-                for name in runs[row.method][0]["metrics"]
-            },
-            "num_samples": full * draws.num_strata,
-            "num_steps": len(generator.times) - 1,
-            "nfe": generator.nfe_of(row.guidance, 1),
-            "validation": row.validation,
-            "omega": guided_weight(row.guidance, generator, c, gap),
-        }
-        for row in rows
-    )
+    entry = Entries(generator, real, per_condition=1)
+    return tuple(entry(row, [run["metrics"] for run in runs[row.method]]) for row in rows)
 
 
 def curves(rows: Sequence[Row], draws: Draws, settings: CompareSettings) -> Curves:

@@ -171,16 +171,16 @@ def _parsed(path: str | Path) -> TensorFile:
     except input_files.InputFileError as error:
         raise FileError(str(error)) from None
     try:
-        found = unpacked(raw)
+        content = unpacked(raw)
     except ValueError as error:
         kind = storage.foreign(raw) or f"no safetensors file, or a damaged one: {one_line(error)}"
         raise FileError(f"{path}: expected {_GUIDANCE}, got {kind}") from None
-    for name, tensor in found.tensors.items():
+    for name, tensor in content.tensors.items():
         try:
             check_finite(name, tensor)
         except ValueError as error:
             raise FileError(f"{path}: {error}") from None
-    return found
+    return content
 
 
 def _without_description(metadata: Mapping[str, str]) -> str:

@@ -27,7 +27,7 @@ from lgd.exchange.files import FileError, decode, encode
 from lgd.machinery import digests, files, json_file, storage
 from lgd.machinery.tensors import packed, unpacked
 from lgd.machinery.words import one_line
-from lgd.types import Condition, Params
+from lgd.types import Condition, MakesPair, Params
 
 FORMAT = 1
 MAX_BYTES = 64 * 2**30
@@ -64,7 +64,7 @@ def freeze(
     """
     path = files.output(path)
     required("flatbuffers", "frozen")
-    if not isinstance(denoiser, FunctionDenoiser) or hasattr(denoiser, "pair"):
+    if not isinstance(denoiser, FunctionDenoiser) or isinstance(denoiser, MakesPair):
         got = type(denoiser).__name__
         raise ValueError(f"denoiser: expected one made by from_function with null=, got {got}")
     row = jax.tree.map(lambda leaf: jnp.asarray(leaf[:1]), c)

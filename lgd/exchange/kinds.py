@@ -219,19 +219,19 @@ def _once(make: Callable[..., OmegaFn]) -> Callable[..., OmegaFn]:
     """A function that reads every file once, whether it can or not, and however it is spelled."""
     known: dict[str, OmegaFn | Exception] = {}
 
-    def made(file: str, num_strata: int | None) -> OmegaFn:
+    def read(file: str, num_strata: int | None) -> OmegaFn:
         place = os.path.realpath(os.path.expanduser(file))
         if place not in known:
             try:
                 known[place] = make(file, num_strata)
             except (ValueError, OSError) as error:
                 known[place] = error
-        found = known[place]
-        if isinstance(found, Exception):
-            raise found
-        return found
+        schedule = known[place]
+        if isinstance(schedule, Exception):
+            raise schedule
+        return schedule
 
-    return made
+    return read
 
 
 def _guidance(file: str, num_strata: int | None) -> OmegaFn:

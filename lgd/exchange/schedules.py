@@ -89,7 +89,7 @@ def read(
     return named
 
 
-def standard_schedules() -> dict[str, OmegaFn]:
+def standard_schedules() -> dict[str, HandMade]:
     """Constants, intervals early, in the middle and late, and clamp-linear: 40 schedules."""
     weights = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
     places = ((0.0, 0.15), (0.0, 0.3), (0.0, 0.5), (0.2, 0.5), (0.2, 0.8), (0.5, 0.8), (0.5, 1.0))

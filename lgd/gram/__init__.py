@@ -14,6 +14,7 @@ from lgd.gram.layout import Layout, Particles, Statistics, StatisticsError
 from lgd.gram.score import ClassDifferences, DifferenceMap, Scores, schedule_behind, score
 from lgd.gram.start import started
 from lgd.gram.store import is_complete, read
+from lgd.machinery.lazy import modules_of
 
 __all__ = [
     "ClassDifferences",
@@ -36,3 +37,5 @@ __all__ = [
     "started",
     "sweep",
 ]
+
+__getattr__ = modules_of(__name__)

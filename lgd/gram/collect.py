@@ -27,7 +27,6 @@ from lgd.gram.batches import (
 )
 from lgd.gram.layout import CollectionLaw, Layout, Particles, StatisticsError, pack
 from lgd.machinery import parallel, processes, stopping
-from lgd.machinery.arguments import flag
 from lgd.machinery.failures import NonFiniteError
 from lgd.machinery.progress import bar
 from lgd.objectives import draw_frozen_rows
@@ -50,7 +49,6 @@ def collect(
     shard_examples: int = 16384,
     seed: int = 0,
     trainer: Trainer | None = None,
-    check: bool = True,
 ) -> None:
     """Ask the frozen denoiser once about every example, and keep the Gram matrices.
 
@@ -76,8 +74,6 @@ def collect(
         ``mesh`` (None: one device) and ``progress`` (a bar with the throughput) are used. Its
         ``on_step`` is called after every batch as ``on_step(number of batches so far, ())``:
         nothing is trained, so there are no parameters.
-      check: whether to look first, by a few calls of the model on a `Split`, for what `lgd.check`
-        finds. What cannot work is an error, what is only suspicious a warning.
 
     Raises:
       ValueError: where the check finds what cannot work.
@@ -93,7 +89,7 @@ def collect(
     mesh = parallel.make_mesh(1) if trainer.mesh is None else trainer.mesh
     batch_size, path = trainer.batch_size, store.folder_of(path)
     _check_sizes(num_examples, batch_size, shard_examples, mesh)
-    if flag("check", check) and isinstance(data, Split):
+    if trainer.check and isinstance(data, Split):
         checks.look(denoiser, params, data, show=trainer.progress)
     batches = batches_of(data, particles, batch_size, seed=seed, mesh=mesh)
     example = batches(0)

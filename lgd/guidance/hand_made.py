@@ -28,13 +28,15 @@ class HandMade:
     """A schedule of a family, for example ``constant(w=0.2)``.
 
     values: pairs of name and value; a tuple holds one value for each stratum. Schedules are equal
-    where family and values are. num_directions: size of the last axis of omega, if above 1.
+    where family and values are. num_directions: size of the last axis of omega, if above 1. varies:
+    whether omega depends on the times or on the condition.
     """
 
     family: str
     values: tuple[tuple[str, Any], ...]
     formula: Formula = dataclasses.field(compare=False, repr=False)
     num_directions: int = 1
+    varies: bool = dataclasses.field(default=True, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Numbers become floats, so that equal schedules have equal descriptions."""
@@ -83,7 +85,7 @@ def constant(w: float) -> HandMade:
     'constant(0.5)'
     """
     check_finite(w=w)
-    return HandMade("constant", (("w", w),), lambda s, t, c: jnp.full_like(t, w))
+    return HandMade("constant", (("w", w),), lambda s, t, c: jnp.full_like(t, w), varies=False)
 
 
 def limited_interval(w: float, lo: float, hi: float) -> HandMade:

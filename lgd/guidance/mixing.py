@@ -1,6 +1,7 @@
 """Score mixing, features of a pair of predictions, and omega on a grid of times."""
 
 import inspect
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -53,13 +54,23 @@ def pair_features(
     return jnp.stack([*(jnp.log(size) for size in rms), cosine], axis=-1)
 
 
+@runtime_checkable
+class OfFeatures(Protocol):
+    """An omega function that says how many features it takes."""
+
+    @property
+    def num_features(self) -> int:
+        """Features of the predictions; 0: none."""
+
+
 def takes_features(omega_fn: OmegaFn) -> bool:
     """Whether it is a function of (s, t, c, features), with `pair_features` (b, f), or without.
 
     What has ``num_features`` says so by it; of other functions the signature does.
     """
-    count = getattr(omega_fn, "num_features", None)
-    return "features" in inspect.signature(omega_fn).parameters if count is None else count > 0
+    if isinstance(omega_fn, OfFeatures):
+        return omega_fn.num_features > 0
+    return "features" in inspect.signature(omega_fn).parameters
 
 
 def on_grid(omega_fn: OmegaFn, times: Float[Array, " n"], c: Condition) -> Float[Array, "k b *d"]:

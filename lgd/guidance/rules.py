@@ -19,7 +19,7 @@ from lgd.diffusion import denoise_pair, expand, weaker_predictions
 from lgd.guidance import skipping, weights
 from lgd.guidance.hand_made import constant
 from lgd.guidance.mixing import mix, on_grid, pair_features, takes_features
-from lgd.types import Condition, Denoiser, Params, Prediction, PyTree, Rule, Step
+from lgd.types import Condition, Denoiser, Params, Prediction, PyTree, Rule, SkipsCalls, Step
 
 T = TypeVar("T")
 
@@ -160,10 +160,9 @@ def skipping_of(rule: Rule, inputs: PyTree, calls: np.ndarray) -> tuple[Rule, Py
     Raises:
       ValueError: for a rule that cannot leave out any.
     """
-    method = getattr(rule, "skipping", None)
-    if method is None:
+    if not isinstance(rule, SkipsCalls):
         raise ValueError(f"expected guidance by weights alone to skip calls, got {rule}")
-    return method(inputs, calls)
+    return rule.skipping(inputs, calls)
 
 
 def partition(tree: PyTree) -> tuple[list[Any], tuple[Any, ...]]:
@@ -192,5 +191,4 @@ def _num_directions(omega: Any) -> int:
     """Directions that omega weighs, as far as it says; a function that does not say has one."""
     if np.ndim(omega) > 2:
         return int(np.shape(omega)[2])
-    omega = weights.omega_function(omega)
-    return omega.num_directions if isinstance(omega, weights.OfDirections) else 1
+    return weights.num_directions(weights.omega_function(omega))

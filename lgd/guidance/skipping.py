@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from lgd import conditions
 from lgd.diffusion import denoise_pair, expand
-from lgd.types import Condition, Denoiser, Params, Prediction, PyTree, Step
+from lgd.types import Condition, Denoiser, MakesPair, Params, Prediction, PyTree, Step
 
 WASTE = 0.05  # most of the rows promised by omega = 0 that rounding to few sizes may cost
 
@@ -151,7 +151,7 @@ def _guided(
         return denoiser.apply(params, x_t, t=t, c=c).astype(x_t.dtype)
     some, others = rows[:size], rows[size:]
 
-    if not hasattr(denoiser, "pair"):  # one batch of both halves
+    if not isinstance(denoiser, MakesPair):  # one batch of both halves
         cond, uncond = denoise_pair(denoiser, params, x_t, t=t, c=c, rows=some)
         return cond.at[some].add(_moved(omega[some], cond[some], uncond))
     pair = denoise_pair(denoiser, params, x_t[some], t=t[some], c=conditions.take(c, some))

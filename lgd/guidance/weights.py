@@ -55,6 +55,11 @@ class OfDirections(Protocol):
         """1, or the size of omega's last axis."""
 
 
+def num_directions(omega_fn: OmegaFn) -> int:
+    """Directions that an omega function weighs; 1 of one that does not say."""
+    return omega_fn.num_directions if isinstance(omega_fn, OfDirections) else 1
+
+
 def omega_function(omega: Any) -> Any:
     """The omega function that an object holds; anything else as it is."""
     return omega.omega_fn if isinstance(omega, HasOmega) else omega

@@ -68,9 +68,9 @@ def finite_rows(name: str, x: Any, *, axes: int = 1) -> Any:
         return x
     values = np.asarray(x).reshape(math.prod(x.shape[:axes]), -1)
     kinds = {"NaN": np.isnan(values), "inf": np.isinf(values)}
-    found = " and ".join(kind for kind, where in kinds.items() if where.any())
+    got = " and ".join(kind for kind, where in kinds.items() if where.any())
     bad = int((kinds["NaN"] | kinds["inf"]).any(axis=1).sum())
-    raise ValueError(f"{name}: expected finite numbers, got {found} in {bad} of {len(values)} rows")
+    raise ValueError(f"{name}: expected finite numbers, got {got} in {bad} of {len(values)} rows")
 
 
 def flag(name: str, value: Any) -> bool:

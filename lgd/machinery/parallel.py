@@ -17,7 +17,16 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from lgd.types import Condition, Denoiser, Params, PyTree, Schedule
+from lgd.types import (
+    Condition,
+    Denoiser,
+    HasParts,
+    MakesPair,
+    Params,
+    PyTree,
+    Schedule,
+    t_max,
+)
 
 AXES = ("data", "fsdp")
 LARGE = 2**16  # elements from which an array of parameters is split
@@ -181,7 +190,7 @@ class SpreadDenoiser:
     @property
     def t_max(self) -> float:
         """The latest time at which the denoiser can be asked, see `lgd.diffusion.t_max`."""
-        return float(getattr(self.denoiser, "t_max", 1.0))
+        return t_max(self.denoiser)
 
     def apply(
         self, params: Params, x_t: Float[Array, "b *dims"], *, t: Float[Array, " b"], c: Condition
@@ -207,20 +216,16 @@ class SpreadPair(SpreadDenoiser):
         """The conditional and the unconditional ``x0_hat``."""
         rows = NamedSharding(self.mesh, PartitionSpec(AXES))
         x_t, t, c = jax.lax.with_sharding_constraint((x_t, t, c), rows)
-        pair: Any = self.denoiser.pair(params, x_t, t=t, c=c)  # type: ignore[attr-defined]
+        assert isinstance(self.denoiser, MakesPair)
+        pair = self.denoiser.pair(params, x_t, t=t, c=c)
         return jax.lax.with_sharding_constraint(pair, rows)
 
 
 def spread(denoiser: Denoiser, mesh: Mesh) -> Denoiser:
-    """The denoiser with its calls split over the mesh; itself for one device.
-
-    A denoiser made of others has ``with_parts(function)``, which puts function(part) in the place
-    of every part.
-    """
+    """The denoiser with its calls, or those of its parts, split over several devices."""
     if mesh.size == 1:
         return denoiser
-    with_parts = getattr(denoiser, "with_parts", None)
-    if with_parts is not None:
-        return with_parts(lambda part: spread(part, mesh))
-    make = SpreadPair if hasattr(denoiser, "pair") else SpreadDenoiser
+    if isinstance(denoiser, HasParts):
+        return denoiser.with_parts(lambda part: spread(part, mesh))
+    make = SpreadPair if isinstance(denoiser, MakesPair) else SpreadDenoiser
     return make(denoiser, mesh)

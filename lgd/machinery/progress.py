@@ -45,7 +45,7 @@ class _Phase:
         self.total = max(self.total, self.done)
 
     def line(self) -> str:
-        """What is said of it."""
+        """The line that the bar shows."""
         count = f" {self.done}/{self.total}" if self.total else ""
         note = f", {self.note}" if self.note else ""
         return f"{self.label}{count}, {time.monotonic() - self.start:.0f} s{note}"

@@ -86,8 +86,8 @@ class ClassEnergyDistance:
         of_real = np.empty(len(self._stratum), np.float32)
         for bucket in self._buckets:
             samples = x if len(bucket.strata) == len(x) else x[bucket.strata]
-            found, means = _distance(samples, bucket.real, bucket.mask, bucket.within)
-            distances[bucket.strata] = found
+            values, means = _distance(samples, bucket.real, bucket.mask, bucket.within)
+            distances[bucket.strata] = values
             here = np.searchsorted(bucket.strata, self._stratum)
             here = np.minimum(here, len(bucket.strata) - 1)
             inside = bucket.strata[here] == self._stratum

@@ -34,8 +34,8 @@ def extract(
         for start in starts:
             part = jnp.asarray(x[start : start + size])
             padding = [(0, size - len(part))] + [(0, 0)] * (part.ndim - 1)
-            found = np.atleast_1d(feature_fn(jnp.pad(part, padding, mode="edge")))
-            parts.append(checked(found[: len(part)], name="features of the examples"))
+            output = np.atleast_1d(feature_fn(jnp.pad(part, padding, mode="edge")))
+            parts.append(checked(output[: len(part)], name="features of the examples"))
             advance("")
     if not parts:
         raise ValueError("expected examples, got none")

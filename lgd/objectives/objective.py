@@ -7,7 +7,20 @@ from jaxtyping import Array, Float
 from lgd.data.dataset import Split
 from lgd.objectives.rows import Info
 from lgd.omega import LearnedModel, Support
-from lgd.types import Batch, Condition, Denoiser, OmegaFn, Params, PRNGKey, Schedule
+from lgd.types import Batch, Condition, Denoiser, OmegaFn, Params, PRNGKey, RewardFn, Schedule
+
+
+@runtime_checkable
+class TakesReward(Protocol):
+    """An objective from which a weighted reward is subtracted."""
+
+    @property
+    def reward(self) -> RewardFn | None:
+        """R(x0, c); None: no reward."""
+
+    @property
+    def reward_weight(self) -> float:
+        """Weight of the reward."""
 
 
 @runtime_checkable

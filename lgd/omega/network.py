@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from lgd import schedules
 from lgd.diffusion import checked_schedule
 from lgd.encoders import Encoder, at_least_float32, for_condition
-from lgd.guidance import on_grid
+from lgd.guidance import HandMade, on_grid
 from lgd.machinery.arguments import having, whole
 from lgd.omega.support import Support, check_range, check_support
 from lgd.omega.tables import StepTable
@@ -124,7 +124,9 @@ class Network:
 
     def start_candidates(self, named: Mapping[str, OmegaFn]) -> Mapping[str, OmegaFn]:
         """The constants among start schedules, since a network starts as one."""
-        return {name: fn for name, fn in named.items() if name.startswith("constant")}
+        return {
+            name: fn for name, fn in named.items() if isinstance(fn, HandMade) and not fn.varies
+        }
 
     def thin(self) -> "Network":
         """The network without its width, equal for networks that differ in width only."""

@@ -68,19 +68,19 @@ def check_mesh(mesh: Any) -> None:
         raise wrong("mesh", "devices made by lgd.machinery.parallel.make_mesh, or None", mesh)
 
 
-def checked_prediction(made: Any, x_t: Float[Array, "b *dims"]) -> Prediction:
+def checked_prediction(result: Any, x_t: Float[Array, "b *dims"]) -> Prediction:
     """The prediction that a rule returned with its state, in the precision of x_t.
 
     Raises ValueError for anything else, or another shape.
     """
-    is_pair = isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], Prediction)
+    is_pair = isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], Prediction)
     if not is_pair:
-        raise wrong("rule", "(Prediction, state) of its apply", made)
-    for name, value in made[0]._asdict().items():
+        raise wrong("rule", "(Prediction, state) of its apply", result)
+    for name, value in result[0]._asdict().items():
         if value is not None and np.shape(value) != x_t.shape:
             got = np.shape(value)
             raise ValueError(f"{name}: expected a prediction of shape {x_t.shape}, got {got}")
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, x_t.dtype), made[0])
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, x_t.dtype), result[0])
 
 
 def alike(name: str, tree: PyTree, before: PyTree) -> PyTree:
@@ -92,12 +92,12 @@ def alike(name: str, tree: PyTree, before: PyTree) -> PyTree:
     if not bool(jax.tree.structure(tree) == structure):  # type: ignore[operator]
         got = one_line(jax.tree.structure(tree))
         raise ValueError(f"{name}: expected {one_line(structure)} after a step too, got {got}")
-    found = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    arrays = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     leaves = [jnp.asarray(leaf) for leaf in leaves]
-    for leaf, old in zip(found, leaves, strict=True):
+    for leaf, old in zip(arrays, leaves, strict=True):
         kinds = [jnp.issubdtype(x.dtype, jnp.floating) or x.dtype for x in (leaf, old)]
         if leaf.shape != old.shape or kinds[0] != kinds[1]:
             expected = f"{old.dtype} {old.shape} after a step too"
             raise ValueError(f"{name}: expected {expected}, got {leaf.dtype} {leaf.shape}")
-    kept = [leaf.astype(old.dtype) for leaf, old in zip(found, leaves, strict=True)]
+    kept = [leaf.astype(old.dtype) for leaf, old in zip(arrays, leaves, strict=True)]
     return jax.tree.unflatten(structure, kept)

@@ -30,7 +30,7 @@ class Ddim:
 
     @property
     def takes_churn(self) -> bool:
-        """It draws noise at churn > 0."""
+        """True: DDIM draws noise at churn > 0."""
         return True
 
     def calls(self, num_steps: int) -> Int[np.ndarray, " k"]:
@@ -77,7 +77,7 @@ class Heun:
 
     @property
     def takes_churn(self) -> bool:
-        """It is deterministic."""
+        """False: this solver is deterministic."""
         return False
 
     def calls(self, num_steps: int) -> Int[np.ndarray, " k"]:
@@ -122,7 +122,7 @@ class HeunEdm:
 
     @property
     def takes_churn(self) -> bool:
-        """It is deterministic."""
+        """False: this solver is deterministic."""
         return False
 
     def calls(self, num_steps: int) -> Int[np.ndarray, " k"]:
@@ -177,7 +177,7 @@ class DpmSolver2M:
 
     @property
     def takes_churn(self) -> bool:
-        """It is deterministic."""
+        """False: this solver is deterministic."""
         return False
 
     def calls(self, num_steps: int) -> Int[np.ndarray, " k"]:

@@ -78,15 +78,15 @@ class Walk:
         step = step._replace(t=jnp.asarray(step.t, dtype), s=jnp.asarray(step.s, dtype))
 
         def predict(x_t: X, t: Float[Array, " b"], rule_state: PyTree) -> tuple[Prediction, PyTree]:
-            made = self.rule.apply(
+            result = self.rule.apply(
                 self.denoiser, self.params, rule_state, x_t, step=step, t=t, c=self.c
             )
-            return checked_prediction(made, x_t), made[1]
+            return checked_prediction(result, x_t), result[1]
 
-        made = self.solver.step(
+        result = self.solver.step(
             self.denoiser.schedule, predict, state.rule, state.x, state.memory, step
         )
-        x, rule_state, memory = made
+        x, rule_state, memory = result
         return State(
             alike("x of the solver", x, state.x),
             alike("memory of the solver", memory, state.memory),

@@ -122,8 +122,8 @@ def _restored(state: TrainState, store: Store | None, metadata: Mapping[str, Any
     return restored.state
 
 
-def _check_fingerprint(found: str, expected: str) -> None:
-    if found and expected and found != expected:
+def _check_fingerprint(saved: str, expected: str) -> None:
+    if saved and expected and saved != expected:
         raise OtherTrainingError(
             "store: expected checkpoints of a training with the same data, key, denoiser and "
             "settings (of objective, model, start, optimizer, batch), got those of another; "

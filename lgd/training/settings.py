@@ -103,6 +103,8 @@ class Trainer:
       on_step: called with (step, EMA of the parameters) after every step; the next step donates
         these arrays, so copy what you keep.
       progress: show a bar.
+      check: whether `learn_guidance` and `collect` look first, by a few calls of the model, for
+        what `lgd.check` finds. What cannot work is an error, what is only suspicious a warning.
     """
 
     optimizer: Optimizer | None = None
@@ -118,6 +120,7 @@ class Trainer:
         default=None, metadata=NO_RESULT
     )
     progress: bool = dataclasses.field(default=True, metadata=NO_RESULT)
+    check: bool = dataclasses.field(default=True, metadata=NO_RESULT)
 
     def __post_init__(self) -> None:
         if self.optimizer is not None:
@@ -135,3 +138,4 @@ class Trainer:
             if getattr(self, name) is not None and not callable(getattr(self, name)):
                 raise wrong(name, "a function", getattr(self, name))
         flag("progress", self.progress)
+        flag("check", self.check)

@@ -60,7 +60,7 @@ class Case(NamedTuple):
 
     @property
     def num_classes(self) -> int:
-        """The number of its labels."""
+        """Number of labels of the denoiser."""
         if self.denoiser.num_classes is None:
             raise ValueError("expected a denoiser of labels, got one of vectors")
         return self.denoiser.num_classes

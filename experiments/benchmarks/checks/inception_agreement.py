@@ -118,7 +118,7 @@ def channels_first(torch: ModuleType, images: np.ndarray) -> Any:
 
 
 class Ports:
-    """Both ports of PyTorch, with these weights."""
+    """The two ports of the network to PyTorch, with these weights."""
 
     def __init__(self, packages: Mapping[str, ModuleType], state: State, file: Path) -> None:
         self._torch = packages["torch"]

@@ -138,11 +138,11 @@ def figure(results: Mapping[str, Any]) -> Figure:
     steps = {name: row for name, row in _steps(results).items() if "share" in row}
     profiles = _profiles(results)
     height = 0.9 + 0.2 * len(steps) + 0.35 * len(profiles)
-    made = Figure(figsize=(WIDTH, height + 0.6), layout="constrained")
-    above, below = made.subplots(2, height_ratios=(len(steps), 1.5 * max(len(profiles), 1)))
+    picture = Figure(figsize=(WIDTH, height + 0.6), layout="constrained")
+    above, below = picture.subplots(2, height_ratios=(len(steps), 1.5 * max(len(profiles), 1)))
     _draw_shares(above, steps, results["targets"]["dit"])
     _draw_profiles(below, profiles)
-    return settled(made)
+    return settled(picture)
 
 
 def _draw_shares(ax: Axes, steps: Mapping[str, Mapping], target: float) -> None:

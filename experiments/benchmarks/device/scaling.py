@@ -22,7 +22,6 @@ from jaxtyping import Array
 from experiments import build
 from experiments import config as configs
 from experiments.benchmarks.checks import cost
-from experiments.benchmarks.device.collectives import collective_bytes
 from experiments.publish.markdown import number, text
 from experiments.publish.study import Study
 from lgd import objectives, omega, sampling, schedules, training
@@ -32,6 +31,7 @@ from lgd.gram.collect import batch_pass
 from lgd.gram.layout import Layout
 from lgd.learn import omega_loss
 from lgd.machinery import parallel
+from lgd.machinery.collectives import collective_bytes
 from lgd.machinery.progress import bar
 from lgd.objectives import Objective
 from lgd.types import Batch, Params, PRNGKey

@@ -22,9 +22,9 @@ def ratio(run: Run, against: Run, rounds: int) -> dict[str, float]:
         jax.block_until_ready(each())
     seconds = np.array([[_timed(each) for each in runs] for _ in range(rounds)])
     low, middle, high = np.quantile(seconds[:, 0] / seconds[:, 1], (0.25, 0.5, 0.75)).tolist()
-    mine, other = np.median(seconds, axis=0).tolist()
+    first, other = np.median(seconds, axis=0).tolist()
     return {
-        "seconds": mine,
+        "seconds": first,
         "against_seconds": other,
         "ratio": middle,
         "low": low,

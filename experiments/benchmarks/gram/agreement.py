@@ -5,8 +5,8 @@
 Precision: the same noises go through three float32 paths and through particles in float64.
 ``statistics``: Gram matrix -> factor -> distances -> loss, the fresh noise given by its coordinates
 along the factor; ``online``: rows in R^d -> distances -> loss, as in training that asks at every
-step; ``particles``: the states themselves and their distances. Law: see
-`experiments.benchmarks.gram.law`; here with 40,960 draws. Takes 7 minutes on two idle cores.
+step; ``particles``: the states themselves and their distances. Law: see `lgd.gram.law`; here with
+40,960 draws. Takes 7 minutes on two idle cores.
 """
 
 import itertools
@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from experiments.benchmarks.gram import law as gram_law
 from experiments.publish.markdown import number, text
 from experiments.publish.study import Add, Study
 from lgd import discrepancy, objectives, schedules
 from lgd.diffusion import bridge_coefficients
+from lgd.gram import law as gram_law
 from lgd.gram.layout import Members
 from lgd.gram.redraw import factor
 from lgd.machinery.progress import bar
@@ -228,11 +228,11 @@ def measure(options: Namespace) -> dict[str, Any]:
     """Return both comparisons, the first also as the largest errors of every dimension."""
     entries, rows = precision(), []
     for dim in DIMS:
-        mine = [entry for entry in entries if entry["dim"] == dim]
+        of_dim = [entry for entry in entries if entry["dim"] == dim]
         row: dict[str, Any] = {"dim": dim}
         for part, path in itertools.product(PARTS, PATHS):
-            row[f"{part} {path}"] = max(entry[path][part] for entry in mine)
-        ratios = [each["statistics"]["gradient"] / each["particles"]["gradient"] for each in mine]
+            row[f"{part} {path}"] = max(entry[path][part] for entry in of_dim)
+        ratios = [each["statistics"]["gradient"] / each["particles"]["gradient"] for each in of_dim]
         rows.append(row | {"ratio": max(ratios)})
     tables = {
         "precision": {"columns": PRECISION, "rows": rows},

@@ -99,11 +99,11 @@ def _reached(rows: list[dict[str, Any]], within: float) -> dict[str, Any]:
     """The first budget of each way from which on all gaps are that small; None for none."""
     reached: dict[str, Any] = {"within": within}
     for way, name in WAYS.items():
-        mine = [row for row in rows if row["denoiser"] == name]
+        of_way = [row for row in rows if row["denoiser"] == name]
         near = [
-            i for i in range(len(mine)) if all(row["gap"]["mean"] <= within for row in mine[i:])
+            i for i in range(len(of_way)) if all(row["gap"]["mean"] <= within for row in of_way[i:])
         ]
-        reached[way] = {key: mine[near[0]][key] for key in ("calls", "seconds")} if near else None
+        reached[way] = {key: of_way[near[0]][key] for key in ("calls", "seconds")} if near else None
     if reached["online"] and reached["gram"]:
         for name, key in (("fewer_calls", "calls"), ("less_time", "seconds")):
             reached[name] = reached["online"][key] / reached["gram"][key]
@@ -176,11 +176,11 @@ def figures(results: Mapping[str, Any]) -> dict[str, Figure]:
     panels = {
         xlabel: {
             f"learned:{name}": (
-                [row[key] for row in mine],
-                [max(100.0 * row["gap"]["mean"], 1e-2) for row in mine],  # the best has gap 0
+                [row[key] for row in of_way],
+                [max(100.0 * row["gap"]["mean"], 1e-2) for row in of_way],  # the best has gap 0
             )
             for name in WAYS.values()
-            for mine in [[row for row in results["rows"] if row["denoiser"] == name]]
+            for of_way in [[row for row in results["rows"] if row["denoiser"] == name]]
         }
         for xlabel, key in (("denoiser calls", "calls"), ("seconds", "seconds"))
     }

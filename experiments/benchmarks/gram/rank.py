@@ -51,7 +51,7 @@ from lgd.types import OmegaFn
 
 UNGUIDED = "unguided"
 METRICS = ("energy_distance", "frechet_distance")  # of samples to validation data
-FAMILIES = ("constant", "limited_interval", "clamp_linear")
+FAMILIES = tuple(dict.fromkeys(schedule.family for schedule in standard_schedules().values()))
 GROUP = 8  # members of a group of one class
 COLLECTED = (
     (Particles(), 16_384),
@@ -174,12 +174,12 @@ def compare(
     groups |= {family: (families == family) | unguided for family in FAMILIES}
     groups["useful"] = quality < quality[unguided][0]
     comparisons = {}
-    for group, mine in groups.items():
-        places = np.flatnonzero(mine)
+    for group, members in groups.items():
+        places = np.flatnonzero(members)
         if len(places) < 3:
             continue
-        picked, best = (places[np.argmin(values[mine])] for values in (loss, quality))
-        comparisons[group] = rank_correlations(loss[mine], quality[mine]) | {
+        picked, best = (places[np.argmin(values[members])] for values in (loss, quality))
+        comparisons[group] = rank_correlations(loss[members], quality[members]) | {
             "count": len(places),
             "picked": names[picked],
             "picked_distance": float(quality[picked]),

@@ -85,7 +85,7 @@ class Setup(NamedTuple):
             particles=particles,
             data_name=name,
             seed=seed,
-            check=False,
+            trainer=Trainer(check=False),
         )
         return gram.read(folder)
 

@@ -28,7 +28,7 @@ from lgd.data import pipeline
 from lgd.gram import Lane
 from lgd.learn import omega_loss
 from lgd.machinery import parallel
-from lgd.training import Optimizer
+from lgd.training import Optimizer, Trainer
 
 NUM_EXAMPLES, NUM_STEPS = 65_536, 1000
 TIMED_STEPS = (50, 150)  # of a sweep; one fit goes through all of its steps
@@ -134,7 +134,7 @@ def _collection_seconds(setup: Setup) -> float:
                 num_examples=size,
                 shard_examples=512 if size == 512 else 8192,
                 particles=gram.Particles(law=setup.objective.time_law),
-                check=False,  # of which the time is not meant
+                trainer=Trainer(check=False),  # of which the time is not meant
             )
             seconds.append(time.perf_counter() - start)
     return 8.0 * seconds[1]

@@ -19,6 +19,7 @@ from lgd import conditions
 from lgd.exchange.diffusers.schedulers import evaluations_of
 from lgd.exchange.extras import required
 from lgd.guidance import takes_features
+from lgd.guidance.weights import num_directions
 from lgd.types import Condition, OmegaFn
 
 
@@ -40,7 +41,7 @@ def cfg_scales(
       SchedulerError: for a scheduler that lgd cannot translate.
       ValueError: for weights of features of the predictions, or of several directions.
     """
-    if takes_features(omega_fn) or getattr(omega_fn, "num_directions", 1) > 1:
+    if takes_features(omega_fn) or num_directions(omega_fn) > 1:
         raise ValueError("expected weights of (s, t, c) and one direction, got others")
     t, s = evaluations_of(scheduler, num_steps, **options)
     c = jax.tree.map(jnp.asarray, c)

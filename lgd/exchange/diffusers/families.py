@@ -37,7 +37,7 @@ def _encode_stable_diffusion(pipeline: Any, texts: Sequence[str]) -> Tensors:
 
 
 def _sdxl(pipeline: Any, network: Any, x: Any, timestep: Any, c: Any) -> Any:
-    """With the time ids of an image that is not cropped."""
+    """The call of the U-Net of SDXL, with the time ids of an image that is not cropped."""
     torch = required("torch", "torch")
     size = [side * pipeline.vae_scale_factor for side in x.shape[-2:]]
     ids = torch.tensor([*size, 0, 0, *size], dtype=x.dtype)

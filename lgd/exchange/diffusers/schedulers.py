@@ -133,7 +133,7 @@ def timestep_of(scheduler: Any, t: Float[Array, " b"]) -> Float[Array, " b"]:
 
 
 def is_flow(scheduler: Any) -> bool:
-    """Whether it is one of flow matching."""
+    """Whether a scheduler is one of flow matching."""
     flows = getattr(_config(scheduler), "use_flow_sigmas", False)
     return bool(flows) or "FlowMatch" in type(scheduler).__name__
 

@@ -21,7 +21,7 @@ from lgd.metrics.inception.blocks import (
 )
 from lgd.types import Params
 
-NUM_FEATURES, NUM_LOGITS = 2048, 1008
+NUM_LOGITS = 1008
 SIZE = 299  # of the images that it was trained on
 BATCH = 64
 

@@ -1,7 +1,7 @@
-"""Redrawn losses of statistics against particles, in law: the part of `gram_agreement` that draws.
+"""Redrawn losses of statistics against those of particles, compared in law.
 
 Frozen rows of 16 examples stand for a denoiser's. Losses and gradients in omega on fresh noise of
-R^d are compared with those on redrawn noise, in mean and variance.
+R^d are compared with those on redrawn noise, in mean and variance. A test and a benchmark draw.
 """
 
 import functools
@@ -15,8 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lgd import objectives, schedules
-from lgd.gram import Layout
-from lgd.gram.layout import Members, pack
+from lgd.gram.layout import Layout, Members, pack
 from lgd.gram.loss import Examples, redrawn_rows
 from lgd.gram.redraw import factor
 from lgd.objectives import Rows, SelfConsistency
