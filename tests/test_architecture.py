@@ -18,7 +18,7 @@ FLOORS = (  # a room may import from the floors below its own
     "guidance denoisers",
     "omega data sampling",
     "training metrics plots",
-    "objectives starts",
+    "objectives starts report",
     "checks",
     "gram direct",
     "learn",
