@@ -35,11 +35,9 @@ class _Gap(NamedTuple):
 
     def __str__(self) -> str:
         if math.isnan(self.error):
-            return f"a difference of {abs(self.mean):.4g}, of one seed, whose error is not known"
-        side = "beyond" if self.decides else "within"
-        return (
-            f"a difference of {abs(self.mean):.4g}, {side} two standard errors ({self.error:.2g})"
-        )
+            return f"a difference of {abs(self.mean):.4g}, whose error is not known"
+        side, error = "beyond" if self.decides else "within", f"{self.error:.2g}"
+        return f"a difference of {abs(self.mean):.4g}, {side} two standard errors ({error})"
 
 
 def conclude(
@@ -104,7 +102,10 @@ class _Judge:
         if ours is None:
             return self._of_two(best, self._rows[1] if best is plain or plain is None else plain)
         nobody = best is plain and (theirs is None or self._gap(theirs, best, self._name).mean != 0)
-        found = self._duel(ours, plain if nobody else theirs or plain or self._rows[1])
+        opponent = plain if nobody else theirs or plain
+        if opponent is None:
+            return self._of_two(best, self._rows[1])
+        found = self._duel(ours, opponent)
         more = [] if nobody or theirs is None or plain is None else self._against_plain(ours, plain)
         more += [] if theirs is None else self._elsewhere(ours, theirs)
         return found._replace(sentences=(*found.sentences, *more, *self._cost(ours, theirs, plain)))

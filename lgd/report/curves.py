@@ -11,7 +11,7 @@ from lgd.report.definitions import HAND_MADE, kind_of
 from lgd.report.markup import Html, element, joined
 
 SHOWN = 40  # conditions that have curves of their own; all count in means and bands
-_WORDS = {"t": "t", "sigma": "σ", "step": "step", "logsnr": "logsnr"}
+_WORDS = {"t": "t", "sigma": "sigma", "step": "step", "logsnr": "logsnr"}
 _BAND = (0.05, 0.95)  # quantiles over conditions
 
 
@@ -141,7 +141,7 @@ def _caption(page: Page, weights: Weights) -> str:
     count = len(weights.conditions)
     if count > 1:
         said.append(
-            "The band around the mean of a learned row holds 90% of the conditions."
+            "Around the mean of a learned row a band holds 90% of the conditions."
             if seeds == 1
             else ""
         )

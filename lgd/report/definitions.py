@@ -18,8 +18,8 @@ class Metric(NamedTuple):
 
 _METRICS = {
     "energy_distance": Metric(
-        "energy distance", True, "Mean distance between samples and real test data, less half of the "
-        "mean distances within each, averaged over classes; 0 for equal laws."
+        "energy distance", True, "Mean distance between samples and real test data, less half of "
+        "the mean distances within each, averaged over classes; 0 for equal laws."
     ),
     "frechet_distance": Metric(
         "Fréchet distance", True, "Distance between Gaussians fitted to features of samples and of "
@@ -37,12 +37,12 @@ _METRICS = {
         "neighbours of features: quality."
     ),
     "recall": Metric(
-        "recall", False, "Share of real test data that lie where samples lie, by nearest neighbours "
-        "of features: diversity."
+        "recall", False, "Share of real test data that lie where samples lie, by nearest "
+        "neighbours of features: diversity."
     ),
     "inception_score": Metric(
-        "Inception score", False, "How sure a classifier is of every sample and how many classes it "
-        "finds among all; real data are not looked at."
+        "Inception score", False, "How sure a classifier is of every sample and how many classes "
+        "it finds among all; real data are not looked at."
     ),
     "accuracy": Metric(
         "accuracy", False, "Share of samples in which a classifier finds the class that was asked "

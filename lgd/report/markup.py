@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-VOID = frozenset({"br", "col", "hr", "img", "input", "link", "meta"})  # without an end tag
+VOID = frozenset({"br", "col", "hr", "img", "input", "link", "meta", "wbr"})  # without an end tag
 
 
 class Html(str):

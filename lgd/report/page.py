@@ -2,7 +2,9 @@
 
 import base64
 import hashlib
+import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
@@ -53,7 +55,8 @@ def _script() -> Html:
 
 def _head(page: Page, variables: Mapping[str, str]) -> Html:
     digest = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
-    allowed = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    allowed = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    allowed += f"script-src 'sha256-{digest}'"  # of this page alone: no other script can run
     return element(
         "head",
         element("meta", charset="utf-8"),
@@ -178,15 +181,13 @@ def _use(names: Mapping[str, str]) -> Html:
     for method, name in names.items():
         code = (
             "import lgd\n"
-            f"guidance = lgd.load({name!r})\n"
-            "samples = lgd.sample(key, denoiser, params, c, guidance=guidance, shape=shape).x0\n"
+            f"guidance = lgd.load({json.dumps(name, ensure_ascii=False)})\n"
+            "samples = lgd.sample(key, denoiser, params, c, guidance=guidance, shape=shape).x0"
         )
-        block = element("pre", element("code", code))
-        copy = element("button", "Copy", type="button", class_="copy scripted")
-        parts.append(element("div", element("h3", method), block, copy))
+        parts.append(element("div", element("h3", method), _code(code)))
     said = (
-        "key, denoiser, params, c and shape are your own: a key of JAX, the model with its "
-        "parameters, the conditions, and the shape of one example."
+        "Paths begin in the folder of the run. key, denoiser, params, c and shape are your own: a "
+        "key of JAX, the model with its parameters, the conditions, and the shape of one example."
     )
     return element(
         "section",
@@ -201,11 +202,20 @@ def _further(parts: Sequence[Html]) -> Html:
     return element("details", element("summary", "The other files"), *parts)
 
 
+def _code(text: str) -> Html:
+    """Code with a button that copies it."""
+    copy = element("button", "Copy", type="button", class_="copy scripted")
+    words = [
+        part if part.isspace() else element("span", part, class_="word")
+        for part in re.split(r"(\s+)", text)
+    ]
+    return element("div", element("pre", element("code", *words)), copy, class_="code")
+
+
 def _again(page: Page) -> Html:
     parts = []
     if page.command:
-        command = element("pre", element("code", page.command))
-        parts += [command, element("button", "Copy", type="button", class_="copy scripted")]
+        parts.append(_code(page.command))
     if page.config:
         parts.append(table.config_table(page.config))
     return element("section", element("h2", "Make it again"), *parts) if parts else joined()

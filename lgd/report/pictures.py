@@ -36,8 +36,8 @@ def _encoded(images: Mapping[str, Image.Image], scale: float, form: str) -> dict
 
 def _uri(image: Image.Image, scale: float, form: str) -> str:
     if scale < 1.0:
-        size = (max(1, round(side * scale)) for side in image.size)
-        image = image.resize(tuple(size), Image.Resampling.LANCZOS)
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
     content = io.BytesIO()
     image.save(content, format=form, **({"quality": 88} if form == "jpeg" else {"optimize": True}))
     return f"data:image/{form};base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -1,16 +1,20 @@
 """The table of all rows, which a browser can sort, and what its words mean."""
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from lgd.machinery.words import one_line
 from lgd.report import definitions
-from lgd.report.conclusion import duration, mean_and_error
+from lgd.report.conclusion import standard_error
 from lgd.report.content import Page
 from lgd.report.markup import Html, element, joined
 
 Row = Mapping[str, Any]
+Cell = tuple[float | None, str, str]  # a number, it in words, its error in words
 
 
 class _Column(NamedTuple):
@@ -20,7 +24,7 @@ class _Column(NamedTuple):
     title: str
     meaning: str
     lower_is_better: bool | None
-    cells: Sequence[tuple[float | None, str]]
+    cells: Sequence[Cell]
 
 
 def table(page: Page, names: Mapping[str, str]) -> Html:
@@ -29,56 +33,39 @@ def table(page: Page, names: Mapping[str, str]) -> Html:
     names: by method, the name of its swatch's colour.
     """
     columns = _columns(page)
-    head = [
-        _head("method", "method", None),
-        element("th", "selected on validation data", scope="col"),
-        *(_head(each.key, each.title, each.lower_is_better) for each in columns),
-    ]
+    head = [_head("method", "method, and what was selected", None)]
+    head += [_head(each.key, each.title, each.lower_is_better) for each in columns]
     best = [_best(column) for column in columns]
     body = []
     for place, row in enumerate(page.rows):
         cells = [
-            element(
-                "td",
-                element("strong", column.cells[place][1])
-                if place == of
-                else column.cells[place][1],
-                class_="number",
-                data_value=column.cells[place][0],
-            )
+            _cell(*column.cells[place], is_best=place == of)
             for column, of in zip(columns, best, strict=True)
         ]
-        body.append(
-            element(
-                "tr",
-                _row_head(place, row, names[row["method"]]),
-                element("td", params(row.get("params", {})), class_="params"),
-                *cells,
-            )
-        )
+        body.append(element("tr", _row_head(place, row, names[row["method"]]), *cells))
     caption = (
-        "All rows on test data: mean ± standard error over test seeds; the best mean of a column is "
-        "bold. A heading sorts by its column."
+        "All rows on test data: mean ± standard error over test seeds; the best mean of a column "
+        "is bold. A heading sorts by its column."
     )
-    return element(
-        "div",
-        element(
-            "table",
-            element("caption", caption),
-            element("thead", element("tr", *head)),
-            element("tbody", *body),
-            id="rows",
-        ),
-        class_="wide",
-        tabindex=0,
-        role="region",
-        aria_label="Table of all rows",
-    )
+    parts = element("thead", element("tr", *head)), element("tbody", *body)
+    whole = element("table", element("caption", caption), *parts, id="rows")
+    return _wide(whole, "Table of all rows")
+
+
+def _cell(value: float | None, mean: str, error: str, *, is_best: bool) -> Html:
+    shown = element("strong", mean) if is_best else mean
+    small = [element("span", error, class_="error")] if error else []
+    return element("td", shown, *small, class_="number", data_value=value)
+
+
+def _wide(content: Html, said: str) -> Html:
+    """A table in a box that scrolls by itself, by keyboard too."""
+    return element("div", content, class_="wide", tabindex=0, role="region", aria_label=said)
 
 
 def glossary(page: Page) -> Html:
     """What methods and metrics are; the table shows each on hover."""
-    terms = []
+    terms: list[Html] = []
     for place, row in enumerate(page.rows):
         terms += _term(f"method-{place}", row["method"], definitions.method(row))
     for column in _columns(page):
@@ -87,6 +74,7 @@ def glossary(page: Page) -> Html:
         "details",
         element("summary", "What methods and metrics are"),
         element("dl", *terms),
+        class_="printed",
     )
 
 
@@ -112,36 +100,46 @@ def _columns(page: Page) -> list[_Column]:
     for name in metrics_of(page):
         known = definitions.metric(name)
         lower = definitions.is_lower_better(name, page.primary_metric, page.lower_is_better)
-        cells = [_metric_cell(row["metrics"].get(name)) for row in page.rows]
+        cells = _metric_cells([row["metrics"].get(name) for row in page.rows])
         columns.append(_Column(name, known.title, known.meaning, lower, cells))
     calls = "Evaluations of the network for a sample; a guided step costs two."
-    nfe = [(row.get("nfe"), f"{row['nfe']:g}" if "nfe" in row else "") for row in page.rows]
-    columns.append(_Column("nfe", "network calls", calls, None, nfe))
+    nfe = [row.get("nfe") for row in page.rows]
+    columns.append(_Column("nfe", "network calls", calls, None, _plain(nfe, "{:g}".format)))
     mean = "Mean ω over steps and conditions; 0 is no guidance."
-    weights = [_mean_weight(row) for row in page.rows]
-    columns.append(_Column("omega", "mean ω", mean, None, weights))
-    times = [page.seconds.get(row["method"]) for row in page.rows]
+    omega = [(row.get("omega") or {}).get("mean") for row in page.rows]
+    columns.append(_Column("omega", "mean ω", mean, None, _plain(omega, "{:.3f}".format)))
     took = "Time that learning the guidance took; hand-made rows are tuned together."
-    shown = [(each, "" if each is None else duration(each)) for each in times]
-    columns.append(_Column("seconds", "training time", took, None, shown))
-    return [each for each in columns if any(value is not None for value, _ in each.cells)]
+    times = [page.seconds.get(row["method"]) for row in page.rows]
+    columns.append(_Column("seconds", "training time", took, None, _plain(times, _seconds)))
+    return [each for each in columns if any(value is not None for value, *_ in each.cells)]
 
 
-def _metric_cell(summary: Mapping[str, Any] | None) -> tuple[float | None, str]:
-    if summary is None:
-        return None, ""
-    mean = summary["mean"]
-    return mean if mean is not None and math.isfinite(mean) else None, mean_and_error(summary)
+def _metric_cells(summaries: Sequence[Mapping[str, Any] | None]) -> list[Cell]:
+    """Means and errors of a column, with as many digits as its median error allows."""
+    known = [summary for summary in summaries if summary is not None]
+    errors = [e for e in map(standard_error, known) if math.isfinite(e) and e > 0.0]
+    digits = min(max(1 - math.floor(math.log10(np.median(errors))), 0), 6) if errors else 4
+    cells: list[Cell] = []
+    for summary in summaries:
+        if summary is None:
+            cells.append((None, "", ""))
+        elif summary["mean"] is None or not math.isfinite(summary["mean"]):
+            cells.append((None, "not finite", ""))
+        else:
+            error = standard_error(summary)
+            shown = f"± {error:.{digits}f}" if math.isfinite(error) else ""
+            cells.append((summary["mean"], f"{summary['mean']:.{digits}f}", shown))
+    return cells
 
 
-def _mean_weight(row: Row) -> tuple[float | None, str]:
-    mean = (row.get("omega") or {}).get("mean")
-    return (None, "") if mean is None else (mean, f"{mean:.3f}")
+def _plain(values: Sequence[float | None], form: Callable[[float], str]) -> list[Cell]:
+    """Numbers without an error."""
+    return [(None, "", "") if value is None else (value, form(value), "") for value in values]
 
 
 def _best(column: _Column) -> int | None:
     """The place of the best cell, where one side is better and there are others."""
-    finite = [i for i, (value, _) in enumerate(column.cells) if value is not None]
+    finite = [i for i, (value, *_) in enumerate(column.cells) if value is not None]
     if column.lower_is_better is None or len(finite) < 2:
         return None
     sign = 1.0 if column.lower_is_better else -1.0
@@ -165,8 +163,20 @@ def _head(key: str, title: str, lower: bool | None) -> Html:
 def _row_head(place: int, row: Row, colour: str) -> Html:
     swatch = element("span", "", class_="swatch", style=f"background:var({colour})")
     described = f"method-{place}"
-    name = element("span", row["method"], class_="term", tabindex=0, aria_describedby=described)
-    return element("th", swatch, name, scope="row", data_value=place)
+    name = element(
+        "span", _breakable(row["method"]), class_="term", tabindex=0, aria_describedby=described
+    )
+    chosen = element("span", params(row.get("params", {})), class_="params")
+    return element("th", swatch, name, chosen, scope="row", data_value=place)
+
+
+def _breakable(name: str) -> Html:
+    """A name that may be broken after its marks."""
+    return Html(re.sub("([_:])(?=.)", r"\1<wbr>", joined(name)))
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f} s" if value < 100.0 else f"{value / 60.0:.1f} min"
 
 
 def _term(name: str, title: str, meaning: str) -> tuple[Html, Html]:
@@ -188,13 +198,9 @@ def weights_table(steps: Sequence[float], means: Mapping[str, Sequence[float]], 
     return element(
         "details",
         element("summary", "The mean weights as numbers"),
-        element(
-            "div",
+        _wide(
             element("table", element("thead", element("tr", *head)), element("tbody", *rows)),
-            class_="wide",
-            tabindex=0,
-            role="region",
-            aria_label="Mean weights of every step",
+            "Mean weights of every step",
         ),
     )
 
@@ -207,9 +213,8 @@ def config_table(config: Mapping[str, Any]) -> Html:
     ]
     head = element("tr", element("th", "field", scope="col"), element("th", "value", scope="col"))
     body = element("table", element("thead", head), element("tbody", *rows))
-    scrolled = {"tabindex": 0, "role": "region", "aria_label": "The config"}
-    wide = element("div", body, class_="wide", **scrolled)
-    return element("details", element("summary", f"The config, {len(rows)} fields"), wide)
+    summary = element("summary", f"The config, {len(rows)} fields")
+    return element("details", summary, _wide(body, "The config"))
 
 
 def fields(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ def quantities(page: Page) -> list[dict[str, Any]]:
 
     Each has ``values`` by row, ``{"mean", "error"}`` with two standard errors, or None.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for name in table.metrics_of(page):
         lower = definitions.is_lower_better(name, page.primary_metric, page.lower_is_better)
         values = [_value(row["metrics"].get(name)) for row in page.rows]

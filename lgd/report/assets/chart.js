@@ -21,7 +21,7 @@ function logTicks([low, high]) {
 
 // x, y: {limits: [at the left or bottom, at the right or top], label, log}. The scales are functions.
 function frame(svg, x, y, height = 340) {
-  const width = Math.max(320, svg.clientWidth || 860);
+  const width = paper || Math.max(300, svg.clientWidth || 860);
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.replaceChildren();
   const box = { left: MARGIN.left, right: width - MARGIN.right, top: MARGIN.top, bottom: height - MARGIN.bottom };
@@ -66,8 +66,15 @@ function key(list, entries) {
   }));
 }
 
+const drawings = [];
+let paper = 0;  // the width of charts that are printed, 0 on the screen
+function onPaper(width) { paper = width; for (const drawing of drawings) drawing(); }
+addEventListener("beforeprint", () => onPaper(700));
+addEventListener("afterprint", () => onPaper(0));
+
 function redrawn(drawing, svg) {
   let width = 0;
+  drawings.push(drawing);
   new ResizeObserver(() => {
     if (svg.clientWidth !== width) { width = svg.clientWidth; drawing(); }
   }).observe(svg);
