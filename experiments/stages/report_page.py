@@ -58,6 +58,7 @@ def page(
         weights=weights(config, workdir, dataset, results["rows"], functions),
         samples=samples,
         files=_files(workdir, results),
+        place="Paths begin in the folder of the run.",
         config=results["config"],
         command=results.get("command", ""),
     )

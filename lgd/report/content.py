@@ -84,6 +84,7 @@ class Page:
       weights: omega of the methods, in panels of their own by title.
       samples: pictures of samples.
       files: file name of the guidance that was learned, by method.
+      place: where the paths of these files begin, a sentence.
       config: settings of the run.
       command: the command that makes it again.
       notes: further sentences, below the table.
@@ -100,6 +101,7 @@ class Page:
     weights: Weights | None = None
     samples: Samples | None = None
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    place: str = ""
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     command: str = ""
     notes: Sequence[str] = ()

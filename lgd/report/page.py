@@ -89,7 +89,7 @@ def _body(page: Page, variables: Mapping[str, str]) -> Html:
         curves.section(page),
         _samples(page.samples) if page.samples else joined(),
         tradeoff.section(page),
-        _use(page.files),
+        _use(page),
         _again(page),
     ]
     data = {
@@ -174,11 +174,12 @@ def _samples(samples: Samples) -> Html:
     )
 
 
-def _use(names: Mapping[str, str]) -> Html:
-    if not names:
+def _use(page: Page) -> Html:
+    """Three lines of Python for every file."""
+    if not page.files:
         return joined()
     parts = []
-    for method, name in names.items():
+    for method, name in page.files.items():
         code = (
             "import lgd\n"
             f"guidance = lgd.load({json.dumps(name, ensure_ascii=False)})\n"
@@ -186,15 +187,15 @@ def _use(names: Mapping[str, str]) -> Html:
         )
         parts.append(element("div", element("h3", method), _code(code)))
     said = (
-        "Paths begin in the folder of the run. key, denoiser, params, c and shape are your own: a "
-        "key of JAX, the model with its parameters, the conditions, and the shape of one example."
+        "key, denoiser, params, c and shape are your own: a key of JAX, the model with its "
+        "parameters, the conditions, and the shape of one example."
     )
     return element(
         "section",
         element("h2", "Use this guidance"),
         *parts[:1],
         *([_further(parts[1:])] if parts[1:] else []),
-        element("p", said, class_="hint"),
+        element("p", f"{page.place} {said}".strip(), class_="hint"),
     )
 
 

@@ -47,7 +47,8 @@ if (tradeoff) {
       draw(mark, "title", {}, said);
     }
     for (const group of Object.values(families)) {
-      const p = group.at(-1), name = group.length > 1 ? p.family : p.name;
+      const p = group.at(-1), whole = group.length > 1 ? p.family : p.name;
+      const name = whole.length > 40 ? `${whole.slice(0, 39)}…` : whole;
       const px = at.sx(p.x.mean), py = at.sy(p.y.mean), spot = place(taken, px, py, 6.2 * name.length, at.box);
       draw(svg, "text", { class: "halo", x: spot.x, y: spot.y, "text-anchor": spot.anchor }, name);
     }
