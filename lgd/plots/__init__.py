@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from lgd.machinery import storage
 from lgd.machinery.paths import local
 from lgd.plots.ablation import ablation
+from lgd.plots.inspection import omega_inspection
 from lgd.plots.metrics import (
     budget_curves,
     method_bars,
@@ -42,6 +43,7 @@ __all__ = [
     "metric_against_weight",
     "metrics_against_reward_weight",
     "omega_curves",
+    "omega_inspection",
     "pixels",
     "rank_scatter",
     "ranked_differences",
