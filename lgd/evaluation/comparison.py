@@ -169,9 +169,7 @@ class Comparison:
         omega = self.curves.hand_made | self.curves.given
         count = len(next(iter(omega.values()))) if omega else 0
         if class_names is not None and len(class_names) != (count or len(class_names)):
-            raise ValueError(
-                f"class_names: expected {count}, one a stratum, got {len(class_names)}"
-            )
+            raise ValueError(f"class_names: expected {count} names, got {len(class_names)}")
         if not omega:
             return None
         numbers = [str(k) for k in range(count)] if count > 1 else ["all"]

@@ -1,11 +1,13 @@
 """A picture of weights by condition and time."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike
 
 from lgd.plots.theme import (
@@ -51,22 +53,23 @@ def omega_inspection(
     weights = checked(omega, "omega", (len(condition_names), len(times)))
     others = {name: checked(y, f"omega of {name}", times.shape) for name, y in schedules.items()}
     count = len(weights)
-    height = 3.1 + (0.0 if count == 1 else min(0.6 + 0.15 * count, 4.0))
+    height = 3.4 + (0.0 if count == 1 else min(0.6 + 0.15 * count, 4.0))
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.suptitle(literal(title), fontsize=9)
     if count == 1:
         curves = figure.subplots()
     else:
-        ratios = [height - 3.0, 2.6]
+        ratios = [height - 3.3, 2.6]
         upper, curves = figure.subplots(2, 1, height_ratios=ratios)
-        _map(figure, upper, weights, times, condition_names)
+        cells = _map(upper, weights, times, condition_names)
+        place: dict[str, Any] = {"pad": 0.015, "aspect": 14, "anchor": (0.0, 1.0), "shrink": 0.45}
+        figure.colorbar(cells, ax=[upper, curves], label=r"$\omega$", **place)
     _curves(curves, weights, times, others)
+    figure.legend(loc="outside lower center", ncols=2)
     return settled(figure)
 
 
-def _map(
-    figure: Figure, ax: Axes, weights: np.ndarray, times: np.ndarray, names: Sequence[str]
-) -> None:
+def _map(ax: Axes, weights: np.ndarray, times: np.ndarray, names: Sequence[str]) -> AxesImage:
     """Steps along, conditions down; colours are symmetric where weights of both signs are."""
     low, high = float(weights.min()), float(weights.max())
     reach = max(abs(low), abs(high)) or 1.0
@@ -80,6 +83,8 @@ def _map(
     )
     if len(names) <= _NAMED:
         ax.set_yticks(range(len(names)), [literal(name) for name in names])
+        for label, colour in zip(ax.get_yticklabels(), class_colors(len(names)), strict=True):
+            label.set_color(colour)  # that of its curve
     else:
         ax.set_ylabel(f"{len(names):,} conditions")
     places = np.unique(np.linspace(0, len(times) - 1, min(9, len(times))).round().astype(int))
@@ -88,7 +93,7 @@ def _map(
     ax.grid(False)
     ax.spines[:].set_visible(False)
     ax.set_xlabel(r"time $t$ of the step's start   (noise $\rightarrow$ data)")
-    figure.colorbar(cells, ax=ax, label=r"$\omega$", pad=0.015, aspect=18)
+    return cells
 
 
 def _curves(
@@ -112,4 +117,3 @@ def _curves(
         ax.set_xlim(times.max(), times.min())
     ax.set_xlabel(r"time $t$ of the step's start   (noise $\rightarrow$ data)")
     ax.set_ylabel(r"guidance weight $\omega$")
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
