@@ -140,7 +140,7 @@ class _Judge:
                 f"{mine[0]}{best_of}{',' * bool(best_of)} and {other[0]}{other[1]} cannot be told "
                 f"apart: {self._title} {self._value(ours)} and {self._value(theirs)}."
             )
-            return Conclusion("a tie", lead, sure)
+            return Conclusion("undecided" if math.isnan(gap.error) else "a tie", lead, sure)
         wins = (gap.mean < 0.0) == self._lower
         first, second = (ours, theirs) if wins else (theirs, ours)
         subject = "".join(mine if wins else other)

@@ -12,6 +12,7 @@ from lgd.report.markup import Html, element, joined
 
 SHOWN = 40  # conditions that have curves of their own; all count in means and bands
 _WORDS = {"t": "t", "sigma": "sigma", "step": "step", "logsnr": "logsnr"}
+_APART = 12  # of more conditions the mean is shown at first
 _BAND = (0.05, 0.95)  # quantiles over conditions
 
 
@@ -116,14 +117,19 @@ def _controls(page: Page, weights: Weights, axes: Sequence[str]) -> Html:
     ours = [i for i, name in enumerate(weights.omega) if _is_named_ours(page, name)]
     start = ours[-1] if ours else "all"
     methods = [("all", "all methods"), *((i, name) for i, name in enumerate(weights.omega))]
-    each = [("each", "each condition")] if len(weights.conditions) > 1 else []
-    conditions = [*each, ("mean", "mean of all"), *enumerate(shown_conditions(weights))]
-    conditions = conditions if len(weights.conditions) > 1 else conditions[:1]
+    count, conditions = len(weights.conditions), [("mean", "mean of all")]
+    if count > 1:
+        conditions = [
+            ("each", "each condition"),
+            *conditions,
+            *enumerate(shown_conditions(weights)),
+        ]
+    first = "each" if 1 < count <= _APART else "mean"
     return element(
         "div",
         element("fieldset", element("legend", "Over"), *radios),
         element("label", "Method ", _select("method", methods, start)),
-        element("label", "Condition ", _select("condition", conditions, "")),
+        element("label", "Condition ", _select("condition", conditions, first)),
         class_="controls",
     )
 

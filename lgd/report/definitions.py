@@ -53,7 +53,8 @@ _METRICS = {
         "reward in training", None, "Mean reward of samples, by the network that trained."
     ),
     "loss": Metric(
-        "loss", True, "The energy distance less the reward in training times its weight."
+        "loss", None, "The energy distance less the reward in training times its weight; among "
+        "rows of one weight the lower is better."
     ),
     "tilt": Metric("nearest tilt", None, "The weight whose tilted law the samples are nearest to."),
     "tilt_distance": Metric(
