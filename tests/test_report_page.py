@@ -10,10 +10,13 @@ import pytest
 
 import lgd
 from experiments import config as configs
+from experiments.publish import tables
+from experiments.rules.guidance import METHODS
 from experiments.stages import report_page
 from experiments.studies.ablation_settings import replaced
 from lgd import omega
 from lgd.machinery import storage
+from lgd.report import definitions
 
 ROOT = Path(__file__).resolve().parents[1]
 ROW = {"method": "learned:trajectory", "family": "learned:trajectory", "params": {"step": 10}}
@@ -98,3 +101,13 @@ def test_files_come_best_first(tmp_path):
         "learned:trajectory": "guidance/trajectory.safetensors",
         "learned:l2": "guidance/l2.safetensors",
     }
+
+
+def test_every_method_and_metric_of_a_run_is_explained():
+    for name in METHODS:
+        said = definitions.method({"method": f"learned:{name}", "params": {}})
+        assert "by an objective of this name" not in said, name
+    for name, title in tables._METRICS.items():
+        found = definitions.metric(name)
+        arrow = "↓" if found.lower_is_better else "↑"
+        assert f"{found.title} {arrow}" == title

@@ -117,13 +117,11 @@ def _controls(page: Page, weights: Weights, axes: Sequence[str]) -> Html:
     ours = [i for i, name in enumerate(weights.omega) if _is_named_ours(page, name)]
     start = ours[-1] if ours else "all"
     methods = [("all", "all methods"), *((i, name) for i, name in enumerate(weights.omega))]
-    count, conditions = len(weights.conditions), [("mean", "mean of all")]
+    count = len(weights.conditions)
+    conditions: list[tuple[Any, str]] = [("mean", "mean of all")]
     if count > 1:
-        conditions = [
-            ("each", "each condition"),
-            *conditions,
-            *enumerate(shown_conditions(weights)),
-        ]
+        conditions.insert(0, ("each", "each condition"))
+        conditions += enumerate(shown_conditions(weights))
     first = "each" if 1 < count <= _APART else "mean"
     return element(
         "div",

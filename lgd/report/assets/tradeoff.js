@@ -36,7 +36,10 @@ if (tradeoff) {
       if (group.length < 2) continue;
       draw(svg, "path", { d: path(group.map((p) => [at.sx(p.x.mean), at.sy(p.y.mean)])), fill: "none", stroke: `var(${group[0].colour})`, "stroke-width": 1.3, opacity: 0.7 });
     }
-    const taken = points.map((p) => ({ left: at.sx(p.x.mean) - 6, right: at.sx(p.x.mean) + 6, top: at.sy(p.y.mean) - 6, bottom: at.sy(p.y.mean) + 6 }));
+    const taken = points.flatMap((p) => {  // marks and bars, which names keep off
+      const px = at.sx(p.x.mean), py = at.sy(p.y.mean), dx = px - at.sx(p.x.mean - error(p.x)), dy = py - at.sy(p.y.mean + error(p.y));
+      return [[dx + 3, 4], [4, dy + 3], [7, 7]].map(([w, h]) => ({ left: px - w, right: px + w, top: py - h, bottom: py + h }));
+    });
     for (const p of points) {
       const px = at.sx(p.x.mean), py = at.sy(p.y.mean), colour = `var(${p.colour})`, line = { stroke: colour, "stroke-width": 1.2 };
       draw(svg, "line", { ...line, x1: at.sx(p.x.mean - error(p.x)), x2: at.sx(p.x.mean + error(p.x)), y1: py, y2: py });
