@@ -132,9 +132,9 @@ def _metric_cells(summaries: Sequence[Mapping[str, Any] | None]) -> list[Cell]:
     return cells
 
 
-def _plain(values: Sequence[float | None], form: Callable[[float], str]) -> list[Cell]:
+def _plain(values: Sequence[float | int | None], form: Callable[[float], str]) -> list[Cell]:
     """Numbers without an error."""
-    return [(None, "", "") if value is None else (value, form(value), "") for value in values]
+    return [(None, "", "") if x is None else (float(x), form(float(x)), "") for x in values]
 
 
 def _best(column: _Column) -> int | None:
