@@ -60,12 +60,11 @@ def conclude(
       seconds: of training, by method, and of tuning all hand-made schedules, by ``tune``.
       about: what the rows are of, which begins the lead.
 
-    >>> from lgd.report import conclude
+    >>> from lgd import evaluation, report
     >>> def row(method, *values):
-    ...     mean = sum(values) / len(values)
-    ...     return {"method": method, "metrics": {"d": {"mean": mean, "std": 0, "values": values}}}
-    >>> conclude([row("unguided", 2.0, 2.1), row("constant", 1.0, 1.1)], metric="d").lead
-    'constant has the lowest d: 1.05 ± 0.05, 48.8% below that of unguided.'
+    ...     return {"method": method, "metrics": {"d": evaluation.summary(values)}}
+    >>> report.conclude([row("unguided", 2.0, 2.1), row("constant", 1.0, 1.1)], metric="d").lead
+    'constant has the lowest d: 1.050 ± 0.050, 48.8% below that of unguided.'
     """
     judge = _Judge(rows, metric, lower_is_better, comparisons, dict(seconds or {}))
     found = judge.conclusion()
