@@ -254,6 +254,13 @@ def test_bands_are_over_conditions_and_curves_over_seeds():
     assert "± one standard deviation over 3 training seeds" in report.render(made)
 
 
+def test_curves_of_several_directions_are_dashed_where_their_row_is_hand_made():
+    names = ("constant", "constant (weak)", "learned:l2, away from weak", "constants of mine")
+    found = data_of(report.render(page(weights=weights(names=names))))["weights"]["methods"]
+    assert [bool(each["dashes"]) for each in found] == [True, True, False, False]
+    assert [each["learned"] for each in found] == [False, False, True, True]
+
+
 def test_hostile_names_are_text_and_no_markup():
     rows = [*page().rows[:2], row(HOSTILE, 1.0, 1.1)]
     rows[2]["params"] = {HOSTILE: 1.0}

@@ -30,7 +30,8 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
     results = read_json(workdir.path / "results.json", *evaluate.NAMES)
     functions = guidance_of_rows(config, workdir, dataset, results["rows"])
     samples = report_samples.draw(config, workdir, dataset, _shown(results, functions))
-    figures = _figures(config, workdir, dataset, results, functions)
+    names = direction_names(evaluate.make_generator(config, workdir, dataset).denoiser)
+    figures = _figures(config, workdir, dataset, results, functions, names)
     page = report_page.page(
         config,
         workdir,
@@ -39,6 +40,7 @@ def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
         functions,
         samples=samples.pictures,
         about=_about(results),
+        directions=names,
     )
     figures["samples"] = samples.figure
     write(workdir, figures, _markdown(results, list(figures)), page, table=tables.markdown(results))
@@ -95,12 +97,12 @@ def _figures(
     dataset: Dataset,
     results: Mapping,
     functions: Mapping[str, Any],
+    directions: Sequence[str],
 ) -> dict[str, Figure]:
     figures = {**metric_figures(results), "weight": _weight_figure(results)}
     if config.guidance.methods:
         learned = {name: each for name, each in functions.items() if name.startswith("learned:")}
-        names = direction_names(evaluate.make_generator(config, workdir, dataset).denoiser)
-        figures["omega"] = omega_figure(config, dataset, learned, _drawn(functions), names)
+        figures["omega"] = omega_figure(config, dataset, learned, _drawn(functions), directions)
         trained = [name for name in config.guidance.methods if name != PATH]
         curves = {f"learned:{name}": workdir.curve(name, "loss") for name in trained}
         if curves:

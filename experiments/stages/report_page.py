@@ -32,6 +32,7 @@ def page(
     *,
     samples: report.Samples | None,
     about: str,
+    directions: Sequence[str] = ("uncond",),
     conclusions: Sequence[report.Conclusion] = (),
 ) -> report.Page:
     """The page of a run.
@@ -44,6 +45,7 @@ def page(
       functions: what rows guide by, by method; rows may be left out.
       samples: pictures of samples.
       about: sentences below the heading.
+      directions: what guidance leads away from.
       conclusions: what follows from the rows; (): what follows by the primary metric.
     """
     return report.Page(
@@ -55,7 +57,7 @@ def page(
         comparisons=results["comparisons"],
         conclusions=conclusions,
         seconds=seconds(workdir, results["rows"]),
-        weights=weights(config, workdir, dataset, results["rows"], functions),
+        weights=weights(config, workdir, dataset, results["rows"], functions, directions),
         samples=samples,
         files=_files(workdir, results),
         place="Paths begin in the folder of the run.",
@@ -88,6 +90,7 @@ def weights(
     dataset: Dataset,
     rows: Sequence[Mapping[str, Any]],
     functions: Mapping[str, Any],
+    directions: Sequence[str] = ("uncond",),
 ) -> report.Weights:
     """Omega on the sampling grid of whatever is known before sampling.
 
@@ -100,6 +103,7 @@ def weights(
       dataset: real examples.
       rows: of the results.
       functions: what rows guide by, by method.
+      directions: what guidance leads away from.
     """
     times, (c, names) = build.times(config), export.shown_conditions(dataset)
     c = jax.tree.map(jnp.asarray, c)
@@ -114,8 +118,8 @@ def weights(
         if values.ndim == 3:
             omega[row["method"]] = values
             continue
-        for direction, of_one in enumerate(np.moveaxis(values, -1, 0)):
-            omega[f"{row['method']}, direction {direction}"] = of_one
+        for name, of_one in zip(directions, np.moveaxis(values, -1, 0), strict=True):
+            omega[f"{row['method']}, away from {name}"] = of_one
     return report.Weights(axes=_axes(config, times), conditions=names, omega=omega)
 
 

@@ -1,5 +1,6 @@
 """The chart of omega: what a browser draws, and the choices beside it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from lgd.report import colours, table
 from lgd.report.content import AXES, Page, Weights
-from lgd.report.definitions import HAND_MADE, kind_of
+from lgd.report.definitions import kind_of
 from lgd.report.markup import Html, element, joined
 
 SHOWN = 40  # conditions that have curves of their own; all count in means and bands
@@ -47,7 +48,7 @@ def data(page: Page) -> dict[str, Any] | None:
     weights = page.weights
     if weights is None or not weights.omega:
         return None
-    others = {row["method"] for row in page.rows if not _is_ours(row)}
+    others = {name for name in weights.omega if not _is_named_ours(page, name)}
     variables = names(page)
     return {
         "axes": {name: _rounded(weights.axes[name]) for name in AXES if name in weights.axes},
@@ -168,6 +169,6 @@ def _is_ours(row: Mapping[str, Any]) -> bool:
 
 
 def _is_named_ours(page: Page, name: str) -> bool:
-    """Whether a curve is of no hand-made row; one of several directions has a name of its own."""
-    others = {row["method"] for row in page.rows if kind_of(row) == HAND_MADE}
-    return name not in others and name != "unguided"
+    """Whether a curve is of a row that was learned or given, or of one of its directions."""
+    of = [row for row in page.rows if re.match(re.escape(row["method"]) + r"(, | \(|$)", name)]
+    return not of or _is_ours(max(of, key=lambda row: len(row["method"])))
