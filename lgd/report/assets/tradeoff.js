@@ -8,6 +8,7 @@ if (tradeoff) {
 
   function place(taken, x, y, width, box) {  // where a name overlaps least
     const spots = [[9, 4, "start"], [-9, 4, "end"], [0, -11, "middle"], [0, 20, "middle"], [9, -10, "start"], [9, 18, "start"], [-9, -10, "end"], [-9, 18, "end"]];
+    for (const far of [28, 44, 60, 76]) spots.push([9, -far, "start"], [-9, -far, "end"], [9, far + 8, "start"], [-9, far + 8, "end"]);
     let best = null;
     for (const [dx, dy, anchor] of spots) {
       const left = x + dx - (anchor === "end" ? width : anchor === "middle" ? width / 2 : 0);
@@ -15,7 +16,8 @@ if (tradeoff) {
       const overlap = (other) => Math.max(0, Math.min(spot.right, other.right) - Math.max(spot.left, other.left))
         * Math.max(0, Math.min(spot.bottom, other.bottom) - Math.max(spot.top, other.top));
       const outside = Math.max(0, box.left - spot.left) + Math.max(0, spot.right - box.right) + Math.max(0, spot.bottom - box.bottom) + Math.max(0, box.top - spot.top);
-      spot.cost = taken.reduce((sum, other) => sum + overlap(other), 0) + 40 * outside;
+      spot.isFar = Math.abs(dy) > 20;  // then a line leads to it
+      spot.cost = taken.reduce((sum, other) => sum + overlap(other), 0) + 40 * outside + Math.max(0, Math.abs(dy) - 20);
       if (!best || spot.cost < best.cost) best = spot;
     }
     taken.push(best);
@@ -53,6 +55,7 @@ if (tradeoff) {
       const p = group.at(-1), whole = group.length > 1 ? p.family : p.name;
       const name = whole.length > 40 ? `${whole.slice(0, 39)}…` : whole;
       const px = at.sx(p.x.mean), py = at.sy(p.y.mean), spot = place(taken, px, py, 6.2 * name.length, at.box);
+      if (spot.isFar) draw(svg, "line", { class: "axis", opacity: 0.6, x1: px, y1: py, x2: spot.x, y2: spot.y - 4 });
       draw(svg, "text", { class: "halo", x: spot.x, y: spot.y, "text-anchor": spot.anchor }, name);
     }
   }
