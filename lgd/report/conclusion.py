@@ -68,7 +68,7 @@ def conclude(
     """
     judge = _Judge(rows, metric, lower_is_better, comparisons, dict(seconds or {}))
     found = judge.conclusion()
-    lead = f"{about}: {found.lead}" if about else found.lead
+    lead = f"{about}: {found.lead.replace('The best', 'the best', 1)}" if about else found.lead
     return found._replace(lead=lead, sentences=(*found.sentences, *judge.left_out()))
 
 
