@@ -2,8 +2,8 @@
 
 Everything is there after ``import lgd`` and loaded when it is first used. The rooms follow the
 method: `schedules`, `diffusion`, `guidance`, `omega`, `sampling`, `discrepancy`, `objectives`,
-`gram`, `direct`, `rewards`, `training`, `learn`, `evaluation`, `metrics`, `plots`; models in
-`denoisers`, examples in `data`, devices and processes in `machinery`.
+`gram`, `direct`, `rewards`, `training`, `learn`, `evaluation`, `metrics`, `plots`, `report`;
+models in `denoisers`, examples in `data`, devices and processes in `machinery`.
 """
 
 import importlib
@@ -30,6 +30,7 @@ _ROOMS = (
     "objectives",
     "omega",
     "plots",
+    "report",
     "rewards",
     "sampling",
     "schedules",

@@ -18,7 +18,7 @@ FLOORS = (  # a room may import from the floors below its own
     "guidance denoisers",
     "omega data sampling",
     "training metrics plots",
-    "objectives starts",
+    "objectives starts report",
     "checks",
     "gram direct",
     "learn",
@@ -35,7 +35,7 @@ LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 EXPERIMENTS = """
     ablations accelerator benchmarks build config console denoiser_rules faults floor
     fuzz_workdir gram_rank gram_runs image_runs convert_inception launcher ledger
-    ledger_runs loggers notebook_use notebooks path_runs pretrained pretrained_guidance process_runs
+    inspect report_page ledger_runs loggers notebook_use notebooks path_runs pretrained pretrained_guidance process_runs
     rank_schedules train_pipeline readme
     reward_runs scale workdir
 """

@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import re
 import sys
 
 import jax
@@ -141,6 +142,25 @@ def test_a_comparison_is_saved_as_json(compared, tmp_path):
     assert saved["rows"] == list(compared.rows)
     assert saved["comparisons"] == list(compared.comparisons)
     assert [*saved["curves"]["given"]] == ["remedy", "nothing"]
+
+
+def test_a_comparison_is_a_page_for_a_browser(compared, tmp_path):
+    files = {"remedy": "remedy.safetensors"}
+    compared.html(tmp_path / "page.html", class_names=["left", "right"], files=files)
+    text = (tmp_path / "page.html").read_text("utf-8")
+    assert "remedy, the best of 3 given rows, wins: its energy distance of " in text
+    block = re.search(r'id="data">(.*?)</script>', text).group(1)
+    data = json.loads(block)
+    assert data["rows"] == list(compared.rows)
+    assert data["weights"]["conditions"] == ["left", "right"]
+    assert [*data["weights"]["axes"]] == ["t", "sigma", "step", "logsnr"]
+    np.testing.assert_allclose(data["weights"]["axes"]["t"], np.linspace(1.0, 0.125, 8))
+    assert data["weights"]["axes"]["logsnr"][0] is None  # where it is infinite
+    assert "lgd.load" in text
+    with pytest.raises(ValueError, match="class_names: expected 2 names, got 1"):
+        compared.html(tmp_path / "page.html", class_names=["one"])
+    with pytest.raises(ValueError, match=r"files: expected some of .*, got \['his'\]"):
+        compared.html(tmp_path / "page.html", files={"his": "x"})
 
 
 def test_the_same_key_gives_the_same_numbers(compared):

@@ -204,7 +204,10 @@ def test_finished_run_leaves_what_the_design_says(finished):
     report = (workdir / "report" / "report.md").read_text()
     pictures = set(re.findall(r"\]\((.*?)\)", report))
     assert {"omega.png", "samples.png", "weight.png", "training.png", "methods.png"} <= pictures
-    assert {path.name for path in (workdir / "report").iterdir()} == {"report.md", *pictures}
+    assert {path.name for path in (workdir / "report").iterdir()} == {
+        *("report.md", "report.html"),
+        *pictures,
+    }
     for name in pictures:
         assert (workdir / "report" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert "report.md" in done.stdout

@@ -220,6 +220,7 @@ def outcome(workdir: Path) -> dict[str, str]:
     """Return digests, by name, of everything in a workdir that interruptions must not change."""
     names = [workdir / name for name in ("metrics.jsonl", "measured.jsonl", "results.json")]
     names += [*workdir.glob("params/**/*.safetensors"), *workdir.glob("report/*")]
+    names = [file for file in names if file.suffix != ".html"]  # which says how long things took
     names += [file for file in workdir.glob("statistics/**/*") if file.is_file()]
     sums = {
         str(file.relative_to(workdir)): digests.of_file(file) for file in names if file.exists()

@@ -1,6 +1,5 @@
 """Stage 5: report/ with the table and every figure, from results.json."""
 
-import dataclasses
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,37 +13,64 @@ from ml_collections import ConfigDict
 from experiments import build, console
 from experiments.publish import tables
 from experiments.rules.guidance import PATH
-from experiments.stages import evaluate, export
+from experiments.stages import evaluate, export, report_page, report_samples
 from experiments.stages import guidance as guidance_stage
 from experiments.stages.guidance import Training
 from experiments.stages.select import hand_made
 from experiments.workdir import Workdir, read_json, write_text
-from lgd import conditions, guidance, plots, schedules
+from lgd import guidance, plots, report, schedules
 from lgd.data import Dataset
 from lgd.diffusion import direction_names
 from lgd.evaluation.measures import PRIMARY
 from lgd.machinery.processes import by_main
 
-_SHOW_SEED = evaluate.TEST_SEED
-SHOWN_CLASSES = 40  # in pictures of samples and tables; of more, the first ones
-
 
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
-    """Write report/report.md and its figures; made anew every time."""
+    """Write report/report.md with its figures, and report/report.html; made anew every time."""
     results = read_json(workdir.path / "results.json", *evaluate.NAMES)
-    figures = _figures(config, workdir, dataset, results)
-    write(workdir, figures, _markdown(results, list(figures)), table=tables.markdown(results))
+    functions = guidance_of_rows(config, workdir, dataset, results["rows"])
+    samples = report_samples.draw(config, workdir, dataset, _shown(results, functions))
+    names = direction_names(evaluate.make_generator(config, workdir, dataset).denoiser)
+    figures = _figures(config, workdir, dataset, results, functions, names)
+    page = report_page.page(
+        config,
+        workdir,
+        dataset,
+        results,
+        functions,
+        samples=samples.pictures,
+        about=_about(results),
+        directions=names,
+    )
+    figures["samples"] = samples.figure
+    write(workdir, figures, _markdown(results, list(figures)), page, table=tables.markdown(results))
 
 
 @by_main
-def write(workdir: Workdir, figures: Mapping[str, Figure], markdown: str, *, table: str) -> None:
-    """Leave figures and report.md in the folder, and the table on the screen."""
+def write(
+    workdir: Workdir,
+    figures: Mapping[str, Figure],
+    markdown: str,
+    page: report.Page,
+    *,
+    table: str,
+) -> None:
+    """Leave the report in the folder, and its table on the screen.
+
+    Args:
+      workdir: folder of the run.
+      figures: figures by name, which the Markdown shows.
+      markdown: the report as Markdown.
+      page: the report as one HTML file.
+      table: what is shown on the screen.
+    """
     folder = workdir.path / "report"
     for name, figure in figures.items():
         workdir.write(folder / f"{name}.png", functools.partial(plots.save, figure))
     workdir.write(folder / "report.md", lambda file: write_text(file, markdown))
+    workdir.write(folder / "report.html", functools.partial(report.write, page))
     console.say(table)
-    console.say(f"report: {folder / 'report.md'}")
+    console.say(f"report: {folder / 'report.md'}, and for a browser {folder / 'report.html'}")
 
 
 def guidance_of_rows(
@@ -66,20 +92,22 @@ def _guidance(config: ConfigDict, workdir: Workdir, dataset: Dataset, row: Mappi
 
 
 def _figures(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset, results: Mapping
+    config: ConfigDict,
+    workdir: Workdir,
+    dataset: Dataset,
+    results: Mapping,
+    functions: Mapping[str, Any],
+    directions: Sequence[str],
 ) -> dict[str, Figure]:
-    functions = guidance_of_rows(config, workdir, dataset, results["rows"])
     figures = {**metric_figures(results), "weight": _weight_figure(results)}
     if config.guidance.methods:
         learned = {name: each for name, each in functions.items() if name.startswith("learned:")}
-        names = direction_names(evaluate.make_generator(config, workdir, dataset).denoiser)
-        figures["omega"] = omega_figure(config, dataset, learned, _drawn(functions), names)
+        figures["omega"] = omega_figure(config, dataset, learned, _drawn(functions), directions)
         trained = [name for name in config.guidance.methods if name != PATH]
         curves = {f"learned:{name}": workdir.curve(name, "loss") for name in trained}
         if curves:
             figures["training"] = plots.training_curves(curves, ylabel="training loss")
-    samples = density_figure if build.has_known_law(config) else samples_figure
-    return figures | {"samples": samples(config, workdir, dataset, _shown(results, functions))}
+    return figures
 
 
 def metric_figures(results: Mapping) -> dict[str, Figure]:
@@ -160,45 +188,6 @@ def _weight_figure(results: Mapping) -> Figure:
     )
 
 
-def samples_figure(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset, functions: Mapping[str, Any]
-) -> Figure:
-    """Eight samples of every class or caption shown, the same noise for every method."""
-    c, names = export.shown_conditions(dataset)
-    names = names[:SHOWN_CLASSES]
-    generator = evaluate.make_generator(config, workdir, dataset)
-    c = conditions.take(c, slice(len(names)))
-    generator = dataclasses.replace(generator, conditions=c, groups=0)
-    samples = {
-        name: np.asarray(generator(function, 8, seed=_SHOW_SEED))
-        for name, function in functions.items()
-    }
-    return plots.sample_grid(samples, list(names))
-
-
-def density_figure(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset, functions: Mapping[str, Any]
-) -> Figure:
-    """Samples over the density of all classes."""
-    generator = evaluate.make_generator(config, workdir, dataset)
-    exact, params = build.exact_denoiser(config)
-    limit, size = float(np.abs(dataset.test.x).max()) * 1.05, 200
-    axis = jnp.linspace(-limit, limit, size)
-    plane = jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-    null = jnp.full(len(plane), exact.num_classes, jnp.int32)
-    density = jax.jit(exact.log_density)(params, plane, t=jnp.full(len(plane), 1e-3), c=null)
-    samples, labels = {}, np.repeat(np.arange(dataset.num_classes), 100)
-    for name, function in functions.items():
-        samples[name] = np.asarray(generator(function, 100, seed=_SHOW_SEED)).reshape(-1, 2)
-    return plots.density_samples(
-        samples,
-        dict.fromkeys(samples, labels),
-        np.asarray(density).reshape(size, size),
-        extent=(-limit, limit, -limit, limit),
-        class_names=dataset.class_names,
-    )
-
-
 _CAPTIONS = {
     "methods": "The primary metric of every row on test data.",
     "frechet": "Fréchet distance of every row on test data, an independent metric.",
@@ -224,15 +213,21 @@ def _classifiers(results: Mapping) -> list[str]:
     return [f"Accuracy on real test images: {each}.\n"] if found else []
 
 
-def _markdown(results: Mapping, figures: list[str]) -> str:
-    config = results["config"]
-    row = results["rows"][0]
-    lines = [
-        f"# {config['data']['name']}, denoiser: {config['denoiser']['level']}\n",
-        f"{row['num_samples']} samples a run, {config['evaluation']['test_seeds']} test seeds, "
+def _about(results: Mapping) -> str:
+    """How many samples, seeds and steps stand behind the numbers, and where they were made."""
+    row, settings = results["rows"][0], results["config"]["evaluation"]
+    return (
+        f"{row['num_samples']} samples a run, {settings['test_seeds']} test seeds, "
         f"{row['num_steps']} steps ({evaluations(results)}); mean ± standard error. "
         f"Parameters were selected on validation data. {results['device']}, "
-        f"commit {results['commit'][:12]}.\n",
+        f"commit {results['commit'][:12]}."
+    )
+
+
+def _markdown(results: Mapping, figures: list[str]) -> str:
+    lines = [
+        f"# {report_page.title(results)}\n",
+        f"{_about(results)}\n",
         tables.markdown(results),
         "Differences paired by seed, learned minus other; bold beyond two standard errors over "
         "seeds. Real examples: how far resampling the test data moves the difference "

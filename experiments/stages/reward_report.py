@@ -7,27 +7,56 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from experiments import build
 from experiments.publish import tables
-from experiments.stages import evaluate, report
+from experiments.stages import evaluate, report, report_page, report_samples
 from experiments.workdir import Workdir, read_json
 from lgd import guidance, plots
 from lgd.data import Dataset
 from lgd.evaluation.measures import PRIMARY
+from lgd.report import Conclusion, conclude
 
 _DISTANCE = "energy distance to real test data   (lower is better)"
 
 
 def run(config: ConfigDict, workdir: Workdir, dataset: Dataset) -> None:
-    """Write report/report.md and its figures; made anew every time."""
+    """Write report/report.md with its figures, and report/report.html; made anew every time."""
     results = read_json(workdir.path / "results.json", *evaluate.NAMES, "classes", "tilted")
-    figures = _figures(config, workdir, dataset, results)
+    weights = config.reward.weights
+    some = [weights[0], weights[len(weights) // 2], weights[-1]]
+    learned = _learned(config, workdir, dataset, results, some)
+    rewarded = _learned(config, workdir, dataset, results, some[1:])
+    unguided = {"unguided": guidance.constant(0.0)}
+    samples = report_samples.draw(config, workdir, dataset, unguided | rewarded)
+    figures = _figures(config, dataset, results, learned) | {"samples": samples.figure}
+    page = report_page.page(
+        config,
+        workdir,
+        dataset,
+        results,
+        learned,
+        samples=samples.pictures,
+        about=_about(results),
+        conclusions=_conclusions(workdir, results),
+    )
     markdown = _markdown(results, list(figures))
-    report.write(workdir, figures, markdown, table=tables.markdown(results))
+    report.write(workdir, figures, markdown, page, table=tables.markdown(results))
+
+
+def _conclusions(workdir: Workdir, results: Mapping) -> list[Conclusion]:
+    """What follows for every weight of the reward, by the loss, which is less where better."""
+    rows, found = results["rows"], []
+    for weight in dict.fromkeys(row["params"].get("gamma") for row in rows):
+        of_weight = [row for row in rows if row["params"].get("gamma") == weight]
+        if weight is not None:
+            how = {"metric": "loss", "comparisons": results["comparisons"]}
+            times = report_page.seconds(workdir, of_weight)
+            about = f"Weight {weight:g} of the reward"
+            found.append(conclude(of_weight, **how, seconds=times, about=about))
+    return found
 
 
 def _figures(
-    config: ConfigDict, workdir: Workdir, dataset: Dataset, results: Mapping
+    config: ConfigDict, dataset: Dataset, results: Mapping, learned: Mapping[str, Any]
 ) -> dict[str, Figure]:
     families = _families(results)
     name = _reward_name(config)
@@ -51,14 +80,7 @@ def _figures(
             xlabel=r"mean reward $\log p(c \mid x_0)$, network of training",
             ylabel=f"mean {name}",
         )
-    weights = config.reward.weights
-    some = [weights[0], weights[len(weights) // 2], weights[-1]]
-    learned = _learned(config, workdir, dataset, results, some)
-    figures["omega"] = report.omega_figure(config, dataset, learned, {})
-    samples = report.density_figure if build.has_known_law(config) else report.samples_figure
-    rewarded = _learned(config, workdir, dataset, results, some[1:])
-    unguided = {"unguided": guidance.constant(0.0)}
-    return figures | {"samples": samples(config, workdir, dataset, unguided | rewarded)}
+    return figures | {"omega": report.omega_figure(config, dataset, learned, {})}
 
 
 def _reward_name(config: ConfigDict) -> str:
@@ -118,7 +140,7 @@ def _tilt_curve(results: Mapping) -> dict[str, tuple[list[float], list[float]]]:
 def _classes_figure(
     dataset: Dataset, results: Mapping, families: Mapping[str, list[Mapping]], name: str
 ) -> Figure:
-    ranges, shown = {}, slice(report.SHOWN_CLASSES)
+    ranges, shown = {}, slice(report_samples.SHOWN_CLASSES)
     for family, rows in families.items():
         if family != "unguided":
             reached = np.asarray(
@@ -164,16 +186,23 @@ _CAPTIONS = {
 }
 
 
-def _markdown(results: Mapping, figures: list[str]) -> str:
+def _about(results: Mapping) -> str:
+    """How many samples, seeds and steps stand behind the numbers, and where they were made."""
     config, row = results["config"], results["rows"][0]
-    shown = results["classes"][: report.SHOWN_CLASSES]
-    cannot = [each["class"] for each in shown if not each["helped"]]
-    lines = [
-        f"# {config['data']['name']} with a reward: {config['reward']['name']}\n",
+    return (
         f"{row['num_samples']} samples a run, {config['evaluation']['test_seeds']} test seeds, "
         f"{row['num_steps']} steps ({report.evaluations(results)}); mean ± standard error. "
         "Every family minimises its loss, distance - weight * reward, on validation data. "
-        f"{results['device']}, commit {results['commit'][:12]}.\n",
+        f"{results['device']}, commit {results['commit'][:12]}."
+    )
+
+
+def _markdown(results: Mapping, figures: list[str]) -> str:
+    shown = results["classes"][: report_samples.SHOWN_CLASSES]
+    cannot = [each["class"] for each in shown if not each["helped"]]
+    lines = [
+        f"# {report_page.title(results)}\n",
+        f"{_about(results)}\n",
         tables.markdown(results),
         "Learned minus the best hand-made row of the same weight, paired by seed; bold beyond two "
         "standard errors over seeds. Real examples: standard deviation of the difference when the "

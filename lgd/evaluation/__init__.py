@@ -5,7 +5,7 @@ and test use different real data and different seeds. Grids whose best value lie
 """
 
 from lgd.evaluation.compare import compare
-from lgd.evaluation.comparison import Comparison, differences
+from lgd.evaluation.comparison import Comparison, Curves, differences
 from lgd.evaluation.distances import Distance, ValidationFrechet, ValidationInception
 from lgd.evaluation.generator import Generator
 from lgd.evaluation.journal import Journal, JournalError, schedule_key
@@ -43,6 +43,7 @@ __all__ = [
     "CompareSettings",
     "Comparison",
     "Coordinates",
+    "Curves",
     "Distance",
     "EnergyMeasure",
     "Generator",

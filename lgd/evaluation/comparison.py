@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lgd import schedules
 from lgd.evaluation.measures import PRIMARY
 from lgd.evaluation.seeds import paired_difference
 from lgd.machinery import files, storage
@@ -16,6 +17,8 @@ from lgd.machinery.words import cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from lgd.report import Weights
 
 GIVEN = "given"  # the family of rows that are not hand-made
 UNGUIDED = "unguided"  # the first row
@@ -30,11 +33,13 @@ _VERDICTS = {  # by the sign of a difference beyond two standard errors
 class Curves:
     """Weights that are known before sampling.
 
-    logsnr: at the start of every step, (k,). given, hand_made: omega by method, (g, k), a mean over
-    the conditions of each stratum. Of several directions each has a name of its own.
+    logsnr, t, sigma: at the start of every step, (k,). given, hand_made: omega by method, (g, k), a
+    mean over the conditions of each stratum. Of several directions each has a name of its own.
     """
 
     logsnr: list[float]
+    t: list[float]
+    sigma: list[float]
     given: dict[str, list[list[float]]]
     hand_made: dict[str, list[list[float]]]
 
@@ -106,6 +111,78 @@ class Comparison:
             logsnr=self.curves.logsnr,
             class_names=[str(k) for k in range(count)] if count > 1 else ["all"],
         )
+
+    def html(
+        self,
+        path: str | Path,
+        *,
+        class_names: Sequence[str] | None = None,
+        files: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write a report for a browser: conclusion, table, weights and trade-offs in one file.
+
+        Args:
+          path: the file.
+          class_names: names of the strata, in order; None: their numbers.
+          files: where `lgd.save` put what was given, by method; the page says how to use them.
+
+        Raises:
+          ValueError: for names that are not one for each stratum, or files of other methods.
+          OSError: where the disk does not take it.
+
+        >>> import json, lgd
+        >>> row = {"method": "unguided", "family": "unguided", "params": {}, "nfe": 25.0}
+        >>> row["metrics"] = {"energy_distance": {"mean": 1.0, "std": 0.1, "values": [0.9, 1.1]}}
+        >>> curves = lgd.evaluation.Curves([], [], [], {}, {})
+        >>> lgd.evaluation.Comparison((row,), (), curves).html("comparison.html")
+        """
+        from lgd import report  # matplotlib takes a while
+
+        methods = [row["method"] for row in self.rows]
+        if unknown := [name for name in files or {} if name not in methods]:
+            raise ValueError(f"files: expected some of {methods}, got {unknown}")
+        given = [row["method"] for row in self.rows if row["family"] == GIVEN]
+        page = report.Page(
+            title=f"Comparison of {', '.join(given or methods)}",
+            about=self._about,
+            rows=self.rows,
+            primary_metric=PRIMARY,
+            comparisons=self.comparisons,
+            weights=self._weights(class_names),
+            files=dict(files or {}),
+        )
+        report.write(page, path)
+
+    @property
+    def _about(self) -> str:
+        """How many samples, seeds and steps stand behind the numbers."""
+        row = self.rows[0]
+        seeds = len(row["metrics"][PRIMARY]["values"])
+        parts = [f"{row['num_samples']} samples a run"] if "num_samples" in row else []
+        parts += [f"{seeds} test seeds"]
+        parts += [f"{row['num_steps']} steps"] if "num_steps" in row else []
+        return f"{', '.join(parts)}. Hand-made rows were tuned on other real examples than these."
+
+    def _weights(self, class_names: Sequence[str] | None) -> "Weights | None":
+        from lgd import report
+
+        omega = self.curves.hand_made | self.curves.given
+        count = len(next(iter(omega.values()))) if omega else 0
+        if class_names is not None and len(class_names) != (count or len(class_names)):
+            raise ValueError(f"class_names: expected {count} names, got {len(class_names)}")
+        if not omega:
+            return None
+        numbers = [str(k) for k in range(count)] if count > 1 else ["all"]
+        logsnr = np.asarray(self.curves.logsnr, np.float64)
+        inside = np.abs(logsnr) < 0.99 * schedules.LOGSNR_LIMIT
+        axes: dict[str, Any] = {
+            "t": self.curves.t,
+            "sigma": self.curves.sigma,
+            "step": np.arange(1.0, len(logsnr) + 1.0),
+            "logsnr": np.where(inside, logsnr, np.nan),
+        }
+        names = numbers if class_names is None else list(class_names)
+        return report.Weights(axes=axes, conditions=names, omega=omega)
 
     def save(self, path: str | Path) -> None:
         """Write rows, comparisons and curves as JSON."""

@@ -166,7 +166,13 @@ def curves(rows: Sequence[Row], draws: Draws, settings: CompareSettings) -> Curv
     """The weights of all rows but the unguided one, where they are known before sampling."""
     generator = draws.generator(settings.per_stratum(draws.num_strata)[0])
     schedule, times = generator.denoiser.schedule, generator.times[:-1]
-    known = Curves(np.asarray(schedules.clipped_logsnr(schedule, times)).tolist(), {}, {})
+    known = Curves(
+        logsnr=_listed(schedules.clipped_logsnr(schedule, times)),
+        t=_listed(times),
+        sigma=_listed(schedule.sigma(times)),
+        given={},
+        hand_made={},
+    )
     names, c = direction_names(generator.denoiser), generator.repeated(1)
     for row in rows[1:]:
         omega = weights_on_grid(row.guidance, generator, c)
@@ -181,3 +187,7 @@ def curves(rows: Sequence[Row], draws: Draws, settings: CompareSettings) -> Curv
         for j, name in enumerate(names):
             of_kind[f"{row.method} ({name})"] = means[..., j].tolist()
     return known
+
+
+def _listed(x: Float[Array, " k"]) -> list[float]:
+    return np.asarray(x, np.float64).tolist()

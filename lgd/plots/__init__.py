@@ -8,12 +8,15 @@ import io
 import os
 from typing import Any
 
+import numpy as np
 from matplotlib import style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lgd.machinery import storage
 from lgd.machinery.paths import local
 from lgd.plots.ablation import ablation
+from lgd.plots.inspection import omega_inspection
 from lgd.plots.metrics import (
     budget_curves,
     method_bars,
@@ -24,7 +27,7 @@ from lgd.plots.metrics import (
 from lgd.plots.omega import omega_curves
 from lgd.plots.rank import class_differences, difference_maps, rank_scatter, ranked_differences
 from lgd.plots.rewards import metric_against_metric, metrics_against_reward_weight, reward_ranges
-from lgd.plots.samples import density_samples, sample_grid
+from lgd.plots.samples import density_samples, sample_grid, tile
 from lgd.plots.theme import DPI, STYLE, method_label
 
 __all__ = [
@@ -40,13 +43,25 @@ __all__ = [
     "metric_against_weight",
     "metrics_against_reward_weight",
     "omega_curves",
+    "omega_inspection",
+    "pixels",
     "rank_scatter",
     "ranked_differences",
     "reward_ranges",
     "sample_grid",
     "save",
+    "tile",
     "training_curves",
 ]
+
+
+def pixels(figure: Figure, *, dpi: float) -> np.ndarray:
+    """Return a figure as an RGB image (h, w, 3) in [0, 1]."""
+    canvas = FigureCanvasAgg(figure)
+    with style.context(STYLE):
+        figure.set_dpi(dpi)
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba(), np.float64)[..., :3] / 255.0
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:

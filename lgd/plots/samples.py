@@ -43,7 +43,7 @@ def sample_grid(samples: Mapping[str, ArrayLike], row_names: Sequence[str]) -> F
     """
     columns = balanced(len(samples), at_most=4)
     shape = (len(row_names), *np.shape(next(iter(samples.values())))[1:])
-    tiles = [_tile(_images(x, f"samples of {name}", shape)) for name, x in samples.items()]
+    tiles = [tile(_images(x, f"samples of {name}", shape)) for name, x in samples.items()]
     tile_h, tile_w = tiles[0].shape[:2]
     num_rows = math.ceil(len(tiles) / columns)
     gap = round(0.12 * DPI)
@@ -55,11 +55,11 @@ def sample_grid(samples: Mapping[str, ArrayLike], row_names: Sequence[str]) -> F
     width, height = columns * (w + gap) - gap, num_rows * (h + title_h)
     figure = Figure(figsize=(width / DPI, height / DPI))
     middles = (np.arange(len(row_names)) + 0.5) * tile_h / len(row_names) - 0.5
-    for i, (name, tile) in enumerate(zip(samples, tiles, strict=True)):
+    for i, (name, image) in enumerate(zip(samples, tiles, strict=True)):
         row, column = divmod(i, columns)
         x, y = column * (w + gap), (num_rows - 1 - row) * (h + title_h)
         ax = figure.add_axes((x / width, y / height, w / width, h / height))
-        ax.imshow(tile, aspect="auto")
+        ax.imshow(image, aspect="auto")
         ax.set_title(titles[i], color=method_color(name), pad=3)
         ax.set_xticks([])
         ax.set_yticks(middles, list(map(literal, row_names)))
@@ -132,8 +132,11 @@ def _images(x: ArrayLike, what: str, shape: tuple[int, ...]) -> np.ndarray:
     return images
 
 
-def _tile(images: np.ndarray) -> np.ndarray:
-    """Return images (rows, cols, h, w, 1 or 3) as one RGB image in [0, 1], with white seams."""
+def tile(images: np.ndarray) -> np.ndarray:
+    """Return images (rows, cols, h, w, 1 or 3) in [-1, 1] as one RGB image in [0, 1].
+
+    White seams lie between them. Raises ValueError for other channels.
+    """
     rows, cols, h, w, channels = images.shape
     if channels not in (1, 3):
         raise ValueError(f"expected 1 or 3 channels, got {channels}")
