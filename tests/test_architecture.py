@@ -34,9 +34,9 @@ LONGEST_FILE, LONGEST_FUNCTION = 300, 50
 # Tests of experiments; those of the library import only lgd. Names may go, none should come.
 EXPERIMENTS = """
     ablations accelerator benchmarks build config console denoiser_rules faults floor
-    fuzz_workdir gram_rank gram_runs image_runs convert_inception launcher ledger
-    inspect report_page ledger_runs loggers notebook_use notebooks path_runs pretrained pretrained_guidance process_runs
-    rank_schedules train_pipeline readme
+    fuzz_workdir gram_rank gram_runs image_runs inspect convert_inception launcher ledger
+    ledger_runs loggers notebook_use notebooks path_runs pretrained pretrained_guidance process_runs
+    rank_schedules report_page train_pipeline readme
     reward_runs scale workdir
 """
 

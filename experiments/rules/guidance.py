@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from experiments.methods import FEATURES, METHODS, TRAJECTORIES, WALKS
 from experiments.rules.across import Across, only, refused
 
-PATH = WALKS[0]
 MARGIN = 1e-6  # below this a range is empty in float32
 
 

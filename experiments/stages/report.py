@@ -10,9 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from experiments import build, console
+from experiments import build, console, methods
 from experiments.publish import tables
-from experiments.rules.guidance import PATH
 from experiments.stages import evaluate, export, report_page, report_samples
 from experiments.stages import guidance as guidance_stage
 from experiments.stages.guidance import Training
@@ -85,8 +84,8 @@ def _guidance(config: ConfigDict, workdir: Workdir, dataset: Dataset, row: Mappi
     gamma = params.pop("gamma", None)
     if family == "unguided":
         return guidance.constant(0.0)
-    if family.startswith("learned:"):
-        training = Training(family.removeprefix("learned:"), gamma)
+    if methods.is_learned(family):
+        training = Training(family.removeprefix(methods.LEARNED), gamma)
         return guidance_stage.load(config, workdir, dataset, training, params["step"])
     return hand_made(config, family, params)
 
@@ -101,9 +100,9 @@ def _figures(
 ) -> dict[str, Figure]:
     figures = {**metric_figures(results), "weight": _weight_figure(results)}
     if config.guidance.methods:
-        learned = {name: each for name, each in functions.items() if name.startswith("learned:")}
+        learned = {name: each for name, each in functions.items() if methods.is_learned(name)}
         figures["omega"] = omega_figure(config, dataset, learned, _drawn(functions), directions)
-        trained = [name for name in config.guidance.methods if name != PATH]
+        trained = [name for name in config.guidance.methods if name not in methods.WALKS]
         curves = {f"learned:{name}": workdir.curve(name, "loss") for name in trained}
         if curves:
             figures["training"] = plots.training_curves(curves, ylabel="training loss")
@@ -125,7 +124,7 @@ def _shown(results: Mapping, functions: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: function
         for name, function in functions.items()
-        if name in ("unguided", best) or name.startswith("learned:")
+        if name in ("unguided", best) or methods.is_learned(name)
     }
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, methods
 from experiments import config as configs
 from experiments.stages import export
 from experiments.stages.guidance import Training
@@ -19,8 +19,6 @@ from lgd import guidance, report, schedules
 from lgd.data import Dataset
 from lgd.guidance import takes_features
 from lgd.machinery import json_file, storage
-
-_FAMILY = "learned:"
 
 
 def page(
@@ -162,7 +160,10 @@ def _files(workdir: Workdir, results: Mapping[str, Any]) -> dict[str, str]:
     learned = [row for row in results["rows"] if _is_learned(row)]
     sign = 1.0 if results["lower_is_better"] else -1.0
     order = sorted(learned, key=lambda r: sign * r["metrics"][results["primary_metric"]]["mean"])
-    names = {row["method"]: row["method"].removeprefix(_FAMILY).replace(":", "-") for row in order}
+    names = {
+        row["method"]: row["method"].removeprefix(methods.LEARNED).replace(":", "-")
+        for row in order
+    }
     return {
         method: f"guidance/{name}.safetensors"
         for method, name in names.items()
@@ -171,9 +172,9 @@ def _files(workdir: Workdir, results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_learned(row: Mapping[str, Any]) -> bool:
-    return row.get("family", row["method"]).startswith(_FAMILY)
+    return methods.is_learned(row.get("family", row["method"]))
 
 
 def _training(row: Mapping[str, Any]) -> Training:
     family = row.get("family", row["method"])
-    return Training(family.removeprefix(_FAMILY), row["params"].get("gamma"))
+    return Training(family.removeprefix(methods.LEARNED), row["params"].get("gamma"))

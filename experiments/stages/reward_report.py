@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
+from experiments import methods
 from experiments.publish import tables
 from experiments.stages import evaluate, report, report_page, report_samples
 from experiments.workdir import Workdir, read_json
@@ -169,7 +170,7 @@ def _learned(
     rows = [
         row
         for row in results["rows"]
-        if row["family"].startswith("learned:") and row["params"]["gamma"] in weights
+        if methods.is_learned(row["family"]) and row["params"]["gamma"] in weights
     ]
     return report.guidance_of_rows(config, workdir, dataset, rows)
 

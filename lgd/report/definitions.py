@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lgd.guidance import FAMILIES
+from lgd.plots import theme
 
 
 class Metric(NamedTuple):
@@ -87,7 +88,7 @@ def kind_of(row: Mapping[str, Any]) -> str:
         return UNGUIDED
     if family in FAMILIES:
         return HAND_MADE
-    return LEARNED if family.startswith("learned:") else GIVEN
+    return LEARNED if theme.is_learned(family) else GIVEN
 
 
 def metric(name: str) -> Metric:

@@ -99,8 +99,8 @@ def _trained(objective: Objective, arena: Arena, seed: int) -> omega.Guidance:
         trainer=lgd.training.Trainer(
             optimizer=lgd.training.Optimizer(num_steps=600, learning_rate=3e-3, ema_decay=0.99),
             progress=False,
+            check=False,
         ),
-        check=False,
     )  # fmt: skip
 
 
@@ -152,8 +152,8 @@ def _trajectory(arena: Arena, seed: int) -> Any:
         trainer=lgd.training.Trainer(
             optimizer=lgd.training.Optimizer(num_steps=200, learning_rate=0.1, ema_decay=0.99),
             progress=False,
+            check=False,
         ),
-        check=False,
     )  # fmt: skip
     return functools.partial(_walked, learned)
 
