@@ -13,7 +13,6 @@ its labels or the centroids of its table. Guidance of vectors needs some: --cond
 """
 
 import argparse
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from experiments.workdir import write_text
 from lgd import plots
 from lgd.exchange.files import FileError
 from lgd.exchange.schedules import ScheduleError, read
-from lgd.machinery import files
+from lgd.machinery import files, json_file
 from lgd.machinery.words import one_line
 from lgd.omega import Guidance
 from lgd.types import Condition
@@ -121,8 +120,8 @@ def _names(options: argparse.Namespace, count: int) -> list[str]:
         return options.names
     beside = options.guidance.with_suffix(".scales.json")
     try:
-        found = list(json.loads(files.read(beside, "scales of a run", max_bytes=_MAX_BYTES)))
-    except (OSError, ValueError):
+        found = list(json_file.read(beside, "scales of a run", max_bytes=_MAX_BYTES))
+    except (OSError, ValueError, TypeError):
         found = []
     return found if len(found) == count else [str(place) for place in range(count)]
 

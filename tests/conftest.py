@@ -42,9 +42,10 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if (marker := item.get_closest_marker("sampled")) is not None:
             test = item.nodeid.partition("[")[0]
-            turn, rest = divmod(seen[test], marker.args[0])
+            every, slow = (*marker.args, 2)[:2]
+            turn, rest = divmod(seen[test], every)
             if rest:
-                item.add_marker(pytest.mark.slow if (turn + rest) % 2 else pytest.mark.hour)
+                item.add_marker(pytest.mark.hour if (turn + rest - 1) % slow else pytest.mark.slow)
             seen[test] += 1
 
 

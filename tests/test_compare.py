@@ -163,6 +163,7 @@ def test_a_comparison_is_a_page_for_a_browser(compared, tmp_path):
         compared.html(tmp_path / "page.html", files={"his": "x"})
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_numbers(compared):
     again = lgd.compare(jax.random.key(0), PULLED, PULL, GIVEN, X0, LABELS, settings=QUICK)
     assert again.rows == compared.rows
@@ -239,6 +240,7 @@ def vectors(size):
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("with_strata", [False, True])
+@pytest.mark.slow
 def test_conditions_are_those_of_the_examples(with_strata):
     """A mean for every example; strata by its sign."""
     x0, c = vectors(600)

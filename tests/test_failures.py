@@ -76,6 +76,7 @@ def test_learning_along_a_trajectory_names_the_noise_level():
         learn(broken_between(0.499, 0.501), objective=TRAJECTORY)
 
 
+@pytest.mark.slow
 def test_learning_at_random_times_names_the_noise_levels_and_the_examples():
     one = {"constant(1)": guidance.constant(1.0)}
     optimizer = Optimizer(num_steps=30, max_skipped=3)

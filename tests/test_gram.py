@@ -77,6 +77,7 @@ def test_forms_are_the_squared_distances_of_the_particles(rows, matrix, coeffici
     np.testing.assert_allclose(np.diagonal(within, axis1=1, axis2=2), 0.0, atol=0.1)
 
 
+@pytest.mark.slow
 def test_forms_of_a_shared_weight_are_those_of_equal_weights(matrix, coefficients):
     proposal, target, direction, _ = coefficients
     forms = distance_forms(matrix, proposal, target, direction[:, :1], directions=(3,))

@@ -101,6 +101,7 @@ def binned_losses(statistics, objective, grid, bins=3, draws=2):
 
 
 @pytest.mark.sampled(2)
+@pytest.mark.slow
 def test_energy_optimum_is_that_of_brute_force(blurred):
     """A grid of constants scored on the same examples, and a parabola through its least three."""
     solved = solve(blurred, ENERGY, num_draws=4)

@@ -112,6 +112,7 @@ def test_an_example_takes_400_bytes_at_most_whatever_its_size(tmp_path):
     assert abs(sizes[500] - sizes[2]) < 16  # digits of dim
 
 
+@pytest.mark.slow
 def test_examples_of_one_x0_have_one_source(tmp_path):
     statistics = collected(tmp_path, split(24), num_examples=48, batch_size=16, shard_examples=48)
     order = _order(24, epochs=2)

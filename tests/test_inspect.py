@@ -50,6 +50,7 @@ def run(folder, guidance, **more):
     return inspect.inspect(lgd.load(file), options(file, folder, **more))
 
 
+@pytest.mark.slow
 def test_it_says_when_and_for_whom_and_draws_it(tmp_path):
     said = run(tmp_path, table(), names=NAMES, schedules=["constant:0.5"])
     assert "10 steps from t = 1 to 0, 3 conditions: omega from 0 to 5, mean 0.767." in said

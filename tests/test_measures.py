@@ -124,6 +124,7 @@ def classifier():
     return network, jax.jit(network.init)(jax.random.key(0), X[0])
 
 
+@pytest.mark.slow
 def test_a_classifier_measures_by_its_features_and_labels(classifier, monkeypatch):
     network, params = classifier
     monkeypatch.setattr(measures, "BATCH", 10)

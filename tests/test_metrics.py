@@ -293,6 +293,7 @@ def test_lenet_has_the_parameters_of_its_layers_on_its_smallest_images():
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == convolutions + dense
 
 
+@pytest.mark.slow
 def test_classifier_learns_separable_blobs():
     labels = np.arange(240, dtype=np.int32) % 3
     centres = np.array([[2.0, 0.0], [-1.0, 1.7], [-1.0, -1.7]], np.float32)

@@ -209,6 +209,7 @@ def test_the_pooled_distance_is_the_mean_over_all_draws_of_strata(
     assert (abs(np.mean(plain) - value) > 0.01 * abs(value)) == (drawn < count)
 
 
+@pytest.mark.slow
 def test_a_loss_of_some_strata_is_that_of_all_in_the_mean():
     """A denoiser that returns a place of the label takes the particles there, from any noise."""
     count, drawn, n = 5, 2, 3

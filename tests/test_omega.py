@@ -423,6 +423,7 @@ def moved(params, seed=0):
     return jax.tree.unflatten(tree, [a + b for a, b in zip(leaves, noise, strict=True)])
 
 
+@pytest.mark.slow
 def test_a_network_may_take_features():
     times = {"s": jnp.linspace(0.1, 0.4, 6), "t": jnp.linspace(0.5, 0.9, 6)}
     model = omega.Network(schedule=FLOW, encoder=Nothing(), width=8, depth=1, num_features=4)

@@ -258,6 +258,7 @@ def test_examples_that_do_not_split_are_refused():
         learn(parallel.make_mesh(), objective=SelfConsistency(), batch_size=12)
 
 
+@pytest.mark.slow
 def test_every_device_calls_the_denoiser_on_its_share_of_the_particles():
     """Also where every device holds the whole batch, as it does where nothing divides."""
     objective = Trajectory(times=(1.0, 0.0), num_particles=16, num_targets=16)

@@ -63,6 +63,7 @@ def test_a_planted_defect_is_mended_label_by_label():
     assert after < before
 
 
+@pytest.mark.slow
 def test_weights_below_0_are_found_where_they_are_let():
     """A conditional half that goes too far: d = -1 asks for omega = -1/2."""
     values = found(planted(-1.0, -1.0), omega_min=-1.0).params["values"]

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import lgd
-from lgd import gram, omega
+from lgd import gram, omega, report
 from lgd.data import captions, fashion_mnist, image_files, image_folder, mnist, npz, tfds_records
 from lgd.denoisers import from_function
 from lgd.evaluation.comparison import Comparison
@@ -58,6 +58,7 @@ TAKERS = {  # by module and function: all of the library that take a path
     "data/mnist.load": lambda path: mnist.load(path),
     "data/npz.load": lambda path: npz.load(path, 1, 1, 1),
     "data/tfds_records.load": lambda path: tfds_records.load(path, 1, 1, 1),
+    "evaluation/comparison.html": Comparison.__new__(Comparison).html,
     "evaluation/comparison.save": comparison,
     "evaluation/journal.__init__": Journal,
     "exchange/diffusers/load.load": lambda path: lgd.exchange.diffusers.load(path),
@@ -87,6 +88,7 @@ TAKERS = {  # by module and function: all of the library that take a path
     "metrics/inception/weights.load": lambda path: inception.load(path, sha256=""),
     "metrics/reference.reference": measured,
     "plots/__init__.save": lambda path: save_figure(Figure(), path),
+    "report/page.write": lambda path: report.write(report.Page.__new__(report.Page), path),
 }
 ONLY_NAMED = {"data/splits", "data/faults"}  # paths that messages name; the twin of `paths.local`
 

@@ -91,6 +91,7 @@ def test_noise_is_that_of_the_sweep_and_new_for_decisions():
     assert len(sampler.seeds) == learned.history["runs"] <= 1 + 2 * (3 * 3 + 3)
 
 
+@pytest.mark.slow
 def test_learned_guidance_can_be_improved_and_weights_stay_in_range():
     begun = found(start={"one": guidance.constant(1.0)}, num_sweeps=1)
     again = found(start=begun, omega_max=1.5)

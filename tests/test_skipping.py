@@ -160,6 +160,7 @@ def test_schedules_that_guide_as_many_share_one_compilation():
     assert traced(PATTERNS["everywhere"]) > 0
 
 
+@pytest.mark.slow
 def test_devices_that_share_the_samples_change_nothing():
     omegas = jnp.concatenate([table(), table()[:, :1]], axis=1)
     c = jnp.concatenate([CLASSES, CLASSES[:1]])

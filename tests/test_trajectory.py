@@ -264,6 +264,7 @@ def test_groups_of_a_split_are_compared_within_strata_and_pooled(stratum):
 # Omega of features, and of several directions
 
 
+@pytest.mark.slow
 def test_omega_may_look_at_the_features_of_the_predictions():
     objective = Trajectory(**SMALL)
 

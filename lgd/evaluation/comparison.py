@@ -12,7 +12,7 @@ import numpy as np
 from lgd import schedules
 from lgd.evaluation.measures import PRIMARY
 from lgd.evaluation.seeds import paired_difference
-from lgd.machinery import files, storage
+from lgd.machinery import files, paths, storage
 from lgd.machinery.words import cell
 
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ class Comparison:
         """
         from lgd import report  # matplotlib takes a while
 
+        path = paths.local(path)
         methods = [row["method"] for row in self.rows]
         if unknown := [name for name in files or {} if name not in methods]:
             raise ValueError(f"files: expected some of {methods}, got {unknown}")

@@ -217,7 +217,7 @@ _ROWS = (
     Family(
         make=fitted_cfg,
         fields={"w": dataclasses.replace(_WEIGHT, low=-1.0), "churn": _CHURN},
-        colour="#6b7f56",
+        colour="#566b8f",
         dashes=(8.0, 2.0),
     ),
     Family(
