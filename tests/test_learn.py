@@ -317,7 +317,7 @@ def test_arrays_that_do_not_fit_are_refused(mixture, x0, labels, got):
     refusal.match(got)
 
 
-@pytest.mark.slow
+@pytest.mark.hour
 def test_a_thousand_labels_learn_the_remedy_of_all():
     """Means drawn together by 0.8 in training, which omega = 0.25 undoes; few steps a label."""
     rng, count = np.random.default_rng(0), 1000

@@ -144,7 +144,8 @@ EVERY_OBJECTIVE = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("fields", [(), pytest.param(EVERY_OBJECTIVE, marks=pytest.mark.hour)])
+@pytest.mark.hour
+@pytest.mark.parametrize("fields", [(), EVERY_OBJECTIVE])
 def test_guidance_is_learned_of_captions(tmp_path, fields):
     pytest.importorskip("efficientnet_lite_pytorch")
     root = captioned(tmp_path)

@@ -208,6 +208,7 @@ def test_a_run_without_files_goes_through_its_stages(tmp_path, capsys, monkeypat
     assert "throughput: denoiser: " in capsys.readouterr().out
 
 
+@pytest.mark.hour
 @pytest.mark.filterwarnings("ignore:covariance of 32 features from 2")
 def test_a_run_of_1000_classes_goes_through_its_stages(tmp_path):
     """Trajectories of 10 classes a step, schedules for each class, and the report of all."""

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lgd.diffusion import KINDS, Kind, denoise_pair, expand, from_x0, latest_time, to_x0
+from lgd.encoders import at_least_float32
 from lgd.guidance.mixing import mix
 from lgd.guidance.rules import Cfg, rule
 from lgd.machinery import arguments
@@ -188,8 +189,7 @@ def check_means_x0(kind: Kind, denoiser: Denoiser, times: Float[Array, " n"]) ->
 
 def inner(x: X, y: X) -> B:
     """Inner products over all axes but the first, in float32 or wider, in the dtype of x."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    flat = [v.reshape(len(v), -1).astype(wide) for v in (x, y)]
+    flat = [at_least_float32(v.reshape(len(v), -1)) for v in (x, y)]
     return jnp.sum(flat[0] * flat[1], axis=-1).astype(x.dtype)
 
 
