@@ -53,7 +53,7 @@ def only(found, subject, *words):
     return found.findings[0]
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("name", "kind"), COMBINATIONS)
 @pytest.mark.parametrize("error", [0.0, 0.3])
 def test_right_models_are_right_also_with_errors(name, kind, error):
@@ -62,7 +62,7 @@ def test_right_models_are_right_also_with_errors(name, kind, error):
     assert found.measured["score"] < 1.3
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("name", "kind"), SOME)
 def test_another_kind_is_named(name, kind):
     function, params = exact(name, kind)
@@ -73,7 +73,7 @@ def test_another_kind_is_named(name, kind):
         only(found, "kind", f"like kind='{kind}', declared was '{declared}'", f"kind='{kind}'")
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("name", "kind"), SOME)
 def test_time_that_runs_back_is_named(name, kind):
     function, params = exact(name, kind)
@@ -88,7 +88,7 @@ def test_time_that_runs_back_is_named(name, kind):
     assert ("minus the output" in found.message) == (kind == "velocity")
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("name", "kind"), SOME)
 @pytest.mark.parametrize(
     ("convert", "word"),
@@ -120,7 +120,7 @@ def test_the_noise_level_of_edm_is_named(kind):
     only(report("edm", kind, network, params), "time", "jnp.log(schedule.sigma(t)) / 4")
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(
     ("name", "kind", "declared"),
     [
@@ -134,7 +134,7 @@ def test_another_schedule_is_named(name, kind, declared):
     only(report(declared, kind, *exact(name, kind)), "schedule", f"lgd.schedules.{name}()")
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("name", "kind"), SOME)
 @pytest.mark.parametrize(("scale", "offset"), [(0.5, 0.5), (127.5, 127.5), (5.0, 0.0), (0.2, 1.0)])
 def test_another_range_of_data_is_named(name, kind, scale, offset):
@@ -149,7 +149,7 @@ def test_labels_from_1_are_named():
         assert "c-1" in found.findings[0].message
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("name", "kind"), SOME)
 def test_a_null_that_is_a_class_is_named(name, kind):
     function, params = exact(name, kind)
@@ -162,7 +162,7 @@ def test_a_null_that_is_a_class_is_named(name, kind):
     only(report(name, kind, clamped, params), "null", words)
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("name", "kind"), SOME)
 def test_conditions_that_do_nothing_are_named(name, kind):
     function, params = exact(name, kind)
@@ -247,7 +247,7 @@ def test_points_are_predicted_without_looking():
 BRIGHT = rewards.Tanh((1.0, 0.0))
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(
     ("reward", "weight", "level", "words"),
     [

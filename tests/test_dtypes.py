@@ -61,7 +61,7 @@ LOW = {
 INTERVAL = guidance.limited_interval_per_class([0.7, 1.5], [0.1, 0.3], [0.6, 0.9])
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("name", LOW)
@@ -101,7 +101,7 @@ def test_networks_of_every_kind_may_compute_in_bfloat16(kind, solver):
     np.testing.assert_allclose(rough.x0, exact, atol=0.1)
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("rule", [guidance.Cfg, guidance.Clipped, guidance.DynamicThreshold])
 def test_a_walk_keeps_the_dtype_of_its_start(solver, rule):
@@ -112,7 +112,7 @@ def test_a_walk_keeps_the_dtype_of_its_start(solver, rule):
         assert (end.shape, end.dtype) == ((5, 2), jnp.bfloat16)
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize(("solver", "churn"), WALKS)
 @pytest.mark.parametrize("skip", [False, True])
 def test_no_dtype_is_promoted_unseen(solver, churn, skip):
@@ -149,7 +149,7 @@ def learned():
     yield guidance.Clipped(guidance.Apg(INTERVAL, momentum=jnp.asarray(0.3, jnp.bfloat16)))
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("number", range(8))
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_learned_weights_and_rules_with_state_promote_nothing(number, solver):

@@ -205,6 +205,7 @@ def test_a_saved_guidance_is_a_kind(tmp_path):
     assert line.startswith("entry 1 (ours): expected labels")
 
 
+@pytest.mark.slow
 def test_a_saved_guidance_of_vectors_is_one_of_no_labels(tmp_path):
     network = omega.Network(schedule=FLOW, encoder=Vectors(2), width=4, depth=1)
     c = jnp.ones((5, 2))

@@ -399,6 +399,7 @@ def test_groups_of_different_conditions_are_refused(tmp_path, kind):
         assert mixed.c.shape == (32, 4, 5)
 
 
+@pytest.mark.slow
 def test_examples_without_strata_are_one_group(tmp_path):
     x = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
     data = Split(x, np.zeros(32, np.int32))

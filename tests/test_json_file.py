@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lgd.machinery import json_file
@@ -113,6 +113,9 @@ def test_no_other_code_reads_json_of_files():
 
 @settings(max_examples=200, deadline=None, database=None)
 @given(VALUES | st.tuples(VALUES) | st.tuples(VALUES, VALUES), st.integers(10, 60))
+@example({"0000000000'\"": None}, 10)
+@example(["0000000000000'"], 10)
+@example(b"0000000000000'\"", 10)
 def test_values_are_shown_as_python_writes_them(value, limit):
     assert shown(value, limit) == one_line(repr(value), limit)
 

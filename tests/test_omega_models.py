@@ -207,6 +207,7 @@ def test_a_table_is_made_of_one_condition_for_every_row_in_order(rows, c):
         table.tabulate(rising, jnp.array(c))
 
 
+@pytest.mark.slow
 def test_a_network_starts_at_the_mean_of_the_schedule_within_its_range():
     c = jnp.array([0, 1, 2])
     model, params = network(omega_max=4.0).started(KEY, rising, c)

@@ -71,6 +71,7 @@ def test_weights_below_0_are_found_where_they_are_let():
     assert float(jnp.max(found(planted(-1.0, -1.0)).params["values"])) < 0.05
 
 
+@pytest.mark.slow
 def test_features_of_the_data_themselves_change_nothing_at_the_last_step():
     plain = found(planted(0.5, 0.0), times=(1.0, 0.0))
     featured = found(planted(0.5, 0.0), times=(1.0, 0.0), features=lambda x: x)
@@ -112,6 +113,7 @@ def test_churn_is_taken():
     np.testing.assert_allclose(values[0, :4], 1.0, atol=0.4)
 
 
+@pytest.mark.slow
 def test_predictions_that_are_not_finite_are_named_with_their_time():
     failing = from_function(
         lambda params, x, t, c: jnp.where(t[:, None] < 0.6, jnp.nan, x), schedule=FLOW, kind="x0",

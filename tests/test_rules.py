@@ -57,7 +57,7 @@ def shapes(tree):
     return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.asarray(leaf).dtype), tree)
 
 
-@pytest.mark.sampled(18, 7)
+@pytest.mark.sampled(36, 7)
 @each_rule
 def test_predictions_have_the_shape_of_x_and_a_state_keeps_its_own(name):
     row = RULES[name]
@@ -85,7 +85,7 @@ def test_a_rule_is_a_tree_whose_floats_and_arrays_can_be_taken_out(name):
         np.testing.assert_array_equal(2.0 * one, twice)
 
 
-@pytest.mark.sampled(18, 7)
+@pytest.mark.sampled(36, 7)
 @each_rule
 def test_one_compilation_serves_all_strengths(name):
     row = RULES[name]
@@ -96,7 +96,7 @@ def test_one_compilation_serves_all_strengths(name):
     assert np.abs(first - second).max() > 1e-3
 
 
-@pytest.mark.sampled(20, 7)
+@pytest.mark.sampled(40, 7)
 @each_rule
 @each_solver
 def test_strength_0_guides_nothing(name, solver):
@@ -115,7 +115,7 @@ def test_strength_0_guides_nothing(name, solver):
     assert np.abs(guided - found.x0).max() > 1e-3
 
 
-@pytest.mark.sampled(20, 7)
+@pytest.mark.sampled(40, 7)
 @each_rule
 @each_solver
 def test_a_python_loop_of_steps_equals_the_scan(name, solver):
@@ -131,7 +131,7 @@ def test_a_python_loop_of_steps_equals_the_scan(name, solver):
     assert samples.nfe < 2 * calls if row.skip else samples.nfe == row.rows * calls
 
 
-@pytest.mark.sampled(18, 7)
+@pytest.mark.sampled(36, 7)
 @each_rule
 def test_a_batch_equals_its_singles(name):
     if name == "weights":  # which are of a batch
@@ -142,7 +142,7 @@ def test_a_batch_equals_its_singles(name):
         np.testing.assert_allclose(alone[0], together[i], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.sampled(18, 7)
+@pytest.mark.sampled(36, 7)
 @each_rule
 def test_data_may_have_any_axes(name):
     """A rule sees the entries of a sample, not how they lie."""
@@ -158,7 +158,7 @@ def test_data_may_have_any_axes(name):
     np.testing.assert_allclose(folded.reshape(5, 2), flat, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.sampled(18, 7)
+@pytest.mark.sampled(36, 7)
 @each_rule
 def test_gradients_are_finite(name):
     """With respect to the start, the floats of the rule and the parameters of what it holds."""
@@ -187,7 +187,7 @@ def test_gradients_are_finite(name):
     assert np.abs(found[1]).max() > 0.0
 
 
-@pytest.mark.sampled(18, 7)
+@pytest.mark.sampled(36, 7)
 @each_rule
 def test_gradients_are_finite_where_the_predictions_agree(name):
     row = RULES[name]

@@ -100,7 +100,7 @@ def plain_walk(name, key, params, omegas, c, x, times, churn):
 WALKS = [("ddim", 0.0), ("ddim", 0.6), ("heun", 0.0), ("dpmpp_2m", 0.0)]
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("solver", "churn"), WALKS)
 @pytest.mark.parametrize(("omega", "use_null"), [(0.0, False), (-1.0, True)])
 def test_omega_0_and_minus_1_are_bitwise_the_unguided_samplers(solver, churn, omega, use_null):
@@ -196,7 +196,7 @@ def test_scan_equals_a_float64_loop_from_the_formulas(solver, name):
     np.testing.assert_allclose(end, expected, atol=2e-5)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("churn", [0.0, 0.5, 1.0])
 def test_scan_equals_a_python_loop_of_bridge_steps(name, churn):
@@ -219,7 +219,7 @@ def flow_start():
     return rng.normal(size=(16, 2)), rng.integers(0, 2, 16), rng.uniform(-0.3, 1.0, 16)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     ("solver", "order"), [("ddim", 1), ("heun", 2), ("heun_edm", 2), ("dpmpp_2m", 2)]
 )
@@ -435,7 +435,7 @@ def value_and_gradients(solver):
     return objective
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     ("solver", "churn", "num_steps"),
     [("ddim", churn, num_steps) for num_steps in (1, 2, 4) for churn in (0.0, 0.6)]
@@ -483,7 +483,7 @@ def test_gradients_of_unroll_equal_those_of_a_plain_loop(churn, end):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(
     ("name", "solver"),
     [("rectified_flow", solver) for solver in SOLVERS] + [("linear_vp", "heun")],

@@ -18,7 +18,11 @@ def shown(value: Any, limit: int = 200) -> str:
 def _written(value: Any, limit: int) -> str:
     """``repr(value)``, or a text of more than ``limit`` characters that begins like it."""
     if type(value) in (str, bytes):
-        return repr(value[: limit + 1])
+        head, rest = value[: limit + 1], value[limit + 1 :]
+        quotes = ("'", '"') if type(value) is str else (b"'", b'"')
+        for quote in quotes:  # those inside decide which ones stand around
+            head += quote if quote in rest else quote[:0]
+        return repr(head)
     if type(value) not in (list, tuple, dict) or not value:
         return repr(value)
     parts: list[str] = []
