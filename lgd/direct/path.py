@@ -170,13 +170,13 @@ def _proposed(path: _Path, batch: Any, key: PRNGKey) -> Float[np.ndarray, "k r"]
     if settings.policy == "data":
         walkers = walkers._replace(x=walkers.target)
     choice = population.Choice(
-        settings.match,
-        settings.policy,
-        settings.residuals,
-        settings.beta,
-        settings.churn,
-        settings.features,
-        path.shared,
+        match=settings.match,
+        policy=settings.policy,
+        residuals=settings.residuals,
+        beta=settings.beta,
+        churn=settings.churn,
+        features=settings.features,
+        shared=path.shared,
     )
     chosen = []
     for i, (t, s) in enumerate(itertools.pairwise(grid)):

@@ -27,13 +27,13 @@ class Population(NamedTuple):
 class Choice(NamedTuple):
     """How a weight is chosen, see `PathSettings`; shared: one weight for all groups."""
 
-    match: str = "energy"
-    policy: str = "own"
-    residuals: bool = False
-    beta: float = 1.0
-    churn: float = 0.0
-    features: FeatureFn | None = None
-    shared: bool = False
+    match: str
+    policy: str
+    residuals: bool
+    beta: float
+    churn: float
+    features: FeatureFn | None
+    shared: bool
 
 
 def start(key: PRNGKey, denoiser: Denoiser, real: Any, t: float) -> Population:

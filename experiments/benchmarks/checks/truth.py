@@ -1,6 +1,6 @@
 """Every objective against the true omega of exact models with a planted defect.
 
-    python -m experiments.benchmarks truth --name=truth   # about an hour on two cores
+    python -m experiments.benchmarks truth --name=truth
 
 The model is the exact denoiser of a mixture in 2 or 8 dimensions with one of the defects of
 `lgd.denoisers.Planted`: along Delta, which omega repairs exactly; across it, which no omega mends;
